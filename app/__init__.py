@@ -1,0 +1,1 @@
+"""The app: the window and the terminal. It never imports torch."""

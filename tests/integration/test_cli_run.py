@@ -1,0 +1,212 @@
+"""The ``thaw`` command with a real worker, as a shell sees it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from app.cli import main
+from trainer.config import config_to_toml
+from trainer.runs import RunFolder, find_run
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("THAW_RUNS")
+    return tmp_path
+
+
+def write_config(path, config, epochs):
+    training = config.training.model_copy(update={"epochs": epochs})
+    path.write_text(config_to_toml(config.model_copy(update={"training": training})))
+
+
+class Shell:
+    """A ``thaw`` command that runs in a process of its own and prints JSON lines."""
+
+    def __init__(self, *arguments):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "app", *arguments, "--json"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.seen = []
+
+    def wait_for(self, kind, **values):
+        """Read events up to the first of this kind with these values."""
+        for line in self._process.stdout:
+            event = json.loads(line)
+            self.seen.append(event)
+            if event["kind"] == kind and all(event[name] == value for name, value in values.items()):
+                return event
+        raise AssertionError(f"ended without {kind}: {self._process.stderr.read()}")
+
+    def interrupt(self):
+        self._process.send_signal(signal.SIGINT)
+
+    def finish(self):
+        """Wait for the end. Returns exit code and standard error."""
+        for line in self._process.stdout:
+            self.seen.append(json.loads(line))
+        sentence = self._process.stderr.read()
+        return self._process.wait(timeout=60), sentence
+
+    def close(self):
+        if self._process.poll() is None:
+            for child in psutil.Process(self._process.pid).children(recursive=True):
+                child.kill()
+            self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture
+def shell():
+    started = []
+
+    def start(*arguments):
+        started.append(Shell(*arguments))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+def answer(capsys, *arguments):
+    """Run a command in this process. Returns its exit code and what it printed as JSON."""
+    code = main([*arguments, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_run_is_trained_to_its_end_in_the_terminal(here, small_config, capsys):
+    write_config(here / "run.toml", small_config, epochs=2)
+    assert main(["train", "run.toml"]) == 0
+    out = capsys.readouterr().out
+    assert "small: 27 training and 9 validation images in 3 classes" in out
+    assert "Finished after epoch 2 of 2" in out
+    assert "0 drift" in out
+    run_dir = find_run("last", here / "runs")
+    assert f"thaw open runs/{run_dir.name}" in out
+    assert not (run_dir / "worker.json").exists()
+    assert answer(capsys, "status")[1]["state"] == "finished"
+    assert [info["epoch"] for info in answer(capsys, "checkpoints", "last")[1]] == [1, 2]
+    assert main(["resume", "last"]) == 2
+    assert "nothing to resume" in capsys.readouterr().err
+
+
+def test_shell_steers_a_run_and_the_terminal_sees_it(here, small_config, shell, capsys):
+    write_config(here / "run.toml", small_config, epochs=2000)
+    watching = shell("train", "run.toml")
+    watching.wait_for("CheckpointSaved")
+
+    code, status = answer(capsys, "status", "last")
+    assert (code, status["state"], status["is_live"]) == (0, "running", True)
+    assert status["samples_per_s"] > 0
+
+    code, event = answer(capsys, "unfreeze", "last", "stage4")
+    assert code == 0
+    assert event["applied_step"] >= event["requested_step"] > 0
+    seen = watching.wait_for("LayersUnfrozen")
+    assert seen["applied_step"] == event["applied_step"]
+
+    assert main(["freeze", "last", "stage4"]) == 0
+    assert "frozen · asked at step" in capsys.readouterr().out
+    assert main(["freeze", "last", "backbone", "head"]) == 2
+    assert "every layer" in capsys.readouterr().err
+    assert main(["freeze", "last", "stage9"]) == 2
+    assert "stage9" in capsys.readouterr().err
+
+    assert answer(capsys, "pause", "last")[1]["state"] == "paused"
+    assert answer(capsys, "status", "last")[1]["state"] == "paused"
+    assert main(["pause", "last"]) == 2
+    capsys.readouterr()
+    code, saved = answer(capsys, "save", "last")
+    assert code == 0
+    assert (find_run("last", here / "runs") / "checkpoints" / saved["checkpoint"]["name"]).is_file()
+    assert answer(capsys, "restore", "last", saved["checkpoint"]["name"])[1]["step"] == saved["checkpoint"]["step"]
+    assert main(["resume", "last"]) == 2
+    assert "living worker" in capsys.readouterr().err
+    assert answer(capsys, "unpause", "last")[1]["state"] == "running"
+
+    assert answer(capsys, "stop", "last")[1]["state"] == "stopped"
+    code, sentence = watching.finish()
+    assert (code, sentence) == (0, "")
+
+
+def test_ctrl_c_stops_and_saves_and_the_run_can_be_resumed(here, small_config, shell):
+    write_config(here / "run.toml", small_config, epochs=2000)
+    first = shell("train", "run.toml")
+    worker_pid = first.wait_for("WorkerAttached")["pid"]
+    run_dir = Path(first.wait_for("RunPrepared")["run"]["run_dir"])
+    first.wait_for("CheckpointSaved")
+    first.interrupt()
+    code, sentence = first.finish()
+    assert code == 130
+    assert sentence == f"thaw: Stopped and saved. Go on with `thaw resume runs/{run_dir.name}`.\n"
+    assert not psutil.pid_exists(worker_pid)
+    with RunFolder(run_dir, read_only=True) as folder:
+        stopped = folder.checkpoint("last")
+    assert stopped.reason == "stop"
+
+    again = shell("resume", "last")
+    assert again.wait_for("RunPrepared")["step"] == stopped.step
+    again.wait_for("CheckpointSaved")
+    again.interrupt()
+    assert again.finish()[0] == 130
+
+
+def test_worker_that_is_killed_is_exit_code_1_and_a_way_to_go_on(here, small_config, shell):
+    write_config(here / "run.toml", small_config, epochs=2000)
+    watching = shell("train", "run.toml")
+    worker_pid = watching.wait_for("WorkerAttached")["pid"]
+    watching.wait_for("CheckpointSaved")
+    psutil.Process(worker_pid).kill()
+    code, sentence = watching.finish()
+    assert code == 1
+    assert "killed" in sentence
+    assert "`thaw resume runs/" in sentence
+    assert "Traceback" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"data": {"path": "nowhere"}}, "nowhere"),
+        ({"model": {"name": "resnet19"}}, "resnet19"),
+        ({"model": {"frozen": ["stage9"]}}, "stage9"),
+    ],
+)
+def test_run_that_cannot_be_prepared_is_one_sentence_and_exit_code_2(here, small_config, change, named, capsys):
+    values = small_config.model_dump()
+    for section, fields in change.items():
+        values[section] |= fields
+    (here / "run.toml").write_text(config_to_toml(type(small_config).model_validate(values)))
+    assert main(["train", "run.toml"]) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert error.count("\n") == 1
+    assert not (here / "runs").exists() or not list((here / "runs").iterdir())
+
+
+def test_check_counts_the_images_of_each_class_and_names_what_it_skips(here, image_folder, capsys):
+    (image_folder / "class_0" / "broken.png").write_bytes(b"no image")
+    code, checked = answer(capsys, "check", str(image_folder))
+    assert code == 0
+    assert checked["class_counts"] == {"class_0": 12, "class_1": 12, "class_2": 12}
+    assert "broken.png" in checked["skipped"][0][0]
+
+
+def test_models_lists_the_networks_on_offer(here, capsys):
+    code, models = answer(capsys, "models")
+    assert code == 0
+    assert {"resnet18", "shufflenet_v2_x0_5"} <= {entry["name"] for entry in models}

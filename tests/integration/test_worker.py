@@ -1,0 +1,441 @@
+"""A real worker: states, freezing at a known step, saving, restoring, several clients, kill and resume."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.integration.conftest import Driver
+from trainer.client import RunOpened, WorkerLost
+from trainer.config import RunConfig
+from trainer.messages import (
+    ALLOWED_COMMANDS,
+    CheckData,
+    CheckpointRestored,
+    CheckpointSaved,
+    CommandRejected,
+    DataChecked,
+    FreezeLayers,
+    FreezeVerified,
+    InspectModel,
+    LayersFrozen,
+    LayersUnfrozen,
+    ListModels,
+    LogWritten,
+    MetricsLogged,
+    ModelInspected,
+    ModelsListed,
+    OpenRun,
+    PauseRun,
+    PrepareRun,
+    ProgressReported,
+    RestoreCheckpoint,
+    RunPrepared,
+    RunState,
+    SaveCheckpoint,
+    StartRun,
+    StateChanged,
+    StopRun,
+    UnfreezeLayers,
+    UnpauseRun,
+    WorkerAttached,
+)
+from trainer.runs import RunFolder
+
+Start = Callable[[], Driver]
+
+
+def longer(config: RunConfig, epochs: int = 500) -> RunConfig:
+    return config.model_copy(update={"training": config.training.model_copy(update={"epochs": epochs})})
+
+
+def points(driver: Driver, tag: str) -> list[tuple[int, float]]:
+    return [
+        point
+        for event in driver.seen
+        if isinstance(event, MetricsLogged) and tag in event.series
+        for point in zip(event.series[tag].steps, event.series[tag].values, strict=True)
+    ]
+
+
+def test_a_run_goes_from_prepared_to_finished_and_everything_it_said_is_in_its_folder(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    driver = start_worker()
+    run_dir = driver.prepare(small_config, tmp_path / "runs")
+    driver.wait_state(RunState.FINISHED)
+    states = [event.state for event in driver.seen if isinstance(event, StateChanged)]
+    assert states == [RunState.IDLE, RunState.PREPARING, RunState.READY, RunState.RUNNING, RunState.FINISHED]
+    saved = [event.checkpoint for event in driver.seen if isinstance(event, CheckpointSaved)]
+    assert [info.epoch for info in saved] == [1, 2, 3]
+    assert all(info.frozen_summary == "backbone" for info in saved)
+    assert all(event.drifted == [] for event in driver.seen if isinstance(event, FreezeVerified))
+    with RunFolder(run_dir, read_only=True) as folder:
+        record = folder.read()
+    assert record.checkpoints == saved
+    for tag in ("Loss/train", "Accuracy/train", "Loss/validation", "Accuracy/validation", "Learning rate"):
+        curve = record.curves[tag]
+        assert list(zip(curve.steps, curve.values, strict=True)) == points(driver, tag)
+    # 27 training images in batches of 8: the last batch has 3.
+    assert list(record.curves["Loss/train"].steps) == list(range(1, 13))
+    assert list(record.curves["Loss/validation"].steps) == [4, 8, 12]
+
+
+def test_a_checkpoint_is_read_by_plain_pytorch_with_the_documented_keys(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    driver = start_worker()
+    run_dir = driver.prepare(longer(small_config, 1), tmp_path / "runs")
+    driver.wait_state(RunState.FINISHED)
+    (path,) = (run_dir / "checkpoints").iterdir()
+    script = (
+        "import sys, torch, torchvision\n"
+        "checkpoint = torch.load(sys.argv[2], weights_only=True)\n"
+        "model = torchvision.models.shufflenet_v2_x0_5(num_classes=len(checkpoint['class_names']))\n"
+        "model.load_state_dict(torch.load(sys.argv[1], weights_only=True) | checkpoint['model_state_dict'])\n"
+        "assert not any(name.split('.')[0] in ('trainer', 'app') for name in sys.modules)\n"
+        "print(sorted(checkpoint))\n"
+    )
+    command = [sys.executable, "-c", script, str(run_dir / "base.pt"), str(path)]
+    keys = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    for key in (
+        "epoch", "model_state_dict", "optimizer_state_dict", "loss", "step", "metrics", "scheduler_state_dict", "rng",
+        "freeze", "class_names", "config", "format_version", "base_sha256",
+    ):  # fmt: skip
+        assert f"'{key}'" in keys
+    assert path.name.startswith("checkpoint_shufflenet_v2_x0_5_001_")
+    # Only the head has moved, so only the head is in the file.
+    assert set(torch.load(path, weights_only=True)["model_state_dict"]) == {"fc.weight", "fc.bias"}
+
+
+def test_a_freeze_takes_hold_at_the_next_step_boundary_and_is_recorded_with_both_steps(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    driver = start_worker()
+    run_dir = driver.prepare(longer(small_config), tmp_path / "runs")
+    driver.wait(MetricsLogged)
+    unfrozen = driver.ask(UnfreezeLayers(layers=["stage4", "conv5"]), LayersUnfrozen)
+    assert isinstance(unfrozen, LayersUnfrozen)
+    assert unfrozen.sentence == "stage4, conv5 unfrozen"
+    assert 0 <= unfrozen.applied_step - unfrozen.requested_step <= 1
+    frozen = driver.ask(FreezeLayers(layers=["stage4.1"]), LayersFrozen)
+    assert isinstance(frozen, LayersFrozen)
+    refused = driver.ask(FreezeLayers(layers=["backbone", "head"]), LayersFrozen)
+    assert isinstance(refused, CommandRejected)
+    assert "nothing would be left to train" in refused.reason
+    unknown = driver.ask(FreezeLayers(layers=["stage9"]), LayersFrozen)
+    assert isinstance(unknown, CommandRejected)
+    assert "stage" in unknown.reason
+    with RunFolder(run_dir, read_only=True) as folder:
+        recorded = folder.read().freeze_events
+    assert [(e.requested_step, e.applied_step) for e in recorded] == [
+        (e.requested_step, e.applied_step) for e in (unfrozen, frozen)
+    ]
+
+
+def test_frozen_weights_and_buffers_of_a_real_run_do_not_move(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    config = longer(small_config)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"frozen": []})})
+    driver = start_worker()
+    run_dir = driver.prepare(config, tmp_path / "runs")
+    driver.wait(MetricsLogged)
+    driver.ask(FreezeLayers(layers=["stage2"]), LayersFrozen)
+    first = driver.ask(SaveCheckpoint(), CheckpointSaved)
+    after = len(driver.seen)
+    driver.wait(CheckpointSaved, after=after)
+    second = driver.ask(SaveCheckpoint(), CheckpointSaved)
+    assert isinstance(first, CheckpointSaved)
+    assert isinstance(second, CheckpointSaved)
+    assert second.checkpoint.step > first.checkpoint.step
+    a, b = (
+        torch.load(run_dir / "checkpoints" / event.checkpoint.name, weights_only=True)["model_state_dict"]
+        for event in (first, second)
+    )
+    stage2 = [name for name in a if name.startswith("stage2")]
+    assert any("running_mean" in name for name in stage2)
+    assert all(torch.equal(a[name], b[name]) for name in stage2)
+    assert not torch.equal(a["stage3.0.branch1.0.weight"], b["stage3.0.branch1.0.weight"])
+
+
+def test_every_command_is_answered_in_every_state_as_the_table_says(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    """Walk the state table with a real worker: what the table forbids is refused, and the sentence names the state."""
+    commands = {
+        "InspectModel": InspectModel(model=small_config.model),
+        "ListModels": ListModels(),
+        "CheckData": CheckData(path=small_config.data.path),
+        "PrepareRun": PrepareRun(config=small_config, runs_dir=str(tmp_path / "other")),
+        "OpenRun": OpenRun(run_dir=str(tmp_path / "none")),
+        "StartRun": StartRun(),
+        "PauseRun": PauseRun(),
+        "UnpauseRun": UnpauseRun(),
+        "StopRun": StopRun(),
+        "FreezeLayers": FreezeLayers(layers=["conv1"]),
+        "UnfreezeLayers": UnfreezeLayers(layers=["conv1"]),
+        "SaveCheckpoint": SaveCheckpoint(),
+        "RestoreCheckpoint": RestoreCheckpoint(name="last"),
+    }
+    driver = start_worker()
+
+    def walk(state: RunState) -> None:
+        for kind, command in commands.items():
+            if state in ALLOWED_COMMANDS[kind]:
+                continue
+            answer = driver.ask(command, StateChanged)
+            assert isinstance(answer, CommandRejected), (state, kind)
+            assert f"not possible while the run is {state}" in answer.reason
+
+    driver.wait_state(RunState.IDLE)
+    walk(RunState.IDLE)
+    assert isinstance(driver.ask(commands["ListModels"], ModelsListed), ModelsListed)
+    assert isinstance(driver.ask(commands["InspectModel"], ModelInspected), ModelInspected)
+    assert isinstance(driver.ask(commands["CheckData"], DataChecked), DataChecked)
+    refused = driver.ask(commands["OpenRun"], RunPrepared)
+    assert isinstance(refused, CommandRejected)
+    driver.prepare(longer(small_config), tmp_path / "runs", start=False)
+    driver.wait_state(RunState.READY)
+    walk(RunState.READY)
+    for kind, answer in (("FreezeLayers", LayersFrozen), ("UnfreezeLayers", LayersUnfrozen)):
+        assert isinstance(driver.ask(commands[kind], answer), answer)
+    assert isinstance(driver.ask(commands["SaveCheckpoint"], CheckpointSaved), CheckpointSaved)
+    driver.ask(commands["StartRun"], StateChanged)
+    walk(RunState.RUNNING)
+    driver.ask(commands["PauseRun"], StateChanged)
+    walk(RunState.PAUSED)
+    assert isinstance(driver.ask(commands["RestoreCheckpoint"], CheckpointRestored), CheckpointRestored)
+    driver.ask(commands["UnpauseRun"], StateChanged)
+    driver.send(commands["StopRun"])
+    driver.wait_state(RunState.STOPPED)
+    walk(RunState.STOPPED)
+    assert isinstance(driver.ask(commands["RestoreCheckpoint"], CheckpointRestored), CheckpointRestored)
+
+
+def test_pause_holds_the_step_and_unpause_goes_on(start_worker: Start, small_config: RunConfig, tmp_path: Path) -> None:
+    driver = start_worker()
+    driver.prepare(longer(small_config), tmp_path / "runs")
+    driver.wait(MetricsLogged)
+    driver.ask(PauseRun(), StateChanged)
+    after = len(driver.seen)
+    first = driver.ask(SaveCheckpoint(), CheckpointSaved)
+    second = driver.ask(SaveCheckpoint(), CheckpointSaved)
+    assert isinstance(first, CheckpointSaved)
+    assert isinstance(second, CheckpointSaved)
+    assert first.checkpoint.step == second.checkpoint.step
+    assert first.checkpoint.name != second.checkpoint.name
+    driver.ask(UnpauseRun(), StateChanged)
+    driver.wait(ProgressReported, lambda event: event.step > second.checkpoint.step, after)
+
+
+def test_restore_puts_weights_freeze_set_and_step_back_and_the_curve_begins_a_new_piece(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    driver = start_worker()
+    run_dir = driver.prepare(longer(small_config), tmp_path / "runs")
+    saved = driver.wait(CheckpointSaved).checkpoint
+    driver.ask(UnfreezeLayers(layers=["conv5"]), LayersUnfrozen)
+    driver.wait(
+        MetricsLogged, lambda e: e.series.get("Loss/train") and e.series["Loss/train"].steps[-1] > saved.step + 5
+    )
+    restored = driver.ask(RestoreCheckpoint(name=saved.name), CheckpointRestored)
+    assert isinstance(restored, CheckpointRestored)
+    assert (restored.step, restored.epoch, restored.segment) == (saved.step, saved.epoch, 1)
+    assert restored.frozen == saved.frozen
+    driver.wait(MetricsLogged, lambda event: event.segment == 1)
+    driver.send(StopRun())
+    driver.wait_state(RunState.STOPPED)
+    with RunFolder(run_dir, read_only=True) as folder:
+        curve = folder.curves()["Loss/train"]
+    assert list(curve.steps) == sorted(set(curve.steps))
+    assert curve.abandoned[0][0][0] == saved.step + 1
+
+
+def test_stop_saves_and_resume_equals_the_run_that_was_never_stopped_to_the_bit(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    """Two runs of three epochs; one is stopped in mid-epoch, its process ended, and resumed by another process."""
+    whole = start_worker()
+    whole_dir = whole.prepare(small_config, tmp_path / "whole")
+    whole.wait_state(RunState.FINISHED)
+
+    first = start_worker()
+    run_dir = first.prepare(small_config, tmp_path / "parts", start=False)
+    # Sent together, the stop is met at the first step boundary after some steps have been made.
+    first.send(StartRun())
+    first.wait(ProgressReported, lambda event: event.step > 0)
+    first.send(StopRun())
+    first.wait_state(RunState.STOPPED)
+    stopped_at = next(
+        e.checkpoint.step for e in first.seen if isinstance(e, CheckpointSaved) and e.checkpoint.reason == "stop"
+    )
+    assert 0 < stopped_at <= 12
+    first.end()
+    first.wait(WorkerLost)
+
+    second = start_worker()
+    answer = second.ask(OpenRun(run_dir=str(run_dir)), RunPrepared)
+    assert isinstance(answer, RunPrepared)
+    assert answer.step == stopped_at
+    second.wait_state(RunState.FINISHED)
+    last = [read_last(path) for path in (whole_dir, run_dir)]
+    assert last[0]["step"] == last[1]["step"] == 12
+    assert all(
+        torch.equal(last[0]["model_state_dict"][k], last[1]["model_state_dict"][k]) for k in last[0]["model_state_dict"]
+    )
+    assert last[0]["metrics"] == last[1]["metrics"]
+
+
+def read_last(run_dir: Path) -> dict:
+    with RunFolder(run_dir, read_only=True) as folder:
+        return torch.load(run_dir / "checkpoints" / folder.checkpoint("last").name, weights_only=True)
+
+
+def test_a_killed_worker_is_noticed_within_two_seconds_and_its_run_resumes(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    driver = start_worker()
+    run_dir = driver.prepare(longer(small_config), tmp_path / "runs")
+    driver.wait(CheckpointSaved)
+    driver.wait(MetricsLogged, after=len(driver.seen))
+    killed_at = time.monotonic()
+    os.kill(driver.client.pid, signal.SIGKILL)
+    lost = driver.wait(WorkerLost)
+    assert time.monotonic() - killed_at < 2
+    assert not lost.was_expected
+    assert "killed" in lost.sentence
+    assert "resume" in lost.sentence
+    with RunFolder(run_dir, read_only=True) as folder:
+        record = folder.read()
+    assert record.was_interrupted
+    for info in record.checkpoints:
+        torch.load(run_dir / "checkpoints" / info.name, weights_only=True)
+    again = start_worker()
+    resumed = again.ask(OpenRun(run_dir=str(run_dir)), RunPrepared)
+    assert isinstance(resumed, RunPrepared)
+    assert resumed.step == record.checkpoints[-1].step
+    again.wait(MetricsLogged)
+
+
+def test_two_clients_see_the_same_events_and_either_may_steer(
+    start_worker: Start, attach: Callable[[Path], Driver], small_config: RunConfig, tmp_path: Path
+) -> None:
+    first = start_worker()
+    run_dir = first.prepare(longer(small_config), tmp_path / "runs")
+    first.wait(MetricsLogged)
+    second = attach(run_dir)
+    opened = second.wait(RunOpened)
+    attached = second.wait(WorkerAttached)
+    assert attached.state is RunState.RUNNING
+    assert attached.run is not None
+    event = second.ask(UnfreezeLayers(layers=["conv5"]), LayersUnfrozen)
+    assert first.wait(LayersUnfrozen) == event
+    first.ask(PauseRun(), StateChanged)
+    second.wait_state(RunState.PAUSED)
+    # The curve that the second client has, from the folder and then the socket, has no gap.
+    second.send(UnpauseRun())
+    second.wait(CheckpointSaved)
+    steps = [*opened.record.curves["Loss/train"].steps]
+    steps += [step for step, _ in points(second, "Loss/train") if not steps or step > steps[-1]]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_closing_the_client_leaves_the_run_going_until_it_finishes(
+    start_worker: Start, attach: Callable[[Path], Driver], small_config: RunConfig, tmp_path: Path
+) -> None:
+    first = start_worker()
+    run_dir = first.prepare(longer(small_config, 30), tmp_path / "runs")
+    first.wait(MetricsLogged)
+    first.client.close()
+    second = attach(run_dir)
+    second.wait_state(RunState.FINISHED)
+    second.client.close()
+
+
+def test_a_wrong_key_is_turned_away_and_the_worker_goes_on(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    from multiprocessing import AuthenticationError
+    from multiprocessing.connection import Client
+
+    driver = start_worker()
+    run_dir = driver.prepare(longer(small_config), tmp_path / "runs")
+    with RunFolder(run_dir, read_only=True) as folder:
+        worker = folder.worker()
+    assert worker is not None
+    if os.name == "posix":
+        assert (run_dir / "worker.json").stat().st_mode & 0o777 == 0o600
+    with pytest.raises((AuthenticationError, ConnectionError, EOFError)):
+        Client(worker.address, authkey=b"wrong")
+    assert isinstance(driver.ask(SaveCheckpoint(), CheckpointSaved), CheckpointSaved)
+
+
+def test_bad_input_is_refused_with_one_sentence_and_leaves_no_run_behind(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    driver = start_worker()
+    not_data = tmp_path / "notes.txt"
+    not_data.write_text("hello")
+    one_class = tmp_path / "one" / "cats"
+    one_class.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(one_class / "a.png")
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where the runs should go")
+
+    def refuse(update: dict[str, dict[str, object]], runs_dir: Path = tmp_path / "runs") -> CommandRejected:
+        values = small_config.model_dump()
+        for section, fields in update.items():
+            values[section] |= fields
+        command = PrepareRun(config=RunConfig.model_validate(values), runs_dir=str(runs_dir))
+        answer = driver.ask(command, RunPrepared)
+        assert isinstance(answer, CommandRejected)
+        assert "Traceback" not in answer.reason
+        return answer
+
+    for path in ("", str(tmp_path / "nowhere"), str(not_data), str(one_class.parent), str(tmp_path / "runs")):
+        assert refuse({"data": {"path": path}}).field == "data.path"
+    assert refuse({"model": {"name": "resnet19"}}).field == "model.name"
+    assert refuse({"model": {"weights": str(not_data)}}).field == "model.weights"
+    assert refuse({"training": {"device": "cuda:77"}}).field == "training.device"
+    assert "write" in refuse({}, blocked / "runs").reason
+    assert not list(tmp_path.glob("runs/*/run.db"))
+    # And the worker is as good as new.
+    driver.prepare(small_config, tmp_path / "runs")
+
+
+def test_a_damaged_checkpoint_is_refused_by_name_and_the_run_goes_on(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    driver = start_worker()
+    run_dir = driver.prepare(longer(small_config), tmp_path / "runs")
+    saved = driver.wait(CheckpointSaved).checkpoint
+    path = run_dir / "checkpoints" / saved.name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    answer = driver.ask(RestoreCheckpoint(name=saved.name), CheckpointRestored)
+    assert isinstance(answer, CommandRejected)
+    assert saved.name in answer.reason
+    assert "damaged" in answer.reason
+    driver.wait(MetricsLogged, after=len(driver.seen))
+
+
+def test_an_unreadable_image_is_skipped_by_name_and_never_touched(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    bad = Path(small_config.data.path) / "class_0" / "zz.png"
+    bad.write_text("no image")
+    driver = start_worker()
+    driver.prepare(small_config, tmp_path / "runs")
+    assert "zz.png" in driver.wait(LogWritten).text
+    assert bad.read_text() == "no image"

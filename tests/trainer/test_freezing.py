@@ -1,0 +1,157 @@
+"""A frozen layer does not move: not its weights, not its buffers, for any optimizer on offer."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+
+from trainer.config import OptimizerConfig
+from trainer.freezing import FreezeError, FreezeSet, hash_layer
+from trainer.optim import make_optimizer
+
+
+def make_net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5)),
+        nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)),
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(4, 3)),
+    )
+
+
+def train(net: nn.Module, optimizer: torch.optim.Optimizer, num_steps: int) -> None:
+    for _ in range(num_steps):
+        loss = cross_entropy(net(torch.randn(6, 3, 9, 9)), torch.randint(0, 3, (6,)))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def hashes(net: nn.Module) -> dict[str, str]:
+    return {name: hash_layer(child) for name, child in net.named_modules()}
+
+
+@pytest.mark.parametrize(
+    ("name", "weight_decay"), list(itertools.product(["SGD", "Adam", "AdamW"], [0.0, 0.1])), ids=str
+)
+def test_frozen_layer_is_bit_identical_until_it_is_unfrozen(name: str, weight_decay: float) -> None:
+    net = make_net()
+    freeze_set = FreezeSet(net, ["2.3"])
+    config = OptimizerConfig(name=name, rate=0.05, weight_decay=weight_decay, momentum=0.9)
+    optimizer = make_optimizer(config, net)
+    freeze_set.set_mode(training=True)
+    train(net, optimizer, 5)  # momentum and Adam's state build up first
+
+    freeze_set.freeze(["0"])
+    at_freeze = hashes(net)
+    for _ in range(3):
+        train(net, optimizer, 4)
+        freeze_set.set_mode(training=False)
+        freeze_set.set_mode(training=True)
+    after = hashes(net)
+    assert {n for n in after if after[n] != at_freeze[n]} == {"1.0", "1.1", "2.3"}
+    assert freeze_set.find_drifted() == []
+
+    freeze_set.unfreeze(["0"])
+    train(net, optimizer, 1)
+    assert hash_layer(net[0][0]) != at_freeze["0.0"]
+    assert hash_layer(net[0][1]) != at_freeze["0.1"]
+
+
+def test_a_gradient_that_was_there_before_the_freeze_is_never_applied() -> None:
+    net = make_net()
+    freeze_set = FreezeSet(net, ["2.3"])
+    optimizer = make_optimizer(OptimizerConfig(name="SGD", rate=0.1), net)
+    cross_entropy(net(torch.randn(6, 3, 9, 9)), torch.randint(0, 3, (6,))).backward()
+    freeze_set.freeze(["1"])
+    before = hash_layer(net[1][0])
+    optimizer.step()
+    assert hash_layer(net[1][0]) == before
+
+
+def test_dropout_in_a_frozen_part_is_off_and_beside_a_trainable_head_on() -> None:
+    net = make_net()
+    freeze_set = FreezeSet(net, ["2.3"])
+    freeze_set.freeze(["backbone"])
+    freeze_set.set_mode(training=True)
+    assert not net[0][3].training
+    assert net[2][2].training
+    net.train()
+    freeze_set.set_mode(training=True)
+    assert not net[0][1].training
+
+
+def test_freezing_everything_is_refused_and_changes_nothing() -> None:
+    net = make_net()
+    freeze_set = FreezeSet(net, ["2.3"])
+    freeze_set.freeze(["0"])
+    with pytest.raises(FreezeError, match="nothing would be left to train"):
+        freeze_set.freeze(["backbone", "head"])
+    assert freeze_set.frozen == {"0.0", "0.1"}
+
+
+def test_an_unknown_layer_is_refused_with_the_nearest_name() -> None:
+    freeze_set = FreezeSet(nn.Sequential(), [])
+    with pytest.raises(FreezeError, match="no layer 'hed'. Did you mean 'head'"):
+        freeze_set.resolve(["hed"])
+
+
+def test_tied_layers_freeze_together() -> None:
+    net = nn.ModuleDict({"a": nn.Linear(3, 3, bias=False), "b": nn.Linear(3, 3, bias=False), "c": nn.Linear(3, 3)})
+    net["b"].weight = net["a"].weight
+    freeze_set = FreezeSet(net, ["c"])
+    assert freeze_set.freeze(["a"]) == ["a", "b"]
+    assert freeze_set.num_params == 9 + 12
+    assert freeze_set.num_trainable == 12
+
+
+@pytest.mark.parametrize("parametrize", [weight_norm, spectral_norm])
+def test_a_parametrized_layer_freezes_by_its_module(parametrize: object) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(parametrize(nn.Linear(4, 4)), nn.Linear(4, 3))  # type: ignore[operator]
+    freeze_set = FreezeSet(net, ["1"])
+    optimizer = make_optimizer(OptimizerConfig(name="AdamW", rate=0.1, weight_decay=0.1), net)
+    freeze_set.freeze(["0"])
+    before = {name: tensor.clone() for name, tensor in net[0].state_dict().items()}
+    freeze_set.set_mode(training=True)
+    for _ in range(5):
+        cross_entropy(net(torch.randn(6, 4)), torch.randint(0, 3, (6,))).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net[0].state_dict().items())
+
+
+def test_a_change_behind_our_back_is_found_as_drift() -> None:
+    net = make_net()
+    freeze_set = FreezeSet(net, ["2.3"])
+    freeze_set.freeze(["backbone"])
+    with torch.no_grad():
+        net[1][1].running_mean += 1e-7
+    assert freeze_set.find_drifted() == ["1.1"]
+
+
+def test_the_optimizer_covers_every_parameter_once_and_keeps_no_state_for_the_frozen() -> None:
+    net = make_net()
+    freeze_set = FreezeSet(net, ["2.3"])
+    freeze_set.freeze(["backbone"])
+    optimizer = make_optimizer(OptimizerConfig(name="AdamW"), net)
+    covered = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(covered) == sorted(id(p) for p in net.parameters())
+    freeze_set.set_mode(training=True)
+    train(net, optimizer, 2)
+    assert set(optimizer.state) == set(net[2][3].parameters())
+
+
+def test_a_freeze_set_is_named_by_the_fewest_layers() -> None:
+    freeze_set = FreezeSet(make_net(), ["2.3"])
+    assert freeze_set.describe([]) == "nothing"
+    assert freeze_set.describe(["0.0", "0.1"]) == "0"
+    assert freeze_set.describe(["0.0", "1.0", "1.1"]) == "0.0, 1"
+    assert freeze_set.describe(["0.0", "0.1", "1.0", "1.1"]) == "backbone"
+    assert freeze_set.describe(["2.3"]) == "head"
+    assert freeze_set.describe(["0.1", "2.3"]) == "0.1, head"

@@ -1,0 +1,205 @@
+"""Checkpoints: plain files that torch.load reads with weights_only=True, written so that no kill can damage one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.messages import CheckpointInfo
+from trainer.runs import RunFolder
+
+FORMAT_VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written, read or used, with the sentence for the user."""
+
+
+class CheckpointStore:
+    """A run's checkpoints on disk, compact: each holds the tensors whose bytes differ from ``base.pt``."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._base: dict[str, Tensor] = {}
+        self._base_sha256 = ""
+
+    def write_base(self, state: dict[str, Tensor]) -> None:
+        """Write ``base.pt``, the model's state_dict at the start of the run.
+
+        Raises:
+            CheckpointError: It cannot be written.
+
+        """
+        self._base = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+        _, self._base_sha256 = write_durably(self._folder.base_path, self._base)
+
+    def read_base(self) -> dict[str, Tensor]:
+        """Read ``base.pt``.
+
+        Raises:
+            CheckpointError: It is missing or cannot be read.
+
+        """
+        path = self._folder.base_path
+        if not path.is_file():
+            raise CheckpointError(
+                f"{path} is missing, and every checkpoint of the run needs it. Put it back from a copy."
+            )
+        self._base = read_file(path)
+        self._base_sha256 = hash_file(path)
+        return self._base
+
+    def save(self, name: str, content: dict[str, Any], model_state: dict[str, Tensor]) -> tuple[int, str]:
+        """Write one checkpoint durably. Returns its size in bytes and its SHA-256.
+
+        Args:
+            name: The file's name within the run's checkpoints folder.
+            content: The documented keys beside ``model_state_dict``; plain values and tensors only.
+            model_state: The whole state_dict; only what differs from the base is written.
+
+        Raises:
+            CheckpointError: It cannot be written; nothing that was there before is touched.
+
+        """
+        changed = {
+            key: tensor.detach().cpu()
+            for key, tensor in model_state.items()
+            if key not in self._base or not is_same(tensor.detach().cpu(), self._base[key])
+        }
+        payload = {
+            **content,
+            "model_state_dict": changed,
+            "base_sha256": self._base_sha256,
+            "format_version": FORMAT_VERSION,
+        }
+        return write_durably(self._folder.checkpoints_dir / name, payload)
+
+    def load(self, info: CheckpointInfo) -> dict[str, Any]:
+        """Read a checkpoint, checked against its SHA-256, with ``model_state_dict`` made whole from the base.
+
+        Raises:
+            CheckpointError: The file is missing, damaged, of another format, or its base is another.
+
+        """
+        path = self._folder.checkpoints_dir / info.name
+        if not path.is_file():
+            raise CheckpointError(f"The checkpoint {info.name} is missing from {path.parent}. Choose another one.")
+        if hash_file(path) != info.sha256:
+            raise CheckpointError(
+                f"The checkpoint {info.name} is damaged: its bytes changed since it was saved. Choose another one."
+            )
+        checkpoint = read_file(path)
+        if checkpoint.get("format_version") != FORMAT_VERSION:
+            raise CheckpointError(
+                f"The checkpoint {info.name} has format {checkpoint.get('format_version')}, but this Thaw reads "
+                f"format {FORMAT_VERSION}. Use the version that wrote it."
+            )
+        if not self._base:
+            self.read_base()
+        if checkpoint["base_sha256"] != self._base_sha256:
+            raise CheckpointError(
+                f"{self._folder.base_path.name} is not the one that {info.name} was saved with. "
+                "Put it back from a copy."
+            )
+        checkpoint["model_state_dict"] = {**self._base, **checkpoint["model_state_dict"]}
+        return checkpoint
+
+
+def write_durably(path: Path, payload: object) -> tuple[int, str]:
+    """Write with torch.save to a temporary file, flush it to the disk, and rename it. Returns size and SHA-256.
+
+    After a kill at any moment there is either the whole file under its name, or none.
+
+    Raises:
+        CheckpointError: The disk is full or the folder cannot be written.
+
+    """
+    temporary = path.with_name(f".saving-{os.getpid()}-{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(payload, file)
+            file.flush()
+            os.fsync(file.fileno())
+        size, digest = temporary.stat().st_size, hash_file(temporary)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        # torch reports a full disk as a RuntimeError of its writer.
+        temporary.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise CheckpointError(
+            f"Cannot save {path}: {reason}. Make room or mend the folder, then save again."
+        ) from error
+    return size, digest
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Read a file of ours. No code in it is ever executed.
+
+    Raises:
+        CheckpointError: It is truncated, or holds more than plain values and tensors.
+
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"Cannot read {path}: it is damaged or no checkpoint. Choose another one.") from error
+    return content
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_same(a: Tensor, b: Tensor) -> bool:
+    """Tell whether two CPU tensors are equal to the bit (0.0 is not -0.0 here, and a NaN equals itself)."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return torch.equal(_bytes(a), _bytes(b))
+
+
+def read_rng(device: torch.device) -> dict[str, Any]:
+    """Return the state of every generator that a step may draw from."""
+    rng: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
+    if device.type == "cuda":
+        rng["cuda"] = torch.cuda.get_rng_state(device)
+    return rng
+
+
+def restore_rng(rng: dict[str, Any], device: torch.device) -> None:
+    """Put the generators back to a saved state."""
+    torch.set_rng_state(rng["torch"])
+    version, internal, gauss = rng["python"]
+    random.setstate((version, tuple(internal), gauss))
+    if device.type == "cuda" and "cuda" in rng:
+        torch.cuda.set_rng_state(rng["cuda"], device)
+
+
+def checkpoint_name(model: str, epoch: int, step: int, loss: float | None, accuracy: float | None) -> str:
+    """Name a checkpoint's file by model, epoch, validation loss and accuracy; by step where it was not validated."""
+    if loss is None or accuracy is None:
+        return f"checkpoint_{model}_{epoch:03d}_step{step:06d}.pt"
+    return f"checkpoint_{model}_{epoch:03d}_{loss:.4f}_{accuracy:.4f}.pt"
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,186 @@
+"""RunConfig: everything that is needed to repeat a run, as TOML. Every field says what it means and its unit."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used. ``field`` is the dotted name of the field at fault, "" for the whole."""
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+
+class DataConfig(_Section):
+    """Which images, and how they are split and shown to the model."""
+
+    path: str = Field("", description="A folder of class subfolders, or a zip of one.")
+    validation_fraction: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="Share of each class kept for validation, 0 to 1; for data without a split of its own.",
+    )
+    image_size: int | None = Field(
+        None,
+        ge=8,
+        le=1024,
+        description="Side of the square that the model sees, in pixels; empty takes the weights' own.",
+    )
+    augmentation: Literal["none", "light"] = Field(
+        "light", description="Changes of each training image: none, or light (shift, scale; flips are never guessed)."
+    )
+
+
+class ModelConfig(_Section):
+    """Which pretrained network, and what of it is frozen at the start."""
+
+    name: str = Field("resnet18", description="Name of a torchvision classification model.")
+    weights: str = Field(
+        "published", description='"published" (downloaded once), "random", or the path of a .pt or .safetensors file.'
+    )
+    frozen: list[str] = Field(
+        default_factory=lambda: ["backbone"],
+        description='Layers frozen at step 0, by qualified name; "backbone" is all but the head.',
+    )
+
+
+class OptimizerConfig(_Section):
+    """How the weights move."""
+
+    name: Literal["SGD", "Adam", "AdamW"] = Field("AdamW", description="The optimizer.")
+    rate: float = Field(1e-3, gt=0, le=10, description="Learning rate at the start.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="Weight decay, per unit of the learning rate.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum; SGD only.")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="How the rate goes over the run: constant, or falling to 0 as a half cosine."
+    )
+
+
+class TrainingConfig(_Section):
+    """How long, how much at once, and on what."""
+
+    epochs: int = Field(10, ge=1, le=10_000, description="Passes over the training data.")
+    batch_size: int = Field(32, ge=1, le=65_536, description="Images in one optimizer step.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Arithmetic of the forward pass: bf16 where a GPU does it well (auto), fp32, or bf16."
+    )
+    device: str = Field("auto", description='"auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", or "mps".')
+    seed: int = Field(7, ge=0, lt=2**31, description="Seed of the split, the order, the augmentation and the new head.")
+    num_loader_workers: int | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="Processes that decode images; empty chooses by the machine, 0 decodes in the worker.",
+    )
+    num_threads: int | None = Field(None, ge=1, le=1024, description="CPU threads for torch; empty takes all cores.")
+
+
+class PlanPhase(_Section):
+    """A change of the freeze set at the start of an epoch."""
+
+    epoch: int = Field(ge=1, description="Number of completed epochs at which this takes hold.")
+    freeze: list[str] = Field(default_factory=list, description="Layers to freeze then.")
+    unfreeze: list[str] = Field(default_factory=list, description="Layers to unfreeze then.")
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> PlanPhase:
+        if not self.freeze and not self.unfreeze:
+            raise ValueError("a phase of the plan needs layers to freeze or to unfreeze")
+        return self
+
+
+class RunConfig(_Section):
+    """The whole configuration of a run, as ``run.toml`` holds it."""
+
+    name: str = Field(
+        "", max_length=80, description="Name of the run, for the folder and the lists; empty takes the data's."
+    )
+    data: DataConfig = Field(default_factory=DataConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    plan: list[PlanPhase] = Field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """Return the run's name, or the name of its data."""
+        return self.name or Path(self.data.path).stem or "run"
+
+
+def config_from_dict(values: dict[str, Any], source: str = "") -> RunConfig:
+    """Check plain values against the fields of RunConfig.
+
+    Args:
+        values: Nested dicts as TOML gives them.
+        source: The file they came from, for the sentence.
+
+    Raises:
+        ConfigError: A field is unknown, missing or out of its range; names the first one.
+
+    """
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise _as_config_error(error, source) from error
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read a run's configuration from a TOML file. A relative data or weights path is taken beside the file.
+
+    Raises:
+        ConfigError: The file cannot be read, is no TOML, or has a bad field.
+
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"Cannot read the configuration {path}: {error.strerror}. Check the path.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}. Mend that line.") from error
+    config = config_from_dict(values, str(path))
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"path": _beside(config.data.path, path)}),
+            "model": config.model.model_copy(update={"weights": _weights_beside(config.model.weights, path)}),
+        }
+    )
+
+
+def config_to_toml(config: RunConfig) -> str:
+    """Write a configuration as TOML; fields that are None are left out, which reads back as None."""
+    return tomli_w.dumps(config.model_dump(exclude_none=True))
+
+
+def _beside(value: str, config_path: Path) -> str:
+    if not value:
+        return value
+    return str(config_path.resolve().parent / Path(value).expanduser())
+
+
+def _weights_beside(value: str, config_path: Path) -> str:
+    return value if value in {"published", "random"} else _beside(value, config_path)
+
+
+def _as_config_error(error: ValidationError, source: str) -> ConfigError:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    prefix = f"{source}: " if source else ""
+    what = f"{prefix}{field}" if field else f"{prefix}the configuration"
+    if first["type"] == "extra_forbidden":
+        return ConfigError(f"{what} is not a field of a run. Remove it or mend its name.", field)
+    if first["type"] == "missing":
+        return ConfigError(f"{what} is missing. Add it.", field)
+    reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return ConfigError(f"{what} is {first['input']!r}, but should be {reason}. Change it.", field)

@@ -1,0 +1,1 @@
+"""Data: scanning a data set, the datasets and transforms, and the sampler."""

@@ -1,0 +1,213 @@
+"""Freeze and unfreeze layers so that frozen means frozen: no drift of weights or of buffers, shown by hash."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+BACKBONE = "backbone"
+HEAD = "head"
+
+
+class FreezeError(ValueError):
+    """A freeze set that cannot be applied, with the sentence for the user."""
+
+
+class FreezeSet:
+    """Which layers of a model are frozen, and the only code that changes it or sets the model's mode.
+
+    A *unit* is a module that owns parameters or buffers itself; a layer's name stands for all units at and below it.
+    A frozen unit has ``requires_grad`` off and no gradient, and is in eval mode, as is every module below which
+    everything is frozen, so that neither the optimizer, nor running statistics, nor dropout change what it computes.
+    """
+
+    def __init__(self, module: nn.Module, head: list[str]) -> None:
+        self._module = module
+        self._head = head
+        self._modules = dict(module.named_modules())
+        self.units = [fqn for fqn, child in self._modules.items() if _owned_tensors(child)]
+        self.frozen: set[str] = set()
+        self._hashes: dict[str, str] = {}
+        self._eval_modules: list[nn.Module] = []
+        self._is_training = True
+        self._tied = self._find_tied()
+        self._units_below: dict[str, list[str]] = {fqn: [] for fqn in self._modules}
+        for unit in self.units:
+            for ancestor in _self_and_ancestors(unit):
+                self._units_below[ancestor].append(unit)
+        parameters = dict.fromkeys(module.parameters())
+        self.num_params = sum(parameter.numel() for parameter in parameters)
+
+    @property
+    def num_trainable(self) -> int:
+        """Count the parameters that the optimizer moves."""
+        return sum(p.numel() for p in dict.fromkeys(self._module.parameters()) if p.requires_grad)
+
+    def resolve(self, layers: Iterable[str]) -> list[str]:
+        """Return the units that the names stand for, in the model's order.
+
+        Args:
+            layers: Qualified names of modules; "backbone" is every unit outside the head, "head" the new last layer.
+
+        Raises:
+            FreezeError: A name is no layer of this model.
+
+        """
+        named: set[str] = set()
+        for layer in layers:
+            named.update(self._units_of(layer))
+        for unit in list(named):
+            named.update(self._tied.get(unit, ()))
+        return [unit for unit in self.units if unit in named]
+
+    def freeze(self, layers: Iterable[str]) -> list[str]:
+        """Freeze layers; all of them or, where that is refused, none. Returns the units that changed.
+
+        Raises:
+            FreezeError: A name is no layer, or nothing would be left to train.
+
+        """
+        changed = [unit for unit in self.resolve(layers) if unit not in self.frozen]
+        self.set_frozen(self.frozen.union(changed))
+        return changed
+
+    def unfreeze(self, layers: Iterable[str]) -> list[str]:
+        """Make layers trainable again. Returns the units that changed.
+
+        Raises:
+            FreezeError: A name is no layer.
+
+        """
+        changed = [unit for unit in self.resolve(layers) if unit in self.frozen]
+        self.set_frozen(self.frozen.difference(changed))
+        return changed
+
+    def set_frozen(self, units: Iterable[str]) -> None:
+        """Make exactly these units frozen.
+
+        Raises:
+            FreezeError: Nothing would be left to train, or a unit is none of this model's.
+
+        """
+        wanted = set(units)
+        unknown = wanted.difference(self.units)
+        if unknown:
+            raise FreezeError(f"The model has no layer {min(unknown)!r}. Its tree lists the names.")
+        if not any(_parameters(self._modules[unit]) for unit in self.units if unit not in wanted):
+            raise FreezeError("Cannot freeze every layer: nothing would be left to train. Leave the head unfrozen.")
+        for unit in self.units:
+            is_frozen = unit in wanted
+            for parameter in _parameters(self._modules[unit]):
+                parameter.requires_grad_(not is_frozen)
+                if is_frozen:
+                    # A stale or zeroed gradient would still let momentum and weight decay move the weights.
+                    parameter.grad = None
+            if is_frozen and unit not in self.frozen:
+                self._hashes[unit] = hash_layer(self._modules[unit])
+        self.frozen = wanted
+        self._hashes = {unit: digest for unit, digest in self._hashes.items() if unit in wanted}
+        self._eval_modules = [self._modules[fqn] for fqn in self._modules if self._is_module_frozen(fqn)]
+        self.set_mode(training=self._is_training)
+
+    def set_mode(self, *, training: bool) -> None:
+        """Put the model in train or eval mode. Everything frozen stays in eval mode, whatever ``train()`` would do."""
+        self._is_training = training
+        self._module.train(training)
+        for child in self._eval_modules:
+            child.training = False
+
+    def take_hashes(self) -> None:
+        """Take the hashes of what is frozen anew, after its weights were put there on purpose (a restore)."""
+        self._hashes = {unit: hash_layer(self._modules[unit]) for unit in self.frozen}
+
+    def find_drifted(self) -> list[str]:
+        """Hash every frozen unit again and return those whose bytes changed since it was frozen: none, or a defect."""
+        return [
+            unit for unit in self.units if unit in self.frozen and hash_layer(self._modules[unit]) != self._hashes[unit]
+        ]
+
+    def describe(self, units: Iterable[str]) -> str:
+        """Name a set of units by the fewest layers ("stage4, conv5"; "backbone"; "conv1 … stage3")."""
+        head_units = set(self._units_of(HEAD))
+        wanted = set(units)
+        backbone_wanted = wanted - head_units
+        if not wanted:
+            return "nothing"
+        names: list[str] = []
+        if backbone_wanted and backbone_wanted == set(self.units) - head_units:
+            names = [BACKBONE]
+        else:
+            for fqn, units_below in self._units_below.items():
+                below = set(units_below) - head_units
+                if fqn and below and below <= backbone_wanted and not any(_is_below(fqn, name) for name in names):
+                    names.append(fqn)
+            covered = {unit for name in names for unit in self._units_below[name]}
+            names += [unit or "the model's own parameters" for unit in self.units if unit in backbone_wanted - covered]
+        if wanted & head_units:
+            names.append(HEAD)
+        return ", ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]}"
+
+    def _units_of(self, layer: str) -> list[str]:
+        if layer == HEAD:
+            return [unit for unit in self.units if any(_is_below(unit, head) for head in self._head)]
+        if layer == BACKBONE:
+            return [unit for unit in self.units if not any(_is_below(unit, head) for head in self._head)]
+        if layer in self._modules and layer:
+            if self._units_below[layer]:
+                return self._units_below[layer]
+            raise FreezeError(f"Layer {layer!r} has no parameters or buffers to freeze. Name the layers around it.")
+        if layer in self.units:
+            return [layer]
+        names = [BACKBONE, HEAD, *filter(None, self._modules)]
+        close = difflib.get_close_matches(layer, names, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else " The model's tree lists the names."
+        raise FreezeError(f"The model has no layer {layer!r}.{hint}")
+
+    def _is_module_frozen(self, fqn: str) -> bool:
+        # A module without parameters (dropout, say) follows the nearest module above it that has some.
+        while not self._units_below[fqn] and fqn:
+            fqn = fqn.rpartition(".")[0]
+        below = self._units_below[fqn]
+        return bool(below) and self.frozen.issuperset(below)
+
+    def _find_tied(self) -> dict[str, set[str]]:
+        owners: dict[int, set[str]] = {}
+        for unit in self.units:
+            for parameter in _parameters(self._modules[unit]):
+                owners.setdefault(id(parameter), set()).add(unit)
+        tied: dict[str, set[str]] = {}
+        for group in owners.values():
+            for unit in group:
+                if len(group) > 1:
+                    tied.setdefault(unit, set()).update(group)
+        return tied
+
+
+def hash_layer(module: nn.Module) -> str:
+    """Return the SHA-256 of a module's own parameters and buffers, to the bit (children not included)."""
+    digest = hashlib.sha256()
+    for name, tensor in _owned_tensors(module).items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _parameters(module: nn.Module) -> list[nn.Parameter]:
+    return list(module.parameters(recurse=False))
+
+
+def _owned_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+
+
+def _self_and_ancestors(fqn: str) -> list[str]:
+    parts = fqn.split(".") if fqn else []
+    return [".".join(parts[:depth]) for depth in range(len(parts), -1, -1)]
+
+
+def _is_below(fqn: str, ancestor: str) -> bool:
+    return ancestor in {"", fqn} or fqn.startswith(f"{ancestor}.")

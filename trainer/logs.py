@@ -1,0 +1,58 @@
+"""TensorBoard's files, written from the same events that the window gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from trainer.messages import CheckpointRestored, CheckpointSaved, Event, FreezeChanged, MetricsLogged
+
+MAX_POINTS_PER_FLUSH = 5
+_FLUSH_INTERVAL_S = 5
+
+
+class TensorBoardLog:
+    """Writes scalars by tag, and a text record of every intervention.
+
+    TensorBoard shows at most 1,000 points a tag, so of a flush with thousands of steps only some are written, evenly
+    spaced and always the last; run.db keeps them all.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self._folder = folder
+        self._begin(step)
+
+    def write(self, event: Event) -> None:
+        """Write what TensorBoard can show of an event."""
+        if isinstance(event, MetricsLogged):
+            for tag, points in event.series.items():
+                stride = -(-len(points.steps) // MAX_POINTS_PER_FLUSH)
+                for index in range(len(points.steps) - 1, -1, -stride)[::-1]:
+                    self._writer.add_scalar(tag, points.values[index], points.steps[index], event.time)
+        elif isinstance(event, FreezeChanged):
+            text = (
+                f"{event.sentence} by {event.source}: asked at step {event.requested_step}, "
+                f"applied at step {event.applied_step}"
+            )
+            self._writer.add_text("Interventions", text, event.applied_step, event.time)
+        elif isinstance(event, CheckpointSaved):
+            info = event.checkpoint
+            self._writer.add_text(
+                "Interventions", f"checkpoint {info.name} saved ({info.reason})", info.step, event.time
+            )
+        elif isinstance(event, CheckpointRestored):
+            self._writer.close()
+            self._begin(event.step)
+            self._writer.add_text("Interventions", f"checkpoint {event.name} restored", event.step, event.time)
+
+    def _begin(self, step: int) -> None:
+        # The stock two minutes between flushes would be lost in a kill. What an earlier file has after this step was
+        # left behind by a restore, and TensorBoard hides it.
+        self._writer = SummaryWriter(
+            str(self._folder), flush_secs=_FLUSH_INTERVAL_S, purge_step=step + 1 if step else None
+        )
+
+    def close(self) -> None:
+        """Flush and close the file."""
+        self._writer.close()

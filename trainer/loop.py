@@ -1,0 +1,455 @@
+"""The Trainer: fits a model. It reads as the algorithm, and knows no socket and no window."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from trainer.checkpoints import (
+    CheckpointError,
+    CheckpointStore,
+    checkpoint_name,
+    read_rng,
+    restore_rng,
+)
+from trainer.config import RunConfig
+from trainer.data.loader import ImageData
+from trainer.freezing import FreezeSet
+from trainer.messages import (
+    CheckpointInfo,
+    CheckpointRestored,
+    CheckpointSaved,
+    Event,
+    FreezeVerified,
+    LayersFrozen,
+    LayersUnfrozen,
+    LogWritten,
+    MetricsLogged,
+    ModelSummary,
+    ProgressReported,
+    Series,
+)
+from trainer.metrics import (
+    LEARNING_RATE,
+    VALIDATION_ACCURACY,
+    VALIDATION_LOSS,
+    StepMetrics,
+    ValidationMetrics,
+    first_non_finite,
+)
+from trainer.models import LoadedModel, layer_tree
+from trainer.optim import autocast, choose_precision, make_optimizer, make_scheduler
+from trainer.runs import RunFolder
+from trainer.schedules import check_plan, phases_at
+
+FLUSH_INTERVAL_S = 0.05
+PROGRESS_INTERVAL_S = 0.25
+
+
+class RunStopped(Exception):  # noqa: N818 (a request that ends the fit, not an error)
+    """Raised between two steps to end the fit there."""
+
+
+class Trainer:
+    """One run in memory: model, optimizer, freeze set and the position in the data.
+
+    ``step`` counts optimizer updates, ``epoch`` completed epochs, ``batch`` the batches taken of the present epoch.
+    Everything here belongs to one thread; ``step`` may be read from others.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        loaded: LoadedModel,
+        data: ImageData,
+        device: torch.device,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self.config = config
+        self.data = data
+        self.device = device
+        self.precision = choose_precision(config.training.precision, device)
+        self.step = 0
+        self.epoch = 0
+        self.batch = 0
+        self.segment = 0
+        self.non_finite_step: int | None = None
+        self.total_steps = config.training.epochs * data.steps_per_epoch
+        self.module = loaded.module.to(device)
+        self.layers = layer_tree(loaded.module, loaded.head)
+        self.freeze_set = FreezeSet(self.module, loaded.head)
+        self.optimizer = make_optimizer(config.optimizer, self.module)
+        self.scheduler = make_scheduler(config.optimizer, self.optimizer, self.total_steps)
+        self._emit = emit
+        self._metrics = StepMetrics()
+        self._pace = _Pace()
+        self._has_jumped = False
+        self._phase = "train"
+        self._folder: RunFolder | None = None
+        self._store: CheckpointStore | None = None
+        torch.manual_seed(config.training.seed)
+        check_plan(config.plan, self.freeze_set, config.training.epochs)
+        self.freeze_set.freeze(config.model.frozen)
+
+    # -- the run ----------------------------------------------------------------------------------------------
+
+    def begin(self, folder: RunFolder) -> None:
+        """Begin a new run in a new folder: write its base and open the first piece of its curve."""
+        self._folder, self._store = folder, CheckpointStore(folder)
+        self._store.write_base(self.module.state_dict())
+        self.segment = folder.begin_segment(0, None, time.time())
+
+    def go_on(self, folder: RunFolder, info: CheckpointInfo | None) -> None:
+        """Go on with the run of an existing folder, from a checkpoint of it or (None) from its start.
+
+        Raises:
+            CheckpointError: A file that this needs is missing, damaged or another model's.
+
+        """
+        self._folder, self._store = folder, CheckpointStore(folder)
+        if info is None:
+            self._load_model(self._store.read_base(), "base.pt")
+            self.segment = folder.begin_segment(0, None, time.time())
+        else:
+            self.restore(info.name)
+
+    def fit(self, between_steps: Callable[[], None]) -> None:
+        """Train to the last epoch.
+
+        Args:
+            between_steps: Called at every step boundary, where it may change anything here, wait, or raise RunStopped.
+
+        """
+        while self.epoch < self.config.training.epochs:
+            self._has_jumped = False
+            if self.batch == 0:
+                self._apply_plan()
+            self._train_epoch(between_steps)
+            metrics = None if self._has_jumped else self._validate(between_steps)
+            if metrics is None:
+                # A restore put the run elsewhere: begin again from there.
+                continue
+            self.epoch, self.batch = self.epoch + 1, 0
+            self.save(reason="epoch", metrics=metrics)
+
+    def train_step(self, images: Tensor, target: Tensor) -> None:
+        """Make one optimizer update.
+
+        Args:
+            images: Shape (B, 3, H, W), float32.
+            target: Class indexes, shape (B,), int64.
+
+        """
+        with autocast(self.precision, self.device):
+            logits = self.module(images)
+            loss = cross_entropy(logits, target)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scheduler.step()
+        self.step += 1
+        self.batch += 1
+        self._metrics.add(self.step, loss, logits, target)
+
+    def _train_epoch(self, between_steps: Callable[[], None]) -> None:
+        self._set_phase("train")
+        if self.batch >= self.data.steps_per_epoch:
+            return
+        batches = self.data.train_batches(self.epoch, self.batch)
+        while self.batch < self.data.steps_per_epoch:
+            between_steps()
+            if self._has_jumped:
+                return
+            started = time.perf_counter()
+            images, target = (tensor.to(self.device, non_blocking=True) for tensor in next(batches))
+            self.train_step(images, target)
+            self._pace.add(time.perf_counter() - started, len(target))
+            self.report()
+
+    @torch.no_grad()
+    def _validate(self, between_steps: Callable[[], None]) -> dict[str, float] | None:
+        self._set_phase("validation")
+        started = time.perf_counter()
+        self.report(force=True)
+        metrics = ValidationMetrics(len(self.data.class_names), self.device)
+        for images, target in self.data.validation_batches():
+            between_steps()
+            if self._has_jumped:
+                return None
+            with autocast(self.precision, self.device):
+                logits = self.module(images.to(self.device, non_blocking=True))
+            metrics.add(logits, target.to(self.device))
+        values = metrics.compute()
+        self._pace.validation_s = time.perf_counter() - started
+        self._log({tag: Series(steps=[self.step], values=[value]) for tag, value in values.items()})
+        self._set_phase("train")
+        return values
+
+    def _apply_plan(self) -> None:
+        for phase in phases_at(self.config.plan, self.epoch):
+            if phase.freeze:
+                self.freeze(phase.freeze, source="plan")
+            if phase.unfreeze:
+                self.unfreeze(phase.unfreeze, source="plan")
+
+    def _set_phase(self, phase: str) -> None:
+        self._phase = phase
+        self.freeze_set.set_mode(training=phase == "train")
+
+    # -- what a command may do between two steps --------------------------------------------------------------
+
+    def freeze(
+        self, layers: Sequence[str], *, requested_step: int | None = None, source: str = "user", command_id: str = ""
+    ) -> None:
+        """Freeze layers here and now, and say so.
+
+        Raises:
+            FreezeError: A name is no layer, or nothing would be left to train.
+
+        """
+        changed = self.freeze_set.freeze(layers)
+        self._emit(LayersFrozen(**self._freeze_change(changed, "frozen", requested_step, source, command_id)))
+
+    def unfreeze(
+        self, layers: Sequence[str], *, requested_step: int | None = None, source: str = "user", command_id: str = ""
+    ) -> None:
+        """Unfreeze layers here and now, and say so.
+
+        Raises:
+            FreezeError: A name is no layer.
+
+        """
+        changed = self.freeze_set.unfreeze(layers)
+        self._emit(LayersUnfrozen(**self._freeze_change(changed, "unfrozen", requested_step, source, command_id)))
+
+    def save(self, *, reason: str, metrics: dict[str, float] | None = None, command_id: str = "") -> CheckpointInfo:
+        """Save a checkpoint of this very moment, durable when this returns.
+
+        Args:
+            reason: Why it is kept: "epoch", "user" or "stop".
+            metrics: Validation metrics measured at this step, if any.
+            command_id: The command that asked for it.
+
+        Raises:
+            CheckpointError: It cannot be written.
+
+        """
+        assert self._folder is not None
+        assert self._store is not None
+        self.report(force=True)
+        drifted = self.freeze_set.find_drifted()
+        self._emit(FreezeVerified(step=self.step, num_verified=len(self.freeze_set.frozen), drifted=drifted))
+        metrics = metrics or {}
+        loss, accuracy = metrics.get(VALIDATION_LOSS), metrics.get(VALIDATION_ACCURACY)
+        name = self._unused_name(checkpoint_name(self.config.model.name, self.epoch, self.step, loss, accuracy))
+        frozen = sorted(self.freeze_set.frozen)
+        content: dict[str, Any] = {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "loss": loss,
+            "metrics": metrics,
+            "optimizer_state_dict": self.optimizer.state_dict(),
+            "scheduler_state_dict": self.scheduler.state_dict(),
+            "rng": read_rng(self.device),
+            "freeze": frozen,
+            "class_names": list(self.data.class_names),
+            "data_fingerprint": self.data.fingerprint,
+            "config": self.config.model_dump(mode="json"),
+        }
+        size_bytes, sha256 = self._store.save(name, content, self.module.state_dict())
+        info = CheckpointInfo(
+            name=name,
+            epoch=self.epoch,
+            step=self.step,
+            loss=loss,
+            accuracy=accuracy,
+            metrics=metrics,
+            frozen=frozen,
+            frozen_summary=self.freeze_set.describe(frozen),
+            size_bytes=size_bytes,
+            sha256=sha256,
+            saved_at=time.time(),
+            reason=reason,
+            segment=self.segment,
+        )
+        self._folder.add_checkpoint(info)
+        self._emit(CheckpointSaved(checkpoint=info, command_id=command_id))
+        return info
+
+    def restore(self, name: str, *, command_id: str = "") -> None:
+        """Put a checkpoint of this run back: weights, optimizer, schedule, freeze set, generators, position.
+
+        Raises:
+            RunFolderError: The run has no such checkpoint.
+            CheckpointError: Its file is missing, damaged or another model's; nothing has changed then.
+
+        """
+        assert self._folder is not None
+        assert self._store is not None
+        info = self._folder.checkpoint(name)
+        checkpoint = self._store.load(info)
+        if checkpoint["class_names"] != list(self.data.class_names):
+            raise CheckpointError(
+                f"The checkpoint {info.name} was trained on the classes {_shorten(checkpoint['class_names'])}, but the "
+                f"data now has {_shorten(self.data.class_names)}. Put the data back as it was."
+            )
+        self._flush()
+        self._load_model(checkpoint["model_state_dict"], info.name)
+        self.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scheduler.load_state_dict(checkpoint["scheduler_state_dict"])
+        self.freeze_set.set_frozen(checkpoint["freeze"])
+        self.freeze_set.take_hashes()
+        restore_rng(checkpoint["rng"], self.device)
+        if checkpoint["data_fingerprint"] != self.data.fingerprint:
+            text = "The data set has changed since this checkpoint was saved. The run goes on with it as it is now."
+            self._emit(LogWritten(level="warning", text=text))
+        self.step, self.epoch, self.batch = checkpoint["step"], checkpoint["epoch"], checkpoint["batch"]
+        self.segment = self._folder.begin_segment(self.step, info.name, time.time())
+        self.non_finite_step = None
+        self._has_jumped = True
+        self._pace.forget()
+        self._emit(
+            CheckpointRestored(
+                name=info.name,
+                step=self.step,
+                epoch=self.epoch,
+                frozen=sorted(self.freeze_set.frozen),
+                num_trainable=self.freeze_set.num_trainable,
+                segment=self.segment,
+                command_id=command_id,
+            )
+        )
+
+    def summary(self) -> ModelSummary:
+        """Describe the model and its freeze set as they are now."""
+        return ModelSummary(
+            model=self.config.model.name,
+            layers=self.layers,
+            frozen=sorted(self.freeze_set.frozen),
+            num_params=self.freeze_set.num_params,
+            num_trainable=self.freeze_set.num_trainable,
+        )
+
+    def close(self) -> None:
+        """End the loader's processes."""
+        self.data.close()
+
+    # -- reporting --------------------------------------------------------------------------------------------
+
+    def report(self, *, force: bool = False) -> None:
+        """Send the metrics that have gathered, and the progress, if it is time (or ``force``)."""
+        now = time.perf_counter()
+        if force or now - self._pace.flushed_at >= FLUSH_INTERVAL_S:
+            self._pace.flushed_at = now
+            self._flush()
+        if force or now - self._pace.reported_at >= PROGRESS_INTERVAL_S:
+            self._pace.reported_at = now
+            self._emit(self._progress())
+
+    def _flush(self) -> None:
+        series = self._metrics.flush()
+        if not series:
+            return
+        if self.non_finite_step is None:
+            self.non_finite_step = first_non_finite(series)
+        series[LEARNING_RATE] = Series(steps=[self.step], values=[self.optimizer.param_groups[0]["lr"]])
+        self._log(series)
+
+    def _log(self, series: dict[str, Series]) -> None:
+        self._emit(MetricsLogged(segment=self.segment, series=series))
+
+    def _progress(self) -> ProgressReported:
+        num_epochs = self.config.training.epochs
+        return ProgressReported(
+            epoch=self.epoch,
+            num_epochs=num_epochs,
+            step=self.step,
+            total_steps=self.total_steps,
+            samples_per_s=self._pace.samples_per_s,
+            seconds_left=self._pace.seconds_left(self.total_steps - self.step, num_epochs - self.epoch),
+            step_ms=self._pace.step_s * 1000,
+            worker_bytes=psutil.Process().memory_info().rss,
+            phase="validation" if self._phase == "validation" else "train",
+        )
+
+    def _freeze_change(
+        self, changed: list[str], verb: str, requested_step: int | None, source: str, command_id: str
+    ) -> dict[str, Any]:
+        # The steps before and after the change cost differently: a pace over both would tell neither.
+        self._pace.forget()
+        return {
+            "layers": changed,
+            "sentence": f"{self.freeze_set.describe(changed)} {verb}",
+            "frozen": sorted(self.freeze_set.frozen),
+            "num_trainable": self.freeze_set.num_trainable,
+            "requested_step": self.step if requested_step is None else requested_step,
+            "applied_step": self.step,
+            "source": source,
+            "segment": self.segment,
+            "command_id": command_id,
+        }
+
+    def _load_model(self, state: dict[str, Tensor], source: str) -> None:
+        try:
+            self.module.load_state_dict(state)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{source} holds another model than {self.config.model.name} with "
+                f"{len(self.data.class_names)} classes. Choose a checkpoint of this model."
+            ) from error
+
+    def _unused_name(self, name: str) -> str:
+        assert self._folder is not None
+        taken = {info.name for info in self._folder.checkpoints()}
+        stem = name.removesuffix(".pt")
+        candidates = (f"{stem}_{number}.pt" for number in range(2, len(taken) + 3))
+        return name if name not in taken else next(c for c in candidates if c not in taken)
+
+
+class _Pace:
+    """How fast the run goes, over its most recent steps."""
+
+    _MEMORY = 0.95
+
+    def __init__(self) -> None:
+        self.flushed_at = 0.0
+        self.reported_at = 0.0
+        self.validation_s = 0.0
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin to measure anew."""
+        self._seconds = self._samples = self._steps = 0.0
+
+    def add(self, seconds: float, num_samples: int) -> None:
+        """Count one step."""
+        self._seconds = self._seconds * self._MEMORY + seconds
+        self._samples = self._samples * self._MEMORY + num_samples
+        self._steps = self._steps * self._MEMORY + 1
+
+    @property
+    def step_s(self) -> float:
+        return self._seconds / self._steps if self._steps else 0.0
+
+    @property
+    def samples_per_s(self) -> float:
+        return self._samples / self._seconds if self._seconds else 0.0
+
+    def seconds_left(self, num_steps: int, num_epochs: int) -> float | None:
+        """Predict from the recent steps and the last validation; None before there are any."""
+        if not self._steps:
+            return None
+        return num_steps * self.step_s + num_epochs * self.validation_s
+
+
+def _shorten(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} … ({len(names)})"

@@ -1,0 +1,585 @@
+"""The vocabulary of the app and the worker: commands, events, states. Plain values only, so that no torch crosses."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from trainer.config import ModelConfig, RunConfig
+
+PROTOCOL_VERSION = 1
+MAX_FRAME_BYTES = 8 * 1024 * 1024
+
+
+class RunState(StrEnum):
+    """Where a worker stands with its one run."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    PREPARING = "preparing"
+    READY = "ready"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a run is in the worker's hands and can still change."""
+        return self in {S.PREPARING, S.READY, S.RUNNING, S.PAUSED, S.STOPPING}
+
+
+S = RunState
+
+TRANSITIONS: dict[RunState, frozenset[RunState]] = {
+    S.STARTING: frozenset({S.IDLE, S.FAILED}),
+    S.IDLE: frozenset({S.PREPARING}),
+    S.PREPARING: frozenset({S.READY, S.STOPPED, S.FAILED, S.IDLE}),
+    S.READY: frozenset({S.RUNNING, S.STOPPED, S.FAILED}),
+    S.RUNNING: frozenset({S.PAUSED, S.STOPPING, S.FINISHED, S.FAILED}),
+    S.PAUSED: frozenset({S.RUNNING, S.STOPPING, S.FAILED}),
+    S.STOPPING: frozenset({S.STOPPED, S.PAUSED, S.FAILED}),
+    S.FINISHED: frozenset({S.READY}),
+    S.STOPPED: frozenset({S.READY, S.RUNNING}),
+    S.FAILED: frozenset(),
+}
+"""The allowed transitions.
+
+A refused preparation goes back to IDLE. A stop whose save fails goes to PAUSED: nothing is lost. STOPPED goes on where
+it was by a start, and goes to READY by a restore, as FINISHED does.
+"""
+
+
+class _Message(BaseModel):
+    # NaN and infinity are losses that a user must see: pydantic's default would turn them into null.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Plain records that events carry and run.db keeps
+# ---------------------------------------------------------------------------------------------------------------
+
+
+class LayerInfo(_Message):
+    """One module of the model's tree that has parameters, buffers or children.
+
+    ``fqn`` is the qualified name in the stock model ("layer4.0.conv1"); the root is "". ``num_params`` counts the
+    subtree's unique parameters; ``is_unit`` says that the module owns parameters or buffers itself, so that a freeze
+    set can name it. ``is_head`` marks the task's new last layer (one module, or several with auxiliary heads).
+    """
+
+    fqn: str
+    type: str
+    num_params: int
+    is_unit: bool
+    is_head: bool = False
+
+
+class Series(_Message):
+    """Values of one tag: ``values[i]`` was measured at ``steps[i]`` completed optimizer updates."""
+
+    steps: list[int]
+    values: list[float]
+
+
+class CheckpointInfo(_Message):
+    """One row of the checkpoint table. ``loss`` and ``accuracy`` are validation's, None where it did not run."""
+
+    name: str
+    epoch: int
+    step: int
+    loss: float | None
+    accuracy: float | None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    frozen: list[str]
+    frozen_summary: str
+    size_bytes: int
+    sha256: str
+    saved_at: float
+    reason: str
+    segment: int
+
+
+class ModelSummary(_Message):
+    """What the tree shows of a model, before or during a run."""
+
+    model: str
+    layers: list[LayerInfo]
+    frozen: list[str]
+    num_params: int
+    num_trainable: int
+
+
+class ModelEntry(_Message):
+    """A model on offer. Published figures of its default weights; ``is_cached``: they are on this disk already."""
+
+    name: str
+    num_params: int
+    accuracy: float
+    size_bytes: int
+    is_cached: bool
+
+
+class RunInfo(_Message):
+    """A prepared run: what was asked for is in ``config``, what was chosen for it stands beside it."""
+
+    run_dir: str
+    config: RunConfig
+    summary: ModelSummary
+    class_names: list[str]
+    num_train: int
+    num_validation: int
+    num_skipped: int
+    steps_per_epoch: int
+    total_steps: int
+    device: str
+    precision: str
+    num_threads: int
+    image_size: int
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Commands: what a client asks for
+# ---------------------------------------------------------------------------------------------------------------
+
+
+class Command(_Message):
+    """A request to the worker. ``command_id`` comes back in the event that answers it."""
+
+    command_id: str = ""
+
+
+class InspectModel(Command):
+    """Build the model on no device and report its tree, before there is a run."""
+
+    kind: Literal["InspectModel"] = "InspectModel"
+    model: ModelConfig
+
+
+class ListModels(Command):
+    """List the models that can be fine-tuned."""
+
+    kind: Literal["ListModels"] = "ListModels"
+
+
+class CheckData(Command):
+    """Scan a data set and report its classes and counts, before there is a run."""
+
+    kind: Literal["CheckData"] = "CheckData"
+    path: str
+
+
+class PrepareRun(Command):
+    """Make a run folder for ``config`` under ``runs_dir`` and load data and model. Starts at once if ``start``."""
+
+    kind: Literal["PrepareRun"] = "PrepareRun"
+    config: RunConfig
+    runs_dir: str
+    start: bool = True
+
+
+class OpenRun(Command):
+    """Load an existing run at a checkpoint (None: the last one). Goes on at once if ``start``."""
+
+    kind: Literal["OpenRun"] = "OpenRun"
+    run_dir: str
+    checkpoint: str | None = None
+    start: bool = True
+
+
+class StartRun(Command):
+    """Begin, or go on with, a prepared run."""
+
+    kind: Literal["StartRun"] = "StartRun"
+
+
+class PauseRun(Command):
+    """Stop between two steps; everything stays in memory."""
+
+    kind: Literal["PauseRun"] = "PauseRun"
+
+
+class UnpauseRun(Command):
+    """Go on after a pause."""
+
+    kind: Literal["UnpauseRun"] = "UnpauseRun"
+
+
+class StopRun(Command):
+    """End the run at the next step boundary, saving a checkpoint first if ``save``."""
+
+    kind: Literal["StopRun"] = "StopRun"
+    save: bool = True
+
+
+class FreezeLayers(Command):
+    """Freeze layers, by qualified name; "backbone" and "head" name those parts. Atomic: all of them or none."""
+
+    kind: Literal["FreezeLayers"] = "FreezeLayers"
+    layers: list[str]
+
+
+class UnfreezeLayers(Command):
+    """Unfreeze layers, by qualified name; "backbone" and "head" name those parts."""
+
+    kind: Literal["UnfreezeLayers"] = "UnfreezeLayers"
+    layers: list[str]
+
+
+class SaveCheckpoint(Command):
+    """Save a checkpoint at the next step boundary."""
+
+    kind: Literal["SaveCheckpoint"] = "SaveCheckpoint"
+
+
+class RestoreCheckpoint(Command):
+    """Put a checkpoint's weights, optimizer and freeze set into the live run at the next step boundary."""
+
+    kind: Literal["RestoreCheckpoint"] = "RestoreCheckpoint"
+    name: str
+
+
+class ShutDown(Command):
+    """End the worker process, after stopping a live run (saved) if there is one."""
+
+    kind: Literal["ShutDown"] = "ShutDown"
+
+
+AnyCommand = Annotated[
+    InspectModel
+    | ListModels
+    | CheckData
+    | PrepareRun
+    | OpenRun
+    | StartRun
+    | PauseRun
+    | UnpauseRun
+    | StopRun
+    | FreezeLayers
+    | UnfreezeLayers
+    | SaveCheckpoint
+    | RestoreCheckpoint
+    | ShutDown,
+    Field(discriminator="kind"),
+]
+
+_ANYWHERE = frozenset(RunState)
+_LOADED = frozenset({S.READY, S.RUNNING, S.PAUSED})
+
+ALLOWED_COMMANDS: dict[str, frozenset[RunState]] = {
+    "InspectModel": frozenset({S.IDLE}),
+    "ListModels": frozenset({S.IDLE}),
+    "CheckData": frozenset({S.IDLE}),
+    "PrepareRun": frozenset({S.IDLE}),
+    "OpenRun": frozenset({S.IDLE}),
+    "StartRun": frozenset({S.READY, S.STOPPED}),
+    "PauseRun": frozenset({S.RUNNING}),
+    "UnpauseRun": frozenset({S.PAUSED}),
+    "StopRun": frozenset({S.PREPARING, S.READY, S.RUNNING, S.PAUSED}),
+    "FreezeLayers": _LOADED,
+    "UnfreezeLayers": _LOADED,
+    "SaveCheckpoint": _LOADED,
+    "RestoreCheckpoint": _LOADED | {S.FINISHED, S.STOPPED},
+    "ShutDown": _ANYWHERE,
+}
+"""In which states the worker takes which command: buttons enable from it, the worker enforces it, tests walk it."""
+
+
+def is_allowed(kind: str, state: RunState) -> bool:
+    """Tell whether a command of this kind is taken in this state."""
+    return state in ALLOWED_COMMANDS[kind]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Events: what happened
+# ---------------------------------------------------------------------------------------------------------------
+
+
+class Event(_Message):
+    """A fact from the worker.
+
+    ``command_id`` names the command that it answers, "" if none; ``time`` is Unix time in seconds; ``event_id`` is its
+    row in run.db, 0 if it is not kept there.
+    """
+
+    command_id: str = ""
+    time: float = 0.0
+    event_id: int = 0
+
+
+class WorkerAttached(Event):
+    """The first event on each connection: the worker's state, and the run's if there is one."""
+
+    kind: Literal["WorkerAttached"] = "WorkerAttached"
+    state: RunState
+    pid: int
+    torch_version: str
+    devices: list[str]
+    run: RunInfo | None = None
+    step: int = 0
+    epoch: int = 0
+
+
+class StateChanged(Event):
+    """The worker's state is now ``state``; ``sentence`` says why where a person needs to know."""
+
+    kind: Literal["StateChanged"] = "StateChanged"
+    state: RunState
+    sentence: str = ""
+
+
+class CommandRejected(Event):
+    """A command was refused. ``reason`` is the sentence for the user; ``field`` names the config field at fault."""
+
+    kind: Literal["CommandRejected"] = "CommandRejected"
+    command: str
+    reason: str
+    field: str = ""
+
+
+class ModelInspected(Event):
+    """The tree of a model that was asked about."""
+
+    kind: Literal["ModelInspected"] = "ModelInspected"
+    summary: ModelSummary
+
+
+class ModelsListed(Event):
+    """The models that can be fine-tuned, by name."""
+
+    kind: Literal["ModelsListed"] = "ModelsListed"
+    models: list[ModelEntry]
+
+
+class DataChecked(Event):
+    """What a scan of a data set found. ``skipped`` lists (path, reason) of files that no run will read."""
+
+    kind: Literal["DataChecked"] = "DataChecked"
+    path: str
+    class_counts: dict[str, int]
+    skipped: list[tuple[str, str]]
+
+
+class PreparationProgressed(Event):
+    """Long work before a run: ``what`` is a phrase ("Downloading resnet18"), ``done`` of ``total`` in ``unit``."""
+
+    kind: Literal["PreparationProgressed"] = "PreparationProgressed"
+    what: str
+    done: int
+    total: int
+    unit: str
+
+
+class RunPrepared(Event):
+    """Data and model are loaded; the run folder exists. What follows belongs to ``segment``, after ``step``."""
+
+    kind: Literal["RunPrepared"] = "RunPrepared"
+    run: RunInfo
+    step: int
+    epoch: int
+    segment: int = 0
+
+
+class MetricsLogged(Event):
+    """A batch of measurements by tag ("Loss/train", "Accuracy/validation", "Learning rate")."""
+
+    kind: Literal["MetricsLogged"] = "MetricsLogged"
+    segment: int
+    series: dict[str, Series]
+
+
+class MetricsSkipped(Event):
+    """Metrics were dropped for a client that was too slow; they are all in run.db, where the client reads them."""
+
+    kind: Literal["MetricsSkipped"] = "MetricsSkipped"
+
+
+class ProgressReported(Event):
+    """Where the run stands. ``epoch`` counts completed epochs; ``seconds_left`` is None until it can be told."""
+
+    kind: Literal["ProgressReported"] = "ProgressReported"
+    epoch: int
+    num_epochs: int
+    step: int
+    total_steps: int
+    samples_per_s: float
+    seconds_left: float | None
+    step_ms: float
+    worker_bytes: int
+    phase: Literal["train", "validation", "saving"] = "train"
+
+
+class FreezeChanged(Event):
+    """Layers were frozen or unfrozen at a step boundary.
+
+    ``layers`` are the changed units, ``sentence`` says it for the marker ("stage4 unfrozen"), ``frozen`` is the whole
+    freeze set afterwards. ``requested_step`` and ``applied_step`` count completed updates; ``source`` is "user",
+    "plan" or "restore".
+    """
+
+    layers: list[str]
+    sentence: str
+    frozen: list[str]
+    num_trainable: int
+    requested_step: int
+    applied_step: int
+    source: str
+    segment: int
+
+
+class LayersFrozen(FreezeChanged):
+    """From here to the unfreeze, these layers' parameters and buffers do not change."""
+
+    kind: Literal["LayersFrozen"] = "LayersFrozen"
+
+
+class LayersUnfrozen(FreezeChanged):
+    """These layers learn again."""
+
+    kind: Literal["LayersUnfrozen"] = "LayersUnfrozen"
+
+
+class FreezeVerified(Event):
+    """Every frozen layer's bytes were hashed again at ``step``: ``drifted`` names those that changed (a defect)."""
+
+    kind: Literal["FreezeVerified"] = "FreezeVerified"
+    step: int
+    num_verified: int
+    drifted: list[str]
+
+
+class CheckpointSaved(Event):
+    """A checkpoint is durable on disk and listed in run.db."""
+
+    kind: Literal["CheckpointSaved"] = "CheckpointSaved"
+    checkpoint: CheckpointInfo
+
+
+class CheckpointRestored(Event):
+    """The live run has a checkpoint's state; what follows belongs to ``segment``, which starts at ``step``."""
+
+    kind: Literal["CheckpointRestored"] = "CheckpointRestored"
+    name: str
+    step: int
+    epoch: int
+    frozen: list[str]
+    num_trainable: int
+    segment: int
+
+
+class LogWritten(Event):
+    """A line for the run's log."""
+
+    kind: Literal["LogWritten"] = "LogWritten"
+    level: Literal["info", "warning", "error"]
+    text: str
+
+
+AnyEvent = Annotated[
+    WorkerAttached
+    | StateChanged
+    | CommandRejected
+    | ModelInspected
+    | ModelsListed
+    | DataChecked
+    | PreparationProgressed
+    | RunPrepared
+    | MetricsLogged
+    | MetricsSkipped
+    | ProgressReported
+    | LayersFrozen
+    | LayersUnfrozen
+    | FreezeVerified
+    | CheckpointSaved
+    | CheckpointRestored
+    | LogWritten,
+    Field(discriminator="kind"),
+]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Frames
+# ---------------------------------------------------------------------------------------------------------------
+
+
+class _CommandFrame(BaseModel):
+    v: Literal[1]
+    seq: int
+    message: AnyCommand
+
+
+class _EventFrame(BaseModel):
+    v: Literal[1]
+    seq: int
+    message: AnyEvent
+
+
+_EVENT: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)
+
+
+class ProtocolError(ValueError):
+    """A frame that is no message of ours: another version, or damaged."""
+
+
+def encode(message: Command | Event, seq: int) -> bytes:
+    """Write a message as a frame: JSON bytes with the protocol's version and a sequence number.
+
+    Raises:
+        ProtocolError: The frame would be larger than MAX_FRAME_BYTES; what is large belongs in a file.
+
+    """
+    frame = f'{{"v":{PROTOCOL_VERSION},"seq":{seq},"message":{message.model_dump_json()}}}'.encode()
+    if len(frame) > MAX_FRAME_BYTES:
+        raise ProtocolError(f"{type(message).__name__} takes {len(frame)} bytes, over the limit of {MAX_FRAME_BYTES}.")
+    return frame
+
+
+def decode_command(frame: bytes) -> tuple[int, AnyCommand]:
+    """Read a frame that holds a command. Returns its sequence number and the command.
+
+    Raises:
+        ProtocolError: The frame is none of ours.
+
+    """
+    try:
+        decoded = _CommandFrame.model_validate_json(frame)
+    except ValidationError as error:
+        raise ProtocolError(_first_error(error)) from error
+    return decoded.seq, decoded.message
+
+
+def decode_event(frame: bytes) -> tuple[int, AnyEvent]:
+    """Read a frame that holds an event. Returns its sequence number and the event.
+
+    Raises:
+        ProtocolError: The frame is none of ours.
+
+    """
+    try:
+        decoded = _EventFrame.model_validate_json(frame)
+    except ValidationError as error:
+        raise ProtocolError(_first_error(error)) from error
+    return decoded.seq, decoded.message
+
+
+def event_from_json(body: str) -> AnyEvent:
+    """Read an event as run.db keeps it.
+
+    Raises:
+        ProtocolError: It is none of ours.
+
+    """
+    try:
+        return _EVENT.validate_json(body)
+    except ValidationError as error:
+        raise ProtocolError(_first_error(error)) from error
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"Not a message of protocol version {PROTOCOL_VERSION}: {where}: {first['msg']}."

@@ -1,0 +1,82 @@
+"""Metrics collected on the device and read back in batches: no step waits for a number."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from trainer.messages import Series
+
+TRAIN_LOSS = "Loss/train"
+TRAIN_ACCURACY = "Accuracy/train"
+VALIDATION_LOSS = "Loss/validation"
+VALIDATION_ACCURACY = "Accuracy/validation"
+LEARNING_RATE = "Learning rate"
+
+
+class StepMetrics:
+    """Loss and accuracy of each training step, kept on the device until the next flush."""
+
+    def __init__(self) -> None:
+        self._steps: list[int] = []
+        self._pending: list[Tensor] = []
+
+    def add(self, step: int, loss: Tensor, logits: Tensor, target: Tensor) -> None:
+        """Take one step's results without waiting for the device.
+
+        Args:
+            step: Completed optimizer updates.
+            loss: Mean loss over the batch, shape ().
+            logits: Shape (B, C).
+            target: Class indexes, shape (B,).
+
+        """
+        accuracy = (logits.detach().argmax(dim=1) == target).float().mean()
+        self._steps.append(step)
+        self._pending.append(torch.stack((loss.detach().float(), accuracy)))
+
+    def flush(self) -> dict[str, Series]:
+        """Read back what has gathered, by tag; the one place that waits for the device."""
+        if not self._steps:
+            return {}
+        losses, accuracies = torch.stack(self._pending).T.tolist()
+        series = {
+            TRAIN_LOSS: Series(steps=self._steps, values=losses),
+            TRAIN_ACCURACY: Series(steps=self._steps, values=accuracies),
+        }
+        self._steps, self._pending = [], []
+        return series
+
+
+class ValidationMetrics:
+    """Mean loss and accuracy over the validation images, computed by torchmetrics."""
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        self._loss = MeanMetric(nan_strategy="disable").to(device)
+        self._accuracy = MulticlassAccuracy(num_classes, average="micro").to(device)
+
+    def add(self, logits: Tensor, target: Tensor) -> None:
+        """Take a batch: logits of shape (B, C), class indexes of shape (B,)."""
+        logits = logits.float()
+        self._loss.update(cross_entropy(logits, target), weight=len(target))
+        self._accuracy.update(logits, target)
+
+    def compute(self) -> dict[str, float]:
+        """Return the metrics by tag, as plain floats."""
+        return {
+            VALIDATION_LOSS: float(self._loss.compute()),
+            VALIDATION_ACCURACY: float(self._accuracy.compute()),
+        }
+
+
+def first_non_finite(series: dict[str, Series]) -> int | None:
+    """Return the first step whose training loss is NaN or infinite, or None."""
+    points = series.get(TRAIN_LOSS)
+    if points is None:
+        return None
+    return next((s for s, v in zip(points.steps, points.values, strict=True) if not math.isfinite(v)), None)

@@ -1,0 +1,103 @@
+"""The optimizer, its parameter groups, its rate schedule, and the precision of the forward pass."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from trainer.config import ConfigError, OptimizerConfig
+
+_OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "SGD": torch.optim.SGD,
+    "Adam": torch.optim.Adam,
+    "AdamW": torch.optim.AdamW,
+}
+
+
+def make_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.Optimizer:
+    """Make the optimizer over all parameters, frozen ones too, in one group a layer that never changes.
+
+    A parameter without a gradient is passed over, so a frozen layer costs nothing and gets no state; and a schedule
+    or a resume never meets a group that was not there at step 0.
+    """
+    seen: set[int] = set()
+    groups = []
+    for fqn, child in module.named_modules():
+        own = [p for p in child.parameters(recurse=False) if id(p) not in seen]
+        seen.update(id(p) for p in own)
+        if own:
+            groups.append({"params": own, "name": fqn})
+    kwargs: dict[str, object] = {"lr": config.rate, "weight_decay": config.weight_decay}
+    if config.name == "SGD":
+        kwargs["momentum"] = config.momentum
+    device = next(module.parameters()).device.type
+    return _OPTIMIZERS[config.name](groups, fused=device in {"cpu", "cuda"}, **kwargs)  # type: ignore[call-arg,arg-type]
+
+
+def make_scheduler(config: OptimizerConfig, optimizer: torch.optim.Optimizer, total_steps: int) -> LambdaLR:
+    """Make the schedule of the learning rate, advanced once a step.
+
+    Args:
+        config: ``schedule`` is "constant" or "cosine" (SGDR without restarts, arXiv:1608.03983).
+        optimizer: Its groups' rates are scaled.
+        total_steps: Optimizer updates in the whole run.
+
+    """
+
+    def factor(step: int) -> float:
+        if config.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * min(step, total_steps) / total_steps))
+
+    return LambdaLR(optimizer, factor)
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device that a run asks for; "auto" takes a GPU if there is one.
+
+    Raises:
+        ConfigError: There is no such device here.
+
+    """
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise ConfigError(
+            f"The device {wanted!r} is unknown. Use auto, cpu, cuda, cuda:1 or mps.", "training.device"
+        ) from None
+    offered = list_devices()
+    name = "cuda:0" if str(device) == "cuda" else str(device)
+    if name not in offered:
+        raise ConfigError(
+            f"The device {wanted} is not on this machine. Use one of: {', '.join(offered)}.", "training.device"
+        )
+    return torch.device(name)
+
+
+def list_devices() -> list[str]:
+    """Name the devices of this machine, as a run's configuration names them."""
+    devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    return [*devices, "mps"] if torch.backends.mps.is_available() else devices
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """Return "bf16" or "fp32". "auto" takes bf16 on a GPU that computes it natively, else fp32."""
+    if wanted != "auto":
+        return wanted
+    is_native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if is_native else "fp32"
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Return the context of a forward pass. Weights stay fp32 in either precision."""
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()

@@ -1,0 +1,547 @@
+"""The run folder and its run.db: write, read, list. What is here is the truth about a run; a socket is only faster."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import re
+import sqlite3
+import tempfile
+import threading
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from trainer.config import RunConfig, config_to_toml, load_config
+from trainer.messages import (
+    AnyEvent,
+    CheckpointInfo,
+    Event,
+    LayersFrozen,
+    LayersUnfrozen,
+    RunInfo,
+    RunPrepared,
+    RunState,
+    Series,
+    StateChanged,
+    event_from_json,
+)
+
+SCHEMA_VERSION = 1
+
+_LOGGED_KINDS = (
+    "StateChanged",
+    "LayersFrozen",
+    "LayersUnfrozen",
+    "FreezeVerified",
+    "CheckpointSaved",
+    "CheckpointRestored",
+    "CommandRejected",
+    "LogWritten",
+)
+
+_SCHEMA = """
+CREATE TABLE segments (id INTEGER PRIMARY KEY, start_step INTEGER NOT NULL, checkpoint TEXT, time REAL NOT NULL);
+CREATE TABLE metrics (segment INTEGER NOT NULL, tag TEXT NOT NULL, step INTEGER NOT NULL, value REAL,
+                      PRIMARY KEY (tag, segment, step)) WITHOUT ROWID;
+CREATE TABLE events (id INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL,
+                     requested_step INTEGER, applied_step INTEGER, body TEXT NOT NULL);
+CREATE INDEX events_by_kind ON events (kind, id);
+CREATE TABLE checkpoints (name TEXT PRIMARY KEY, step INTEGER NOT NULL, saved_at REAL NOT NULL, body TEXT NOT NULL);
+"""
+
+
+class RunFolderError(ValueError):
+    """A run folder that cannot be made, read or used, with the sentence for the user."""
+
+
+@dataclass(frozen=True)
+class WorkerAddress:
+    """Where a run's worker listens, as ``worker.json`` holds it. ``key`` authenticates a client."""
+
+    address: str
+    key: bytes
+    pid: int
+    started_at: float
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether that very process still runs (a later process with the same id started at another time)."""
+        try:
+            process = psutil.Process(self.pid)
+            return abs(process.create_time() - self.started_at) < 2 and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return False
+
+
+@dataclass
+class Curve:
+    """One tag's points along the run as it went on, and the pieces that a restore left behind."""
+
+    steps: array[int] = field(default_factory=lambda: array("q"))
+    values: array[float] = field(default_factory=lambda: array("d"))
+    abandoned: list[tuple[array[int], array[float]]] = field(default_factory=list)
+
+    def cut_after(self, step: int) -> None:
+        """Move the points after ``step`` to the abandoned pieces."""
+        keep = len(self.steps)
+        while keep and self.steps[keep - 1] > step:
+            keep -= 1
+        if keep < len(self.steps):
+            self.abandoned.append((self.steps[keep:], self.values[keep:]))
+            del self.steps[keep:], self.values[keep:]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything a view shows of a run, read from its folder in one go."""
+
+    path: Path
+    config: RunConfig
+    state: RunState
+    was_interrupted: bool
+    sentence: str
+    info: RunInfo | None
+    step: int
+    epoch: int
+    segment: int
+    curves: dict[str, Curve]
+    checkpoints: list[CheckpointInfo]
+    freeze_events: list[LayersFrozen | LayersUnfrozen]
+    log: list[AnyEvent]
+    last_event_id: int
+
+
+@dataclass(frozen=True)
+class RunListing:
+    """One row of the list of runs."""
+
+    path: Path
+    title: str
+    model: str
+    state: RunState
+    is_live: bool
+    was_interrupted: bool
+    epoch: int
+    num_epochs: int
+    step: int
+    best_accuracy: float | None
+    created_at: float
+    problem: str = ""
+
+
+class RunFolder:
+    """A run's folder with an open run.db. Safe to use from several threads; close it when done."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        database = path / "run.db"
+        if not database.is_file():
+            raise RunFolderError(f"{path} is not a run of Thaw: it has no run.db. Choose a folder under runs/.")
+        try:
+            self._db = sqlite3.connect(
+                f"{database.resolve().as_uri()}?mode={'ro' if read_only else 'rw'}",
+                uri=True,
+                timeout=10,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.Error as error:
+            raise RunFolderError(f"Cannot read {database}: {error}. Restore the file from a copy.") from error
+        if version != SCHEMA_VERSION:
+            self._db.close()
+            raise RunFolderError(
+                f"{database} has format {version}, but this Thaw reads format {SCHEMA_VERSION}. "
+                "Use the version that wrote it."
+            )
+
+    @classmethod
+    def create(cls, runs_dir: Path, config: RunConfig) -> RunFolder:
+        """Make a new run folder under ``runs_dir``, named by time, run and model, with its run.toml and empty run.db.
+
+        Raises:
+            RunFolderError: The folder cannot be written.
+
+        """
+        now = datetime.datetime.now()
+        slug = re.sub(r"[^\w.-]+", "-", f"{config.title}-{config.model.name}").strip("-.")
+        stem = f"{now:%Y-%m-%d_%H%M%S}_{slug}"
+        try:
+            runs_dir.mkdir(parents=True, exist_ok=True)
+            path = _make_new_folder(runs_dir, stem)
+            (path / "checkpoints").mkdir()
+            (path / "run.toml").write_text(config_to_toml(config), encoding="utf-8")
+            with sqlite3.connect(path / "run.db") as database:
+                database.execute("PRAGMA journal_mode = WAL")
+                database.executescript(_SCHEMA)
+                database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            database.close()
+        except (OSError, sqlite3.Error) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise RunFolderError(
+                f"Cannot make a run folder in {runs_dir}: {reason}. Choose a folder that you can write to."
+            ) from error
+        return cls(path)
+
+    def close(self) -> None:
+        """Close run.db."""
+        with self._lock:
+            self._db.close()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- where things are -------------------------------------------------------------------------------------
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """Return the folder of the checkpoint files."""
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard_dir(self) -> Path:
+        """Return the folder of the TensorBoard event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def base_path(self) -> Path:
+        """Return the file of the state_dict at the start."""
+        return self.path / "base.pt"
+
+    @property
+    def log_path(self) -> Path:
+        """Return the file that holds what the worker printed."""
+        return self.path / "worker.log"
+
+    def config(self) -> RunConfig:
+        """Read run.toml.
+
+        Raises:
+            ConfigError: It is damaged.
+
+        """
+        return load_config(self.path / "run.toml")
+
+    # -- the worker's address ---------------------------------------------------------------------------------
+
+    def write_worker(self, worker: WorkerAddress) -> None:
+        """Say where this run's worker listens, readable by the user alone."""
+        text = json.dumps(
+            {"address": worker.address, "key": worker.key.hex(), "pid": worker.pid, "started_at": worker.started_at}
+        )
+        path = self.path / "worker.json"
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+
+    def remove_worker(self) -> None:
+        """Say that no worker serves this run any more."""
+        (self.path / "worker.json").unlink(missing_ok=True)
+
+    # -- writing ----------------------------------------------------------------------------------------------
+
+    def begin_segment(self, start_step: int, checkpoint: str | None, time: float) -> int:
+        """Begin a new piece of the curve that goes on from ``start_step``. Returns its number; the first is 0."""
+        with self._writing() as db:
+            number: int = db.execute("SELECT COALESCE(MAX(id) + 1, 0) FROM segments").fetchone()[0]
+            db.execute("INSERT INTO segments VALUES (?, ?, ?, ?)", (number, start_step, checkpoint, time))
+        return number
+
+    def add_metrics(self, segment: int, series: dict[str, Series]) -> None:
+        """Keep measurements by tag."""
+        rows = [
+            (segment, tag, step, value)
+            for tag, points in series.items()
+            for step, value in zip(points.steps, points.values, strict=True)
+        ]
+        with self._writing() as db:
+            db.executemany("INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?)", rows)
+
+    def add_event(self, event: Event) -> int:
+        """Keep an event, with the steps at which it was asked for and took hold. Returns its id, from 1."""
+        body = event.model_dump_json()
+        row = (
+            event.time,
+            type(event).__name__,
+            getattr(event, "requested_step", None),
+            getattr(event, "applied_step", None),
+            body,
+        )
+        with self._writing() as db:
+            sql = "INSERT INTO events (time, kind, requested_step, applied_step, body) VALUES (?, ?, ?, ?, ?)"
+            event_id = db.execute(sql, row).lastrowid
+        assert event_id is not None
+        return event_id
+
+    def add_checkpoint(self, info: CheckpointInfo) -> None:
+        """List a checkpoint. Its file must be durable already."""
+        with self._writing(durable=True) as db:
+            db.execute(
+                "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?)",
+                (info.name, info.step, info.saved_at, info.model_dump_json()),
+            )
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    def worker(self) -> WorkerAddress | None:
+        """Return where this run's living worker listens, or None."""
+        return _read_worker(self.path)
+
+    def checkpoints(self) -> list[CheckpointInfo]:
+        """List the checkpoints, oldest first."""
+        rows = self._read("SELECT body FROM checkpoints ORDER BY saved_at, step")
+        return [CheckpointInfo.model_validate_json(body) for (body,) in rows]
+
+    def checkpoint(self, name: str) -> CheckpointInfo:
+        """Return one checkpoint's row; a unique piece of its name will do, or "best" or "last".
+
+        Raises:
+            RunFolderError: There is no such checkpoint.
+
+        """
+        listed = self.checkpoints()
+        if not listed:
+            raise RunFolderError(f"{self.path.name} has no checkpoints yet. Let it finish an epoch first.")
+        if name == "last":
+            return listed[-1]
+        if name == "best":
+            return best_checkpoint(listed) or listed[-1]
+        exact = [info for info in listed if info.name == name]
+        found = exact or [info for info in listed if name in info.name]
+        if len(found) != 1:
+            count = "no checkpoint" if not found else f"{len(found)} checkpoints"
+            raise RunFolderError(f"{self.path.name} has {count} named {name!r}. `thaw checkpoints` lists their names.")
+        return found[0]
+
+    def problem_of(self, info: CheckpointInfo) -> str:
+        """Say what is wrong with a checkpoint's file as far as a look at it tells, or ""."""
+        try:
+            size = (self.checkpoints_dir / info.name).stat().st_size
+        except OSError:
+            return "file is missing"
+        return "" if size == info.size_bytes else "file was altered"
+
+    def run_info(self) -> RunInfo | None:
+        """Return the run as it was last prepared, or None if it never was."""
+        event = self._last_event("RunPrepared")
+        return event.run if isinstance(event, RunPrepared) else None
+
+    def curves(self) -> dict[str, Curve]:
+        """Read every tag's points, along the run as it went on."""
+        start_steps = dict(self._read("SELECT id, start_step FROM segments ORDER BY id"))
+        curves: dict[str, Curve] = {}
+        in_segment: dict[str, int] = {}
+        rows = self._read("SELECT tag, segment, step, value FROM metrics ORDER BY tag, segment, step")
+        for tag, segment, step, value in rows:
+            curve = curves.setdefault(tag, Curve())
+            for passed in range(in_segment.get(tag, 0) + 1, segment + 1):
+                curve.cut_after(start_steps[passed])
+            in_segment[tag] = segment
+            curve.steps.append(step)
+            # SQLite keeps a NaN as NULL.
+            curve.values.append(math.nan if value is None else value)
+        last_segment = max(start_steps, default=0)
+        for tag, curve in curves.items():
+            for passed in range(in_segment[tag] + 1, last_segment + 1):
+                curve.cut_after(start_steps[passed])
+        return curves
+
+    def read(self) -> RunRecord:
+        """Read everything that a view shows of the run."""
+        # First, so that an event that comes while the rest is read is shown twice rather than not at all.
+        last_event_id = self._read("SELECT COALESCE(MAX(id), 0) FROM events")[0][0]
+        state, sentence = self._recorded_state()
+        worker = self.worker()
+        was_interrupted = worker is None and state.is_live
+        freeze_events = [
+            event
+            for event in self._events("LayersFrozen", "LayersUnfrozen")
+            if isinstance(event, LayersFrozen | LayersUnfrozen)
+        ]
+        segment = self._read("SELECT COALESCE(MAX(id), 0) FROM segments")[0][0]
+        step, epoch = self._position()
+        return RunRecord(
+            path=self.path,
+            config=self.config(),
+            state=RunState.STOPPED if was_interrupted else state,
+            was_interrupted=was_interrupted,
+            sentence=sentence,
+            info=self.run_info(),
+            step=step,
+            epoch=epoch,
+            segment=segment,
+            curves=self.curves(),
+            checkpoints=self.checkpoints(),
+            freeze_events=freeze_events,
+            log=self._events(*_LOGGED_KINDS),
+            last_event_id=last_event_id,
+        )
+
+    def listing(self) -> RunListing:
+        """Read what the list of runs shows."""
+        state, _ = self._recorded_state()
+        worker = self.worker()
+        config = self.config()
+        best = best_checkpoint(self.checkpoints())
+        step, epoch = self._position()
+        return RunListing(
+            path=self.path,
+            title=config.title,
+            model=config.model.name,
+            state=state,
+            is_live=worker is not None and state.is_live,
+            was_interrupted=worker is None and state.is_live,
+            epoch=epoch,
+            num_epochs=config.training.epochs,
+            step=step,
+            best_accuracy=best.accuracy if best else None,
+            created_at=_created_at(self.path),
+        )
+
+    def _recorded_state(self) -> tuple[RunState, str]:
+        event = self._last_event("StateChanged")
+        return (event.state, event.sentence) if isinstance(event, StateChanged) else (RunState.PREPARING, "")
+
+    def _position(self) -> tuple[int, int]:
+        step: int = self._read(
+            "SELECT COALESCE(MAX(step), 0) FROM metrics WHERE segment = (SELECT MAX(segment) FROM metrics)"
+        )[0][0]
+        info = self.run_info()
+        return step, step // info.steps_per_epoch if info else 0
+
+    def _events(self, *kinds: str) -> list[AnyEvent]:
+        marks = ", ".join("?" * len(kinds))
+        rows = self._read(f"SELECT body FROM events WHERE kind IN ({marks}) ORDER BY id", kinds)
+        return [event_from_json(body) for (body,) in rows]
+
+    def _last_event(self, kind: str) -> AnyEvent | None:
+        rows = self._read("SELECT body FROM events WHERE kind = ? ORDER BY id DESC LIMIT 1", (kind,))
+        return event_from_json(rows[0][0]) if rows else None
+
+    def _read(self, sql: str, values: tuple[object, ...] = ()) -> list[Any]:
+        with self._lock:
+            try:
+                return self._db.execute(sql, values).fetchall()
+            except sqlite3.Error as error:
+                raise RunFolderError(
+                    f"Cannot read {self.path / 'run.db'}: {error}. Restore the file from a copy."
+                ) from error
+
+    @contextmanager
+    def _writing(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+
+def check_writable(runs_dir: Path) -> None:
+    """Make the folder of the runs if need be, before hours go into a run that could not be kept there.
+
+    Raises:
+        RunFolderError: It cannot be made or written.
+
+    """
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=runs_dir):
+            pass
+    except OSError as error:
+        raise RunFolderError(
+            f"Cannot write to {runs_dir}: {error.strerror}. Choose a folder for the runs that you can write to."
+        ) from error
+
+
+def best_checkpoint(listed: list[CheckpointInfo]) -> CheckpointInfo | None:
+    """Return the checkpoint with the highest validation accuracy (the lower loss among equals), or None.
+
+    A checkpoint that was not validated, or whose loss is NaN, is never the best.
+    """
+    ranked = [c for c in listed if c.accuracy is not None and c.loss is not None and not math.isnan(c.loss)]
+    return max(ranked, key=lambda c: (c.accuracy or 0.0, -(c.loss or 0.0)), default=None)
+
+
+def find_run(run: str, runs_dir: Path) -> Path:
+    """Return the folder that a user means: a path, or a unique piece of a name under ``runs_dir``, or "last".
+
+    Raises:
+        RunFolderError: There is none, or there are several.
+
+    """
+    given = Path(run).expanduser()
+    if given.is_dir() and (given / "run.db").is_file():
+        return given
+    names = sorted(p for p in runs_dir.iterdir() if (p / "run.db").is_file()) if runs_dir.is_dir() else []
+    if run == "last" and names:
+        return names[-1]
+    found = [path for path in names if path.name == run] or [path for path in names if run in path.name]
+    if len(found) == 1:
+        return found[0]
+    count = "No run" if not found else f"{len(found)} runs"
+    raise RunFolderError(
+        f"{count} named {run!r} in {runs_dir}. `thaw runs` lists them; give the folder's path or its whole name."
+    )
+
+
+def list_runs(runs_dir: Path) -> list[RunListing]:
+    """List the runs under a folder, newest first. A damaged one is listed with its problem, never hidden."""
+    if not runs_dir.is_dir():
+        return []
+    listings = []
+    for path in sorted(runs_dir.iterdir(), reverse=True):
+        if not (path / "run.db").is_file():
+            continue
+        try:
+            with RunFolder(path, read_only=True) as folder:
+                listings.append(folder.listing())
+        except ValueError as error:
+            listings.append(_damaged_listing(path, str(error)))
+    return listings
+
+
+def _damaged_listing(path: Path, problem: str) -> RunListing:
+    return RunListing(path, path.name, "", RunState.FAILED, False, False, 0, 0, 0, None, _created_at(path), problem)
+
+
+def _created_at(path: Path) -> float:
+    try:
+        return datetime.datetime.strptime(path.name[:17], "%Y-%m-%d_%H%M%S").timestamp()
+    except ValueError:
+        return path.stat().st_mtime
+
+
+def _read_worker(path: Path) -> WorkerAddress | None:
+    try:
+        values = json.loads((path / "worker.json").read_text(encoding="utf-8"))
+        worker = WorkerAddress(values["address"], bytes.fromhex(values["key"]), values["pid"], values["started_at"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return worker if worker.is_alive else None
+
+
+def _make_new_folder(runs_dir: Path, stem: str) -> Path:
+    for number in range(1, 1000):
+        path = runs_dir / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise OSError(f"{runs_dir} already has 999 runs of this second")

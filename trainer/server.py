@@ -1,0 +1,208 @@
+"""The worker's side of the socket: clients, and the one thread that keeps and sends every event in order."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import sqlite3
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection, Listener
+
+from trainer.messages import (
+    AnyCommand,
+    CheckpointRestored,
+    Event,
+    FreezeChanged,
+    LogWritten,
+    MetricsLogged,
+    MetricsSkipped,
+    PreparationProgressed,
+    ProgressReported,
+    ProtocolError,
+    RunPrepared,
+    RunState,
+    StateChanged,
+    WorkerAttached,
+    decode_command,
+    encode,
+)
+from trainer.runs import RunFolder
+
+MAX_WAITING_METRICS = 200
+_UNRECORDED = (MetricsLogged, ProgressReported, PreparationProgressed, WorkerAttached)
+
+
+class EventServer:
+    """Takes commands from clients to a queue, and events from the run to run.db, to listeners and to the clients.
+
+    ``publish`` may be called from any thread and never waits. One recorder thread handles the events one after
+    another: first run.db, then everybody else, so that whatever a client was told is in the run folder too.
+    """
+
+    def __init__(self, listener: Listener, on_command: Callable[[AnyCommand], None]) -> None:
+        self._listener = listener
+        self._on_command = on_command
+        self._inbox: queue.SimpleQueue[Event | _Client | RunFolder | None] = queue.SimpleQueue()
+        self._clients: list[_Client] = []
+        self._folder: RunFolder | None = None
+        self._log: Callable[[Event], None] | None = None
+        self._attached = WorkerAttached(state=RunState.STARTING, pid=0, torch_version="", devices=[])
+        self._recorder = threading.Thread(target=self._record_all, name="recorder", daemon=True)
+        threading.Thread(target=self._accept_all, name="listener", daemon=True).start()
+
+    def begin(self, attached: WorkerAttached) -> None:
+        """Begin to answer clients, first each with ``attached`` as it is brought up to date by later events."""
+        self._attached = attached
+        self._recorder.start()
+
+    def publish(self, event: Event) -> None:
+        """Keep an event and send it to every client, soon."""
+        self._inbox.put(event.model_copy(update={"time": time.time()}))
+
+    def keep_in(self, folder: RunFolder, log: Callable[[Event], None]) -> None:
+        """Keep the events from here on in a run folder, and hand them to ``log``."""
+        self._log = log
+        self._inbox.put(folder)
+
+    def finish(self, timeout_s: float = 10.0) -> None:
+        """Handle what was published so far, and end."""
+        self._inbox.put(None)
+        self._recorder.join(timeout_s)
+        deadline = time.monotonic() + 1.0
+        for client in self._clients:
+            client.finish(max(0.0, deadline - time.monotonic()))
+
+    @property
+    def num_clients(self) -> int:
+        """Count the clients that are attached."""
+        return sum(client.is_open for client in self._clients)
+
+    # -- the recorder's thread --------------------------------------------------------------------------------
+
+    def _record_all(self) -> None:
+        while (item := self._inbox.get()) is not None:
+            if isinstance(item, RunFolder):
+                self._folder = item
+            elif isinstance(item, _Client):
+                item.put(self._attached)
+                self._clients.append(item)
+            else:
+                self._handle(item)
+
+    def _handle(self, event: Event) -> None:
+        try:
+            event = self._record(event)
+        except (sqlite3.Error, OSError):
+            # A full disk must not end the run: what cannot be kept is still shown, and said.
+            traceback.print_exc()
+            text = "Cannot write to run.db (is the disk full?): the curve of this moment is shown but not kept."
+            self._send(LogWritten(level="error", text=text, time=event.time))
+        self._attached = _follow(self._attached, event)
+        self._send(event)
+
+    def _record(self, event: Event) -> Event:
+        if self._folder is None:
+            return event
+        if isinstance(event, MetricsLogged):
+            self._folder.add_metrics(event.segment, event.series)
+        elif not isinstance(event, _UNRECORDED):
+            event = event.model_copy(update={"event_id": self._folder.add_event(event)})
+        if self._log is not None:
+            self._log(event)
+        return event
+
+    def _send(self, event: Event) -> None:
+        self._clients = [client for client in self._clients if client.is_open]
+        for client in self._clients:
+            client.put(event)
+
+    # -- the listener's thread --------------------------------------------------------------------------------
+
+    def _accept_all(self) -> None:
+        while True:
+            try:
+                connection = self._listener.accept()
+            except (AuthenticationError, EOFError, ConnectionError):
+                continue
+            except OSError:
+                return
+            self._inbox.put(_Client(connection, self._on_command))
+
+
+class _Client:
+    """One attached client: a thread that reads its commands and one that sends it events."""
+
+    def __init__(self, connection: Connection, on_command: Callable[[AnyCommand], None]) -> None:
+        self.is_open = True
+        self._connection = connection
+        self._on_command = on_command
+        self._waiting: deque[Event | None] = deque()
+        self._num_waiting_metrics = 0
+        self._has_news = threading.Condition()
+        threading.Thread(target=self._read_all, name="client-reader", daemon=True).start()
+        self._sender = threading.Thread(target=self._send_all, name="client-sender", daemon=True)
+        self._sender.start()
+
+    def put(self, event: Event | None) -> None:
+        """Send an event soon. State changes are never dropped; metrics are, when the client does not keep up."""
+        with self._has_news:
+            if isinstance(event, MetricsLogged | ProgressReported):
+                self._num_waiting_metrics += 1
+                if self._num_waiting_metrics > MAX_WAITING_METRICS:
+                    kept = [e for e in self._waiting if not isinstance(e, MetricsLogged | ProgressReported)]
+                    if not any(isinstance(e, MetricsSkipped) for e in kept):
+                        kept.append(MetricsSkipped())
+                    self._waiting = deque(kept)
+                    self._num_waiting_metrics = 1
+            self._waiting.append(event)
+            self._has_news.notify()
+
+    def finish(self, timeout_s: float) -> None:
+        self.put(None)
+        self._sender.join(timeout_s)
+
+    def _send_all(self) -> None:
+        for seq in itertools.count(1):
+            with self._has_news:
+                self._has_news.wait_for(lambda: self._waiting)
+                event = self._waiting.popleft()
+                if isinstance(event, MetricsLogged | ProgressReported):
+                    self._num_waiting_metrics -= 1
+            if event is None:
+                break
+            try:
+                self._connection.send_bytes(encode(event, seq))
+            except (OSError, EOFError):
+                break
+        self.is_open = False
+
+    def _read_all(self) -> None:
+        try:
+            while True:
+                self._on_command(decode_command(self._connection.recv_bytes())[1])
+        except ProtocolError as error:
+            print(f"A client sent what is no command, and was let go: {error}", flush=True)  # noqa: T201 (worker.log)
+        except (OSError, EOFError):
+            pass
+        self.is_open = False
+        # Not closed here, under a sender that may be writing: that ends by itself, and with it the connection.
+        self.put(None)
+
+
+def _follow(attached: WorkerAttached, event: Event) -> WorkerAttached:
+    """Bring what a new client is told first up to date with an event."""
+    if isinstance(event, StateChanged):
+        return attached.model_copy(update={"state": event.state})
+    if isinstance(event, RunPrepared):
+        return attached.model_copy(update={"run": event.run, "step": event.step, "epoch": event.epoch})
+    if isinstance(event, ProgressReported):
+        return attached.model_copy(update={"step": event.step, "epoch": event.epoch})
+    if isinstance(event, FreezeChanged | CheckpointRestored) and attached.run is not None:
+        summary = attached.run.summary.model_copy(update={"frozen": event.frozen, "num_trainable": event.num_trainable})
+        return attached.model_copy(update={"run": attached.run.model_copy(update={"summary": summary})})
+    return attached

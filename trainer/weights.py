@@ -1,0 +1,189 @@
+"""Weights: published ones from torch's own cache or the network, and local files. No code in a file is ever run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+import secrets
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+TIMEOUT_S = 20.0
+STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model")
+WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+"""What DistributedDataParallel and torch.compile put before every key."""
+
+_CHUNK_BYTES = 256 * 1024
+
+Progress = Callable[[str, int, int, str], None]
+
+
+class ModelError(ValueError):
+    """A model or weights that cannot be used. ``field`` is the dotted name of the config field at fault."""
+
+    def __init__(self, message: str, field: str = "model.weights") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+def cached_path(url: str) -> Path:
+    """Return where torch.hub keeps, or would keep, the file of this address."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(url).path).name
+
+
+def fetch_published(url: str, model: str, on_progress: Progress, check_cancelled: Callable[[], None]) -> Path:
+    """Return the cached file of published weights, downloading it first when it is missing.
+
+    The name carries the first digits of the file's SHA-256, which are checked for a cached file too.
+
+    Raises:
+        ModelError: There is no network, the server refuses, the disk is full, or the file is damaged.
+
+    """
+    path = cached_path(url)
+    try:
+        if not path.is_file():
+            _download_into(path, url, model, on_progress, check_cancelled)
+        elif not _has_right_hash(path, path.name):
+            raise ModelError(
+                f"{path} is not the published file of {model}: its SHA-256 is not the one in its name. "
+                f"Delete it, and it is downloaded again from {url}."
+            )
+    except OSError as error:
+        raise ModelError(
+            f"Cannot keep the weights of {model} at {path}: {error.strerror or error}. Check the disk's space and the "
+            "folder's permissions, or set TORCH_HOME to another folder."
+        ) from error
+    return path
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state_dict from a .pt, .pth or .safetensors file, on the CPU.
+
+    A dict with the state_dict under "model_state_dict", "state_dict" or "model" is looked into, and the prefixes of
+    DistributedDataParallel and torch.compile are taken off.
+
+    Raises:
+        ModelError: There is no such file, or no weights can be read from it without running code.
+
+    """
+    if not path.is_file():
+        raise ModelError(f"There is no weights file {path}. Check the path.")
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        return _without_prefix(_read_safetensors(path))
+    if suffix not in {".pt", ".pth"}:
+        raise ModelError(
+            f"{path} is no weights file that can be read here: choose one that ends in .pt, .pth or .safetensors."
+        )
+    return _without_prefix(_state_dict(path, _read_pickle(path)))
+
+
+def _download_into(
+    path: Path, url: str, model: str, on_progress: Progress, check_cancelled: Callable[[], None]
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("xb") as file:
+            done = 0
+            for chunk, total in _chunks(url, path, model):
+                check_cancelled()
+                done += file.write(chunk)
+                on_progress(f"Downloading {model}", done, total, "bytes")
+            file.flush()
+            os.fsync(file.fileno())
+        if not _has_right_hash(partial, path.name):
+            raise ModelError(
+                f"The download of {model} from {url} is damaged: its SHA-256 is not the one in its name. Try again, "
+                f"or fetch it elsewhere and put it at {path}."
+            )
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _chunks(url: str, path: Path, model: str) -> Iterator[tuple[bytes, int]]:
+    """Yield the bytes of a download with their total, 0 if it is not told; network errors in words for the user."""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
+            total = int(response.headers.get("Content-Length") or 0)
+            while chunk := response.read(_CHUNK_BYTES):
+                yield chunk, total
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise ModelError(
+            f"Cannot download the weights of {model} ({reason}). Connect to the network; or fetch {url} on another "
+            f"machine and put it at {path}; or choose local or random weights."
+        ) from error
+
+
+def _has_right_hash(path: Path, name: str) -> bool:
+    match = re.search(r"-([a-f0-9]{8,})\.", name)
+    if match is None:
+        return True
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest().startswith(match[1])
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        text = str(error)
+        if (isinstance(error, pickle.UnpicklingError) and "nsupported" in text) or "TorchScript" in text:
+            raise ModelError(
+                f"{path} holds a whole pickled model or other code, which is never run here. Save its weights with "
+                "torch.save(model.state_dict(), …) and choose that file."
+            ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ModelError:
+    reason = (str(error).splitlines() or [""])[0].strip(" .") or type(error).__name__
+    return ModelError(f"Cannot read weights from {path}: {reason}. Copy or export the file again.")
+
+
+def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
+    if isinstance(content, dict):
+        if content.get("base_sha256"):
+            raise ModelError(
+                f"{path} is a compact checkpoint: it holds only what differs from its run's base.pt. Export it and "
+                "choose the exported file."
+            )
+        for key in STATE_DICT_KEYS:
+            if isinstance(content.get(key), dict):
+                content = content[key]
+                break
+        tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+        if tensors:
+            return tensors
+    raise ModelError(
+        f"{path} holds no state_dict, bare or under one of {', '.join(STATE_DICT_KEYS)}. Save one with "
+        "torch.save(model.state_dict(), …)."
+    )
+
+
+def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in WRAPPER_PREFIXES:
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
