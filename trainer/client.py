@@ -233,14 +233,15 @@ class WorkerClient:
         if not self._is_lost.acquire(blocking=False):
             return
         code = self._exit_code()
+        log_tail = self.log_tail()
+        if self._process is not None and code is not None:
+            shutil.rmtree(Path(self._address).parent, ignore_errors=True)
         if self._is_closing:
             self.events.put(WorkerLost(True, ""))
         elif code == 0:
             self.events.put(WorkerLost(True, "The worker has ended."))
         else:
-            self.events.put(WorkerLost(False, reason or describe_exit(code), self.log_tail()))
-        if self._process is not None and code is not None:
-            shutil.rmtree(Path(self._address).parent, ignore_errors=True)
+            self.events.put(WorkerLost(False, reason or describe_exit(code), log_tail))
 
     def _exit_code(self) -> int | None:
         if self._process is None:

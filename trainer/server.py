@@ -126,26 +126,29 @@ class EventServer:
     def _accept_all(self) -> None:
         while True:
             try:
-                connection = self._listener.accept()
+                # No name here for the connection: it would keep it open after its client is done with it.
+                self._inbox.put(_Client(self._listener.accept(), self._on_command))
             except (AuthenticationError, EOFError, ConnectionError):
                 continue
             except OSError:
                 return
-            self._inbox.put(_Client(connection, self._on_command))
 
 
 class _Client:
-    """One attached client: a thread that reads its commands and one that sends it events."""
+    """One attached client: a thread that reads its commands and one that sends it events.
+
+    The threads alone hold the connection, and it closes with the last of them: closed under the other one's read or
+    write, it would break that with a TypeError.
+    """
 
     def __init__(self, connection: Connection, on_command: Callable[[AnyCommand], None]) -> None:
         self.is_open = True
-        self._connection = connection
         self._on_command = on_command
         self._waiting: deque[Event | None] = deque()
         self._num_waiting_metrics = 0
         self._has_news = threading.Condition()
-        threading.Thread(target=self._read_all, name="client-reader", daemon=True).start()
-        self._sender = threading.Thread(target=self._send_all, name="client-sender", daemon=True)
+        threading.Thread(target=self._read_all, args=(connection,), name="client-reader", daemon=True).start()
+        self._sender = threading.Thread(target=self._send_all, args=(connection,), name="client-sender", daemon=True)
         self._sender.start()
 
     def put(self, event: Event | None) -> None:
@@ -166,7 +169,7 @@ class _Client:
         self.put(None)
         self._sender.join(timeout_s)
 
-    def _send_all(self) -> None:
+    def _send_all(self, connection: Connection) -> None:
         for seq in itertools.count(1):
             with self._has_news:
                 self._has_news.wait_for(lambda: self._waiting)
@@ -176,21 +179,20 @@ class _Client:
             if event is None:
                 break
             try:
-                self._connection.send_bytes(encode(event, seq))
+                connection.send_bytes(encode(event, seq))
             except (OSError, EOFError):
                 break
         self.is_open = False
 
-    def _read_all(self) -> None:
+    def _read_all(self, connection: Connection) -> None:
         try:
             while True:
-                self._on_command(decode_command(self._connection.recv_bytes())[1])
+                self._on_command(decode_command(connection.recv_bytes())[1])
         except ProtocolError as error:
             print(f"A client sent what is no command, and was let go: {error}", flush=True)  # noqa: T201 (worker.log)
         except (OSError, EOFError):
             pass
         self.is_open = False
-        # Not closed here, under a sender that may be writing: that ends by itself, and with it the connection.
         self.put(None)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import safetensors
 import safetensors.torch
@@ -27,6 +28,7 @@ WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 _CHUNK_BYTES = 256 * 1024
 
 Progress = Callable[[str, int, int, str], None]
+"""Called with (what, done, total, unit), as in the event PreparationProgressed."""
 
 
 class ModelError(ValueError):
@@ -122,6 +124,8 @@ def _chunks(url: str, path: Path, model: str) -> Iterator[tuple[bytes, int]]:
             while chunk := response.read(_CHUNK_BYTES):
                 yield chunk, total
     except (OSError, HTTPException) as error:
+        if isinstance(error, HTTPError):
+            error.close()  # it is the server's answer, with an open socket
         reason = getattr(error, "reason", None) or error
         raise ModelError(
             f"Cannot download the weights of {model} ({reason}). Connect to the network; or fetch {url} on another "
@@ -149,7 +153,7 @@ def _read_pickle(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         text = str(error)
-        if (isinstance(error, pickle.UnpicklingError) and "nsupported" in text) or "TorchScript" in text:
+        if (isinstance(error, pickle.UnpicklingError) and "GLOBAL" in text) or "TorchScript" in text:
             raise ModelError(
                 f"{path} holds a whole pickled model or other code, which is never run here. Save its weights with "
                 "torch.save(model.state_dict(), …) and choose that file."
@@ -158,6 +162,11 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _unreadable(path: Path, error: Exception) -> ModelError:
+    if isinstance(error, pickle.UnpicklingError):
+        # torch's own text advises to switch the protection off.
+        return ModelError(
+            f"Cannot read weights from {path}: it is damaged or no PyTorch file. Copy or export it again."
+        )
     reason = (str(error).splitlines() or [""])[0].strip(" .") or type(error).__name__
     return ModelError(f"Cannot read weights from {path}: {reason}. Copy or export the file again.")
 

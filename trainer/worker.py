@@ -276,7 +276,7 @@ class Worker:
         if not path:
             raise ConfigError("No data is chosen. Choose a folder of class folders, or a zip of one.", "data.path")
         cache_dir = platformdirs.user_cache_path("thaw") / "data"
-        return scan(Path(path).expanduser(), cache_dir, self._report_preparation, self._check_cancelled)
+        return scan(Path(path), cache_dir, self._report_preparation, self._check_cancelled)
 
     def _begin_run(self, folder: RunFolder, trainer: Trainer) -> RunInfo:
         import torch

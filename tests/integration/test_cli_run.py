@@ -54,6 +54,9 @@ class Shell:
     def interrupt(self):
         self._process.send_signal(signal.SIGINT)
 
+    def read_error_line(self):
+        return self._process.stderr.readline()
+
     def finish(self):
         """Wait for the end. Returns exit code and standard error."""
         for line in self._process.stdout:
@@ -152,7 +155,10 @@ def test_ctrl_c_stops_and_saves_and_the_run_can_be_resumed(here, small_config, s
     first.interrupt()
     code, sentence = first.finish()
     assert code == 130
-    assert sentence == f"thaw: Stopped and saved. Go on with `thaw resume runs/{run_dir.name}`.\n"
+    assert sentence.splitlines() == [
+        "thaw: Stopping after this step, then saving. Ctrl+C again ends it at once.",
+        f"thaw: Stopped and saved. Go on with `thaw resume runs/{run_dir.name}`.",
+    ]
     assert not psutil.pid_exists(worker_pid)
     with RunFolder(run_dir, read_only=True) as folder:
         stopped = folder.checkpoint("last")
@@ -163,6 +169,21 @@ def test_ctrl_c_stops_and_saves_and_the_run_can_be_resumed(here, small_config, s
     again.wait_for("CheckpointSaved")
     again.interrupt()
     assert again.finish()[0] == 130
+
+
+def test_second_ctrl_c_ends_a_worker_that_does_not_stop(here, small_config, shell):
+    write_config(here / "run.toml", small_config, epochs=2000)
+    watching = shell("train", "run.toml")
+    worker = psutil.Process(watching.wait_for("WorkerAttached")["pid"])
+    watching.wait_for("CheckpointSaved")
+    worker.suspend()
+    watching.interrupt()
+    assert "Stopping" in watching.read_error_line()
+    watching.interrupt()
+    code, sentence = watching.finish()
+    assert code == 130
+    assert "Killed" in sentence
+    assert not worker.is_running()
 
 
 def test_worker_that_is_killed_is_exit_code_1_and_a_way_to_go_on(here, small_config, shell):

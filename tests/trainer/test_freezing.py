@@ -97,7 +97,7 @@ def test_freezing_everything_is_refused_and_changes_nothing() -> None:
 
 def test_an_unknown_layer_is_refused_with_the_nearest_name() -> None:
     freeze_set = FreezeSet(nn.Sequential(), [])
-    with pytest.raises(FreezeError, match="no layer 'hed'. Did you mean 'head'"):
+    with pytest.raises(FreezeError, match=r"no layer 'hed'\. Did you mean 'head'"):
         freeze_set.resolve(["hed"])
 
 

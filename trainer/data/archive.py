@@ -31,6 +31,7 @@ _TEMPORARY_PREFIX = ".unpacking-"
 _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, UnicodeDecodeError)
 
 Progress = Callable[[str, int, int, str], None]
+"""Called with (what, done, total, unit), as in the event PreparationProgressed."""
 
 
 def unpack(path: Path, cache_dir: Path, on_progress: Progress, check_cancelled: Callable[[], None]) -> Path:

@@ -147,21 +147,32 @@ class _Stream:
         if self._loader is None:
             self._loader = self._new_loader()
         iterator = iter(self._loader)
-        for _ in keys:
-            try:
-                batch = next(iterator)
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error) or "exited unexpectedly" not in str(error):
-                    raise
-                self._loader = None
-                raise DataError(
-                    "A loader process ended unexpectedly, perhaps because memory ran out. Resume with fewer loader "
-                    "workers or smaller batches.",
-                    "training.num_loader_workers",
-                ) from error
-            if isinstance(batch, DataError):
-                raise batch
-            yield batch
+        try:
+            for _ in keys:
+                batch = self._next(iterator)
+                if isinstance(batch, DataError):
+                    raise batch
+                yield batch
+        finally:
+            # An error keeps its frames alive, and these the processes: they would end at some later garbage collection,
+            # which waits ten seconds for them.
+            del iterator
+
+    def _next(self, iterator: Iterator[Any]) -> Batch | DataError:
+        try:
+            batch: Batch | DataError = next(iterator)
+        except (RuntimeError, OSError, EOFError) as error:
+            # torch notices a killed process either itself, or by a cut connection while it takes a tensor over.
+            is_cut = isinstance(error, OSError | EOFError) or "exited unexpectedly" in str(error)
+            if self._num_workers == 0 or not is_cut:
+                raise
+            self._loader = None
+            return DataError(
+                "A loader process ended unexpectedly, perhaps because memory ran out. Resume with fewer loader workers "
+                "or smaller batches.",
+                "training.num_loader_workers",
+            )
+        return batch
 
     def _new_loader(self) -> DataLoader[Any]:
         return DataLoader(

@@ -14,13 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.data.archive import unpack
+from trainer.data.archive import Progress, unpack
 from trainer.data.images import DataError, displayed, quiet_pillow, try_load
 
 __all__ = ["DataError", "Progress", "ScannedData", "scan"]
-
-Progress = Callable[[str, int, int, str], None]
-"""Called with (what, done, total, unit), as in the event PreparationProgressed."""
 
 IGNORED_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 TRAIN_NAMES = frozenset({"train", "training"})

@@ -1,0 +1,169 @@
+"""The ``thaw`` command: the window, and training in the terminal. Qt is imported only where a window opens."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import app
+from app import cli_reports, cli_steering
+from app.cli_options import Json, Run, RunsDir, complain, console, runs_dir
+from app.display import display_problem
+from app.json_lines import JsonLines
+from app.steering import RunFailedError, follow, shown_path
+from app.terminal import TerminalView
+from trainer.client import WorkerClient
+from trainer.config import RunConfig, load_config
+from trainer.messages import OpenRun, PrepareRun
+from trainer.runs import RunFolder, RunFolderError, find_run
+
+DEMO_CONFIG_PATH = Path(app.__file__).parent.parent / "assets" / "demo.toml"
+
+# Typer's own copy of click, or click itself in older versions of it: this finds the usage error of either.
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+thaw = typer.Typer(
+    name="thaw",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the ``thaw`` command. Returns its exit code: 0 done, 1 the run failed, 2 the user's input was wrong."""
+    for stream in (sys.stdout, sys.stderr):
+        # A console that cannot show a snowflake gets a question mark, not a traceback.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        code = thaw(arguments, prog_name="thaw", standalone_mode=False)
+    except _UsageError as error:
+        return complain(_usage_sentence(error), 2)
+    except RunFailedError as error:
+        return complain(str(error), 1)
+    except ValueError as error:
+        return complain(str(error), 2)
+    except PermissionError as error:
+        return complain(f"Cannot use {error.filename}: {error.strerror}. Choose a path that you may use.", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+@thaw.callback(invoke_without_command=True)
+def start_window(context: typer.Context, runs: RunsDir = None) -> int:
+    """Fine-tune pretrained image classifiers, and freeze layers live. Without a command: the window."""
+    context.obj = runs
+    if context.invoked_subcommand is not None:
+        return 0
+    return _open_window(None, None, runs_dir(context, None))
+
+
+@thaw.command("open")
+def open_run(context: typer.Context, run: Run, runs: RunsDir = None) -> int:
+    """Open the window on a run."""
+    folder = runs_dir(context, runs)
+    return _open_window(find_run(run, folder), None, folder)
+
+
+@thaw.command()
+def demo(
+    context: typer.Context,
+    terminal: Annotated[bool, typer.Option("--terminal", help="Stay in the terminal.")] = False,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, max=10_000, metavar="N", help="Passes over the training data.")
+    ] = None,
+    runs: RunsDir = None,
+    json: Json = False,
+) -> int:
+    """Fine-tune on handwritten digits, offline: first the head, then the last stage too."""
+    config = load_config(DEMO_CONFIG_PATH)
+    if epochs is not None:
+        config = _with_epochs(config, epochs)
+    folder = runs_dir(context, runs)
+    if not terminal and not json:
+        problem = display_problem()
+        if not problem:
+            return _open_window(None, config, folder)
+        complain(f"{problem} The demo goes on here in the terminal.", 0)
+    return _follow(PrepareRun(config=config, runs_dir=str(folder)), json)
+
+
+@thaw.command()
+def train(
+    context: typer.Context,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The run's configuration.")],
+    runs: RunsDir = None,
+    json: Json = False,
+) -> int:
+    """Train as a configuration says. Ctrl+C stops and saves; a second Ctrl+C ends it at once."""
+    return _follow(PrepareRun(config=load_config(config), runs_dir=str(runs_dir(context, runs))), json)
+
+
+@thaw.command()
+def resume(
+    context: typer.Context,
+    run: Run,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option("--from", metavar="CHECKPOINT", help='A unique piece of its name, "best", or "last" (default).'),
+    ] = None,
+    runs: RunsDir = None,
+    json: Json = False,
+) -> int:
+    """Go on with a run from a checkpoint."""
+    run_dir = find_run(run, runs_dir(context, runs))
+    with RunFolder(run_dir, read_only=True) as folder:
+        if folder.worker() is not None:
+            raise RunFolderError(
+                f"{run_dir.name} is in the hands of a living worker already. See `thaw status {shown_path(run_dir)}`."
+            )
+        name = folder.checkpoint(checkpoint).name if checkpoint else None
+    return _follow(OpenRun(run_dir=str(run_dir.absolute()), checkpoint=name), json)
+
+
+thaw.add_typer(cli_reports.commands)
+thaw.add_typer(cli_steering.commands)
+
+
+def _open_window(run: Path | None, config: RunConfig | None, folder: Path) -> int:
+    problem = display_problem()
+    if problem:
+        return complain(problem, 2)
+    from app.window import run_window
+
+    return run_window(run, config, folder, start=config is not None)
+
+
+def _with_epochs(config: RunConfig, epochs: int) -> RunConfig:
+    # A phase of the plan that would come after the end is no phase of this run.
+    plan = [phase for phase in config.plan if phase.epoch < epochs]
+    training = config.training.model_copy(update={"epochs": epochs})
+    return config.model_copy(update={"training": training, "plan": plan})
+
+
+def _follow(command: PrepareRun | OpenRun, as_json: bool) -> int:
+    client = WorkerClient.start()
+    if as_json:
+        ending = follow(client, command, JsonLines(sys.stdout).show, _tell)
+    else:
+        with TerminalView(console()) as view:
+            ending = follow(client, command, view.show, _tell)
+        view.summarize(ending)
+    if ending.exit_code:
+        complain(ending.sentence, ending.exit_code)
+    return ending.exit_code
+
+
+def _tell(sentence: str) -> None:
+    complain(sentence, 0)
+
+
+def _usage_sentence(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "thaw"
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    return f"{message.rstrip('.')}. See `{command} --help`."

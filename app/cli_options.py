@@ -1,0 +1,52 @@
+"""What the commands of ``thaw`` share: their options, the runs folder, and how they print."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from app.figures import printable
+
+DEFAULT_RUNS_DIR = "runs"
+STEER_TIMEOUT_S = 60.0
+
+RunsDir = Annotated[
+    Path | None, typer.Option("--runs", metavar="DIR", help="Folder of the runs; by default THAW_RUNS, or ./runs.")
+]
+Run = Annotated[str, typer.Argument(metavar="RUN", help='A run\'s folder, a unique piece of its name, or "last".')]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Timeout = Annotated[float, typer.Option("--timeout", min=1, metavar="SECONDS", help="How long to wait for the answer.")]
+Layers = Annotated[
+    list[str], typer.Argument(metavar="LAYER...", help='Layers by qualified name; also "backbone" and "head".')
+]
+CheckpointName = Annotated[
+    str, typer.Argument(metavar="CHECKPOINT", help='A unique piece of its name, "best" or "last".')
+]
+
+
+def runs_dir(context: typer.Context, given: Path | None) -> Path:
+    """Return the runs folder: the command's own option, else that before the command, else THAW_RUNS, else ./runs."""
+    chosen = given or context.find_root().obj or os.environ.get("THAW_RUNS") or DEFAULT_RUNS_DIR
+    return Path(chosen).expanduser().absolute()
+
+
+def console() -> Console:
+    """Return where tables and progress go."""
+    # Rich would cut a table to 80 columns where there is no terminal to ask for its width.
+    return Console() if sys.stdout.isatty() else Console(width=10_000)
+
+
+def print_line(text: str) -> None:
+    """Print a line to standard output as it is."""
+    print(printable(text))  # noqa: T201 (this is the command's output)
+
+
+def complain(sentence: str, exit_code: int) -> int:
+    """Print a sentence to standard error, as one line. Returns ``exit_code``."""
+    print(f"thaw: {printable(' '.join(sentence.split()))}", file=sys.stderr)  # noqa: T201 (so is this)
+    return exit_code

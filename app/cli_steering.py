@@ -1,0 +1,142 @@
+"""The commands of ``thaw`` that watch and steer a live run from any shell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from app.cli_options import (
+    STEER_TIMEOUT_S,
+    CheckpointName,
+    Json,
+    Layers,
+    Run,
+    RunsDir,
+    Timeout,
+    console,
+    print_line,
+    runs_dir,
+)
+from app.figures import count
+from app.json_lines import event_to_json, to_json
+from app.listings import status_table, status_values
+from app.steering import look, steer
+from app.terminal import freeze_sentence
+from trainer.messages import (
+    AnyEvent,
+    CheckpointRestored,
+    CheckpointSaved,
+    Command,
+    FreezeLayers,
+    LayersFrozen,
+    LayersUnfrozen,
+    PauseRun,
+    RestoreCheckpoint,
+    SaveCheckpoint,
+    StateChanged,
+    StopRun,
+    UnfreezeLayers,
+    UnpauseRun,
+)
+from trainer.runs import RunFolder, find_run
+
+PROGRESS_TIMEOUT_S = 3.0
+_PANEL = "Steer a live run"
+
+commands = typer.Typer()
+
+
+@commands.command(rich_help_panel=_PANEL)
+def status(context: typer.Context, run: Run = "last", runs: RunsDir = None, json: Json = False) -> None:
+    """Show where a run stands."""
+    run_dir = find_run(run, runs_dir(context, runs))
+    with RunFolder(run_dir, read_only=True) as folder:
+        is_live = folder.worker() is not None
+        record = folder.read()
+    progress = None
+    if is_live:
+        record, progress = look(run_dir, PROGRESS_TIMEOUT_S)
+    values = status_values(record, is_live, progress)
+    if json:
+        print_line(to_json(values))
+    else:
+        console().print(status_table(values))
+
+
+@commands.command(rich_help_panel=_PANEL)
+def freeze(
+    context: typer.Context,
+    run: Run,
+    layers: Layers,
+    runs: RunsDir = None,
+    json: Json = False,
+    timeout: Timeout = STEER_TIMEOUT_S,
+) -> None:
+    """Freeze layers at the next step."""
+    _steer(find_run(run, runs_dir(context, runs)), FreezeLayers(layers=layers), json, timeout)
+
+
+@commands.command(rich_help_panel=_PANEL)
+def unfreeze(
+    context: typer.Context,
+    run: Run,
+    layers: Layers,
+    runs: RunsDir = None,
+    json: Json = False,
+    timeout: Timeout = STEER_TIMEOUT_S,
+) -> None:
+    """Unfreeze layers at the next step."""
+    _steer(find_run(run, runs_dir(context, runs)), UnfreezeLayers(layers=layers), json, timeout)
+
+
+@commands.command(rich_help_panel=_PANEL)
+def restore(
+    context: typer.Context,
+    run: Run,
+    checkpoint: CheckpointName,
+    runs: RunsDir = None,
+    json: Json = False,
+    timeout: Timeout = STEER_TIMEOUT_S,
+) -> None:
+    """Put a checkpoint back into the live run (for an ended one: `thaw resume RUN --from CHECKPOINT`)."""
+    run_dir = find_run(run, runs_dir(context, runs))
+    with RunFolder(run_dir, read_only=True) as folder:
+        name = folder.checkpoint(checkpoint).name
+    _steer(run_dir, RestoreCheckpoint(name=name), json, timeout)
+
+
+def _add_plain_command(name: str, command: Command, help_text: str) -> None:
+    @commands.command(name, help=help_text, rich_help_panel=_PANEL)
+    def steer_run(
+        context: typer.Context,
+        run: Run,
+        runs: RunsDir = None,
+        json: Json = False,
+        timeout: Timeout = STEER_TIMEOUT_S,
+    ) -> None:
+        _steer(find_run(run, runs_dir(context, runs)), command, json, timeout)
+
+
+_add_plain_command("pause", PauseRun(), "Pause between two steps; everything stays in memory.")
+_add_plain_command("unpause", UnpauseRun(), "Go on after a pause.")
+_add_plain_command("save", SaveCheckpoint(), "Save a checkpoint now.")
+_add_plain_command("stop", StopRun(), "Stop after saving a checkpoint.")
+
+
+def _steer(run_dir: Path, command: Command, as_json: bool, timeout_s: float) -> None:
+    event = steer(run_dir, command, timeout_s)
+    print_line(event_to_json(event) if as_json else _answer_sentence(event, run_dir))
+
+
+def _answer_sentence(event: AnyEvent, run_dir: Path) -> str:
+    match event:
+        case LayersFrozen() | LayersUnfrozen():
+            return f"{freeze_sentence(event)} · {count(event.num_trainable)} parameters trainable"
+        case CheckpointSaved(checkpoint=saved):
+            return f"Saved {saved.name} at epoch {saved.epoch}, step {saved.step:,}."
+        case CheckpointRestored():
+            return f"Restored {event.name}: the run goes on from epoch {event.epoch}, step {event.step:,}."
+        case StateChanged():
+            return event.sentence or f"{run_dir.name} is {event.state}."
+    raise AssertionError(f"{event.kind} answers no command")

@@ -1,0 +1,175 @@
+"""The tables that the ``thaw`` command prints, and the same as plain values for ``--json``."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import asdict
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from app.figures import count, duration, printable, size
+from trainer.messages import DataChecked, ModelEntry, ProgressReported
+from trainer.runs import RunFolder, RunListing, RunRecord, best_checkpoint
+
+MAX_SKIPPED_SHOWN = 20
+
+
+def runs_table(listings: list[RunListing]) -> Table:
+    """Return the runs of a folder, one a row; ``listings`` newest first."""
+    table = _table("run", "state", "model", "epoch>", "step>", "best accuracy>", "began")
+    for run in listings:
+        began = datetime.datetime.fromtimestamp(run.created_at).strftime("%Y-%m-%d %H:%M")
+        if run.problem:
+            _add(table, run.path.name, "damaged", printable(run.problem), "", "", "", began)
+            continue
+        accuracy = "–" if run.best_accuracy is None else f"{run.best_accuracy:.4f}"
+        epochs = f"{run.epoch} of {run.num_epochs}"
+        _add(table, run.path.name, listed_state(run), run.model, epochs, f"{run.step:,}", accuracy, began)
+    return table
+
+
+def run_values(run: RunListing) -> dict[str, Any]:
+    """Return a run's row as plain values."""
+    return {**asdict(run), "path": str(run.path), "name": run.path.name, "state": listed_state(run)}
+
+
+def listed_state(run: RunListing) -> str:
+    """Return the word for a run's state: one whose worker died is interrupted, whatever it last said."""
+    return "interrupted" if run.was_interrupted else run.state.value
+
+
+def checkpoints_table(folder: RunFolder) -> Table:
+    """Return a run's checkpoints, one a row, oldest first."""
+    listed = folder.checkpoints()
+    best = best_checkpoint(listed)
+    table = _table("", "checkpoint", "epoch>", "step>", "validation loss>", "accuracy>", "size>", "frozen", "")
+    for info in listed:
+        note = folder.problem_of(info) or ("last" if info is listed[-1] else "")
+        loss = "–" if info.loss is None else f"{info.loss:.4f}"
+        accuracy = "–" if info.accuracy is None else f"{info.accuracy:.4f}"
+        star = "★" if info is best else ""
+        size_text = size(info.size_bytes)
+        _add(
+            table,
+            star,
+            info.name,
+            str(info.epoch),
+            f"{info.step:,}",
+            loss,
+            accuracy,
+            size_text,
+            info.frozen_summary,
+            note,
+        )
+    return table
+
+
+def checkpoint_values(folder: RunFolder) -> list[dict[str, Any]]:
+    """Return a run's checkpoints as plain values."""
+    listed = folder.checkpoints()
+    best = best_checkpoint(listed)
+    return [
+        {
+            **info.model_dump(mode="json"),
+            "path": str(folder.checkpoints_dir / info.name),
+            "is_best": info is best,
+            "is_last": info is listed[-1],
+            "problem": folder.problem_of(info),
+        }
+        for info in listed
+    ]
+
+
+def models_table(models: list[ModelEntry]) -> Table:
+    """Return the models on offer, one a row."""
+    table = _table("model", "parameters>", "published accuracy>", "weights>", "on this disk")
+    for entry in models:
+        is_cached = "yes" if entry.is_cached else ""
+        _add(table, entry.name, count(entry.num_params), f"{entry.accuracy:.4g}", size(entry.size_bytes), is_cached)
+    return table
+
+
+def classes_table(checked: DataChecked) -> Table:
+    """Return the classes of a data set with their numbers of images."""
+    table = _table("class", "images>")
+    for name, num_images in checked.class_counts.items():
+        _add(table, name, f"{num_images:,}")
+    return table
+
+
+def skipped_table(checked: DataChecked) -> Table:
+    """Return the first ``MAX_SKIPPED_SHOWN`` files that no run will read, each with its reason."""
+    table = _table("skipped file", "reason")
+    for path, reason in checked.skipped[:MAX_SKIPPED_SHOWN]:
+        _add(table, path, reason)
+    return table
+
+
+def status_values(record: RunRecord, is_live: bool, progress: ProgressReported | None) -> dict[str, Any]:
+    """Return where a run stands; ``progress`` is the live worker's report, None if there is none."""
+    best = best_checkpoint(record.checkpoints)
+    summary = record.info.summary if record.info else None
+    num_trainable = summary.num_trainable if summary else None
+    if record.freeze_events:
+        num_trainable = record.freeze_events[-1].num_trainable
+    return {
+        "run": record.path.name,
+        "path": str(record.path),
+        "state": "interrupted" if record.was_interrupted else record.state.value,
+        "is_live": is_live,
+        "epoch": progress.epoch if progress else record.epoch,
+        "num_epochs": record.config.training.epochs,
+        "step": progress.step if progress else record.step,
+        "total_steps": record.info.total_steps if record.info else None,
+        "samples_per_s": progress.samples_per_s if progress else None,
+        "seconds_left": progress.seconds_left if progress else None,
+        "num_trainable": num_trainable,
+        "num_params": summary.num_params if summary else None,
+        "last": {tag: curve.values[-1] for tag, curve in record.curves.items() if curve.values},
+        "num_checkpoints": len(record.checkpoints),
+        "best_checkpoint": best.name if best else None,
+        "best_accuracy": best.accuracy if best else None,
+        "sentence": record.sentence,
+    }
+
+
+def status_table(values: dict[str, Any]) -> Table:
+    """Return where a run stands, one fact a row, from ``status_values``."""
+    table = Table.grid(padding=(0, 2))
+    state = values["state"] + (" (live)" if values["is_live"] else "")
+    total = "" if values["total_steps"] is None else f" of {values['total_steps']:,}"
+    facts = [
+        ("Run", values["run"]),
+        ("State", state),
+        ("Epoch", f"{values['epoch']} of {values['num_epochs']} completed"),
+        ("Step", f"{values['step']:,}{total}"),
+    ]
+    if values["samples_per_s"] is not None:
+        facts.append(("Speed", f"{values['samples_per_s']:,.0f} images/s"))
+    if values["seconds_left"] is not None:
+        facts.append(("Time left", duration(values["seconds_left"])))
+    if values["num_trainable"] is not None:
+        facts.append(("Trainable", f"{count(values['num_trainable'])} of {count(values['num_params'])} parameters"))
+    facts.extend((tag, f"{value:.4g}") for tag, value in values["last"].items())
+    best = "" if values["best_checkpoint"] is None else f", best {values['best_checkpoint']}"
+    facts.append(("Checkpoints", f"{values['num_checkpoints']}{best}"))
+    if values["sentence"]:
+        facts.append(("Note", values["sentence"]))
+    for label, text in facts:
+        table.add_row(Text(label, style="dim"), Text(printable(text)))
+    return table
+
+
+def _table(*headers: str) -> Table:
+    # A header that ends in ">" is that of a column of numbers.
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
+    for header in headers:
+        table.add_column(header.removesuffix(">"), justify="right" if header.endswith(">") else "left", overflow="fold")
+    return table
+
+
+def _add(table: Table, *cells: str) -> None:
+    table.add_row(*(Text(printable(cell)) for cell in cells))

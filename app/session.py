@@ -1,0 +1,409 @@
+"""TrainingSession: the window's one link to a worker. Drains its events on a timer, one signal for each kind."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PySide6.QtCore import QObject, QTimer, Signal, SignalInstance
+
+from trainer import messages
+from trainer.client import ClientEvent, RunOpened, WorkerClient, WorkerLost
+from trainer.config import ModelConfig, RunConfig
+from trainer.messages import Command, RunInfo, RunState, StateChanged
+from trainer.runs import RunFolder
+
+DRAIN_INTERVAL_MS = 50
+# A tick that finds a backlog leaves the rest to the next one, so that the window never waits for it.
+_DRAIN_BUDGET_S = 0.015
+_EVENTS_AT_ONCE = 20
+
+
+@dataclass(frozen=True)
+class _Attached:
+    request: int
+    client: WorkerClient
+
+
+@dataclass(frozen=True)
+class _Read:
+    request: int
+    opened: RunOpened
+
+
+@dataclass(frozen=True)
+class _CannotOpen:
+    request: int
+    sentence: str
+
+
+class TrainingSession(QObject):
+    """Owns a worker and the run on display. Commands go out at once; what happened comes back as signals.
+
+    Every signal carries the event of its name from ``trainer.messages``, except those that say otherwise. All come
+    from the GUI thread. ``state_changed`` also comes when a run's folder is shown or a worker is lost, then with
+    ``time`` 0.
+    """
+
+    model_inspected = Signal(object)
+    models_listed = Signal(object)
+    data_checked = Signal(object)
+    preparation_progressed = Signal(object)
+    run_prepared = Signal(object)
+    metrics_logged = Signal(object)
+    progress_reported = Signal(object)
+    freeze_changed = Signal(object)  # LayersFrozen or LayersUnfrozen
+    freeze_verified = Signal(object)
+    checkpoint_saved = Signal(object)
+    checkpoint_restored = Signal(object)
+    state_changed = Signal(object)
+    command_rejected = Signal(object)
+    log_written = Signal(object)
+    worker_attached = Signal(object)
+    run_opened = Signal(object)  # trainer.client.RunOpened
+    worker_lost = Signal(object)  # trainer.client.WorkerLost
+    run_left = Signal()  # what was on display is put away, for another run or a new one
+    open_failed = Signal(str)  # the sentence that says why a run's folder could not be opened
+
+    def __init__(
+        self,
+        runs_dir: Path,
+        parent: QObject | None = None,
+        *,
+        start_worker: Callable[[], WorkerClient] = WorkerClient.start,
+    ) -> None:
+        super().__init__(parent)
+        self.runs_dir = runs_dir
+        self.run: RunInfo | None = None
+        self.run_dir: Path | None = None
+        self.was_interrupted = False
+        self._start_worker = start_worker
+        self._client: WorkerClient | None = None
+        self._worker_state = RunState.STARTING
+        self._shown_state: RunState | None = None
+        self._has_served = False
+        self._waiting: list[Command] = []
+        self._resume_id = ""
+        self._last_checkpoint: str | None = None
+        self._found: queue.SimpleQueue[_Attached | _Read | _CannotOpen] = queue.SimpleQueue()
+        self._open_request = 0
+        self._resume_when_read = False
+        self._signals = self._signals_by_kind()
+        self._timer = QTimer(self)
+        self._timer.setInterval(DRAIN_INTERVAL_MS)
+        self._timer.timeout.connect(self._drain)
+        self._timer.start()
+        self._use_fresh_worker()
+
+    # -- what is on display -----------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> RunState:
+        """Return the state of the run on display; without one, the worker's."""
+        return self._worker_state if self._shown_state is None else self._shown_state
+
+    @property
+    def is_live(self) -> bool:
+        """Return whether a worker holds the run on display and it can still change."""
+        return self._client is not None and self._shown_state is None and self._worker_state.is_live
+
+    @property
+    def can_resume(self) -> bool:
+        """Return whether the run on display can go on from a checkpoint."""
+        return self.run_dir is not None and self.state in {RunState.STOPPED, RunState.FAILED, RunState.FINISHED}
+
+    def allows(self, kind: str) -> bool:
+        """Return whether the worker takes a command of this kind now."""
+        return self._client is not None and self._shown_state is None and messages.is_allowed(kind, self._worker_state)
+
+    # -- commands ---------------------------------------------------------------------------------------------
+
+    def inspect_model(self, model: ModelConfig) -> str:
+        """Ask for a model's tree. Returns the command's id."""
+        return self._send(messages.InspectModel(model=model))
+
+    def list_models(self) -> str:
+        """Ask for the models on offer. Returns the command's id."""
+        return self._send(messages.ListModels())
+
+    def check_data(self, path: str) -> str:
+        """Ask for a scan of a data set. Returns the command's id."""
+        return self._send(messages.CheckData(path=path))
+
+    def prepare_run(self, config: RunConfig, *, start: bool = True) -> str:
+        """Make a new run and begin it, in a fresh worker if this one has had a run. Returns the command's id."""
+        if self._shown_state is not None or self._worker_state not in {RunState.STARTING, RunState.IDLE}:
+            self.new_run()
+        return self._send(messages.PrepareRun(config=config, runs_dir=str(self.runs_dir), start=start))
+
+    def new_run(self) -> None:
+        """Put the run on display away (a live one goes on in the background) and wait for a new configuration."""
+        self._open_request += 1
+        self._put_away()
+        if self._worker_state not in {RunState.STARTING, RunState.IDLE} or self._client is None:
+            self._use_fresh_worker()
+        self._show_state(self._worker_state)
+
+    def open_run(self, path: Path, *, resume: bool = False) -> None:
+        """Show a run: attach to its worker if one serves it, else read its folder, and go on with it if ``resume``."""
+        self._open_request += 1
+        self._resume_when_read = resume
+        threading.Thread(target=self._open, args=(self._open_request, path), name="run-opener", daemon=True).start()
+
+    def resume(self, checkpoint: str | None = None, *, start: bool = True) -> str:
+        """Go on with the stopped run on display from a checkpoint (None: the last). Returns the command's id."""
+        assert self.run_dir is not None
+        name = checkpoint or self._last_checkpoint
+        is_loaded = self._shown_state is None and self.allows("RestoreCheckpoint")
+        if is_loaded and name is not None:
+            command_id = self._send(messages.RestoreCheckpoint(name=name))
+            self._resume_id = command_id if start else ""
+            return command_id
+        if self._client is None or self._worker_state not in {RunState.STARTING, RunState.IDLE}:
+            self._use_fresh_worker()
+        self._shown_state = None
+        command_id = self._send(messages.OpenRun(run_dir=str(self.run_dir), checkpoint=checkpoint, start=start))
+        self._show_state(self._worker_state)
+        return command_id
+
+    def restore(self, name: str) -> str:
+        """Put a checkpoint into the live run, or load it into a stopped one, ready to go on. Returns the id."""
+        return self._send(messages.RestoreCheckpoint(name=name)) if self.is_live else self.resume(name, start=False)
+
+    def start_run(self) -> str:
+        """Begin the prepared run. Returns the command's id."""
+        return self._send(messages.StartRun())
+
+    def pause(self) -> str:
+        """Stop between two steps. Returns the command's id."""
+        return self._send(messages.PauseRun())
+
+    def unpause(self) -> str:
+        """Go on after a pause. Returns the command's id."""
+        return self._send(messages.UnpauseRun())
+
+    def stop(self, *, save: bool = True) -> str:
+        """End the run at the next step boundary. Returns the command's id."""
+        return self._send(messages.StopRun(save=save))
+
+    def freeze(self, layers: list[str]) -> str:
+        """Freeze layers at the next step boundary. Returns the command's id."""
+        return self._send(messages.FreezeLayers(layers=layers))
+
+    def unfreeze(self, layers: list[str]) -> str:
+        """Unfreeze layers at the next step boundary. Returns the command's id."""
+        return self._send(messages.UnfreezeLayers(layers=layers))
+
+    def save_checkpoint(self) -> str:
+        """Save a checkpoint at the next step boundary. Returns the command's id."""
+        return self._send(messages.SaveCheckpoint())
+
+    def detach(self) -> None:
+        """Leave the worker alone for good: a live run goes on, an idle worker ends."""
+        self._timer.stop()
+        self._open_request += 1
+        self._close_worker()
+
+    def _send(self, command: Command) -> str:
+        command = command.model_copy(update={"command_id": uuid.uuid4().hex})
+        if self._client is None:
+            self._use_fresh_worker()
+        if self._client is None or self._worker_state is RunState.STARTING:
+            # The worker takes commands only once it has said what state it is in.
+            self._waiting.append(command)
+        else:
+            self._client.send(command)
+        return command.command_id
+
+    # -- the worker -------------------------------------------------------------------------------------------
+
+    def _use_fresh_worker(self) -> None:
+        self._close_worker()
+        self._worker_state = RunState.STARTING
+        self._has_served = False
+        try:
+            self._client = self._start_worker()
+        except OSError as error:
+            sentence = self.tr("Cannot start a worker: {}. Free some memory and press New run.").format(
+                error.strerror or error
+            )
+            self.worker_lost.emit(WorkerLost(False, sentence))
+
+    def _close_worker(self) -> None:
+        client, self._client = self._client, None
+        self._waiting.clear()
+        self._resume_id = ""
+        if client is None:
+            return
+        if not self._worker_state.is_live and self._worker_state is not RunState.STARTING:
+            client.send(messages.ShutDown())
+        client.close()
+
+    def _put_away(self) -> None:
+        self.run, self.run_dir, self.was_interrupted = None, None, False
+        self._shown_state, self._last_checkpoint = None, None
+        self.run_left.emit()
+
+    def _show_state(self, state: RunState, sentence: str = "") -> None:
+        self.state_changed.emit(StateChanged(state=state, sentence=sentence))
+
+    # -- opening a run's folder, in a thread ------------------------------------------------------------------
+
+    def _open(self, request: int, path: Path) -> None:
+        try:
+            with RunFolder(path, read_only=True) as folder:
+                is_served = folder.worker() is not None
+                record = None if is_served else folder.read()
+            if record is None:
+                self._found.put(_Attached(request, WorkerClient.attach(path)))
+            else:
+                self._found.put(_Read(request, RunOpened(record, is_live=False)))
+        except (ValueError, OSError) as error:
+            self._found.put(_CannotOpen(request, str(error)))
+
+    def _take_found(self) -> None:
+        try:
+            found = self._found.get_nowait()
+        except queue.Empty:
+            return
+        if found.request != self._open_request:
+            if isinstance(found, _Attached):
+                found.client.close()
+        elif isinstance(found, _CannotOpen):
+            self.open_failed.emit(found.sentence)
+        elif isinstance(found, _Attached):
+            self._close_worker()
+            self._put_away()
+            self._client, self._worker_state, self._has_served = found.client, RunState.STARTING, True
+        else:
+            if self._client is None or self._worker_state not in {RunState.STARTING, RunState.IDLE}:
+                self._use_fresh_worker()
+            self._put_away()
+            self._on_run_opened(found.opened)
+            if self._resume_when_read and self.can_resume:
+                self.resume()
+
+    # -- events -----------------------------------------------------------------------------------------------
+
+    def _signals_by_kind(self) -> dict[type[object], SignalInstance]:
+        return {
+            messages.ModelInspected: self.model_inspected,
+            messages.ModelsListed: self.models_listed,
+            messages.DataChecked: self.data_checked,
+            messages.PreparationProgressed: self.preparation_progressed,
+            messages.RunPrepared: self.run_prepared,
+            messages.MetricsLogged: self.metrics_logged,
+            messages.ProgressReported: self.progress_reported,
+            messages.LayersFrozen: self.freeze_changed,
+            messages.LayersUnfrozen: self.freeze_changed,
+            messages.FreezeVerified: self.freeze_verified,
+            messages.CheckpointSaved: self.checkpoint_saved,
+            messages.CheckpointRestored: self.checkpoint_restored,
+            messages.StateChanged: self.state_changed,
+            messages.CommandRejected: self.command_rejected,
+            messages.LogWritten: self.log_written,
+        }
+
+    def _drain(self) -> None:
+        self._take_found()
+        deadline = time.monotonic() + _DRAIN_BUDGET_S
+        while (client := self._client) is not None:
+            events = client.drain(_EVENTS_AT_ONCE)
+            for event in events:
+                # A slot may have changed to another worker: what the old one said last is of no interest now.
+                if client is self._client:
+                    self._on_event(event)
+            if len(events) < _EVENTS_AT_ONCE or time.monotonic() > deadline:
+                return
+
+    def _on_event(self, event: ClientEvent) -> None:
+        match event:
+            case WorkerLost():
+                self._on_worker_lost(event)
+            case RunOpened():
+                self._on_run_opened(event)
+            case messages.WorkerAttached():
+                self._on_worker_attached(event)
+            case StateChanged():
+                self._on_state_changed(event)
+            case messages.RunPrepared():
+                self.run, self.run_dir, self.was_interrupted = event.run, Path(event.run.run_dir), False
+                self.run_prepared.emit(event)
+            case messages.CheckpointSaved():
+                self._last_checkpoint = event.checkpoint.name
+                self.checkpoint_saved.emit(event)
+            case messages.CommandRejected():
+                self._on_command_rejected(event)
+            case _:
+                self._signals[type(event)].emit(event)
+
+    def _on_worker_attached(self, event: messages.WorkerAttached) -> None:
+        self._has_served = True
+        if event.run is not None:
+            self.run, self.run_dir = event.run, Path(event.run.run_dir)
+        self.worker_attached.emit(event)
+        self._enter(event.state)
+        if self._shown_state is None:
+            self._show_state(event.state)
+
+    def _on_state_changed(self, event: StateChanged) -> None:
+        was_preparing = self._worker_state is RunState.PREPARING
+        self._enter(event.state)
+        if was_preparing and event.state is RunState.IDLE and self.run_dir is not None:
+            # Going on with the run on display came to nothing: it stays as it was, stopped.
+            self._shown_state = RunState.STOPPED
+            self._show_state(RunState.STOPPED, event.sentence)
+        if self._shown_state is None:
+            self.state_changed.emit(event)
+        if event.state is RunState.READY and self._resume_id:
+            self._resume_id = ""
+            self.start_run()
+
+    def _enter(self, state: RunState) -> None:
+        self._worker_state = state
+        if state is RunState.STARTING or self._client is None:
+            return
+        waiting, self._waiting = self._waiting, []
+        for command in waiting:
+            self._client.send(command)
+
+    def _on_command_rejected(self, event: messages.CommandRejected) -> None:
+        if event.command_id == self._resume_id:
+            self._resume_id = ""
+        self.command_rejected.emit(event)
+
+    def _on_run_opened(self, event: RunOpened) -> None:
+        record = event.record
+        self.run, self.run_dir = record.info, record.path
+        self.was_interrupted = record.was_interrupted
+        self._last_checkpoint = record.checkpoints[-1].name if record.checkpoints else None
+        self._shown_state = None if event.is_live else record.state
+        self.run_opened.emit(event)
+        if not event.is_live:
+            self._show_state(record.state, record.sentence)
+
+    def _on_worker_lost(self, event: WorkerLost) -> None:
+        had_run = self.run_dir is not None and self._shown_state is None
+        is_cut_off = had_run and self._worker_state.is_live
+        if had_run and not is_cut_off and not event.was_expected:
+            # An attached worker's exit code is not ours to read; after the run's end, its going is no surprise.
+            event = WorkerLost(True, "")
+        ended_as = RunState.STOPPED if is_cut_off else self._worker_state
+        has_served = self._has_served
+        self._client = None
+        self._waiting.clear()
+        self._resume_id = ""
+        self._worker_state = RunState.FAILED
+        if had_run:
+            self.was_interrupted = is_cut_off
+            self._shown_state = ended_as
+        self.worker_lost.emit(event)
+        if has_served:
+            # Warm again, so that Resume is at hand. One that never served would fail in the same way.
+            self._use_fresh_worker()
+        self._show_state(self.state, event.sentence)

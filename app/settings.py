@@ -1,0 +1,51 @@
+"""What the window remembers between two starts: theme, layout, the values of the run form."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast, get_args
+
+from PySide6.QtCore import QByteArray, QSettings
+
+from app.theme import Scheme
+
+
+class Settings:
+    """Typed access to QSettings. A value that is missing or damaged reads as its default."""
+
+    def __init__(self, store: QSettings | None = None) -> None:
+        self._store = store or QSettings(
+            QSettings.Format.IniFormat, QSettings.Scope.UserScope, "thaw-studio", "thaw-studio"
+        )
+
+    @property
+    def scheme(self) -> Scheme:
+        """Return the theme that was chosen: "system", "light" or "dark"."""
+        value = self._store.value("theme", "system")
+        return cast(Scheme, value) if value in get_args(Scheme) else "system"
+
+    @scheme.setter
+    def scheme(self, scheme: Scheme) -> None:
+        self._store.setValue("theme", scheme)
+
+    @property
+    def form_values(self) -> dict[str, Any]:
+        """Return what the run form last held, as RunConfig's nested plain values."""
+        try:
+            values = json.loads(str(self._store.value("form", "{}")))
+        except ValueError:
+            return {}
+        return values if isinstance(values, dict) else {}
+
+    @form_values.setter
+    def form_values(self, values: dict[str, Any]) -> None:
+        self._store.setValue("form", json.dumps(values))
+
+    def layout(self, name: str) -> QByteArray:
+        """Return a saved geometry or splitter state, empty if there is none."""
+        value = self._store.value(f"layout/{name}")
+        return value if isinstance(value, QByteArray) else QByteArray()
+
+    def keep_layout(self, name: str, state: QByteArray) -> None:
+        """Remember a geometry or splitter state."""
+        self._store.setValue(f"layout/{name}", state)

@@ -1,0 +1,324 @@
+"""Talk to a worker from a shell: follow a run to its end, ask one question, or steer a run that is under way."""
+
+from __future__ import annotations
+
+import queue
+import shlex
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from trainer.client import ClientEvent, RunOpened, WorkerClient, WorkerLost
+from trainer.messages import (
+    AnyEvent,
+    CheckData,
+    CheckpointRestored,
+    CheckpointSaved,
+    Command,
+    CommandRejected,
+    DataChecked,
+    LayersFrozen,
+    LayersUnfrozen,
+    ListModels,
+    ModelsListed,
+    OpenRun,
+    PrepareRun,
+    ProgressReported,
+    RunPrepared,
+    RunState,
+    ShutDown,
+    StateChanged,
+    StopRun,
+    WorkerAttached,
+    is_allowed,
+)
+from trainer.runs import RunRecord
+
+SHUT_DOWN_TIMEOUT_S = 30.0
+_POLL_S = 0.1
+_ENDED = frozenset({RunState.FINISHED, RunState.STOPPED, RunState.FAILED})
+
+
+class CommandRefusedError(ValueError):
+    """The worker refused a command; the text is its reason, for the user."""
+
+
+class RunFailedError(Exception):
+    """The run or its worker failed; the text says how, for the user."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended that this process followed. ``run_dir`` is None if it never got a folder."""
+
+    exit_code: int
+    sentence: str
+    run_dir: Path | None
+
+
+def follow(
+    client: WorkerClient,
+    command: PrepareRun | OpenRun,
+    show: Callable[[ClientEvent], None],
+    tell: Callable[[str], None],
+) -> Ending:
+    """Give ``command`` to a new worker, show every event until the run ends, and end the worker.
+
+    The first Ctrl+C (or SIGTERM) asks the worker to stop and save, and ``tell`` gets a sentence that says so; the
+    second kills it.
+    """
+    follower = _Follower(client, command, tell)
+    try:
+        with _counting_interrupts() as interrupts:
+            while follower.ending is None:
+                follower.heed(len(interrupts), interrupts[-1] if interrupts else 0)
+                event = _next_event(client, _POLL_S)
+                if event is not None:
+                    show(event)
+                    follower.take(event)
+    finally:
+        # Also when the view broke (a closed pipe): the worker must not train on without anyone knowing.
+        end_worker(client)
+    return follower.ending
+
+
+def ask(
+    client: WorkerClient, question: ListModels | CheckData, show: Callable[[ClientEvent], None]
+) -> ModelsListed | DataChecked:
+    """Give ``question`` to a new worker, show its progress, return the answer, and end the worker.
+
+    Raises:
+        CommandRefusedError: The worker refused, with its reason.
+        RunFailedError: The worker was lost.
+
+    """
+    command_id = None
+    timeout_s = 0.0
+    try:
+        while True:
+            event = _next_event(client, _POLL_S)
+            if event is None:
+                continue
+            show(event)
+            if isinstance(event, WorkerLost):
+                raise RunFailedError(_lost_sentence(event, None))
+            if command_id is None and _is_idle(event):
+                command_id = client.send(question)
+            elif isinstance(event, CommandRejected) and event.command_id == command_id:
+                raise CommandRefusedError(event.reason)
+            elif isinstance(event, ModelsListed | DataChecked) and event.command_id == command_id:
+                timeout_s = SHUT_DOWN_TIMEOUT_S
+                return event
+    finally:
+        # Without an answer (Ctrl+C in a long scan) there is nothing to wait for.
+        end_worker(client, timeout_s)
+
+
+def steer(run_dir: Path, command: Command, timeout_s: float) -> AnyEvent:
+    """Give a live run one command and return the event that says that it took hold.
+
+    Raises:
+        RunFolderError: No worker serves the run.
+        CommandRefusedError: The worker refused, with its reason, or did not apply it in time.
+        RunFailedError: The worker was lost, or the run failed.
+
+    """
+    client = WorkerClient.attach(run_dir)
+    try:
+        return _wait_for_answer(client, run_dir, command, timeout_s)
+    finally:
+        client.close()
+
+
+def look(run_dir: Path, timeout_s: float) -> tuple[RunRecord, ProgressReported | None]:
+    """Return a live run's record, and what its worker reports next: None in a pause, when it reports nothing.
+
+    Raises:
+        RunFolderError: No worker serves the run.
+        RunFailedError: The worker did not answer in time.
+
+    """
+    client = WorkerClient.attach(run_dir)
+    deadline = time.monotonic() + timeout_s
+    record: RunRecord | None = None
+    try:
+        while time.monotonic() < deadline:
+            event = _next_event(client, _POLL_S)
+            if isinstance(event, WorkerLost):
+                break
+            if isinstance(event, RunOpened):
+                record = event.record
+            elif record is not None and isinstance(event, ProgressReported):
+                return record, event
+            elif record is not None and isinstance(event, WorkerAttached) and event.state is not RunState.RUNNING:
+                return record, None
+    finally:
+        client.close()
+    if record is None:
+        raise RunFailedError(f"The worker of {run_dir.name} does not answer. Ask again, or look at its worker.log.")
+    return record, None
+
+
+def end_worker(client: WorkerClient, timeout_s: float = SHUT_DOWN_TIMEOUT_S) -> None:
+    """End a worker that this process started: ask it to shut down, and kill it if it has not within ``timeout_s``."""
+    client.send(ShutDown())
+    deadline = time.monotonic() + timeout_s
+    while _is_running(client.pid) and time.monotonic() < deadline:
+        _next_event(client, _POLL_S)
+    if _is_running(client.pid):
+        client.kill()
+    client.close()
+
+
+def shown_path(path: Path) -> str:
+    """Return a path as a user would type it in this folder."""
+    try:
+        path = path.resolve().relative_to(Path.cwd())
+    except ValueError:
+        path = path.resolve()
+    return shlex.quote(str(path))
+
+
+class _Follower:
+    """What is known of the run that is followed, and how it ended."""
+
+    def __init__(self, client: WorkerClient, command: PrepareRun | OpenRun, tell: Callable[[str], None]) -> None:
+        self.ending: Ending | None = None
+        self._tell = tell
+        self._client = client
+        self._command = command
+        self._command_id = ""
+        self._state = RunState.STARTING
+        self._run_dir = Path(command.run_dir) if isinstance(command, OpenRun) else None
+        self._num_heeded = 0
+        self._signal = 0
+
+    def take(self, event: ClientEvent) -> None:
+        if isinstance(event, WorkerLost):
+            self._end(1, _lost_sentence(event, self._run_dir))
+        elif isinstance(event, CommandRejected) and event.command_id == self._command_id:
+            self._end(2, event.reason)
+        elif isinstance(event, RunPrepared):
+            self._run_dir = Path(event.run.run_dir)
+        elif isinstance(event, StateChanged | WorkerAttached):
+            self._state = event.state
+            sentence = event.sentence if isinstance(event, StateChanged) else ""
+            if self._state in _ENDED:
+                self._end(1 if self._state is RunState.FAILED else 0, sentence)
+            elif self._state is RunState.IDLE and self._num_heeded:
+                self._end(0, "")
+            elif self._state is RunState.IDLE and not self._command_id:
+                self._command_id = self._client.send(self._command)
+
+    def heed(self, num_interrupts: int, signal_number: int) -> None:
+        """Act on Ctrl+C: the first one stops and saves, the second one kills."""
+        if num_interrupts == self._num_heeded:
+            return
+        self._num_heeded = num_interrupts
+        self._signal = signal_number
+        if num_interrupts > 1 or self._state is RunState.STARTING:
+            self._client.kill()
+        elif is_allowed("StopRun", self._state):
+            self._client.send(StopRun())
+            self._tell("Stopping after this step, then saving. Ctrl+C again ends it at once.")
+        else:
+            self._client.send(ShutDown())
+
+    def _end(self, exit_code: int, sentence: str) -> None:
+        if self._num_heeded:
+            exit_code = 128 + self._signal
+            sentence = self._interrupted_sentence()
+        self.ending = Ending(exit_code, sentence, self._run_dir)
+
+    def _interrupted_sentence(self) -> str:
+        if self._run_dir is None:
+            return "Ended before the run began."
+        how = "Stopped and saved" if self._state is RunState.STOPPED else "Killed; what was saved before is safe"
+        return f"{how}. Go on with `thaw resume {shown_path(self._run_dir)}`."
+
+
+@contextmanager
+def _counting_interrupts() -> Iterator[list[int]]:
+    received: list[int] = []
+
+    def count(number: int, _: FrameType | None) -> None:
+        received.append(number)
+
+    earlier = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _next_event(client: WorkerClient, timeout_s: float) -> ClientEvent | None:
+    try:
+        return client.events.get(timeout=timeout_s)
+    except queue.Empty:
+        return None
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _is_idle(event: ClientEvent) -> bool:
+    return isinstance(event, StateChanged | WorkerAttached) and event.state is RunState.IDLE
+
+
+def _wait_for_answer(client: WorkerClient, run_dir: Path, command: Command, timeout_s: float) -> AnyEvent:
+    command_id = None
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        event = _next_event(client, _POLL_S)
+        if isinstance(event, WorkerLost):
+            raise RunFailedError(_lost_sentence(event, run_dir))
+        if isinstance(event, WorkerAttached):
+            command_id = client.send(command)
+        elif isinstance(event, CommandRejected) and event.command_id == command_id:
+            raise CommandRefusedError(event.reason)
+        elif isinstance(event, StateChanged) and event.state is RunState.FAILED:
+            raise RunFailedError(event.sentence or f"{run_dir.name} failed. Its worker.log says why.")
+        elif event is not None and not isinstance(event, RunOpened) and _answers(event, command, command_id):
+            return event
+    raise CommandRefusedError(
+        f"{run_dir.name} has not applied the command within {timeout_s:.0f} s; it will do so after its present work. "
+        f"`thaw status {shown_path(run_dir)}` shows where it stands."
+    )
+
+
+def _answers(event: AnyEvent, command: Command, command_id: str | None) -> bool:
+    if command_id is None:
+        return False
+    wanted_states = _WANTED_STATES.get(type(command).__name__)
+    if wanted_states is None:
+        return event.command_id == command_id and isinstance(event, _ANSWERS)
+    # A stop also saves a checkpoint on its way: only the state tells that it is done.
+    return isinstance(event, StateChanged) and event.state in wanted_states
+
+
+_WANTED_STATES = {
+    "PauseRun": frozenset({RunState.PAUSED}),
+    "UnpauseRun": frozenset({RunState.RUNNING}),
+    "StopRun": frozenset({RunState.STOPPED, RunState.FINISHED}),
+}
+_ANSWERS = (LayersFrozen, LayersUnfrozen, CheckpointSaved, CheckpointRestored)
+
+
+def _lost_sentence(lost: WorkerLost, run_dir: Path | None) -> str:
+    sentence = lost.sentence or "The worker has ended."
+    if run_dir is not None:
+        path = shown_path(run_dir)
+        return f"{sentence} The log is {path}/worker.log; `thaw resume {path}` goes on with the run."
+    last_line = lost.log_tail.strip().rpartition("\n")[2]
+    return f"{sentence} Its last words: {last_line}" if last_line else sentence

@@ -1,0 +1,334 @@
+"""The terminal's view of a run: the same events as the window's, as live progress or as plain lines."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from app.figures import count, duration, printable, size
+from app.steering import Ending, shown_path
+from trainer.client import ClientEvent
+from trainer.messages import (
+    CheckpointInfo,
+    CheckpointRestored,
+    CheckpointSaved,
+    CommandRejected,
+    FreezeVerified,
+    LayersFrozen,
+    LayersUnfrozen,
+    LogWritten,
+    MetricsLogged,
+    PreparationProgressed,
+    ProgressReported,
+    RunInfo,
+    RunPrepared,
+    RunState,
+    StateChanged,
+    WorkerAttached,
+)
+from trainer.runs import RunFolder, best_checkpoint
+
+REFRESHES_PER_S = 4
+PLAIN_LINE_EVERY_S = 30.0
+NUM_STEPS_AVERAGED = 20
+ACCENT = "#4DA6E0"
+_LEVEL_STYLES = {"info": "dim", "warning": "yellow", "error": "bold red"}
+_STATE_WORDS = {
+    RunState.STARTING: "Starting the worker",
+    RunState.IDLE: "Starting the worker",
+    RunState.PREPARING: "Preparing",
+    RunState.READY: "Ready",
+    RunState.RUNNING: "Running",
+    RunState.PAUSED: "Paused",
+    RunState.STOPPING: "Stopping",
+    RunState.FINISHED: "Finished",
+    RunState.STOPPED: "Stopped",
+    RunState.FAILED: "Failed",
+}
+
+
+class TerminalView:
+    """Shows a run's events: progress that is redrawn on a terminal, plain lines elsewhere. Use as a context manager.
+
+    Losses and accuracies of the training are means of the last ``NUM_STEPS_AVERAGED`` steps.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+        self._state = RunState.STARTING
+        self._run: RunInfo | None = None
+        self._preparation: PreparationProgressed | None = None
+        self._progress: ProgressReported | None = None
+        self._train: dict[str, deque[float]] = {}
+        self._validation: dict[str, float] = {}
+        self._num_trainable: int | None = None
+        self._best: CheckpointInfo | None = None
+        self._verified: FreezeVerified | None = None
+        self._began_at: float | None = None
+        self._ended_at = 0.0
+        self._plain_line_at = 0.0
+
+    def __enter__(self) -> Self:
+        if self._console.is_interactive:
+            self._live = Live(
+                get_renderable=self._draw,
+                console=self._console,
+                refresh_per_second=REFRESHES_PER_S,
+                transient=True,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def show(self, event: ClientEvent) -> None:
+        """Take an event: it changes what the progress shows, prints a line, or both."""
+        handler = _HANDLERS.get(type(event))
+        if handler is not None:
+            handler(self, event)
+
+    def summarize(self, ending: Ending) -> None:
+        """Print how the run ended, its best checkpoint, and the commands to go on with."""
+        if ending.run_dir is None or self._run is None:
+            return
+        how = _STATE_WORDS[self._state]
+        progress = self._progress
+        epoch = f" after epoch {progress.epoch} of {progress.num_epochs}, step {progress.step:,}" if progress else ""
+        took = f", in {duration(self._ended_at - self._began_at)}" if self._began_at and self._ended_at else ""
+        self._print("")
+        self._print(f"{how}{epoch}{took}.", "bold")
+        if self._best is not None:
+            self._print_pair("Best", f"★ {self._best.name} · epoch {self._best.epoch} · {_scores(self._best)}")
+        if self._verified is not None:
+            self._print_pair("Frozen layers", _verified_sentence(self._verified))
+        path = shown_path(ending.run_dir)
+        self._print_pair("Open it", f"thaw open {path}")
+        if self._state is not RunState.FINISHED and not ending.sentence:
+            self._print_pair("Go on", f"thaw resume {path}")
+
+    # -- events -----------------------------------------------------------------------------------------------
+
+    def _take_state(self, event: StateChanged | WorkerAttached) -> None:
+        earlier, self._state = self._state, event.state
+        if event.state is RunState.RUNNING and self._began_at is None:
+            self._began_at = event.time
+        if event.state in {RunState.FINISHED, RunState.STOPPED, RunState.FAILED}:
+            self._ended_at = event.time
+        if isinstance(event, WorkerAttached):
+            return
+        is_unpaused = event.state is RunState.RUNNING and earlier is RunState.PAUSED
+        if event.state is RunState.PAUSED and self._run is not None:
+            path = shown_path(Path(self._run.run_dir))
+            self._print(
+                f"{event.sentence or 'Paused.'} `thaw unpause {path}` goes on, Ctrl+C stops and saves.", "yellow"
+            )
+        elif is_unpaused:
+            self._print("Unpaused.")
+        elif event.sentence and event.state is not RunState.FAILED:
+            # Why a run failed is said at the end, on standard error.
+            self._print(event.sentence)
+
+    def _take_preparation(self, event: PreparationProgressed) -> None:
+        is_new = self._preparation is None or self._preparation.what != event.what
+        self._preparation = event
+        if is_new and self._live is None:
+            self._print(event.what)
+
+    def _take_prepared(self, event: RunPrepared) -> None:
+        run = self._run = event.run
+        self._preparation = None
+        self._num_trainable = run.summary.num_trainable
+        if event.step:
+            with RunFolder(Path(run.run_dir), read_only=True) as folder:
+                self._best = best_checkpoint(folder.checkpoints())
+        skipped = f", {run.num_skipped:,} files skipped" if run.num_skipped else ""
+        self._print(
+            f"{run.config.title}: {run.num_train:,} training and {run.num_validation:,} validation images "
+            f"in {len(run.class_names):,} classes{skipped}",
+            "bold",
+        )
+        self._print(
+            f"{run.config.model.name} at {run.image_size} px, {count(run.summary.num_trainable)} of "
+            f"{count(run.summary.num_params)} parameters trainable · {run.device}, {run.num_threads} threads, "
+            f"{run.precision}"
+        )
+        begins = f" · goes on after step {event.step:,}" if event.step else ""
+        self._print(f"Run folder {shown_path(Path(run.run_dir))}{begins}")
+
+    def _take_metrics(self, event: MetricsLogged) -> None:
+        for tag, series in event.series.items():
+            if tag.endswith("/train"):
+                self._train.setdefault(tag, deque(maxlen=NUM_STEPS_AVERAGED)).extend(series.values)
+            elif tag.endswith("/validation") and series.values:
+                self._validation[tag] = series.values[-1]
+
+    def _take_progress(self, event: ProgressReported) -> None:
+        self._progress = event
+        if self._live is None and event.time - self._plain_line_at >= PLAIN_LINE_EVERY_S:
+            # The first report only starts the clock: it has nothing to tell yet.
+            if self._plain_line_at:
+                left = [] if event.seconds_left is None else [f"{duration(event.seconds_left)} left"]
+                facts = [_epoch(event), _step(event), *self._training_scores(), _speed(event), *left]
+                self._print(" · ".join(facts))
+            self._plain_line_at = event.time
+
+    def _take_freeze(self, event: LayersFrozen | LayersUnfrozen) -> None:
+        self._num_trainable = event.num_trainable
+        by_whom = "" if event.source == "user" else f" · by the {event.source}"
+        self._print(
+            f"{freeze_sentence(event)}{by_whom} · {count(event.num_trainable)} parameters trainable",
+            "cyan" if isinstance(event, LayersFrozen) else "yellow",
+        )
+
+    def _take_checkpoint(self, event: CheckpointSaved) -> None:
+        saved = event.checkpoint
+        best = best_checkpoint([saved] if self._best is None else [self._best, saved])
+        star = "★" if best is saved else " "
+        self._best = best
+        self._print(
+            f"{star} epoch {saved.epoch} · step {saved.step:,} · {_scores(saved)} · "
+            f"{saved.name} ({size(saved.size_bytes)})"
+        )
+
+    def _take_restored(self, event: CheckpointRestored) -> None:
+        self._num_trainable = event.num_trainable
+        self._print(f"{event.name} restored · goes on from epoch {event.epoch}, step {event.step:,}", "yellow")
+
+    def _take_verified(self, event: FreezeVerified) -> None:
+        self._verified = event
+        if event.drifted:
+            self._print(_verified_sentence(event), "bold red")
+
+    def _take_rejection(self, event: CommandRejected) -> None:
+        # One that answers this process ends it, and is printed then; this one answers another client.
+        if self._run is not None:
+            self._print(event.reason, "yellow")
+
+    def _take_log(self, event: LogWritten) -> None:
+        self._print(event.text, _LEVEL_STYLES[event.level])
+
+    # -- drawing ----------------------------------------------------------------------------------------------
+
+    def _draw(self) -> RenderableType:
+        progress = self._progress
+        word = _STATE_WORDS[self._state]
+        if progress is None or self._state is RunState.PREPARING:
+            return self._draw_preparation(word)
+        phase = {"train": "", "validation": ", validating", "saving": ", saving"}[progress.phase]
+        left = "" if progress.seconds_left is None else f" · {duration(progress.seconds_left)} left"
+        line = Table.grid(padding=(0, 2), expand=True)
+        line.add_column(no_wrap=True)
+        line.add_column(ratio=1)
+        line.add_column(no_wrap=True)
+        line.add_row(
+            Text(f"{word}{phase}", style="bold"),
+            ProgressBar(
+                total=max(progress.total_steps, 1),
+                completed=progress.step,
+                complete_style=ACCENT,
+                finished_style=ACCENT,
+            ),
+            Text(f"{_epoch(progress)}{left}"),
+        )
+        validation = [f"{name} {value:.4f}" for name, value in self._named(self._validation)]
+        scores = [
+            Text("train " + (" ".join(self._training_scores()) or "–"), style="blue"),
+            Text("validation " + (" ".join(validation) or "–"), style="dark_orange"),
+        ]
+        facts = [_step(progress), _speed(progress)]
+        if self._num_trainable is not None and self._run is not None:
+            facts.append(f"{count(self._num_trainable)} of {count(self._run.summary.num_params)} trainable")
+        return Group(line, Text("   ").join(scores), Text(" · ".join(facts), style="dim"))
+
+    def _draw_preparation(self, word: str) -> RenderableType:
+        step = self._preparation
+        if step is None or step.total <= 0:
+            return Text(f"{step.what if step else word} …", style="bold")
+        done, total = (size(step.done), size(step.total)) if step.unit == "bytes" else (step.done, step.total)
+        unit = "" if step.unit == "bytes" else f" {step.unit}"
+        line = Table.grid(padding=(0, 2))
+        line.add_row(
+            Text(printable(step.what), style="bold"),
+            ProgressBar(total=step.total, completed=step.done, width=30, complete_style=ACCENT, finished_style=ACCENT),
+            Text(f"{done} of {total}{unit}"),
+        )
+        return line
+
+    def _training_scores(self) -> list[str]:
+        means = {tag: sum(values) / len(values) for tag, values in self._train.items() if values}
+        return [f"{name} {value:.4f}" for name, value in self._named(means)]
+
+    @staticmethod
+    def _named(values: dict[str, float]) -> list[tuple[str, float]]:
+        ordered = sorted(values.items(), key=lambda item: not item[0].startswith("Loss"))
+        return [(tag.partition("/")[0].lower(), value) for tag, value in ordered]
+
+    def _print_pair(self, label: str, text: str) -> None:
+        self._print(f"{label:<14} {text}")
+
+    def _print(self, text: str, style: str = "") -> None:
+        # As Text, so that a file's name is never read as markup; unwrapped, so that it can be copied and searched.
+        self._console.print(Text(printable(text), style=style), soft_wrap=True)
+
+
+def freeze_sentence(event: LayersFrozen | LayersUnfrozen) -> str:
+    """Say what was frozen or unfrozen, the step at which it was asked for, and the step at which it took hold."""
+    symbol = "❄" if isinstance(event, LayersFrozen) else "☀"
+    return f"{symbol} {event.sentence} · asked at step {event.requested_step:,}, applied at step {event.applied_step:,}"
+
+
+def _epoch(progress: ProgressReported) -> str:
+    return f"epoch {min(progress.epoch + 1, progress.num_epochs)} of {progress.num_epochs}"
+
+
+def _step(progress: ProgressReported) -> str:
+    return f"step {progress.step:,} of {progress.total_steps:,}"
+
+
+def _speed(progress: ProgressReported) -> str:
+    return f"{progress.samples_per_s:,.0f} images/s"
+
+
+def _scores(checkpoint: CheckpointInfo) -> str:
+    if checkpoint.loss is None or checkpoint.accuracy is None:
+        return "not validated"
+    return f"validation loss {checkpoint.loss:.4f}, accuracy {checkpoint.accuracy:.4f}"
+
+
+def _verified_sentence(event: FreezeVerified) -> str:
+    if event.drifted:
+        names = ", ".join(event.drifted)
+        return f"{names} changed while frozen, found at step {event.step:,}: please report this defect of Thaw."
+    return f"{event.num_verified:,} verified at step {event.step:,}, 0 drift"
+
+
+_HANDLERS: dict[type, Callable[[TerminalView, Any], None]] = {
+    StateChanged: TerminalView._take_state,
+    WorkerAttached: TerminalView._take_state,
+    PreparationProgressed: TerminalView._take_preparation,
+    RunPrepared: TerminalView._take_prepared,
+    MetricsLogged: TerminalView._take_metrics,
+    ProgressReported: TerminalView._take_progress,
+    LayersFrozen: TerminalView._take_freeze,
+    LayersUnfrozen: TerminalView._take_freeze,
+    CheckpointSaved: TerminalView._take_checkpoint,
+    CheckpointRestored: TerminalView._take_restored,
+    FreezeVerified: TerminalView._take_verified,
+    CommandRejected: TerminalView._take_rejection,
+    LogWritten: TerminalView._take_log,
+}

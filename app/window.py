@@ -1,0 +1,64 @@
+"""Starts the window: QApplication, theme, session. The window shows first; the plots load after it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+from PySide6.QtCore import QLocale, QTimer
+from PySide6.QtWidgets import QApplication
+
+from app import theme
+from app.main_window import MainWindow
+from app.session import TrainingSession
+from app.settings import Settings
+from trainer.config import RunConfig
+
+
+def run_window(run: Path | None, config: RunConfig | None, runs_dir: Path, *, start: bool) -> int:
+    """Open the window and stay until it is closed.
+
+    Args:
+        run: A run's folder to show, or None.
+        config: A configuration to fill the form with, or None for what it last held.
+        runs_dir: The folder of the runs.
+        start: Begin ``config``, or go on with ``run`` if no worker trains it.
+
+    Returns:
+        The exit code of the program.
+
+    """
+    app = QApplication.instance()
+    if not isinstance(app, QApplication):
+        app = QApplication(sys.argv[:1])
+    app.setApplicationName("thaw-studio")
+    app.setApplicationDisplayName("Thaw")
+    app.setDesktopFileName("thaw-studio")
+    app.setWindowIcon(theme.app_icon())
+    if QLocale.system().language() == QLocale.Language.C:
+        # A bare system names no language; its numbers would run together ("352042").
+        QLocale.setDefault(QLocale(QLocale.Language.English, QLocale.Country.UnitedStates))
+    settings = Settings()
+    theme.apply(app, settings.scheme)
+    session = TrainingSession(runs_dir)
+    window = MainWindow(session, settings)
+    window.show()
+    app.styleHints().colorSchemeChanged.connect(window.follow_system_scheme)
+    QTimer.singleShot(0, window, lambda: _begin(window, run, config, start=start))
+    # Ctrl+C in the terminal closes the window's end; a run goes on in the background. The session's timer lets
+    # Python see the signal.
+    previous = signal.signal(signal.SIGINT, lambda *_: app.quit())
+    try:
+        return app.exec()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        session.detach()
+
+
+def _begin(window: MainWindow, run: Path | None, config: RunConfig | None, *, start: bool) -> None:
+    window.load_views()
+    if run is not None:
+        window.session.open_run(run, resume=start)
+    elif config is not None:
+        window.show_config(config, start=start)

@@ -1,0 +1,363 @@
+import ctypes
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing.connection import Listener
+from pathlib import Path
+
+import psutil
+import pytest
+
+from app import cli, display
+from app.cli import main
+from app.display import display_problem
+from trainer.config import RunConfig
+from trainer.messages import (
+    CheckpointInfo,
+    CheckpointSaved,
+    CommandRejected,
+    LayersFrozen,
+    ProgressReported,
+    RunState,
+    Series,
+    StateChanged,
+    WorkerAttached,
+    decode_command,
+    encode,
+)
+from trainer.runs import RunFolder, WorkerAddress
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)}
+
+
+@pytest.fixture
+def runs_dir(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("THAW_RUNS", raising=False)
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def run_folder(runs_dir):
+    with RunFolder.create(runs_dir, RunConfig(name="digits")) as folder:
+        folder.begin_segment(0, None, time.time())
+        folder.add_metrics(0, {"Loss/train": Series(steps=[1, 2], values=[2.5, 2.25])})
+        folder.add_event(StateChanged(state=RunState.RUNNING))
+        for epoch, accuracy in enumerate([0.5, 0.9, 0.8], start=1):
+            info = checkpoint_info(epoch, accuracy)
+            (folder.checkpoints_dir / info.name).write_bytes(b"x" * info.size_bytes)
+            folder.add_checkpoint(info)
+        yield folder
+
+
+def checkpoint_info(epoch, accuracy):
+    return CheckpointInfo(
+        name=f"checkpoint_{epoch}.pt",
+        epoch=epoch,
+        step=epoch * 10,
+        loss=1 - accuracy,
+        accuracy=accuracy,
+        frozen=["conv1"],
+        frozen_summary="backbone",
+        size_bytes=1000 + epoch,
+        sha256="",
+        saved_at=float(epoch),
+        reason="epoch",
+        segment=0,
+    )
+
+
+class ScriptedWorker:
+    """Serves a run folder over a real socket, in this process: answers each command as ``script`` says."""
+
+    def __init__(self, folder, socket_path, script, state=RunState.RUNNING, greeting=()):
+        self.commands = queue.SimpleQueue()
+        self._listener = Listener(str(socket_path), family="AF_UNIX", authkey=b"key")
+        self._script = script
+        self._greeting = [
+            WorkerAttached(state=state, pid=os.getpid(), torch_version="", devices=["cpu"]),
+            *greeting,
+        ]
+        process = psutil.Process()
+        folder.write_worker(WorkerAddress(str(socket_path), b"key", process.pid, process.create_time()))
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self):
+        with self._listener, self._listener.accept() as connection:
+            for event in self._greeting:
+                connection.send_bytes(encode(event, 1))
+            if self._script is None:
+                return
+            try:
+                while True:
+                    _, command = decode_command(connection.recv_bytes())
+                    self.commands.put(command)
+                    for event in self._script(command):
+                        connection.send_bytes(encode(event, 2))
+            except EOFError:
+                return
+
+
+@pytest.fixture
+def scripted_worker(run_folder, tmp_path):
+    return lambda script, **options: ScriptedWorker(run_folder, tmp_path / "s", script, **options)
+
+
+# -- the user's input -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train"], "thaw: Missing argument 'CONFIG.toml'. See `thaw train --help`."),
+        (["trian"], "thaw: No such command 'trian'"),
+        (["runs", "--colour"], "thaw: No such option: --colour"),
+        (["demo", "--epochs", "0"], "thaw: Invalid value for '--epochs'"),
+        (["train", "none.toml"], "thaw: Cannot read the configuration none.toml: No such file or directory."),
+        (["train", "bad.toml"], "training.epochs is 'many'"),
+        (["status", "nothing"], "thaw: No run named 'nothing' in "),
+        (["checkpoints", "nothing"], "thaw: No run named 'nothing' in "),
+        (["resume", "digits", "--from", "nothing"], "has no checkpoint named 'nothing'"),
+        (["restore", "digits", "checkpoint"], "has 3 checkpoints named 'checkpoint'"),
+        (["freeze", "digits", "head"], "is not running: no worker serves it."),
+        (["runs", "nowhere"], "thaw: There is no folder nowhere."),
+    ],
+)
+def test_wrong_input_gets_one_sentence_and_exit_code_2(arguments, sentence, run_folder, capsys):
+    Path("bad.toml").write_text('[training]\nepochs = "many"\n')
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert sentence in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+def test_command_line_loads_neither_qt_nor_torch(run_folder):
+    code = "import sys; from app.cli import main; main(['runs']); print({'torch', 'PySide6'} & set(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "set()"
+
+
+# -- reading run folders ----------------------------------------------------------------------------------------
+
+
+def test_runs_are_listed_with_their_state_and_best_accuracy(run_folder, capsys):
+    assert main(["runs"]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if run_folder.path.name in line)
+    assert row.split()[1:] == ["interrupted", "resnet18", "0", "of", "10", "2", "0.9000", *row.split()[-2:]]
+
+
+def test_runs_as_json_hold_the_same(run_folder, capsys):
+    assert main(["runs", "--json"]) == 0
+    (run,) = json.loads(capsys.readouterr().out)
+    assert run["name"] == run_folder.path.name
+    assert run["state"] == "interrupted"
+    assert run["best_accuracy"] == 0.9
+
+
+def test_damaged_run_is_listed_with_its_problem(runs_dir, capsys):
+    (runs_dir / "broken").mkdir(parents=True)
+    (runs_dir / "broken" / "run.db").write_bytes(b"this is no database")
+    assert main(["runs"]) == 0
+    assert "damaged" in capsys.readouterr().out
+
+
+def test_runs_folder_comes_from_the_option_then_the_environment_then_here(run_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("THAW_RUNS", str(tmp_path / "empty"))
+    assert main(["runs", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    for arguments in (["runs", "--runs", "runs"], ["--runs", "runs", "runs"], ["runs", "runs"]):
+        assert main([*arguments, "--json"]) == 0
+        assert len(json.loads(capsys.readouterr().out)) == 1
+
+
+def test_checkpoints_show_the_best_the_last_and_what_is_damaged(run_folder, capsys):
+    (run_folder.checkpoints_dir / "checkpoint_1.pt").unlink()
+    assert main(["checkpoints", "last"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "checkpoint_" in line]
+    assert rows[0].rstrip().endswith("file is missing")
+    assert rows[1].startswith("★")
+    assert rows[2].rstrip().endswith("last")
+
+
+def test_checkpoints_as_json_hold_paths_and_tags(run_folder, capsys):
+    assert main(["checkpoints", "digits", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [info["is_best"] for info in listed] == [False, True, False]
+    assert [info["is_last"] for info in listed] == [False, False, True]
+    assert Path(listed[0]["path"]).is_file()
+
+
+def test_status_of_a_run_without_a_worker_comes_from_its_folder(run_folder, capsys):
+    assert main(["status", "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["state"] == "interrupted"
+    assert not status["is_live"]
+    assert status["step"] == 2
+    assert status["last"] == {"Loss/train": 2.25}
+    assert status["best_checkpoint"] == "checkpoint_2.pt"
+
+
+# -- steering ---------------------------------------------------------------------------------------------------
+
+
+def frozen_event(command, **changes):
+    values = {
+        "command_id": command.command_id,
+        "layers": ["stage4"],
+        "sentence": "stage4 frozen",
+        "frozen": ["stage4"],
+        "num_trainable": 5130,
+        "requested_step": 120,
+        "applied_step": 121,
+        "source": "user",
+        "segment": 0,
+    }
+    return LayersFrozen(**{**values, **changes})
+
+
+def test_freeze_says_at_which_step_it_took_hold(scripted_worker, capsys):
+    # An event that answers another client's command comes first, and is not taken for the answer.
+    worker = scripted_worker(lambda c: [frozen_event(c, command_id="another", applied_step=7), frozen_event(c)])
+    assert main(["freeze", "digits", "stage4", "conv1"]) == 0
+    assert worker.commands.get(timeout=5).layers == ["stage4", "conv1"]
+    assert "stage4 frozen · asked at step 120, applied at step 121" in capsys.readouterr().out
+
+
+def test_steering_as_json_prints_the_event(scripted_worker, capsys):
+    scripted_worker(lambda command: [frozen_event(command)])
+    assert main(["freeze", "digits", "stage4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == "LayersFrozen"
+
+
+def test_refusal_by_the_worker_is_its_reason_and_exit_code_2(scripted_worker, capsys):
+    reason = "Cannot freeze every layer: nothing would be left to train. Leave the head unfrozen."
+    scripted_worker(
+        lambda command: [CommandRejected(command=command.kind, reason=reason, command_id=command.command_id)]
+    )
+    assert main(["freeze", "digits", "backbone", "head"]) == 2
+    assert capsys.readouterr().err == f"thaw: {reason}\n"
+
+
+def test_stop_waits_until_the_run_has_stopped(scripted_worker, capsys):
+    def stop(command):
+        yield StateChanged(state=RunState.STOPPING, command_id=command.command_id)
+        yield CheckpointSaved(checkpoint=checkpoint_info(4, 0.7), command_id=command.command_id)
+        yield StateChanged(state=RunState.STOPPED, sentence="Stopped at step 40.")
+
+    scripted_worker(stop)
+    assert main(["stop", "digits"]) == 0
+    assert capsys.readouterr().out == "Stopped at step 40.\n"
+
+
+def test_restore_sends_the_whole_name_of_the_checkpoint(scripted_worker):
+    worker = scripted_worker(
+        lambda command: [CommandRejected(command=command.kind, reason="No.", command_id=command.command_id)]
+    )
+    assert main(["restore", "digits", "best"]) == 2
+    assert worker.commands.get(timeout=5).name == "checkpoint_2.pt"
+
+
+def test_worker_that_is_lost_while_steering_is_exit_code_1(scripted_worker, capsys):
+    scripted_worker(None)
+    assert main(["pause", "digits"]) == 1
+    assert "resume" in capsys.readouterr().err
+
+
+def test_silent_worker_is_waited_for_only_so_long(scripted_worker, capsys):
+    scripted_worker(lambda command: [])
+    assert main(["pause", "digits", "--timeout", "1"]) == 2
+    assert "has not applied the command within 1 s" in capsys.readouterr().err
+
+
+def test_status_of_a_paused_run_does_not_wait_for_progress(scripted_worker, capsys):
+    scripted_worker(lambda command: [], state=RunState.PAUSED)
+    assert main(["status", "digits", "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["is_live"]
+    assert status["samples_per_s"] is None
+
+
+def test_status_of_a_live_run_holds_its_next_progress(scripted_worker, capsys):
+    reported = ProgressReported(
+        epoch=1,
+        num_epochs=10,
+        step=15,
+        total_steps=100,
+        samples_per_s=812.0,
+        seconds_left=None,
+        step_ms=1,
+        worker_bytes=0,
+    )
+    scripted_worker(lambda command: [], greeting=[reported])
+    assert main(["status", "digits"]) == 0
+    out = capsys.readouterr().out
+    assert "running (live)" in out
+    assert "812 images/s" in out
+    assert "Time left" not in out
+
+
+# -- the display ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_display(monkeypatch):
+    for variable in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+
+
+def test_window_without_a_display_is_one_sentence_and_exit_code_2(no_display, runs_dir, capsys):
+    assert main([]) == 2
+    printed = capsys.readouterr()
+    assert "neither DISPLAY nor WAYLAND_DISPLAY is set" in printed.err
+    assert "thaw demo --terminal" in printed.err
+    assert printed.err.count("\n") == 1
+
+
+def test_demo_without_a_display_goes_on_in_the_terminal(no_display, runs_dir, monkeypatch, capsys):
+    followed = []
+    monkeypatch.setattr(cli, "load_config", lambda path: RunConfig())
+    monkeypatch.setattr(cli, "_follow", lambda command, as_json: followed.append(command) or 0)
+    assert main(["demo", "--epochs", "3"]) == 0
+    assert "The demo goes on here in the terminal." in capsys.readouterr().err
+    assert followed[0].config.training.epochs == 3
+
+
+def test_display_that_does_not_answer_is_named(no_display, monkeypatch):
+    monkeypatch.setenv("DISPLAY", "localhost:4711")
+    monkeypatch.setattr(display, "_missing_packages", lambda packages: [])
+    monkeypatch.setattr(display, "_x11_answers", lambda: False)
+    assert display_problem().startswith("No display answers at DISPLAY=localhost:4711")
+
+
+def test_missing_library_is_named_by_its_package(no_display, monkeypatch):
+    monkeypatch.setenv("DISPLAY", ":0")
+    load = ctypes.CDLL
+
+    def load_all_but_cursor(name):
+        if name == "libxcb-cursor.so.0":
+            raise OSError(f"{name}: cannot open shared object file")
+        return load(None)
+
+    monkeypatch.setattr(ctypes, "CDLL", load_all_but_cursor)
+    assert "`apt install libxcb-cursor0`" in display_problem()
+
+
+def test_offscreen_platform_needs_no_display(no_display, monkeypatch):
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    assert display_problem() == ""
+
+
+def test_second_platform_will_do_when_the_first_does_not_answer(no_display, monkeypatch):
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
+    monkeypatch.setattr(display, "_missing_packages", lambda packages: [])
+    monkeypatch.setattr(display, "_x11_answers", lambda: False)
+    monkeypatch.setattr(display, "_wayland_answers", lambda: True)
+    assert display_problem() == ""

@@ -1,0 +1,77 @@
+"""A save that fails, at whichever call, leaves what was there before as it was, and says so."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer import checkpoints
+from trainer.checkpoints import CheckpointError, is_same, read_file, read_rng, restore_rng, write_durably
+
+
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "replace"])
+def test_a_full_disk_at_any_call_of_a_save_leaves_the_old_file_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "a.pt"
+    write_durably(path, {"step": 1})
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    target = {"open": (Path, "open"), "write": (torch, "save"), "fsync": (os, "fsync"), "replace": (Path, "replace")}
+    with monkeypatch.context() as patch:
+        patch.setattr(*target[call], fail)
+        with pytest.raises(CheckpointError, match=r"No space left on device\. Make room"):
+            write_durably(path, {"step": 2})
+    assert read_file(path) == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+def test_the_writers_own_report_of_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, mode="r": opened(Path("/dev/full") if "w" in mode else path, mode))
+    with pytest.raises(CheckpointError) as caught:
+        write_durably(tmp_path / "a.pt", {"weights": torch.zeros(1_000_000)})
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_truncated_file_and_a_pickled_model_are_refused_and_run_no_code(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    write_durably(path, {"weights": torch.zeros(1000)})
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="damaged or no checkpoint"):
+        read_file(path)
+    torch.save(torch.nn.Linear(2, 2), path)
+    with pytest.raises(CheckpointError, match="damaged or no checkpoint"):
+        read_file(path)
+
+
+def test_bytes_decide_what_changed() -> None:
+    assert is_same(torch.tensor([float("nan")]), torch.tensor([float("nan")]))
+    assert not is_same(torch.tensor([0.0]), torch.tensor([-0.0]))
+    assert not is_same(torch.zeros(2), torch.zeros(2, dtype=torch.float64))
+    assert is_same(torch.tensor(3), torch.tensor(3))
+
+
+def test_the_generators_come_back_from_a_file(tmp_path: Path) -> None:
+    device = torch.device("cpu")
+    write_durably(tmp_path / "a.pt", read_rng(device))
+    drawn = torch.rand(3), random.random()
+    restore_rng(read_file(tmp_path / "a.pt"), device)
+    again = torch.rand(3), random.random()
+    assert torch.equal(drawn[0], again[0])
+    assert drawn[1] == again[1]
+
+
+def test_the_hash_is_that_of_the_file_under_its_name(tmp_path: Path) -> None:
+    size, digest = write_durably(tmp_path / "a.pt", {"step": 1})
+    assert (tmp_path / "a.pt").stat().st_size == size
+    assert checkpoints.hash_file(tmp_path / "a.pt") == digest

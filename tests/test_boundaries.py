@@ -1,0 +1,44 @@
+"""The two programs stay apart: proved in fresh interpreters, since one import anywhere would do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "torchvision", "torchmetrics", "tensorboard", "tensorflow")
+QT = ("PySide6", "pyqtgraph")
+
+
+def loaded_after(statement: str) -> set[str]:
+    script = f"{statement}\nimport sys\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(result.stdout.split())
+
+
+@pytest.mark.parametrize("module", ["app.main_window", "app.window", "app.cli", "app.terminal", "trainer.client"])
+def test_the_app_loads_no_torch(module: str) -> None:
+    assert not loaded_after(f"import {module}").intersection(HEAVY)
+
+
+@pytest.mark.parametrize("module", ["app.cli", "app.terminal"])
+def test_the_terminal_loads_no_qt(module: str) -> None:
+    assert not loaded_after(f"import {module}").intersection(QT)
+
+
+def test_the_trainer_loads_neither_qt_nor_the_app() -> None:
+    statement = (
+        "import trainer.worker, trainer.loop, trainer.models, trainer.logs, trainer.data.loader, trainer.data.scan"
+    )
+    loaded = loaded_after(statement)
+    assert "torch" in loaded
+    assert not loaded.intersection({*QT, "app", "typer", "rich"})
+
+
+def test_importing_the_trainer_package_imports_nothing_heavy() -> None:
+    assert not loaded_after("import trainer").intersection({*HEAVY, *QT, "pydantic", "numpy"})
+
+
+def test_the_worker_answers_before_torch_is_loaded() -> None:
+    assert not loaded_after("import trainer.worker").intersection({*HEAVY, *QT})

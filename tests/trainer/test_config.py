@@ -1,0 +1,68 @@
+"""A configuration survives TOML, and a bad field is named in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trainer.config import ConfigError, PlanPhase, RunConfig, config_from_dict, config_to_toml, load_config
+
+
+def test_a_configuration_reads_back_as_it_was_written(tmp_path: Path, small_config: RunConfig) -> None:
+    config = small_config.model_copy(update={"plan": [PlanPhase(epoch=2, unfreeze=["stage4"])]})
+    path = tmp_path / "run.toml"
+    path.write_text(config_to_toml(config), encoding="utf-8")
+    assert load_config(path) == config
+
+
+def test_relative_paths_are_taken_beside_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('[data]\npath = "pets"\n[model]\nweights = "letters.pt"\n')
+    config = load_config(path)
+    assert config.data.path == str(tmp_path / "pets")
+    assert config.model.weights == str(tmp_path / "letters.pt")
+
+
+@pytest.mark.parametrize("word", ["published", "random"])
+def test_a_kind_of_weights_is_no_path(tmp_path: Path, word: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(f'[model]\nweights = "{word}"\n')
+    assert load_config(path).model.weights == word
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "words"),
+    [
+        ({"training": {"epochs": "ten"}}, "training.epochs", "'ten'"),
+        ({"training": {"epochs": 0}}, "training.epochs", "greater than or equal to 1"),
+        ({"training": {"epochz": 1}}, "training.epochz", "not a field"),
+        ({"optimizer": {"name": "Lion"}}, "optimizer.name", "'SGD', 'Adam' or 'AdamW'"),
+        ({"optimizer": {"rate": -1}}, "optimizer.rate", "greater than 0"),
+        ({"data": {"validation_fraction": 1.0}}, "data.validation_fraction", "less than 1"),
+        ({"plan": [{"epoch": 1}]}, "plan.0", "layers to freeze or to unfreeze"),
+    ],
+)
+def test_a_bad_field_is_named_with_its_value_and_what_it_should_be(values: dict, field: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config_from_dict(values, "run.toml")
+    assert caught.value.field == field
+    assert words in str(caught.value)
+    assert str(caught.value).startswith("run.toml: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_toml_or_is_not_there_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    with pytest.raises(ConfigError, match="Cannot read the configuration"):
+        load_config(path)
+    path.write_text("[data\n")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_config(path)
+
+
+def test_every_field_says_what_it_means() -> None:
+    for section in (RunConfig.model_fields[name].annotation for name in ("data", "model", "optimizer", "training")):
+        assert section is not None
+        for name, field in section.model_fields.items():
+            assert field.description, name

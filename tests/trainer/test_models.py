@@ -1,0 +1,393 @@
+"""Models: every torchvision classifier gets its head, weights come from files and servers, bad ones get sentences."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+from torch import nn
+
+from trainer import models
+from trainer.config import ModelConfig
+from trainer.models import LoadedModel, ModelError, build_model, inspect, layer_tree, list_models, read_weights
+
+ONE_PER_FAMILY = [
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "efficientnet_b0",
+    "googlenet",
+    "inception_v3",
+    "maxvit_t",
+    "mnasnet0_5",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "regnet_y_400mf",
+    "resnet18",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_1",
+    "swin_t",
+    "swin_v2_t",
+    "vgg11_bn",
+    "vit_b_32",
+]
+ALL = torchvision.models.list_models(module=torchvision.models)
+SMALL = "shufflenet_v2_x0_5"
+
+
+def built(name: str = SMALL, weights: str = "random", num_classes: int = 5, **options: Any) -> LoadedModel:
+    values = {"seed": 3, "image_size": None, "on_progress": lambda *_: None, "check_cancelled": lambda: None, **options}
+    return build_model(ModelConfig(name=name, weights=weights), num_classes, **values)
+
+
+def sentence(name: str = SMALL, weights: str = "random", field: str = "model.weights", **options: Any) -> str:
+    with pytest.raises(ModelError) as caught:
+        built(name, weights, **options)
+    text = str(caught.value)
+    assert caught.value.field == field
+    assert "\n" not in text
+    assert text[-1] in ".?"
+    return text
+
+
+@pytest.fixture(autouse=True)
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    return tmp_path / "hub" / "checkpoints"
+
+
+# -- architectures --------------------------------------------------------------------------------------------
+
+
+def check_architecture(name: str) -> None:
+    module, head = inspect(ModelConfig(name=name), num_classes=7)
+    assert len(head) == 1
+    layer = module.get_submodule(head[0])
+    assert getattr(layer, "out_features", None) == 7 or getattr(layer, "out_channels", None) == 7
+    assert {tensor.device.type for tensor in [*module.parameters(), *module.buffers()]} == {"meta"}
+    stock = set(module.state_dict())
+    tree = layer_tree(module, head)
+    assert (tree[0].fqn, tree[0].num_params) == ("", sum(p.numel() for p in module.parameters()))
+    assert [info.fqn for info in tree if info.is_head] == head
+    names = [info.fqn for info in tree]
+    assert all(fqn.rpartition(".")[0] in names[:position] for position, fqn in enumerate(names) if fqn)
+    units = {info.fqn for info in tree if info.is_unit}
+    assert {key.rpartition(".")[0] for key in stock} <= units
+
+
+@pytest.mark.parametrize("name", ONE_PER_FAMILY)
+def test_a_model_of_each_family_gets_its_one_head(name: str) -> None:
+    check_architecture(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ALL if name not in ONE_PER_FAMILY])
+def test_every_other_model_gets_its_one_head(name: str) -> None:
+    check_architecture(name)
+
+
+@pytest.mark.parametrize("name", [SMALL, "squeezenet1_1", "mnasnet0_5"])
+def test_the_new_head_decides_the_outputs_and_the_keys_stay_the_stock_ones(name: str) -> None:
+    loaded = built(name)
+    with torch.no_grad():
+        assert loaded.module.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 5)
+    assert set(loaded.module.state_dict()) == set(torchvision.models.get_model(name).state_dict())
+
+
+def test_building_follows_the_seed_and_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    first, again, other = built(), built(), built(seed=4)
+    assert torch.equal(torch.get_rng_state(), before)
+    for key, value in first.module.state_dict().items():
+        assert torch.equal(value, again.module.state_dict()[key])
+    assert not torch.equal(first.module.fc.weight, other.module.fc.weight)
+
+
+def test_models_are_listed_with_published_figures(hub: Path) -> None:
+    hub.mkdir(parents=True)
+    (hub / "resnet18-f37072fd.pth").write_bytes(b"")
+    entries = {entry.name: entry for entry in list_models()}
+    assert list(entries) == ALL
+    assert entries["resnet18"].num_params == 11_689_512
+    assert entries["resnet18"].accuracy == pytest.approx(0.69758)
+    assert entries["resnet18"].size_bytes == pytest.approx(46_830_571, rel=1e-3)
+    assert entries["resnet18"].is_cached
+    assert not entries["resnet34"].is_cached
+
+
+def test_an_unknown_model_is_refused_with_close_names() -> None:
+    assert "Did you mean resnet50" in sentence("resnet5", field="model.name")
+    assert "`thaw models` lists them." in sentence("zzz", field="model.name")
+    assert 'no torchvision classification model "quantized_resnet18"' in sentence(
+        "quantized_resnet18", field="model.name"
+    )
+    with pytest.raises(ModelError, match="ResNet-18"):
+        inspect(ModelConfig(name="ResNet-18"))
+
+
+# -- preprocessing --------------------------------------------------------------------------------------------
+
+
+def test_preprocessing_is_that_of_the_published_weights() -> None:
+    own = built("efficientnet_v2_s").preprocessing
+    assert (own.image_size, own.resize_size, own.interpolation) == (384, 384, "bilinear")
+    half = built(image_size=112).preprocessing
+    assert (half.image_size, half.resize_size) == (112, 128)
+    small = built(image_size=48).preprocessing
+    assert (small.image_size, small.resize_size, small.mean) == (48, 48, (0.485, 0.456, 0.406))
+
+
+@pytest.mark.parametrize(("name", "image_size"), [("inception_v3", 32), ("vit_b_32", 50), ("maxvit_t", 64)])
+def test_an_image_size_that_the_model_cannot_take_is_refused(name: str, image_size: int) -> None:
+    text = sentence(name, image_size=image_size, field="data.image_size")
+    assert f"{name} cannot take images of {image_size} pixels" in text
+    assert "Leave the image size empty for its own" in text
+
+
+# -- files ----------------------------------------------------------------------------------------------------
+
+
+def saved(tmp_path: Path, form: str) -> Path:
+    state = built(num_classes=9, seed=8).module.state_dict()
+    if form == "safetensors":
+        safetensors.torch.save_file(state, tmp_path / "w.safetensors")
+        return tmp_path / "w.safetensors"
+    content: object = {
+        "bare": state,
+        "checkpoint": {"model_state_dict": state, "epoch": 3, "loss": 0.5},
+        "parallel": {"state_dict": OrderedDict((f"module.{key}", value) for key, value in state.items())},
+    }[form]
+    torch.save(content, tmp_path / "w.pt")
+    return tmp_path / "w.pt"
+
+
+@pytest.mark.parametrize("form", ["bare", "checkpoint", "parallel", "safetensors"])
+def test_weights_come_back_from_a_file_except_a_head_of_another_shape(tmp_path: Path, form: str) -> None:
+    path = saved(tmp_path, form)
+    expected = built(num_classes=9, seed=8).module.state_dict()
+    before = torch.get_rng_state()
+    loaded = built(weights=str(path)).module.state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    for key, value in expected.items():
+        if not key.startswith("fc."):
+            assert torch.equal(loaded[key], value), key
+    assert loaded["fc.weight"].shape == (5, 1024)
+    assert torch.equal(loaded["fc.weight"], built().module.fc.weight), "the head is drawn from the seed alone"
+    same_classes = built(weights=str(path), num_classes=9).module.state_dict()
+    assert torch.equal(same_classes["fc.weight"], expected["fc.weight"])
+    assert read_weights(path).keys() == expected.keys()
+
+
+@pytest.mark.parametrize("name", ["densenet121", "mnasnet0_5", "vit_b_32"])
+def test_old_names_in_published_files_are_understood(name: str, tmp_path: Path) -> None:
+    state = built(name, seed=8).module.state_dict()
+    old = OrderedDict()
+    for key, value in state.items():
+        if "num_batches_tracked" in key:
+            continue
+        for new_name, old_name in (("norm1", "norm.1"), ("conv2", "conv.2"), ("mlp.0", "mlp.linear_1")):
+            if "denselayer" in key or "mlp" in key:
+                key = key.replace(f".{new_name}.", f".{old_name}.")
+        old[key] = value
+    torch.save(old, tmp_path / "w.pth")
+    loaded = built(name, str(tmp_path / "w.pth")).module.state_dict()
+    for key, value in state.items():
+        assert torch.equal(loaded[key], value), key
+
+
+def test_auxiliary_heads_in_a_file_are_left_out(tmp_path: Path) -> None:
+    state = dict(built("googlenet", seed=8).module.state_dict())
+    torch.save({**state, "aux1.fc2.weight": torch.zeros(1000, 1024)}, tmp_path / "w.pt")
+    loaded = built("googlenet", str(tmp_path / "w.pt")).module
+    assert torch.equal(loaded.conv1.conv.weight, state["conv1.conv.weight"])
+    assert loaded.transform_input
+
+
+def test_a_vision_transformer_takes_another_image_size(tmp_path: Path) -> None:
+    torch.save(built("vit_b_32", seed=8).module.state_dict(), tmp_path / "w.pt")
+    loaded = built("vit_b_32", str(tmp_path / "w.pt"), image_size=64).module
+    with torch.no_grad():
+        assert loaded.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w18.pt")
+    torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "w34.pt")
+    text = sentence(weights=str(tmp_path / "w18.pt"))
+    assert f"{tmp_path / 'w18.pt'} does not fit {SMALL}" in text
+    assert "conv1.0.weight" in text
+    assert "more tensors missing in the file" in text
+    assert "unknown to the model" in sentence("resnet18", str(tmp_path / "w34.pt"))
+    assert "differ in shape ((64," in sentence("resnet50", str(tmp_path / "w34.pt"))
+
+
+class Payload:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_file_with_code_in_it_is_refused_and_the_code_not_run(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2), tmp_path / "model.pt")
+    torch.save({"state_dict": Payload(tmp_path / "ran")}, tmp_path / "evil.pt")
+    for name in ("model.pt", "evil.pt"):
+        assert "holds a whole pickled model or other code, which is never run" in sentence(weights=str(tmp_path / name))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_files_that_hold_no_weights_get_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "text.pt").write_text("no weights")
+    (tmp_path / "text.safetensors").write_text("no weights")
+    (tmp_path / "w.onnx").write_text("x")
+    torch.save({"epoch": 3}, tmp_path / "epoch.pt")
+    torch.save(torch.zeros(3), tmp_path / "tensor.pt")
+    torch.save({"base_sha256": "ab", "model_state_dict": {"fc.bias": torch.zeros(5)}}, tmp_path / "compact.pt")
+    whole = saved(tmp_path, "bare").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    for name, words in {
+        "gone.pt": "There is no weights file",
+        "text.pt": "Cannot read weights from",
+        "cut.pt": "Cannot read weights from",
+        "text.safetensors": "Cannot read weights from",
+        "w.onnx": "choose one that ends in .pt, .pth or .safetensors",
+        "epoch.pt": "holds no state_dict",
+        "tensor.pt": "holds no state_dict",
+        "compact.pt": "is a compact checkpoint",
+    }.items():
+        text = sentence(weights=str(tmp_path / name))
+        assert words in text
+        assert str(tmp_path / name) in text
+
+
+# -- published weights ----------------------------------------------------------------------------------------
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Serve a folder in place of torch's download server; the model's file is named by the test."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    serving = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    publish(monkeypatch, f"http://127.0.0.1:{serving.server_port}")
+    yield folder
+    serving.shutdown()
+    thread.join()
+    serving.server_close()
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, address: str, prefix: str | None = None) -> None:
+    class Weights:
+        @property
+        def url(self) -> str:
+            return f"{address}/{SMALL}-{prefix or right_prefix()}.pth"
+
+        def transforms(self) -> Any:
+            return torchvision.models.get_model_weights(SMALL).DEFAULT.transforms()
+
+    monkeypatch.setattr(models, "_default_weights", lambda _: Weights())
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+_content: list[bytes] = []
+
+
+def content(tmp_path: Path) -> bytes:
+    if not _content:
+        torch.save(built(num_classes=1000, seed=8).module.state_dict(), tmp_path / "published.pth")
+        _content.append((tmp_path / "published.pth").read_bytes())
+    return _content[0]
+
+
+def right_prefix() -> str:
+    return hashlib.sha256(_content[0]).hexdigest()[:8]
+
+
+def test_published_weights_are_downloaded_once_with_progress(tmp_path: Path, hub: Path, server: Path) -> None:
+    published = content(tmp_path)
+    file = server / f"{SMALL}-{right_prefix()}.pth"
+    file.write_bytes(published)
+    calls: list[tuple[str, int, int, str]] = []
+    loaded = built(weights="published", on_progress=lambda *call: calls.append(call)).module
+    assert calls[-1] == (f"Downloading {SMALL}", len(published), len(published), "bytes")
+    assert torch.equal(loaded.conv1[0].weight, built(num_classes=1000, seed=8).module.conv1[0].weight)
+    assert [path.name for path in hub.iterdir()] == [file.name]
+    file.unlink()
+    calls.clear()
+    built(weights="published", on_progress=lambda *call: calls.append(call))
+    assert calls == []
+
+
+def test_a_damaged_download_is_refused_and_leaves_nothing_behind(tmp_path: Path, hub: Path, server: Path) -> None:
+    published = content(tmp_path)
+    (server / f"{SMALL}-{right_prefix()}.pth").write_bytes(published[:-1])
+    assert "is damaged: its SHA-256 is not the one in its name" in sentence(weights="published")
+    assert list(hub.iterdir()) == []
+
+
+def test_a_damaged_file_in_the_cache_is_refused_and_kept(tmp_path: Path, hub: Path, server: Path) -> None:
+    published = content(tmp_path)
+    hub.mkdir(parents=True)
+    cached = hub / f"{SMALL}-{right_prefix()}.pth"
+    cached.write_bytes(published[:-1])
+    assert f"{cached} is not the published file of {SMALL}" in sentence(weights="published")
+    assert cached.read_bytes() == published[:-1]
+
+
+def test_a_download_can_be_cancelled(tmp_path: Path, hub: Path, server: Path) -> None:
+    class CancelledError(Exception):
+        pass
+
+    def cancel() -> None:
+        raise CancelledError
+
+    (server / f"{SMALL}-{hashlib.sha256(content(tmp_path)).hexdigest()[:8]}.pth").write_bytes(content(tmp_path))
+    with pytest.raises(CancelledError):
+        built(weights="published", check_cancelled=cancel)
+    assert list(hub.iterdir()) == []
+
+
+def test_a_server_without_the_file_is_told(tmp_path: Path, server: Path) -> None:
+    content(tmp_path)
+    assert f"Cannot download the weights of {SMALL} (File not found)" in sentence(weights="published")
+
+
+def test_without_a_network_the_sentence_says_where_to_put_the_file(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    publish(monkeypatch, f"http://127.0.0.1:{port}", prefix="0123abcd")
+    text = sentence(weights="published")
+    name = f"{SMALL}-0123abcd.pth"
+    assert text == (
+        f"Cannot download the weights of {SMALL} ([Errno 111] Connection refused). Connect to the network; or fetch "
+        f"http://127.0.0.1:{port}/{name} on another machine and put it at {hub / name}; or choose local or random "
+        "weights."
+    )
+    assert list(hub.iterdir()) == []
+
+
+def test_a_cache_folder_that_cannot_be_written_is_told(tmp_path: Path, hub: Path, server: Path) -> None:
+    content(tmp_path)
+    hub.parent.mkdir()
+    hub.write_text("a file is in the way")
+    assert "Cannot keep the weights of" in sentence(weights="published")

@@ -1,0 +1,147 @@
+"""The run folder keeps what it is given, and says what is wrong with what it is not."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from pathlib import Path
+
+import psutil
+import pytest
+
+from trainer.config import RunConfig
+from trainer.messages import CheckpointInfo, LogWritten, RunState, Series, StateChanged
+from trainer.runs import RunFolder, RunFolderError, WorkerAddress, best_checkpoint, check_writable, find_run, list_runs
+
+
+def make_info(name: str, step: int, loss: float | None = 0.5, accuracy: float | None = 0.9) -> CheckpointInfo:
+    return CheckpointInfo(
+        name=name, epoch=step // 4, step=step, loss=loss, accuracy=accuracy, frozen=[], frozen_summary="nothing",
+        size_bytes=3, sha256="", saved_at=float(step), reason="epoch", segment=0,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path, small_config: RunConfig) -> RunFolder:
+    made = RunFolder.create(tmp_path / "runs", small_config)
+    yield made
+    made.close()
+
+
+def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path, small_config: RunConfig) -> None:
+    paths = set()
+    for _ in range(3):
+        with RunFolder.create(tmp_path / "runs", small_config) as made:
+            paths.add(made.path)
+            assert made.config() == small_config
+    assert len(paths) == 3
+
+
+def test_a_nan_is_read_back_as_nan(folder: RunFolder) -> None:
+    segment = folder.begin_segment(0, None, 0.0)
+    folder.add_metrics(segment, {"Loss/train": Series(steps=[1, 2], values=[math.nan, 0.5])})
+    curve = folder.curves()["Loss/train"]
+    assert math.isnan(curve.values[0])
+    assert curve.values[1] == 0.5
+
+
+def test_a_restore_cuts_the_curve_and_loses_nothing(folder: RunFolder) -> None:
+    folder.begin_segment(0, None, 0.0)
+    folder.add_metrics(0, {"Loss/train": Series(steps=[1, 2, 3, 4], values=[4, 3, 2, 1])})
+    folder.begin_segment(2, "a.pt", 1.0)
+    assert list(folder.curves()["Loss/train"].steps) == [1, 2]
+    folder.add_metrics(1, {"Loss/train": Series(steps=[3], values=[9])})
+    curve = folder.curves()["Loss/train"]
+    assert (list(curve.steps), list(curve.values)) == ([1, 2, 3], [4, 3, 9])
+    assert [(list(steps), list(values)) for steps, values in curve.abandoned] == [([3, 4], [2, 1])]
+
+
+def test_a_run_whose_worker_is_gone_counts_as_interrupted(folder: RunFolder) -> None:
+    folder.add_event(StateChanged(state=RunState.RUNNING, time=1.0))
+    me = psutil.Process()
+    folder.write_worker(WorkerAddress("nowhere", b"key", me.pid, me.create_time()))
+    assert not folder.read().was_interrupted
+    assert folder.read().state is RunState.RUNNING
+    # A later process may carry the same id.
+    folder.write_worker(WorkerAddress("nowhere", b"key", me.pid, me.create_time() - 100))
+    assert folder.read().was_interrupted
+    assert folder.read().state is RunState.STOPPED
+    folder.add_event(StateChanged(state=RunState.FINISHED, time=2.0))
+    assert not folder.read().was_interrupted
+
+
+def test_events_are_numbered_in_order(folder: RunFolder) -> None:
+    ids = [folder.add_event(LogWritten(level="info", text=str(n), time=float(n))) for n in range(3)]
+    assert ids == [1, 2, 3]
+    record = folder.read()
+    assert record.last_event_id == 3
+    assert [event.text for event in record.log] == ["0", "1", "2"]
+
+
+def test_a_checkpoint_is_found_by_a_piece_of_its_name_and_by_rank(folder: RunFolder) -> None:
+    with pytest.raises(RunFolderError, match="no checkpoints yet"):
+        folder.checkpoint("last")
+    for info in (
+        make_info("a_001.pt", 4, 0.3, 0.9),
+        make_info("a_002.pt", 8, 0.2, 0.9),
+        make_info("b_003.pt", 12, None, None),
+    ):
+        folder.add_checkpoint(info)
+    assert folder.checkpoint("last").name == "b_003.pt"
+    assert folder.checkpoint("best").name == "a_002.pt"
+    assert folder.checkpoint("001").name == "a_001.pt"
+    with pytest.raises(RunFolderError, match="2 checkpoints named 'a_'"):
+        folder.checkpoint("a_")
+    with pytest.raises(RunFolderError, match="no checkpoint named 'zz'"):
+        folder.checkpoint("zz")
+
+
+def test_a_checkpoint_with_a_nan_loss_is_never_the_best() -> None:
+    assert best_checkpoint([make_info("a", 1, math.nan, 0.99), make_info("b", 2, 0.5, 0.2)]).name == "b"
+    assert best_checkpoint([make_info("a", 1, math.nan, 0.99)]) is None
+
+
+def test_a_missing_or_altered_checkpoint_file_is_told(folder: RunFolder) -> None:
+    info = make_info("a.pt", 1)
+    assert folder.problem_of(info) == "file is missing"
+    (folder.checkpoints_dir / "a.pt").write_bytes(b"12345")
+    assert folder.problem_of(info) == "file was altered"
+    (folder.checkpoints_dir / "a.pt").write_bytes(b"123")
+    assert folder.problem_of(info) == ""
+
+
+def test_runs_are_listed_newest_first_and_a_damaged_one_is_not_hidden(tmp_path: Path, folder: RunFolder) -> None:
+    bad = folder.path.parent / "2001-01-01_000000_bad"
+    bad.mkdir()
+    (bad / "run.db").write_bytes(b"no database at all, but long enough to look at" * 100)
+    listings = list_runs(folder.path.parent)
+    assert [listing.path for listing in listings] == [folder.path, bad]
+    assert "run.db" in listings[1].problem
+    assert list_runs(tmp_path / "none") == []
+
+
+def test_a_run_is_found_by_path_name_or_last(folder: RunFolder, tmp_path: Path) -> None:
+    runs_dir = folder.path.parent
+    assert find_run(str(folder.path), tmp_path) == folder.path
+    assert find_run("small", runs_dir) == folder.path
+    assert find_run("last", runs_dir) == folder.path
+    with pytest.raises(RunFolderError, match="No run named 'other'"):
+        find_run("other", runs_dir)
+
+
+def test_a_folder_of_another_format_is_refused_by_version(folder: RunFolder) -> None:
+    with sqlite3.connect(folder.path / "run.db") as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(RunFolderError, match="format 99"):
+        RunFolder(folder.path)
+    with pytest.raises(RunFolderError, match="not a run of Thaw"):
+        RunFolder(folder.path.parent)
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_starts(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(RunFolderError, match="Cannot write to"):
+        check_writable(blocked / "runs")
+    assert blocked.read_text() == ""

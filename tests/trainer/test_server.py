@@ -1,0 +1,110 @@
+"""The recorder keeps everything, in order, whatever a client does."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from multiprocessing.connection import Client, Listener
+from pathlib import Path
+
+import pytest
+
+from trainer.config import RunConfig
+from trainer.messages import (
+    LogWritten,
+    MetricsLogged,
+    MetricsSkipped,
+    PauseRun,
+    RunState,
+    Series,
+    StateChanged,
+    WorkerAttached,
+    decode_event,
+    encode,
+)
+from trainer.runs import RunFolder
+from trainer.server import EventServer
+
+KEY = b"key"
+
+
+class Served:
+    """An event server on a real socket, with the run folder that it keeps events in."""
+
+    def __init__(self, address: Path, folder: RunFolder) -> None:
+        self.commands: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self.listener = Listener(str(address), authkey=KEY)
+        self.server = EventServer(self.listener, self.commands.put)
+        self.server.begin(WorkerAttached(state=RunState.IDLE, pid=1, torch_version="", devices=[]))
+        self.server.keep_in(folder, lambda _: None)
+        self.address = str(address)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, small_config: RunConfig) -> Iterator[RunFolder]:
+    with RunFolder.create(tmp_path / "runs", small_config) as made:
+        made.begin_segment(0, None, 0.0)
+        yield made
+
+
+@pytest.fixture
+def served(tmp_path: Path, folder: RunFolder) -> Iterator[Served]:
+    made = Served(tmp_path / "socket", folder)
+    yield made
+    made.server.finish()
+    made.listener.close()
+
+
+def metrics(step: int) -> MetricsLogged:
+    # Long enough that a few hundred of them fill the socket's buffer many times over.
+    tag = "Loss/train" + "x" * 2000
+    return MetricsLogged(segment=0, series={tag: Series(steps=[step], values=[float(step)])})
+
+
+def test_what_a_client_is_told_is_in_the_folder_already_with_the_same_number(served: Served, folder: RunFolder) -> None:
+    with Client(served.address, authkey=KEY) as client:
+        _, attached = decode_event(client.recv_bytes())
+        assert isinstance(attached, WorkerAttached)
+        for state in (RunState.PREPARING, RunState.READY):
+            served.server.publish(StateChanged(state=state))
+            _, event = decode_event(client.recv_bytes())
+            assert isinstance(event, StateChanged)
+            assert event.state is state
+            assert event.event_id == folder.read().last_event_id
+        client.send_bytes(encode(PauseRun(command_id="x"), 1))
+        assert served.commands.get(timeout=10) == PauseRun(command_id="x")
+
+
+def test_a_client_that_does_not_read_loses_metrics_only_and_is_told_where_they_are(
+    served: Served, folder: RunFolder
+) -> None:
+    with Client(served.address, authkey=KEY) as client:
+        decode_event(client.recv_bytes())
+        for step in range(2000):
+            served.server.publish(metrics(step))
+            if step % 500 == 0:
+                served.server.publish(LogWritten(level="info", text=str(step)))
+        served.server.publish(LogWritten(level="info", text="last"))
+        while folder.read().last_event_id < 5:
+            assert not client.closed
+        seen = []
+        while not (seen and isinstance(seen[-1], LogWritten) and seen[-1].text == "last"):
+            assert client.poll(10)
+            seen.append(decode_event(client.recv_bytes())[1])
+    assert [event.text for event in seen if isinstance(event, LogWritten)] == ["0", "500", "1000", "1500", "last"]
+    assert any(isinstance(event, MetricsSkipped) for event in seen)
+    assert sum(isinstance(event, MetricsLogged) for event in seen) < 2000
+    (curve,) = folder.curves().values()
+    assert list(curve.steps) == list(range(2000))
+
+
+def test_what_is_no_command_closes_that_client_alone(served: Served, capfd: pytest.CaptureFixture[str]) -> None:
+    with Client(served.address, authkey=KEY) as good, Client(served.address, authkey=KEY) as bad:
+        for client in (good, bad):
+            decode_event(client.recv_bytes())
+        bad.send_bytes(b"\x80\x04 not JSON")
+        with pytest.raises((EOFError, OSError)):
+            bad.recv_bytes()
+        served.server.publish(LogWritten(level="info", text="still here"))
+        assert decode_event(good.recv_bytes())[1].text == "still here"
+    assert "no command" in capfd.readouterr().out
