@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from PySide6.QtCore import QObject, QTimer, Signal, SignalInstance
 
+from app.run_opener import CannotOpen, RunOpener
 from trainer import messages
 from trainer.client import ClientEvent, RunOpened, WorkerClient, WorkerLost
 from trainer.config import ModelConfig, RunConfig
 from trainer.messages import Command, RunInfo, RunState, StateChanged
-from trainer.runs import RunFolder
+from trainer.runs import RunRecord
 
 DRAIN_INTERVAL_MS = 50
 # A tick that finds a backlog leaves the rest to the next one, so that the window never waits for it.
 _DRAIN_BUDGET_S = 0.015
-_EVENTS_AT_ONCE = 20
-
-
-@dataclass(frozen=True)
-class _Attached:
-    request: int
-    client: WorkerClient
-
-
-@dataclass(frozen=True)
-class _Read:
-    request: int
-    opened: RunOpened
-
-
-@dataclass(frozen=True)
-class _CannotOpen:
-    request: int
-    sentence: str
 
 
 class TrainingSession(QObject):
@@ -89,9 +69,10 @@ class TrainingSession(QObject):
         self._has_served = False
         self._waiting: list[Command] = []
         self._resume_id = ""
+        # The checkpoint last saved or restored: where the run's line of training can go on.
         self._last_checkpoint: str | None = None
-        self._found: queue.SimpleQueue[_Attached | _Read | _CannotOpen] = queue.SimpleQueue()
-        self._open_request = 0
+        self._opener = RunOpener()
+        self._backlog: deque[ClientEvent] = deque()
         self._resume_when_read = False
         self._signals = self._signals_by_kind()
         self._timer = QTimer(self)
@@ -143,20 +124,18 @@ class TrainingSession(QObject):
 
     def new_run(self) -> None:
         """Put the run on display away (a live one goes on in the background) and wait for a new configuration."""
-        self._open_request += 1
+        self._opener.cancel()
         self._put_away()
-        if self._worker_state not in {RunState.STARTING, RunState.IDLE} or self._client is None:
-            self._use_fresh_worker()
+        self._make_worker_ready()
         self._show_state(self._worker_state)
 
     def open_run(self, path: Path, *, resume: bool = False) -> None:
         """Show a run: attach to its worker if one serves it, else read its folder, and go on with it if ``resume``."""
-        self._open_request += 1
         self._resume_when_read = resume
-        threading.Thread(target=self._open, args=(self._open_request, path), name="run-opener", daemon=True).start()
+        self._opener.open(path)
 
     def resume(self, checkpoint: str | None = None, *, start: bool = True) -> str:
-        """Go on with the stopped run on display from a checkpoint (None: the last). Returns the command's id."""
+        """Go on with the stopped run on display from a checkpoint (None: where it was). Returns the command's id."""
         assert self.run_dir is not None
         name = checkpoint or self._last_checkpoint
         is_loaded = self._shown_state is None and self.allows("RestoreCheckpoint")
@@ -164,10 +143,9 @@ class TrainingSession(QObject):
             command_id = self._send(messages.RestoreCheckpoint(name=name))
             self._resume_id = command_id if start else ""
             return command_id
-        if self._client is None or self._worker_state not in {RunState.STARTING, RunState.IDLE}:
-            self._use_fresh_worker()
+        self._make_worker_ready()
         self._shown_state = None
-        command_id = self._send(messages.OpenRun(run_dir=str(self.run_dir), checkpoint=checkpoint, start=start))
+        command_id = self._send(messages.OpenRun(run_dir=str(self.run_dir), checkpoint=name, start=start))
         self._show_state(self._worker_state)
         return command_id
 
@@ -206,7 +184,7 @@ class TrainingSession(QObject):
     def detach(self) -> None:
         """Leave the worker alone for good: a live run goes on, an idle worker ends."""
         self._timer.stop()
-        self._open_request += 1
+        self._opener.cancel()
         self._close_worker()
 
     def _send(self, command: Command) -> str:
@@ -221,6 +199,10 @@ class TrainingSession(QObject):
         return command.command_id
 
     # -- the worker -------------------------------------------------------------------------------------------
+
+    def _make_worker_ready(self) -> None:
+        if self._client is None or self._worker_state not in {RunState.STARTING, RunState.IDLE}:
+            self._use_fresh_worker()
 
     def _use_fresh_worker(self) -> None:
         self._close_worker()
@@ -237,6 +219,8 @@ class TrainingSession(QObject):
     def _close_worker(self) -> None:
         client, self._client = self._client, None
         self._waiting.clear()
+        # What it still had to say is of no interest now.
+        self._backlog.clear()
         self._resume_id = ""
         if client is None:
             return
@@ -252,41 +236,24 @@ class TrainingSession(QObject):
     def _show_state(self, state: RunState, sentence: str = "") -> None:
         self.state_changed.emit(StateChanged(state=state, sentence=sentence))
 
-    # -- opening a run's folder, in a thread ------------------------------------------------------------------
+    # -- a run that was opened --------------------------------------------------------------------------------
 
-    def _open(self, request: int, path: Path) -> None:
-        try:
-            with RunFolder(path, read_only=True) as folder:
-                is_served = folder.worker() is not None
-                record = None if is_served else folder.read()
-            if record is None:
-                self._found.put(_Attached(request, WorkerClient.attach(path)))
-            else:
-                self._found.put(_Read(request, RunOpened(record, is_live=False)))
-        except (ValueError, OSError) as error:
-            self._found.put(_CannotOpen(request, str(error)))
-
-    def _take_found(self) -> None:
-        try:
-            found = self._found.get_nowait()
-        except queue.Empty:
-            return
-        if found.request != self._open_request:
-            if isinstance(found, _Attached):
-                found.client.close()
-        elif isinstance(found, _CannotOpen):
-            self.open_failed.emit(found.sentence)
-        elif isinstance(found, _Attached):
-            self._close_worker()
-            self._put_away()
-            self._client, self._worker_state, self._has_served = found.client, RunState.STARTING, True
-        else:
-            if self._client is None or self._worker_state not in {RunState.STARTING, RunState.IDLE}:
-                self._use_fresh_worker()
-            self._put_away()
-            self._on_run_opened(found.opened)
-            if self._resume_when_read and self.can_resume:
-                self.resume()
+    def _take_opened(self) -> None:
+        match self._opener.take():
+            case None:
+                pass
+            case CannotOpen(sentence):
+                self.open_failed.emit(sentence)
+            case WorkerClient() as client:
+                self._close_worker()
+                self._put_away()
+                self._client, self._worker_state, self._has_served = client, RunState.STARTING, True
+            case RunOpened() as opened:
+                self._make_worker_ready()
+                self._put_away()
+                self._on_run_opened(opened)
+                if self._resume_when_read and self.can_resume:
+                    self.resume()
 
     # -- events -----------------------------------------------------------------------------------------------
 
@@ -310,16 +277,14 @@ class TrainingSession(QObject):
         }
 
     def _drain(self) -> None:
-        self._take_found()
+        self._take_opened()
         deadline = time.monotonic() + _DRAIN_BUDGET_S
-        while (client := self._client) is not None:
-            events = client.drain(_EVENTS_AT_ONCE)
-            for event in events:
-                # A slot may have changed to another worker: what the old one said last is of no interest now.
-                if client is self._client:
-                    self._on_event(event)
-            if len(events) < _EVENTS_AT_ONCE or time.monotonic() > deadline:
+        while self._client is not None and time.monotonic() < deadline:
+            if not self._backlog:
+                self._backlog.extend(self._client.drain())
+            if not self._backlog:
                 return
+            self._on_event(self._backlog.popleft())
 
     def _on_event(self, event: ClientEvent) -> None:
         match event:
@@ -337,6 +302,9 @@ class TrainingSession(QObject):
             case messages.CheckpointSaved():
                 self._last_checkpoint = event.checkpoint.name
                 self.checkpoint_saved.emit(event)
+            case messages.CheckpointRestored():
+                self._last_checkpoint = event.name
+                self.checkpoint_restored.emit(event)
             case messages.CommandRejected():
                 self._on_command_rejected(event)
             case _:
@@ -381,7 +349,7 @@ class TrainingSession(QObject):
         record = event.record
         self.run, self.run_dir = record.info, record.path
         self.was_interrupted = record.was_interrupted
-        self._last_checkpoint = record.checkpoints[-1].name if record.checkpoints else None
+        self._last_checkpoint = _last_checkpoint(record)
         self._shown_state = None if event.is_live else record.state
         self.run_opened.emit(event)
         if not event.is_live:
@@ -403,7 +371,21 @@ class TrainingSession(QObject):
             self.was_interrupted = is_cut_off
             self._shown_state = ended_as
         self.worker_lost.emit(event)
+        self._show_state(self.state, event.sentence)
         if has_served:
             # Warm again, so that Resume is at hand. One that never served would fail in the same way.
+            QTimer.singleShot(0, self, self._warm_up)
+
+    def _warm_up(self) -> None:
+        if self._client is None and self._timer.isActive():
             self._use_fresh_worker()
-        self._show_state(self.state, event.sentence)
+            self._show_state(self.state)
+
+
+def _last_checkpoint(record: RunRecord) -> str | None:
+    for event in reversed(record.log):
+        if isinstance(event, messages.CheckpointSaved):
+            return event.checkpoint.name
+        if isinstance(event, messages.CheckpointRestored):
+            return event.name
+    return record.checkpoints[-1].name if record.checkpoints else None

@@ -26,7 +26,8 @@ WEIGHT_TEXT, WEIGHT_STRONG = 400, 600
 
 _ASSETS = Path(__file__).resolve().parent.parent / "assets"
 _FAMILY = "Inter"
-_ICON_SIZES = (16, 20, 24, 32, 48, 64, 128)
+_ICON_SIZES = (16, 24, 32, 48)
+_APP_ICON_SIZES = (16, 24, 32, 48, 64, 128, 256)
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,7 @@ def text_font(size_px: int = SIZE_TEXT, *, is_strong: bool = False) -> QFont:
 
 def icon(name: str, color: str) -> QIcon:
     """Draw one of our icons (``assets/icons/NAME.svg``) in a colour; faint where its button is disabled."""
-    source = (_ASSETS / "icons" / f"{name}.svg").read_text(encoding="utf-8").replace("currentColor", color)
-    renderer = QSvgRenderer(QByteArray(source.encode()))
-    assert renderer.isValid(), name
+    renderer = _renderer(name, color)
     drawn = QIcon()
     for size in _ICON_SIZES:
         drawn.addPixmap(_rendered(renderer, size, opacity=1.0))
@@ -161,7 +160,18 @@ def icon(name: str, color: str) -> QIcon:
 
 def app_icon() -> QIcon:
     """Return the program's own icon."""
-    return icon("app", "")
+    renderer = _renderer("app", "")
+    drawn = QIcon()
+    for size in _APP_ICON_SIZES:
+        drawn.addPixmap(_rendered(renderer, size, opacity=1.0))
+    return drawn
+
+
+def _renderer(name: str, color: str) -> QSvgRenderer:
+    source = (_ASSETS / "icons" / f"{name}.svg").read_text(encoding="utf-8").replace("currentColor", color)
+    renderer = QSvgRenderer(QByteArray(source.encode()))
+    assert renderer.isValid(), name
+    return renderer
 
 
 def _rendered(renderer: QSvgRenderer, size: int, *, opacity: float) -> QPixmap:

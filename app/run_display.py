@@ -1,0 +1,236 @@
+"""RunDisplay: the view models of the run on display, and how they follow the session's events. No widgets."""
+
+from __future__ import annotations
+
+import psutil
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from app.folder_reader import FolderReader
+from app.session import TrainingSession
+from app.settings import Settings
+from app.viewmodels.checkpoint_table import CheckpointItemModel
+from app.viewmodels.layer_tree import LayerTreeViewModel
+from app.viewmodels.log import LogItemModel
+from app.viewmodels.metric_history import MetricHistory
+from app.viewmodels.run_config import RunConfigViewModel
+from app.viewmodels.run_list import RunListItemModel
+from app.viewmodels.run_status import FolderSize, RunStatusViewModel
+from trainer.client import RunOpened, WorkerLost
+from trainer.config import ModelConfig
+from trainer.messages import (
+    CheckpointRestored,
+    CheckpointSaved,
+    CommandRejected,
+    LayersFrozen,
+    LayersUnfrozen,
+    ModelInspected,
+    RunInfo,
+    RunPrepared,
+    RunState,
+    StateChanged,
+    WorkerAttached,
+)
+from trainer.runs import RunRecord
+
+# The folder and the memory are looked at this often: they change slowly, and a look costs a walk over the folder.
+_MEASURE_INTERVAL_MS = 3000
+
+
+class RunDisplay(QObject):
+    """Owns one view model for each part of the window, and keeps them at what the session says."""
+
+    told = Signal(str, bool)
+    """A sentence that the user should read, and whether Resume would help."""
+    settled = Signal()
+    """There is nothing more to tell: a run trains again, or another one is shown."""
+
+    def __init__(self, session: TrainingSession, settings: Settings, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._session = session
+        self._settings = settings
+        self._reader = FolderReader(self)
+        self._process = psutil.Process()
+        self.status = RunStatusViewModel(self)
+        self.history = MetricHistory(self)
+        self.layer_tree = LayerTreeViewModel(self)
+        self.checkpoints = CheckpointItemModel(self)
+        self.runs = RunListItemModel(self)
+        self.log = LogItemModel(self)
+        self.run_config = RunConfigViewModel(settings.form_values, self)
+        self._connect()
+        self._measure_timer = QTimer(self)
+        self._measure_timer.setInterval(_MEASURE_INTERVAL_MS)
+        self._measure_timer.timeout.connect(self._measure)
+        self._measure_timer.start()
+
+    # -- what the views ask for -------------------------------------------------------------------------------
+
+    def check_data(self, path: str) -> None:
+        """Have a data set looked through, for the form."""
+        if path.strip():
+            self.run_config.show_checking()
+            self._session.check_data(path.strip())
+
+    def inspect_model(self) -> None:
+        """Have the form's model built, for the tree."""
+        name = self.run_config.text("model.name").strip()
+        if name and not self.run_config.error("model.name"):
+            # The tree needs no weights, so none are downloaded for a look at it.
+            self._session.inspect_model(ModelConfig(name=name, weights="random", frozen=self.run_config.frozen))
+
+    def list_runs(self) -> None:
+        """Read the list of runs again."""
+        self._reader.list_runs(self._session.runs_dir)
+
+    def keep_form(self) -> None:
+        """Remember the form's values for the next start."""
+        if self._session.run_dir is None:
+            self._settings.form_values = self.run_config.values()
+
+    # -- the session's events ---------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        session = self._session
+        session.worker_attached.connect(self._on_worker_attached)
+        session.state_changed.connect(self._on_state_changed)
+        session.run_left.connect(self._on_run_left)
+        session.run_opened.connect(self._on_run_opened)
+        session.run_prepared.connect(self._on_run_prepared)
+        session.worker_lost.connect(self._on_worker_lost)
+        session.command_rejected.connect(self._on_command_rejected)
+        session.checkpoint_saved.connect(self._on_checkpoint_saved)
+        session.checkpoint_restored.connect(self._on_checkpoint_restored)
+        session.model_inspected.connect(self._on_model_inspected)
+        session.models_listed.connect(lambda event: self.run_config.offer_models(event.models))
+        session.data_checked.connect(self.run_config.show_data)
+        session.preparation_progressed.connect(self.status.prepare_progress)
+        session.metrics_logged.connect(self.history.add)
+        session.progress_reported.connect(self.status.progress)
+        session.progress_reported.connect(lambda event: self.layer_tree.set_step_ms(event.step_ms))
+        session.freeze_changed.connect(self.layer_tree.settle)
+        session.freeze_changed.connect(self.history.add_marker)
+        session.freeze_verified.connect(self.layer_tree.verify)
+        session.open_failed.connect(lambda sentence: self.told.emit(sentence, False))
+        for signal in (
+            session.freeze_changed,
+            session.freeze_verified,
+            session.log_written,
+            session.state_changed,
+            session.checkpoint_saved,
+            session.checkpoint_restored,
+            session.command_rejected,
+            session.worker_lost,
+        ):
+            signal.connect(self.log.add)
+        self.layer_tree.frozen_layers_changed.connect(self._keep_frozen)
+        self._reader.runs_listed.connect(self.runs.show_runs)
+        self._reader.folder_measured.connect(self._show_measures)
+        self._reader.checkpoints_examined.connect(self.checkpoints.show_problems)
+
+    def _on_worker_attached(self, event: WorkerAttached) -> None:
+        self.run_config.offer_devices(event.devices)
+        if event.run is not None:
+            self.status.attach(event.run, event.step, event.epoch)
+        elif self._session.run_dir is None:
+            self._session.list_models()
+            self.inspect_model()
+            self.check_data(self.run_config.text("data.path"))
+
+    def _on_state_changed(self, event: StateChanged) -> None:
+        self.status.change_state(event)
+        self.layer_tree.is_live = self._session.is_live
+        if event.state in {RunState.PAUSED, RunState.FAILED} and event.sentence:
+            self.told.emit(event.sentence, False)
+        elif event.state is RunState.RUNNING:
+            self.settled.emit()
+
+    def _on_run_left(self) -> None:
+        self.status.leave_run()
+        self.history.clear()
+        self.checkpoints.reset([])
+        self.log.reset([])
+        self.run_config.leave_run()
+        self.settled.emit()
+
+    def _on_run_opened(self, event: RunOpened) -> None:
+        record = event.record
+        self.status.open_run(event)
+        self.history.open_run(record)
+        self.checkpoints.reset(record.checkpoints)
+        self.log.reset(record.log)
+        if record.info is not None:
+            self._show_run(record.info)
+            self._replay_freezes(record)
+        else:
+            self.run_config.show_config(record.config)
+        self._measure()
+        if record.was_interrupted:
+            self.told.emit(
+                self.tr("{} was interrupted. What it saved is safe.").format(record.config.title),
+                self._session.can_resume,
+            )
+
+    def _replay_freezes(self, record: RunRecord) -> None:
+        # What happened before the present segment was undone by the restore or the resume that began it.
+        for event in record.log:
+            if isinstance(event, LayersFrozen | LayersUnfrozen) and event.segment == record.segment:
+                self.layer_tree.settle(event)
+            elif isinstance(event, CheckpointRestored) and event.segment == record.segment:
+                self.layer_tree.restore(event)
+
+    def _on_run_prepared(self, event: RunPrepared) -> None:
+        self.status.prepare(event)
+        self.history.restore(event.step, event.segment)
+        self._show_run(event.run)
+        self._settings.form_values = event.run.config.model_dump()
+        self._measure()
+
+    def _show_run(self, run: RunInfo) -> None:
+        self.run_config.show_run(run)
+        self.layer_tree.set_summary(run.summary)
+        self.layer_tree.is_live = self._session.is_live
+        self.history.set_epochs(run.steps_per_epoch, run.total_steps)
+
+    def _on_worker_lost(self, event: WorkerLost) -> None:
+        self.status.lose_worker(event)
+        if event.was_expected:
+            return
+        can_resume = self._session.can_resume
+        # Without a run there is no worker.log to look into: its last line goes into the sentence.
+        last_line = "" if can_resume else event.log_tail.strip().rpartition("\n")[2]
+        self.told.emit(f"{event.sentence} {last_line}".strip(), can_resume)
+
+    def _on_command_rejected(self, event: CommandRejected) -> None:
+        self.layer_tree.reject(event.command_id, event.reason)
+        is_beside_field = self.run_config.reject(event)
+        if not is_beside_field and event.command not in {"FreezeLayers", "UnfreezeLayers"}:
+            self.told.emit(event.reason, False)
+
+    def _on_checkpoint_saved(self, event: CheckpointSaved) -> None:
+        self.checkpoints.add(event.checkpoint)
+        self.status.save_checkpoint(event)
+
+    def _on_checkpoint_restored(self, event: CheckpointRestored) -> None:
+        self.status.restore_checkpoint(event)
+        self.history.restore(event.step, event.segment)
+        self.layer_tree.restore(event)
+
+    def _on_model_inspected(self, event: ModelInspected) -> None:
+        if self._session.run_dir is None:
+            self.layer_tree.set_summary(event.summary)
+
+    def _keep_frozen(self) -> None:
+        self.run_config.frozen = self.layer_tree.frozen_layers
+
+    # -- measures ---------------------------------------------------------------------------------------------
+
+    def _measure(self) -> None:
+        run_dir = self._session.run_dir
+        if run_dir is None:
+            self._show_measures(None)
+            return
+        self._reader.measure(run_dir)
+        self._reader.examine(run_dir, self.checkpoints.checkpoints())
+
+    def _show_measures(self, size: FolderSize | None) -> None:
+        self.status.measure(size, self._process.memory_info().rss)

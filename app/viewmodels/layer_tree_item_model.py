@@ -1,0 +1,205 @@
+"""The layer tree as a checkable Qt item model, and its filter."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+from PySide6.QtCore import QAbstractItemModel, QModelIndex, QObject, QPersistentModelIndex, QSortFilterProxyModel, Qt
+
+from app.viewmodels.layer_rows import ROOT_ID, LayerRow
+from app.viewmodels.layer_tree import LayerState, LayerTreeViewModel
+from app.viewmodels.quantities import count_text
+
+Index = QModelIndex | QPersistentModelIndex
+
+ROW_ID_ROLE = Qt.ItemDataRole.UserRole + 1
+STATE_ROLE = Qt.ItemDataRole.UserRole + 2
+PENDING_ROLE = Qt.ItemDataRole.UserRole + 3
+
+_CHECKS = {
+    LayerState.FROZEN: Qt.CheckState.Checked,
+    LayerState.TRAINABLE: Qt.CheckState.Unchecked,
+    LayerState.PARTLY: Qt.CheckState.PartiallyChecked,
+}
+
+
+class Column(IntEnum):
+    """The columns of the tree."""
+
+    LAYER = 0
+    TYPE = 1
+    PARAMS = 2
+    STATE = 3
+
+
+class LayerTreeItemModel(QAbstractItemModel):
+    """Rows of the view model for a QTreeView. A check mark is a freeze; setting one asks the view model."""
+
+    def __init__(self, layer_tree: LayerTreeViewModel, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._layer_tree = layer_tree
+        self._rows = layer_tree.rows
+        layer_tree.rows_reset.connect(self._reset)
+        layer_tree.states_changed.connect(self._tell_states)
+
+    def row_of(self, index: Index) -> LayerRow:
+        """Return the row behind an index; the invisible root for an invalid one."""
+        # An integer id outlives any index; a Python object behind one would not.
+        return self._rows[index.internalId() if index.isValid() else ROOT_ID]
+
+    def index(self, row: int, column: int, parent: Index = QModelIndex()) -> QModelIndex:
+        """Return the index of a child."""
+        # Qt's hasIndex would come back here twice for every one of thousands of calls.
+        children = self._children(parent)
+        if not (0 <= row < len(children) and 0 <= column < len(Column)) or parent.column() > 0:
+            return QModelIndex()
+        return self.createIndex(row, column, children[row])
+
+    def parent(self, index: Index) -> QModelIndex:  # type: ignore[override]  # Qt overloads it with QObject's
+        """Return the index of the row above."""
+        if not index.isValid():
+            return QModelIndex()
+        return self.index_of(self.row_of(index).parent)
+
+    def index_of(self, row_id: int, column: Column = Column.LAYER) -> QModelIndex:
+        """Return the index of a row by its id."""
+        if row_id == ROOT_ID:
+            return QModelIndex()
+        return self.createIndex(self._rows[row_id].position, column, row_id)
+
+    def rowCount(self, parent: Index = QModelIndex()) -> int:
+        """Count the rows below."""
+        return len(self._children(parent)) if parent.column() <= 0 else 0
+
+    def columnCount(self, parent: Index = QModelIndex()) -> int:
+        """Count the columns."""
+        return len(Column)
+
+    def flags(self, index: Index) -> Qt.ItemFlag:
+        """Say what can be done with a cell: what has nothing to freeze has no check box."""
+        if not index.isValid():
+            return Qt.ItemFlag.NoItemFlags
+        flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
+        if index.column() == Column.LAYER and self.row_of(index).units:
+            flags |= Qt.ItemFlag.ItemIsUserCheckable
+        return flags
+
+    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Return a column's title."""
+        if orientation != Qt.Orientation.Horizontal:
+            return None
+        if role == Qt.ItemDataRole.DisplayRole:
+            return (self.tr("Layer"), self.tr("Type"), self.tr("Params"), self.tr("State"))[section]
+        if role == Qt.ItemDataRole.TextAlignmentRole:
+            return _alignment(section)
+        return None
+
+    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Return what a cell shows."""
+        if not index.isValid():
+            return None
+        row = self.row_of(index)
+        if role == Qt.ItemDataRole.DisplayRole:
+            return self._text(row, index.column())
+        if role == Qt.ItemDataRole.TextAlignmentRole:
+            return _alignment(index.column())
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return self._layer_tree.explain(row.id) if index.column() != Column.TYPE else row.type
+        if role == Qt.ItemDataRole.CheckStateRole and index.column() == Column.LAYER and row.units:
+            return _CHECKS[self._layer_tree.state_of(row.id)]
+        if role == Qt.ItemDataRole.AccessibleTextRole:
+            return self._spoken(row, index.column())
+        if role == ROW_ID_ROLE:
+            return row.id
+        if role == STATE_ROLE:
+            return self._layer_tree.state_of(row.id).value
+        if role == PENDING_ROLE:
+            return self._layer_tree.is_pending(row.id)
+        return None
+
+    def setData(self, index: Index, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:
+        """Freeze or unfreeze a row by its check mark."""
+        if role != Qt.ItemDataRole.CheckStateRole or not self.flags(index) & Qt.ItemFlag.ItemIsUserCheckable:
+            return False
+        row_ids = [self.row_of(index).id]
+        if Qt.CheckState(value) == Qt.CheckState.Checked:
+            self._layer_tree.freeze_rows(row_ids)
+        else:
+            self._layer_tree.unfreeze_rows(row_ids)
+        return True
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _children(self, parent: Index) -> list[int]:
+        return self.row_of(parent).children
+
+    def _text(self, row: LayerRow, column: int) -> str:
+        if column == Column.LAYER:
+            return row.name
+        if column == Column.TYPE:
+            return row.type
+        return count_text(row.num_params) if column == Column.PARAMS and row.num_params else ""
+
+    def _spoken(self, row: LayerRow, column: int) -> str:
+        if column == Column.PARAMS:
+            return self.tr("{count} parameters").format(count=count_text(row.num_params))
+        if column == Column.TYPE:
+            return row.type
+        explained = self._layer_tree.explain(row.id)
+        return explained if column == Column.STATE else f"{row.name}, {explained}"
+
+    def _reset(self) -> None:
+        self.beginResetModel()
+        self._rows = self._layer_tree.rows
+        self.endResetModel()
+
+    def _tell_states(self) -> None:
+        for row in self._rows.in_order():
+            if row.children:
+                first = self.createIndex(0, 0, row.children[0])
+                last = self.createIndex(len(row.children) - 1, Column.STATE, row.children[-1])
+                self.dataChanged.emit(first, last)
+
+
+class LayerFilter(QSortFilterProxyModel):
+    """Shows the rows whose name, type or state has every word of a text, with what is above and below them."""
+
+    def __init__(self, item_model: LayerTreeItemModel, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._item_model = item_model
+        self._words: list[str] = []
+        self.setSourceModel(item_model)
+        self.setRecursiveFilteringEnabled(True)
+        self.setAutoAcceptChildRows(True)
+
+    def set_text(self, text: str) -> None:
+        """Filter by words; an empty text shows everything."""
+        self._words = text.casefold().split()
+        # The narrower calls are deprecated in some of the Qt versions that we take and missing in others.
+        self.invalidate()
+
+    def filterAcceptsRow(self, source_row: int, source_parent: Index) -> bool:
+        """Tell whether a row itself matches."""
+        if not self._words:
+            return True
+        index = self._item_model.index(source_row, 0, source_parent)
+        row = self._item_model.row_of(index)
+        state = LayerState(index.data(STATE_ROLE))
+        states = {state.value, self._state_word(state)}
+        return all(word in states or word in f"{row.fqn} {row.name} {row.type}".casefold() for word in self._words)
+
+    def _state_word(self, state: LayerState) -> str:
+        words = {
+            LayerState.FROZEN: self.tr("frozen"),
+            LayerState.TRAINABLE: self.tr("trainable"),
+            LayerState.PARTLY: self.tr("partly"),
+        }
+        return words.get(state, "").casefold()
+
+
+def _alignment(column: int) -> Qt.AlignmentFlag:
+    if column == Column.STATE:
+        return Qt.AlignmentFlag.AlignCenter
+    side = Qt.AlignmentFlag.AlignRight if column == Column.PARAMS else Qt.AlignmentFlag.AlignLeft
+    return side | Qt.AlignmentFlag.AlignVCenter

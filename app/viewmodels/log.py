@@ -1,0 +1,196 @@
+"""LogItemModel: every event that a person may want to read back, one row each."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
+
+from app.viewmodels.quantities import clock_text, count_text, moment_text, number_text, percent_text
+from trainer.client import WorkerLost
+from trainer.messages import (
+    AnyEvent,
+    CheckpointRestored,
+    CheckpointSaved,
+    CommandRejected,
+    FreezeVerified,
+    LayersFrozen,
+    LayersUnfrozen,
+    LogWritten,
+    RunState,
+    StateChanged,
+)
+
+MAX_ROWS = 10_000
+TIME, WHAT, ASKED, APPLIED, RESULT = range(5)
+
+LevelRole = Qt.ItemDataRole.UserRole + 1
+"""The row's weight: "info", "warning" or "error"."""
+
+_Index = QModelIndex | QPersistentModelIndex
+
+
+@dataclass(frozen=True)
+class LogRow:
+    """A row of the log. Steps count completed updates; None where the event has none."""
+
+    time: float
+    what: str
+    asked_step: int | None
+    applied_step: int | None
+    result: str
+    level: str = "info"
+
+
+class LogItemModel(QAbstractTableModel):
+    """The log of the run on display, oldest first; beyond MAX_ROWS the oldest leave (run.db keeps them all)."""
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._rows: list[LogRow] = []
+
+    def reset(self, events: list[AnyEvent]) -> None:
+        """Show the events of a run that was opened; an empty list clears the log."""
+        self.beginResetModel()
+        rows = [self._row_of(event) for event in events]
+        self._rows = [row for row in rows if row is not None][-MAX_ROWS:]
+        self.endResetModel()
+
+    def add(self, event: AnyEvent | WorkerLost) -> None:
+        """Add a row for an event, if it is one to be read."""
+        row = self._row_of(event)
+        if row is None:
+            return
+        if len(self._rows) >= MAX_ROWS:
+            self.beginRemoveRows(QModelIndex(), 0, 0)
+            del self._rows[0]
+            self.endRemoveRows()
+        self.beginInsertRows(QModelIndex(), len(self._rows), len(self._rows))
+        self._rows.append(row)
+        self.endInsertRows()
+
+    def rows_text(self, rows: list[int]) -> str:
+        """Return rows as tab-separated text, for the clipboard."""
+        return "\n".join("\t".join(self._text(self._rows[row], column) for column in range(5)) for row in rows)
+
+    # -- QAbstractTableModel ----------------------------------------------------------------------------------
+
+    def rowCount(self, parent: _Index = QModelIndex()) -> int:
+        """Return the number of rows."""
+        return 0 if parent.isValid() else len(self._rows)
+
+    def columnCount(self, parent: _Index = QModelIndex()) -> int:
+        """Return the number of columns."""
+        return 0 if parent.isValid() else 5
+
+    def headerData(
+        self, section: int, orientation: Qt.Orientation, role: int = int(Qt.ItemDataRole.DisplayRole)
+    ) -> Any:
+        """Return a column's heading."""
+        if orientation is not Qt.Orientation.Horizontal:
+            return None
+        if role == Qt.ItemDataRole.DisplayRole:
+            return (
+                self.tr("Time"),
+                self.tr("What"),
+                self.tr("Asked at step"),
+                self.tr("Applied at step"),
+                self.tr("Result"),
+            )[section]
+        return _alignment(section) if role == Qt.ItemDataRole.TextAlignmentRole else None
+
+    def data(self, index: _Index, role: int = int(Qt.ItemDataRole.DisplayRole)) -> Any:
+        """Return what a cell shows."""
+        row = self._rows[index.row()]
+        match role:
+            case Qt.ItemDataRole.DisplayRole:
+                return self._text(row, index.column())
+            case Qt.ItemDataRole.ToolTipRole:
+                return moment_text(row.time) if index.column() == TIME else row.result or row.what
+            case Qt.ItemDataRole.TextAlignmentRole:
+                return _alignment(index.column())
+            case _:
+                return row.level if role == LevelRole else None
+
+    def _text(self, row: LogRow, column: int) -> str:
+        match column:
+            case 0:
+                return clock_text(row.time)
+            case 1:
+                return row.what
+            case 2:
+                return "" if row.asked_step is None else count_text(row.asked_step)
+            case 3:
+                return "" if row.applied_step is None else count_text(row.applied_step)
+            case _:
+                return row.result
+
+    # -- events in words --------------------------------------------------------------------------------------
+
+    def _row_of(self, event: AnyEvent | WorkerLost) -> LogRow | None:
+        match event:
+            case WorkerLost():
+                if event.was_expected and not event.sentence:
+                    return None
+                level = "info" if event.was_expected else "error"
+                return LogRow(time.time(), self.tr("Worker ended"), None, None, event.sentence, level)
+            case StateChanged():
+                # Time 0 marks a state that the window tells itself: no fact about the run.
+                return self._state_row(event) if event.time else None
+            case LayersFrozen() | LayersUnfrozen():
+                what = self._source_text(event.source)
+                return LogRow(event.time, event.sentence, event.requested_step, event.applied_step, what)
+            case CheckpointSaved():
+                saved = event.checkpoint
+                figures = self.tr("loss {} · accuracy {} · {}").format(
+                    number_text(saved.loss, 4), percent_text(saved.accuracy), saved.name
+                )
+                return LogRow(event.time, self.tr("Checkpoint saved"), None, saved.step, figures)
+            case CheckpointRestored():
+                return LogRow(event.time, self.tr("Checkpoint restored"), None, event.step, event.name)
+            case CommandRejected():
+                what = self.tr("{} refused").format(event.command)
+                return LogRow(event.time, what, None, None, event.reason, "warning")
+            case FreezeVerified():
+                return self._verified_row(event)
+            case LogWritten():
+                return LogRow(event.time, event.text, None, None, "", event.level)
+            case _:
+                return None
+
+    def _state_row(self, event: StateChanged) -> LogRow:
+        what = {
+            RunState.STARTING: self.tr("Worker started"),
+            RunState.IDLE: self.tr("Worker ready"),
+            RunState.PREPARING: self.tr("Preparing the run"),
+            RunState.READY: self.tr("Run ready"),
+            RunState.RUNNING: self.tr("Running"),
+            RunState.PAUSED: self.tr("Paused"),
+            RunState.STOPPING: self.tr("Stopping"),
+            RunState.FINISHED: self.tr("Finished"),
+            RunState.STOPPED: self.tr("Stopped"),
+            RunState.FAILED: self.tr("Failed"),
+        }[event.state]
+        level = "error" if event.state is RunState.FAILED else "info"
+        return LogRow(event.time, what, None, None, event.sentence, level)
+
+    def _verified_row(self, event: FreezeVerified) -> LogRow:
+        if event.drifted:
+            result = self.tr("Drifted: {}").format(", ".join(event.drifted))
+            return LogRow(event.time, self.tr("Freeze broken"), None, event.step, result, "error")
+        result = self.tr("frozen layers unchanged to the bit: {}").format(count_text(event.num_verified))
+        return LogRow(event.time, self.tr("Freeze verified"), None, event.step, result)
+
+    def _source_text(self, source: str) -> str:
+        return {
+            "user": self.tr("by hand"),
+            "plan": self.tr("by the plan"),
+            "restore": self.tr("by a restore"),
+        }.get(source, source)
+
+
+def _alignment(column: int) -> Qt.AlignmentFlag:
+    side = Qt.AlignmentFlag.AlignRight if column in {ASKED, APPLIED} else Qt.AlignmentFlag.AlignLeft
+    return side | Qt.AlignmentFlag.AlignVCenter

@@ -1,0 +1,264 @@
+"""MetricHistory: every curve of the run and the interventions on it. Holds arrays; emits one signal a change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from app.viewmodels.pyramid import Floats, Ints
+from app.viewmodels.smoothing import MAX_WEIGHT
+from app.viewmodels.trace import Points, Trace
+from trainer.messages import CheckpointRestored, FreezeChanged, LayersFrozen, MetricsLogged
+from trainer.runs import Curve, RunRecord
+
+DEFAULT_SMOOTHING = 0.88
+# Indexing and smoothing 25,000 points takes some 10 ms: the window stays free while a long run is opened.
+_POINTS_A_SLICE = 25_000
+
+
+@dataclass(frozen=True)
+class Marker:
+    """An intervention on the run, at the step where it took hold. Abandoned if a restore went back before it."""
+
+    applied_step: int
+    requested_step: int
+    sentence: str
+    is_freeze: bool
+    source: str
+    segment: int
+    is_abandoned: bool = False
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best value of a tag and the step at which it was measured."""
+
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class ExportedPiece:
+    """All points of one unbroken piece of a tag, for a file."""
+
+    tag: str
+    is_abandoned: bool
+    steps: Ints
+    values: Floats
+
+
+class MetricHistory(QObject):
+    """The points of every tag, by step, with what a restore left behind, the markers and the run's length."""
+
+    changed = Signal()
+    """There are other points, another smoothing, or another length of the run to draw. At most one a call."""
+    markers_changed = Signal()
+    """There are other markers to draw."""
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._traces: dict[str, Trace] = {}
+        self._abandoned: dict[str, list[Trace]] = {}
+        self._segment = 0
+        self._markers: list[Marker] = []
+        self.smoothing = DEFAULT_SMOOTHING
+        self.steps_per_epoch = 0
+        self.total_steps = 0
+        # An interval of zero comes back when nothing else waits, so that a long run is taken in between two clicks.
+        self._catch_up = QTimer(self)
+        self._catch_up.setInterval(0)
+        self._catch_up.timeout.connect(self._advance)
+
+    # -- what comes in ----------------------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Forget everything, for a new run. The smoothing is the user's and stays."""
+        self._traces, self._abandoned, self._markers, self._segment = {}, {}, [], 0
+        self.steps_per_epoch = self.total_steps = 0
+        self.changed.emit()
+        self.markers_changed.emit()
+
+    def open_run(self, record: RunRecord) -> None:
+        """Show a run as its folder holds it; live events that repeat what was read are dropped afterwards."""
+        self.clear()
+        if record.info is not None:
+            self.set_epochs(record.info.steps_per_epoch, record.info.total_steps)
+        self.set_curves(record.curves, record.segment)
+        for event in record.freeze_events:
+            self.add_marker(event)
+        for entry in record.log:
+            if isinstance(entry, CheckpointRestored):
+                self._abandon_markers(entry.step, entry.segment)
+
+    def set_curves(self, curves: dict[str, Curve], segment: int = 0) -> None:
+        """Replace all points by those of a run's folder, which was read in ``segment``."""
+        self._segment = segment
+        self._traces = {tag: self._new_trace(tag, curve.steps, curve.values) for tag, curve in curves.items()}
+        self._abandoned = {
+            tag: [self._new_trace(tag, steps, values) for steps, values in curve.abandoned]
+            for tag, curve in curves.items()
+        }
+        self._advance()
+
+    def add(self, event: MetricsLogged) -> None:
+        """Add a batch of measurements. What is here already, or belongs to a segment that was left, is dropped."""
+        if event.segment < self._segment or not event.series:
+            return
+        if event.segment > self._segment:
+            first_steps = [series.steps[0] for series in event.series.values() if series.steps]
+            self.restore(min(first_steps, default=0) - 1, event.segment)
+        for tag, series in event.series.items():
+            trace = self._traces.get(tag)
+            if trace is None:
+                trace = self._traces[tag] = self._new_trace(tag)
+            trace.append(series.steps, series.values)
+        self._advance()
+
+    def restore(self, step: int, segment: int) -> None:
+        """Go on from ``step`` in a new segment: the points after it become abandoned pieces."""
+        if segment <= self._segment:
+            return
+        self._segment = segment
+        for tag, trace in self._traces.items():
+            taken = trace.cut_after(step)
+            if taken is not None:
+                self._abandoned.setdefault(tag, []).append(self._new_trace(tag, *taken))
+        self._abandon_markers(step, segment)
+        self._advance()
+
+    def add_marker(self, event: FreezeChanged) -> None:
+        """Mark a freeze or an unfreeze. One that changed nothing, or was read from the run's folder, is dropped."""
+        if not event.layers:
+            return
+        marker = Marker(
+            applied_step=event.applied_step,
+            requested_step=event.requested_step,
+            sentence=event.sentence,
+            is_freeze=isinstance(event, LayersFrozen),
+            source=event.source,
+            segment=event.segment,
+        )
+        if any(replace(known, is_abandoned=False) == marker for known in self._markers):
+            return
+        self._markers.append(marker)
+        self.markers_changed.emit()
+
+    def set_epochs(self, steps_per_epoch: int, total_steps: int = 0) -> None:
+        """Say how long an epoch is, and the run if that is known, in steps."""
+        self.steps_per_epoch, self.total_steps = steps_per_epoch, total_steps
+        self.changed.emit()
+
+    def set_smoothing(self, weight: float) -> None:
+        """Smooth the train curves anew. The weight goes from 0 (as measured) to 0.99."""
+        self.smoothing = min(max(weight, 0.0), MAX_WEIGHT)
+        for trace in self._all_traces():
+            trace.set_weight(self.smoothing)
+        self._advance()
+
+    # -- what is drawn ----------------------------------------------------------------------------------------
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no point to draw."""
+        return not any(len(trace) for trace in self._traces.values())
+
+    @property
+    def is_catching_up(self) -> bool:
+        """Whether some points are not ready to be drawn yet; ``changed`` comes as they are."""
+        return self._catch_up.isActive()
+
+    @property
+    def last_step(self) -> int:
+        """Return the last step of which anything is known, abandoned pieces included; 0 before the first."""
+        return max((trace.last_step for trace in self._all_traces()), default=0)
+
+    @property
+    def markers(self) -> Sequence[Marker]:
+        """Return the interventions in the order in which they came."""
+        return self._markers
+
+    def query(
+        self, tag: str, first_step: float, last_step: float, max_points: int = 2000, *, smoothed: bool = False
+    ) -> Points:
+        """Return about ``max_points`` points at most that show a tag between two steps, with every peak."""
+        trace = self._traces.get(tag)
+        return trace.query(first_step, last_step, max_points, smoothed=smoothed) if trace else _NO_POINTS
+
+    def query_abandoned(
+        self, tag: str, first_step: float, last_step: float, max_points: int = 500, *, smoothed: bool = False
+    ) -> Points:
+        """Return what restores left behind between two steps: pieces with a gap after each."""
+        pieces = [
+            piece.query(first_step, last_step, max_points, smoothed=smoothed) for piece in self._abandoned.get(tag, [])
+        ]
+        pieces = [piece for piece in pieces if len(piece)]
+        if not pieces:
+            return _NO_POINTS
+        gap = np.array([np.nan])
+        return Points(
+            np.concatenate([part for piece in pieces for part in (piece.steps, piece.steps[-1:])]),
+            np.concatenate([part for piece in pieces for part in (piece.values, gap)]),
+        )
+
+    def at(self, tag: str, step: float, *, smoothed: bool = False) -> tuple[int, float] | None:
+        """Return a tag's last (step, value) at or before a step, or its first; None if there is none."""
+        trace = self._traces.get(tag)
+        return trace.at(step, smoothed=smoothed) if trace else None
+
+    def best(self, tag: str) -> Best | None:
+        """Return the highest accuracy, or the lowest of anything else, that is on the run's own line."""
+        trace = self._traces.get(tag)
+        found = trace.extreme(is_lowest=not tag.startswith("Accuracy")) if trace else None
+        return Best(*found) if found else None
+
+    def all_points(self) -> list[ExportedPiece]:
+        """Return copies of all points, tag by tag, each tag's own line before its abandoned pieces."""
+        return [
+            ExportedPiece(tag, is_abandoned, trace.steps.copy(), trace.values.copy())
+            for tag in sorted(self._traces.keys() | self._abandoned.keys())
+            for is_abandoned, traces in (
+                (False, [self._traces[tag]] if tag in self._traces else []),
+                (True, self._abandoned.get(tag, [])),
+            )
+            for trace in traces
+        ]
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _new_trace(self, tag: str, steps: npt.ArrayLike = (), values: npt.ArrayLike = ()) -> Trace:
+        # Validation comes once an epoch: smoothing it would hide what was measured.
+        trace = Trace(self.smoothing if tag.endswith("/train") else None)
+        trace.append(steps, values)
+        return trace
+
+    def _all_traces(self) -> list[Trace]:
+        return list(chain(self._traces.values(), *self._abandoned.values()))
+
+    def _abandon_markers(self, step: int, segment: int) -> None:
+        marked = [
+            replace(known, is_abandoned=True) if known.segment < segment and known.applied_step > step else known
+            for known in self._markers
+        ]
+        if marked != self._markers:
+            self._markers = marked
+            self.markers_changed.emit()
+
+    def _advance(self) -> None:
+        budget = _POINTS_A_SLICE
+        traces = self._all_traces()
+        for trace in traces:
+            if budget > 0:
+                budget -= trace.advance(budget)
+        if all(trace.is_ready for trace in traces):
+            self._catch_up.stop()
+        elif not self._catch_up.isActive():
+            self._catch_up.start()
+        self.changed.emit()
+
+
+_NO_POINTS = Points(np.empty(0), np.empty(0))

@@ -1,0 +1,141 @@
+"""RunListItemModel: the runs in a folder, newest first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
+
+from app.viewmodels.quantities import MISSING, count_text, day_text, percent_text
+from trainer.messages import RunState
+from trainer.runs import RunListing
+
+RUN, MODEL, STATE, EPOCH, ACCURACY, STARTED, FOLDER = range(7)
+NUM_COLUMNS = 7
+
+SortRole = Qt.ItemDataRole.UserRole + 1
+PathRole = Qt.ItemDataRole.UserRole + 2
+ToneRole = Qt.ItemDataRole.UserRole + 3
+"""How the state reads: "live", "danger" or ""."""
+
+_Index = QModelIndex | QPersistentModelIndex
+
+
+class RunListItemModel(QAbstractTableModel):
+    """One row a run. Rows are replaced as a whole when the folder was read again, and only if something changed."""
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._runs: list[RunListing] = []
+
+    def show_runs(self, runs: list[RunListing]) -> None:
+        """Show these runs."""
+        if runs == self._runs:
+            return
+        self.beginResetModel()
+        self._runs = runs
+        self.endResetModel()
+
+    def row_of(self, path: Path) -> int | None:
+        """Return the row of a run's folder, or None."""
+        return next((row for row, run in enumerate(self._runs) if run.path == path), None)
+
+    # -- QAbstractTableModel ----------------------------------------------------------------------------------
+
+    def rowCount(self, parent: _Index = QModelIndex()) -> int:
+        """Return the number of runs."""
+        return 0 if parent.isValid() else len(self._runs)
+
+    def columnCount(self, parent: _Index = QModelIndex()) -> int:
+        """Return the number of columns."""
+        return 0 if parent.isValid() else NUM_COLUMNS
+
+    def headerData(
+        self, section: int, orientation: Qt.Orientation, role: int = int(Qt.ItemDataRole.DisplayRole)
+    ) -> Any:
+        """Return a column's heading."""
+        if orientation is not Qt.Orientation.Horizontal:
+            return None
+        if role == Qt.ItemDataRole.DisplayRole:
+            return (
+                self.tr("Run"),
+                self.tr("Model"),
+                self.tr("State"),
+                self.tr("Epoch"),
+                self.tr("Best accuracy"),
+                self.tr("Started"),
+                self.tr("Folder"),
+            )[section]
+        return _alignment(section) if role == Qt.ItemDataRole.TextAlignmentRole else None
+
+    def data(self, index: _Index, role: int = int(Qt.ItemDataRole.DisplayRole)) -> Any:
+        """Return what a cell shows, or its number for sorting."""
+        run = self._runs[index.row()]
+        match role:
+            case Qt.ItemDataRole.DisplayRole:
+                return self._text(run, index.column())
+            case Qt.ItemDataRole.ToolTipRole:
+                return run.problem or str(run.path)
+            case Qt.ItemDataRole.TextAlignmentRole:
+                return _alignment(index.column())
+        if role == SortRole:
+            return self._sort_key(run, index.column())
+        if role == PathRole:
+            return str(run.path)
+        if role == ToneRole:
+            return "danger" if run.problem or run.was_interrupted else "live" if run.is_live else ""
+        return None
+
+    def _text(self, run: RunListing, column: int) -> str:
+        match column:
+            case 0:
+                return run.title
+            case 1:
+                return run.model
+            case 2:
+                return self._state_text(run)
+            case 3:
+                if not run.num_epochs:
+                    return MISSING
+                return self.tr("{} of {}").format(count_text(run.epoch), count_text(run.num_epochs))
+            case 4:
+                return percent_text(run.best_accuracy)
+            case 5:
+                return day_text(run.created_at)
+            case _:
+                return run.path.name
+
+    def _sort_key(self, run: RunListing, column: int) -> Any:
+        match column:
+            case 3:
+                return run.epoch
+            case 4:
+                return -1.0 if run.best_accuracy is None else run.best_accuracy
+            case 5:
+                return run.created_at
+            case _:
+                return self._text(run, column).casefold()
+
+    def _state_text(self, run: RunListing) -> str:
+        if run.problem:
+            return self.tr("damaged")
+        if run.was_interrupted:
+            return self.tr("interrupted")
+        return {
+            RunState.STARTING: self.tr("starting"),
+            RunState.IDLE: self.tr("idle"),
+            RunState.PREPARING: self.tr("preparing"),
+            RunState.READY: self.tr("ready"),
+            RunState.RUNNING: self.tr("running"),
+            RunState.PAUSED: self.tr("paused"),
+            RunState.STOPPING: self.tr("stopping"),
+            RunState.FINISHED: self.tr("finished"),
+            RunState.STOPPED: self.tr("stopped"),
+            RunState.FAILED: self.tr("failed"),
+        }[run.state]
+
+
+def _alignment(column: int) -> Qt.AlignmentFlag:
+    side = Qt.AlignmentFlag.AlignRight if column in {EPOCH, ACCURACY} else Qt.AlignmentFlag.AlignLeft
+    return side | Qt.AlignmentFlag.AlignVCenter

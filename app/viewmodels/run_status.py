@@ -1,0 +1,259 @@
+"""RunStatusViewModel: where the run stands, as the tool row and the status bar say it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from PySide6.QtCore import QObject, Signal
+
+from app.viewmodels.quantities import ago_text, count_text, duration_text, number_text, size_text
+from trainer.client import RunOpened, WorkerLost
+from trainer.messages import (
+    CheckpointRestored,
+    CheckpointSaved,
+    PreparationProgressed,
+    ProgressReported,
+    RunInfo,
+    RunPrepared,
+    RunState,
+    StateChanged,
+)
+
+
+@dataclass(frozen=True)
+class FolderSize:
+    """What a run's folder takes of its disk, and what that disk has free."""
+
+    folder_bytes: int
+    free_bytes: int
+
+
+class RunStatusViewModel(QObject):
+    """Follows the events of one run and puts its state into words."""
+
+    changed = Signal()
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.state = RunState.STARTING
+        self.was_interrupted = False
+        self.sentence = ""
+        self.window_bytes = 0
+        self.folder_size: FolderSize | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self.title = ""
+        self.run: RunInfo | None = None
+        self.was_interrupted = False
+        self.sentence = ""
+        self.folder_size = None
+        self._progress: ProgressReported | None = None
+        self._preparation: PreparationProgressed | None = None
+        self._epoch, self._num_epochs, self._step, self._total_steps = 0, 0, 0, 0
+        self._saved_at: float | None = None
+
+    # -- what happened ----------------------------------------------------------------------------------------
+
+    def leave_run(self) -> None:
+        """Forget the run."""
+        self._clear()
+        self.changed.emit()
+
+    def open_run(self, event: RunOpened) -> None:
+        """Take over a run read from its folder."""
+        record = event.record
+        self._clear()
+        self.title = f"{record.config.title} · {record.config.model.name}"
+        self.was_interrupted = record.was_interrupted
+        self._num_epochs = record.config.training.epochs
+        self._step, self._epoch = record.step, record.epoch
+        if record.info is not None:
+            self._take_run(record.info)
+        if record.checkpoints:
+            self._saved_at = record.checkpoints[-1].saved_at
+        self.changed.emit()
+
+    def prepare(self, event: RunPrepared) -> None:
+        """Take over a run that the worker has loaded."""
+        if self.run is not None and self.run.run_dir != event.run.run_dir:
+            self._clear()
+        self._take_run(event.run)
+        self._progress = None
+        self.was_interrupted = False
+        self._step, self._epoch = event.step, event.epoch
+        self.changed.emit()
+
+    def attach(self, run: RunInfo, step: int, epoch: int) -> None:
+        """Take over a run that an attached worker has in hand."""
+        self._take_run(run)
+        self._step, self._epoch = step, epoch
+        self.changed.emit()
+
+    def change_state(self, event: StateChanged) -> None:
+        """Follow the state."""
+        self.state, self.sentence = event.state, event.sentence
+        if event.state is not RunState.PREPARING:
+            self._preparation = None
+        if event.state is RunState.PREPARING:
+            self.was_interrupted = False
+        self.changed.emit()
+
+    def progress(self, event: ProgressReported) -> None:
+        """Follow the run's progress."""
+        self._progress = event
+        self._epoch, self._num_epochs = event.epoch, event.num_epochs
+        self._step, self._total_steps = event.step, event.total_steps
+        self.changed.emit()
+
+    def prepare_progress(self, event: PreparationProgressed) -> None:
+        """Follow long work before the run."""
+        self._preparation = event
+        self.changed.emit()
+
+    def save_checkpoint(self, event: CheckpointSaved) -> None:
+        """Remember when the last checkpoint was saved."""
+        self._saved_at = event.checkpoint.saved_at
+        self.changed.emit()
+
+    def restore_checkpoint(self, event: CheckpointRestored) -> None:
+        """Go back to where the checkpoint was."""
+        self._step, self._epoch, self._progress = event.step, event.epoch, None
+        self.changed.emit()
+
+    def lose_worker(self, event: WorkerLost) -> None:
+        """Remember that the run was cut off, and how."""
+        if not event.was_expected:
+            self.was_interrupted = self.run is not None and self.state.is_live
+            self.sentence = event.sentence
+            self._preparation = None
+        self.changed.emit()
+
+    def measure(self, folder_size: FolderSize | None, window_bytes: int) -> None:
+        """Take new figures of the run's folder and the window's memory."""
+        self.folder_size, self.window_bytes = folder_size, window_bytes
+        self.changed.emit()
+
+    def _take_run(self, run: RunInfo) -> None:
+        self.run = run
+        self.title = f"{run.config.title} · {run.config.model.name}"
+        self._num_epochs, self._total_steps = run.config.training.epochs, run.total_steps
+
+    # -- in words ---------------------------------------------------------------------------------------------
+
+    @property
+    def has_run(self) -> bool:
+        """Return whether there is a run to speak of."""
+        return bool(self.title)
+
+    @property
+    def state_text(self) -> str:
+        """Say the state in a word."""
+        if self.was_interrupted:
+            return self.tr("Interrupted")
+        return {
+            RunState.STARTING: self.tr("Starting"),
+            RunState.IDLE: self.tr("Ready for a run"),
+            RunState.PREPARING: self.tr("Preparing"),
+            RunState.READY: self.tr("Ready"),
+            RunState.RUNNING: self.tr("Running"),
+            RunState.PAUSED: self.tr("Paused"),
+            RunState.STOPPING: self.tr("Stopping"),
+            RunState.FINISHED: self.tr("Finished"),
+            RunState.STOPPED: self.tr("Stopped"),
+            RunState.FAILED: self.tr("Failed"),
+        }[self.state]
+
+    @property
+    def state_tone(self) -> str:
+        """Return the chip's tone: "" (accent), "warm", "dim" or "danger"."""
+        if self.was_interrupted or self.state is RunState.FAILED:
+            return "danger"
+        if self.state in {RunState.PAUSED, RunState.STOPPING}:
+            return "warm"
+        return "dim" if self.state in {RunState.STARTING, RunState.IDLE, RunState.STOPPED} else ""
+
+    @property
+    def progress_text(self) -> str:
+        """Say where the run is: "Epoch 4 of 6 · step 184 of 270 · 0:42 left"."""
+        if self._preparation is not None:
+            return self._preparation_text(self._preparation)
+        if not self._num_epochs or not self.has_run:
+            return ""
+        epoch = min(self._epoch + 1, self._num_epochs)
+        parts = [self.tr("Epoch {} of {}").format(count_text(epoch), count_text(self._num_epochs))]
+        if self._total_steps:
+            parts.append(self.tr("step {} of {}").format(count_text(self._step), count_text(self._total_steps)))
+        if self._progress is not None and self.state is RunState.RUNNING:
+            if self._progress.phase == "validation":
+                parts.append(self.tr("validating"))
+            elif self._progress.phase == "saving":
+                parts.append(self.tr("saving"))
+            elif self._progress.seconds_left is not None:
+                parts.append(self.tr("{} left").format(duration_text(self._progress.seconds_left)))
+        return " · ".join(parts)
+
+    @property
+    def progress_fraction(self) -> float:
+        """Return how much of the run (or of its preparation) is done, 0 to 1."""
+        if self._preparation is not None:
+            return self._preparation.done / self._preparation.total if self._preparation.total else 0.0
+        return min(1.0, self._step / self._total_steps) if self._total_steps else 0.0
+
+    @property
+    def machine_text(self) -> str:
+        """Say what the run runs on: "cpu · 2 threads · bf16"."""
+        if self.run is None:
+            return ""
+        num_threads = self.run.num_threads
+        threads = self.tr("1 thread") if num_threads == 1 else self.tr("{} threads").format(count_text(num_threads))
+        return " · ".join((self.run.device, threads, self.run.precision))
+
+    @property
+    def speed_text(self) -> str:
+        """Say how fast it goes: "812 images/s"; "" while it does not run."""
+        if self._progress is None or self.state is not RunState.RUNNING or self._progress.samples_per_s <= 0:
+            return ""
+        rate = self._progress.samples_per_s
+        return self.tr("{} images/s").format(number_text(rate, 0 if rate >= 10 else 1))
+
+    @property
+    def memory_text(self) -> str:
+        """Say what the two processes hold: "worker 0.9 GB · window 142 MB"."""
+        parts = []
+        if self._progress is not None and self.state.is_live and self._progress.worker_bytes:
+            parts.append(self.tr("worker {}").format(size_text(self._progress.worker_bytes)))
+        if self.window_bytes:
+            parts.append(self.tr("window {}").format(size_text(self.window_bytes)))
+        return " · ".join(parts)
+
+    @property
+    def disk_text(self) -> str:
+        """Say what the run's folder takes: "run folder 4.1 MB of 80 GB free"."""
+        if self.folder_size is None:
+            return ""
+        return self.tr("run folder {} of {} free").format(
+            size_text(self.folder_size.folder_bytes), size_text(self.folder_size.free_bytes)
+        )
+
+    def saved_text(self) -> str:
+        """Say when the last checkpoint was saved: "saved 2 s ago"; call again as time goes by."""
+        if self._saved_at is None:
+            return ""
+        return self.tr("saved {}").format(ago_text(time.time() - self._saved_at))
+
+    @property
+    def folder(self) -> Path | None:
+        """Return the run's folder, None before there is one."""
+        return Path(self.run.run_dir) if self.run is not None else None
+
+    def _preparation_text(self, event: PreparationProgressed) -> str:
+        if not event.total:
+            return event.what
+        if event.unit == "bytes":
+            return self.tr("{} · {} of {}").format(event.what, size_text(event.done), size_text(event.total))
+        return self.tr("{} · {} of {} {}").format(
+            event.what, count_text(event.done), count_text(event.total), event.unit
+        )

@@ -1,0 +1,194 @@
+"""The checkpoint table with what can be done with a checkpoint beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QSize, Qt, QTimer, QUrl, Signal
+from PySide6.QtGui import QColor, QDesktopServices, QGuiApplication, QHideEvent, QIcon, QShowEvent
+from PySide6.QtWidgets import (
+    QHBoxLayout,
+    QHeaderView,
+    QPushButton,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app import theme
+from app.viewmodels.checkpoint_table import (
+    ACCURACY,
+    EPOCH,
+    FROZEN,
+    LOSS,
+    SAVED,
+    SIZE,
+    STAR,
+    STEP,
+    TAGS,
+    CheckpointItemModel,
+    CheckpointSortModel,
+    IsBestRole,
+    IsDamagedRole,
+    NameRole,
+)
+from app.views.table import Table
+
+_AGES_INTERVAL_MS = 1000
+
+
+class CheckpointsView(QWidget):
+    """Lists the run's checkpoints; restores one, or resumes from it."""
+
+    restore_requested = Signal(str)
+    """The name of a checkpoint to put into the live run, or to load into a stopped one."""
+    resume_requested = Signal(str)
+    """The name of a checkpoint from which a stopped run is to go on."""
+
+    def __init__(self, checkpoints: CheckpointItemModel, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._checkpoints = checkpoints
+        self._checkpoints_dir: Path | None = None
+        self._can_restore, self._can_resume = False, False
+        self._has_chosen = False
+        self._table = Table(self.tr("A checkpoint is saved after every epoch, and whenever you press Save checkpoint."))
+        self._table.setModel(CheckpointSortModel(checkpoints, self))
+        self._table.setItemDelegate(_CheckpointDelegate(self._table))
+        self._table.setSelectionMode(Table.SelectionMode.SingleSelection)
+        self._table.setAccessibleName(self.tr("Checkpoints"))
+        self._table.setSortingEnabled(True)
+        header = self._table.horizontalHeader()
+        header.setSortIndicator(SAVED, Qt.SortOrder.DescendingOrder)
+        header.setSectionResizeMode(STAR, QHeaderView.ResizeMode.Fixed)
+        header.setSectionResizeMode(TAGS, QHeaderView.ResizeMode.Stretch)
+        self._table.set_widths(
+            {STAR: 32, EPOCH: 72, STEP: 80, LOSS: 88, ACCURACY: 96, FROZEN: 190, SIZE: 88, SAVED: 120}
+        )
+        self._table.doubleClicked.connect(lambda _: self._restore.click())
+        self._table.selectionModel().selectionChanged.connect(self._enable_buttons)
+        self._table.clicked.connect(self._note_choice)
+        checkpoints.rowsInserted.connect(self._select_newest)
+        checkpoints.dataChanged.connect(self._enable_buttons)
+        checkpoints.modelReset.connect(self._forget_choice)
+        self._build()
+        self._ages = QTimer(self)
+        self._ages.setInterval(_AGES_INTERVAL_MS)
+        self._ages.timeout.connect(checkpoints.refresh_ages)
+        self._select_newest()
+
+    def allow(self, *, restore: bool, resume: bool, checkpoints_dir: Path | None) -> None:
+        """Say what the run's state allows, and where its checkpoints lie."""
+        self._can_restore, self._can_resume = restore, resume
+        self._checkpoints_dir = checkpoints_dir
+        self._enable_buttons()
+
+    @property
+    def selected_name(self) -> str | None:
+        """Return the name of the selected checkpoint, or None."""
+        rows = self._table.selectionModel().selectedRows()
+        return str(rows[0].data(NameRole)) if rows else None
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Count the seconds only while someone can see them."""
+        self._ages.start()
+        super().showEvent(event)
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """Stop counting."""
+        self._ages.stop()
+        super().hideEvent(event)
+
+    # -- building ---------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        self._restore = self._button(self.tr("Restore"), self._ask_restore)
+        self._restore.setProperty("kind", "primary")
+        self._restore.setToolTip(
+            self.tr("Put this checkpoint's weights, optimizer and freeze set into the run, at the next step")
+        )
+        self._resume = self._button(self.tr("Resume"), self._ask_resume)
+        self._resume.setToolTip(self.tr("Go on with the stopped run from this checkpoint"))
+        self._copy = self._button(self.tr("Copy path"), self._copy_path)
+        self._show = self._button(self.tr("Show in folder"), self._show_in_folder)
+        buttons = QVBoxLayout()
+        buttons.setSpacing(theme.SPACE + 2)
+        for button in (self._restore, self._resume, self._copy, self._show):
+            buttons.addWidget(button)
+        buttons.addStretch(1)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(theme.PANEL_PADDING)
+        layout.addWidget(self._table, 1)
+        layout.addLayout(buttons)
+
+    def _button(self, text: str, slot: object) -> QPushButton:
+        button = QPushButton(text)
+        button.setMinimumWidth(112)
+        button.clicked.connect(slot)
+        return button
+
+    def _enable_buttons(self) -> None:
+        name = self.selected_name
+        is_whole = name is not None and not self._checkpoints.problem_of(name)
+        self._restore.setEnabled(is_whole and self._can_restore)
+        self._resume.setEnabled(is_whole and self._can_resume)
+        self._copy.setEnabled(name is not None and self._checkpoints_dir is not None)
+        self._show.setEnabled(self._checkpoints_dir is not None)
+
+    def _note_choice(self) -> None:
+        self._has_chosen = True
+
+    def _forget_choice(self) -> None:
+        self._has_chosen = False
+        self._select_newest()
+
+    def _select_newest(self) -> None:
+        # The newest is the likely one, until the user has chosen another.
+        if self._checkpoints.rowCount() and not self._has_chosen and not self._table.hasFocus():
+            self._table.selectRow(0)
+        self._enable_buttons()
+
+    # -- actions ----------------------------------------------------------------------------------------------
+
+    def _ask_restore(self) -> None:
+        if (name := self.selected_name) is not None:
+            self.restore_requested.emit(name)
+
+    def _ask_resume(self) -> None:
+        if (name := self.selected_name) is not None:
+            self.resume_requested.emit(name)
+
+    def _copy_path(self) -> None:
+        if (name := self.selected_name) is not None and self._checkpoints_dir is not None:
+            QGuiApplication.clipboard().setText(str(self._checkpoints_dir / name))
+
+    def _show_in_folder(self) -> None:
+        if self._checkpoints_dir is not None:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(self._checkpoints_dir)))
+
+
+class _CheckpointDelegate(QStyledItemDelegate):
+    """Draws the star of the best, measured numbers in full colour, what only describes dim, damage red."""
+
+    def initStyleOption(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> None:
+        super().initStyleOption(option, index)
+        view = self.parent()
+        assert isinstance(view, QWidget)
+        colors = theme.palette_of(view)
+        color = colors.text if index.column() in {EPOCH, STEP, LOSS, ACCURACY} else colors.dim
+        if index.data(IsDamagedRole):
+            color = colors.danger
+        elif index.data(IsBestRole):
+            color = colors.text
+        option.palette.setColor(option.palette.ColorRole.Text, QColor(color))
+        if index.column() == STAR and index.data(IsBestRole):
+            option.features |= QStyleOptionViewItem.ViewItemFeature.HasDecoration
+            option.icon = self._star(colors.text)
+            option.decorationSize = QSize(16, 16)
+
+    def _star(self, color: str) -> QIcon:
+        # Drawn once for a colour: this is asked for at every repaint.
+        if getattr(self, "_star_color", "") != color:
+            self._star_color, self._star_icon = color, theme.icon("star", color)
+        return self._star_icon

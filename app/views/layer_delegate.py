@@ -1,0 +1,159 @@
+"""How a layer's row is painted: its check box, its name in the colour of its state, and the state's sign."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import (
+    QAbstractItemModel,
+    QEvent,
+    QModelIndex,
+    QObject,
+    QPersistentModelIndex,
+    QPointF,
+    QRect,
+    QRectF,
+    QSize,
+    Qt,
+)
+from PySide6.QtGui import QBrush, QColor, QIcon, QMouseEvent, QPainter, QPen
+from PySide6.QtWidgets import QApplication, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
+
+from app.theme import DARK, LIGHT, ROW_HEIGHT, SIZE_LABEL, SIZE_TEXT, Palette, icon, text_font
+from app.viewmodels.layer_tree import LayerState
+from app.viewmodels.layer_tree_item_model import PENDING_ROLE, STATE_ROLE, Column
+
+_PADDING = 6
+_BOX_SIZE = 13
+_REACH = 5
+_BOX_RADIUS = 4
+_ICON_SIZE = 16
+_SIGNS = {LayerState.FROZEN: "snowflake", LayerState.TRAINABLE: "sun", LayerState.PARTLY: "half"}
+
+
+class LayerDelegate(QStyledItemDelegate):
+    """Frozen is cool and a snowflake, trainable is warm and a sun, partly is half, pending is hatched."""
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.colors: Palette = LIGHT
+        self._icons: dict[tuple[str, str], QIcon] = {}
+
+    def set_dark(self, is_dark: bool) -> None:
+        """Take the theme's colours."""
+        self.colors = DARK if is_dark else LIGHT
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:
+        """Return a row's size: all are of one height."""
+        return QSize(0, ROW_HEIGHT)
+
+    def paint(
+        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
+    ) -> None:
+        """Paint one cell."""
+        cell = QStyleOptionViewItem(option)
+        self.initStyleOption(cell, index)
+        widget = cell.widget
+        style = widget.style() if isinstance(widget, QWidget) else QApplication.style()
+        text, rect = cell.text, QRect(cell.rect)
+        cell.text = ""
+        cell.features &= ~QStyleOptionViewItem.ViewItemFeature.HasCheckIndicator
+        style.drawControl(QStyle.ControlElement.CE_ItemViewItem, cell, painter, widget)
+        state, is_pending = LayerState(index.data(STATE_ROLE)), bool(index.data(PENDING_ROLE))
+        painter.save()
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        if index.column() == Column.STATE:
+            self._paint_sign(painter, rect, state, is_pending=is_pending)
+        else:
+            text_rect = rect.adjusted(_PADDING, 0, -_PADDING, 0)
+            if index.column() == Column.LAYER:
+                text_rect.setLeft(check_box_rect(rect).toAlignedRect().right() + _PADDING)
+                if index.data(Qt.ItemDataRole.CheckStateRole) is not None:
+                    self._paint_box(painter, check_box_rect(rect), state, is_pending=is_pending)
+            self._paint_text(painter, text_rect, text, index)
+        painter.restore()
+
+    def editorEvent(
+        self,
+        event: QEvent,
+        model: QAbstractItemModel,
+        option: QStyleOptionViewItem,
+        index: QModelIndex | QPersistentModelIndex,
+    ) -> bool:
+        """Toggle the check box that was clicked, as it is painted here."""
+        if event.type() != QEvent.Type.MouseButtonRelease or not isinstance(event, QMouseEvent):
+            return False
+        is_checkable = bool(index.flags() & Qt.ItemFlag.ItemIsUserCheckable)
+        reach = check_box_rect(option.rect).adjusted(-_REACH, -_REACH, _REACH, _REACH)
+        if not is_checkable or event.button() != Qt.MouseButton.LeftButton or not reach.contains(event.position()):
+            return False
+        is_checked = Qt.CheckState(index.data(Qt.ItemDataRole.CheckStateRole)) == Qt.CheckState.Checked
+        wanted = Qt.CheckState.Unchecked if is_checked else Qt.CheckState.Checked
+        return model.setData(index, wanted, Qt.ItemDataRole.CheckStateRole)
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _paint_text(
+        self, painter: QPainter, rect: QRect, text: str, index: QModelIndex | QPersistentModelIndex
+    ) -> None:
+        is_name = index.column() == Column.LAYER
+        is_frozen = index.data(STATE_ROLE) == LayerState.FROZEN.value
+        is_plain = is_name and index.data(STATE_ROLE) != LayerState.NOTHING.value
+        color = self.colors.frozen if is_name and is_frozen else self.colors.text if is_plain else self.colors.dim
+        is_top = is_name and not index.parent().isValid()
+        painter.setFont(text_font(SIZE_TEXT if is_name else SIZE_LABEL, is_strong=is_top))
+        painter.setPen(QColor(color))
+        elided = painter.fontMetrics().elidedText(text, Qt.TextElideMode.ElideRight, rect.width())
+        painter.drawText(rect, int(index.data(Qt.ItemDataRole.TextAlignmentRole)), elided)
+
+    def _paint_box(self, painter: QPainter, box: QRectF, state: LayerState, *, is_pending: bool) -> None:
+        ice = QColor(self.colors.frozen)
+        is_filled = state is LayerState.FROZEN and not is_pending
+        painter.setPen(QPen(QColor(self.colors.dim) if state is LayerState.TRAINABLE else ice, 1.2))
+        painter.setBrush(ice if is_filled else Qt.BrushStyle.NoBrush)
+        painter.drawRoundedRect(box, _BOX_RADIUS, _BOX_RADIUS)
+        if is_pending:
+            self._paint_hatch(painter, box, ice)
+        elif is_filled:
+            pen = QPen(QColor(self.colors.panel), 1.8)
+            pen.setCapStyle(Qt.PenCapStyle.RoundCap)
+            pen.setJoinStyle(Qt.PenJoinStyle.RoundJoin)
+            painter.setPen(pen)
+            corner = box.topLeft()
+            painter.drawPolyline([corner + QPointF(3.2, 6.8), corner + QPointF(5.6, 9.2), corner + QPointF(9.8, 4.2)])
+        elif state is LayerState.PARTLY:
+            painter.setPen(QPen(ice, 2.0))
+            middle = box.center()
+            painter.drawLine(middle - QPointF(3, 0), middle + QPointF(3, 0))
+
+    def _paint_sign(self, painter: QPainter, rect: QRect, state: LayerState, *, is_pending: bool) -> None:
+        if state is LayerState.NOTHING:
+            return
+        place = QRect(0, 0, _ICON_SIZE, _ICON_SIZE)
+        place.moveCenter(rect.center())
+        color = self.colors.frozen if state is LayerState.FROZEN else self.colors.trainable
+        if is_pending:
+            around = QRectF(place).adjusted(-8, -2, 8, 2)
+            painter.setPen(QPen(QColor(color), 1, Qt.PenStyle.DashLine))
+            painter.setBrush(Qt.BrushStyle.NoBrush)
+            painter.drawRoundedRect(around, _BOX_RADIUS, _BOX_RADIUS)
+            self._paint_hatch(painter, around, QColor(color))
+            painter.setOpacity(0.55)
+        self._icon(_SIGNS[state], color).paint(painter, place)
+
+    def _paint_hatch(self, painter: QPainter, rect: QRectF, color: QColor) -> None:
+        faint = QColor(color)
+        faint.setAlpha(150)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(QBrush(faint, Qt.BrushStyle.BDiagPattern))
+        painter.drawRoundedRect(rect, _BOX_RADIUS, _BOX_RADIUS)
+
+    def _icon(self, name: str, color: str) -> QIcon:
+        if (name, color) not in self._icons:
+            self._icons[name, color] = icon(name, color)
+        return self._icons[name, color]
+
+
+def check_box_rect(cell: QRect) -> QRectF:
+    """Return where a row's check box is painted and clicked, in its first cell."""
+    box = QRectF(0, 0, _BOX_SIZE, _BOX_SIZE)
+    box.moveCenter(QPointF(cell.left() + _PADDING / 2 + _BOX_SIZE / 2 + 0.5, cell.center().y() + 0.5))
+    return box

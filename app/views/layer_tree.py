@@ -1,0 +1,323 @@
+"""LayerTreeView: the model's tree with its freeze check boxes, a filter, presets, and what the freeze costs."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from PySide6.QtCore import (
+    QEvent,
+    QItemSelectionModel,
+    QLocale,
+    QModelIndex,
+    QPersistentModelIndex,
+    QPointF,
+    QRect,
+    Qt,
+    Signal,
+)
+from PySide6.QtGui import QColor, QContextMenuEvent, QKeyEvent, QKeySequence, QPainter, QPen, QPolygonF, QResizeEvent
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QLineEdit,
+    QMenu,
+    QStackedWidget,
+    QToolButton,
+    QTreeView,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app.theme import LIGHT, SPACE, Palette, palette_of
+from app.viewmodels.layer_rows import BACKBONE_ID
+from app.viewmodels.layer_tree import LayerTreeViewModel, Preset
+from app.viewmodels.layer_tree_item_model import ROW_ID_ROLE, Column, LayerFilter, LayerTreeItemModel
+from app.viewmodels.quantities import count_text
+from app.views.layer_delegate import LayerDelegate
+
+_TYPE_WIDTH = 112
+_LEAST_WIDTH_WITH_TYPE = 350
+_STATE_WIDTH = 52
+_INDENT = 16
+_EXPANDED_AT_ONCE = 200
+
+
+class LayerTreeView(QWidget):
+    """Title and presets, filter, tree, the sentence for a refusal, and the footer's figures."""
+
+    def __init__(self, layer_tree: LayerTreeViewModel, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._layer_tree = layer_tree
+        self.item_model = LayerTreeItemModel(layer_tree, self)
+        self.filter = LayerFilter(self.item_model, self)
+        self._delegate = LayerDelegate(self)
+        self.tree = _Tree()
+        self._stack = QStackedWidget()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2 * SPACE)
+        layout.addLayout(self._make_header())
+        layout.addWidget(self._make_filter())
+        self._stack.addWidget(self._make_empty())
+        self._stack.addWidget(self._set_up_tree())
+        layout.addWidget(self._stack, 1)
+        layout.addLayout(self._make_footer())
+        self._restyle()
+        layer_tree.rows_reset.connect(self._on_rows_reset)
+        layer_tree.states_changed.connect(self._show_figures)
+        layer_tree.figures_changed.connect(self._show_figures)
+        layer_tree.message_changed.connect(self._show_message)
+        self._on_rows_reset()
+        self._show_figures()
+        self._show_message(layer_tree.message)
+
+    def selected_rows(self) -> list[int]:
+        """Return the ids of the selected rows, from the top; the present row if none is selected."""
+        selection = self.tree.selectionModel()
+        indexes = selection.selectedRows(Column.LAYER) or [selection.currentIndex()]
+        return sorted({int(index.data(ROW_ID_ROLE)) for index in indexes if index.isValid()})
+
+    def toggle_selected(self) -> None:
+        """Freeze the selected rows, or unfreeze them if all of them are frozen."""
+        self._layer_tree.toggle(self.selected_rows())
+
+    def select(self, row_ids: list[int]) -> None:
+        """Select rows by their ids; the last one becomes the present one."""
+        selection = self.tree.selectionModel()
+        selection.clearSelection()
+        for row_id in row_ids:
+            index = self._shown(row_id)
+            selection.setCurrentIndex(
+                index, QItemSelectionModel.SelectionFlag.Select | QItemSelectionModel.SelectionFlag.Rows
+            )
+
+    def make_menu(self) -> QMenu:
+        """Make the menu of what can be done with the selected rows."""
+        rows = self.selected_rows()
+        can_freeze = any(self._layer_tree.rows[row].units for row in rows)
+        menu = QMenu(self)
+        for text, act in (
+            (self.tr("Freeze"), lambda: self._layer_tree.freeze_rows(rows)),
+            (self.tr("Unfreeze"), lambda: self._layer_tree.unfreeze_rows(rows)),
+        ):
+            menu.addAction(text, act).setEnabled(can_freeze)
+        menu.addSeparator()
+        menu.addAction(self.tr("Freeze up to here"), lambda: self._layer_tree.freeze_up_to(rows[-1])).setEnabled(
+            can_freeze
+        )
+        menu.addAction(self.tr("Unfreeze from here"), lambda: self._layer_tree.unfreeze_from(rows[0])).setEnabled(
+            can_freeze
+        )
+        menu.addSeparator()
+        menu.addAction(self.tr("Expand all"), self.tree.expandAll)
+        menu.addAction(self.tr("Collapse"), self._collapse)
+        return menu
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Follow the theme."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.PaletteChange:
+            self._restyle()
+
+    # -- what is shown ----------------------------------------------------------------------------------------
+
+    def _on_rows_reset(self) -> None:
+        is_empty = self._layer_tree.is_empty
+        self._stack.setCurrentIndex(0 if is_empty else 1)
+        self.filter_box.setEnabled(not is_empty)
+        self.preset_button.setEnabled(not is_empty)
+        self.filter_box.clear()
+        widest = max((row.num_params for row in self._layer_tree.rows.in_order()), default=0)
+        width = self.tree.fontMetrics().horizontalAdvance(count_text(widest)) + 4 * SPACE
+        self.tree.header().resizeSection(Column.PARAMS, max(width, 18 * SPACE))
+        self._collapse()
+
+    def _collapse(self) -> None:
+        self.tree.collapseAll()
+        self.tree.expand(self._shown(BACKBONE_ID))
+
+    def _shown(self, row_id: int) -> QModelIndex:
+        return self.filter.mapFromSource(self.item_model.index_of(row_id))
+
+    def _filter(self, text: str) -> None:
+        self.filter.set_text(text)
+        if not text.strip():
+            self._collapse()
+        elif len(self._layer_tree.rows) <= _EXPANDED_AT_ONCE or len(text.strip()) > 1:
+            self.tree.expandAll()
+
+    def _show_figures(self) -> None:
+        tree = self._layer_tree
+        self.preset_button.setText(self._preset_text(tree.preset))
+        self.trainable_chip.setVisible(not tree.is_empty)
+        text = self.tr("{trainable} of {all} trainable")
+        self.trainable_chip.setText(
+            text.format(trainable=count_text(tree.num_trainable), all=count_text(tree.num_params))
+        )
+        self.drift_chip.setVisible(tree.num_verified is not None)
+        tone = "danger" if tree.drifted else "ice"
+        if self.drift_chip.property("tone") != tone:
+            self.drift_chip.setProperty("tone", tone)
+            self.drift_chip.style().unpolish(self.drift_chip)
+            self.drift_chip.style().polish(self.drift_chip)
+        if tree.drifted:
+            self.drift_chip.setText(self.tr("%n layer(s) drifted", "", len(tree.drifted)))
+            self.drift_chip.setToolTip(", ".join(tree.drifted))
+        else:
+            self.drift_chip.setText(self.tr("0 drift"))
+            proof = self.tr("{count} frozen layers were hashed again: every bit is as it was when they were frozen.")
+            self.drift_chip.setToolTip(proof.format(count=count_text(tree.num_verified or 0)))
+        self.step_label.setVisible(tree.step_ms is not None)
+        if tree.step_ms is not None:
+            decimals = 0 if tree.step_ms >= 10 else 1
+            self.step_label.setText(self.tr("Step {ms} ms").format(ms=QLocale().toString(tree.step_ms, "f", decimals)))
+
+    def _show_message(self, message: str) -> None:
+        self.message.setText(message)
+        self.message.setVisible(bool(message))
+
+    def _restyle(self) -> None:
+        colors = palette_of(self)
+        self._delegate.set_dark(colors.is_dark)
+        self.tree.colors = colors
+        self.tree.viewport().update()
+
+    # -- parts ------------------------------------------------------------------------------------------------
+
+    def _make_header(self) -> QHBoxLayout:
+        title = _label(self.tr("Model"), "heading")
+        self.preset_button = QToolButton()
+        self.preset_button.setProperty("kind", "menu")
+        self.preset_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.preset_button.setAccessibleName(self.tr("What is trained"))
+        self.preset_button.setToolTip(self.tr("What is trained; everything else is frozen"))
+        menu = QMenu(self)
+        for preset in (Preset.HEAD_ONLY, Preset.LAST_STAGE, Preset.EVERYTHING):
+            menu.addAction(self._preset_text(preset), partial(self._layer_tree.apply_preset, preset))
+        self.preset_button.setMenu(menu)
+        header = QHBoxLayout()
+        header.addWidget(title)
+        header.addStretch(1)
+        header.addWidget(self.preset_button)
+        return header
+
+    def _make_filter(self) -> QLineEdit:
+        self.filter_box = QLineEdit()
+        self.filter_box.setPlaceholderText(self.tr("Filter layers by name, type or state"))
+        self.filter_box.setAccessibleName(self.tr("Filter layers"))
+        self.filter_box.setClearButtonEnabled(True)
+        self.filter_box.textChanged.connect(self._filter)
+        self.filter_box.returnPressed.connect(self.tree.setFocus)
+        return self.filter_box
+
+    def _make_empty(self) -> QLabel:
+        empty = _label(self.tr("The layers appear when a model is chosen."), "dim")
+        empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        empty.setWordWrap(True)
+        return empty
+
+    def _set_up_tree(self) -> QTreeView:
+        tree = self.tree
+        tree.setAccessibleName(self.tr("Layers of the model"))
+        tree.setModel(self.filter)
+        tree.setItemDelegate(self._delegate)
+        tree.setUniformRowHeights(True)
+        tree.setIndentation(_INDENT)
+        tree.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        tree.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        tree.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        tree.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        tree.setFrameShape(QTreeView.Shape.NoFrame)
+        tree.toggle_pressed.connect(self.toggle_selected)
+        tree.menu_wanted.connect(lambda position: self.make_menu().popup(position))
+        header = tree.header()
+        header.setStretchLastSection(False)
+        header.setSectionsMovable(False)
+        header.setMinimumSectionSize(_STATE_WIDTH - 2 * SPACE)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        header.setSectionResizeMode(Column.LAYER, QHeaderView.ResizeMode.Stretch)
+        header.resizeSection(Column.TYPE, _TYPE_WIDTH)
+        header.resizeSection(Column.STATE, _STATE_WIDTH)
+        return tree
+
+    def _make_footer(self) -> QVBoxLayout:
+        self.message = _label("", "error")
+        self.message.setWordWrap(True)
+        self.trainable_chip, self.drift_chip = _label("", "chip-small"), _label("", "chip-small")
+        self.trainable_chip.setProperty("tone", "warm")
+        self.trainable_chip.setToolTip(self.tr("Parameters that the optimizer moves"))
+        self.step_label = _label("", "dim")
+        chips = QHBoxLayout()
+        chips.setSpacing(2 * SPACE)
+        chips.addWidget(self.trainable_chip)
+        chips.addWidget(self.drift_chip)
+        chips.addStretch(1)
+        footer = QVBoxLayout()
+        footer.setSpacing(2 * SPACE)
+        footer.addWidget(self.message)
+        footer.addLayout(chips)
+        footer.addWidget(self.step_label)
+        return footer
+
+    def _preset_text(self, preset: Preset) -> str:
+        return {
+            Preset.HEAD_ONLY: self.tr("Head only"),
+            Preset.LAST_STAGE: self.tr("Last stage + head"),
+            Preset.EVERYTHING: self.tr("Everything"),
+            Preset.CUSTOM: self.tr("Custom"),
+        }[preset]
+
+
+class _Tree(QTreeView):
+    toggle_pressed = Signal()
+    """Space was pressed: freeze or unfreeze what is selected."""
+    menu_wanted = Signal(object)
+    """The menu was asked for, by mouse or key, at this place on the screen (QPoint)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.colors: Palette = LIGHT
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        # A name that is cut off helps nobody: the type is the first to go.
+        is_narrow = self.viewport().width() < _LEAST_WIDTH_WITH_TYPE
+        if self.isColumnHidden(Column.TYPE) != is_narrow:
+            self.setColumnHidden(Column.TYPE, is_narrow)
+
+    def drawBranches(self, painter: QPainter, rect: QRect, index: QModelIndex | QPersistentModelIndex) -> None:
+        if self.selectionModel().isSelected(index):
+            painter.fillRect(rect, QColor(self.colors.selection))
+        if not self.model().hasChildren(index):
+            return
+        painter.save()
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(QPen(QColor(self.colors.dim), 1.6))
+        painter.translate(rect.right() - _INDENT / 2 + 0.5, rect.center().y() + 0.5)
+        if self.isExpanded(index):
+            painter.rotate(90)
+        painter.drawPolyline(QPolygonF([QPointF(-1.8, -3.6), QPointF(1.8, 0), QPointF(-1.8, 3.6)]))
+        painter.restore()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if event.key() == Qt.Key.Key_Space and not event.isAutoRepeat():
+            self.toggle_pressed.emit()
+        elif event.matches(QKeySequence.StandardKey.SelectAll):
+            self.selectAll()
+        else:
+            super().keyPressEvent(event)
+
+    def contextMenuEvent(self, event: QContextMenuEvent) -> None:
+        position = event.globalPos()
+        if event.reason() == QContextMenuEvent.Reason.Keyboard:
+            position = self.viewport().mapToGlobal(self.visualRect(self.currentIndex()).bottomLeft())
+        self.menu_wanted.emit(position)
+
+
+def _label(text: str, role: str) -> QLabel:
+    label = QLabel(text)
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    label.setProperty("role", role)
+    return label

@@ -1,0 +1,65 @@
+"""The log: what was asked for, when it took hold, and what came of it."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, Qt
+from PySide6.QtGui import QColor, QGuiApplication, QKeySequence, QShortcut
+from PySide6.QtWidgets import QHeaderView, QStyledItemDelegate, QStyleOptionViewItem, QVBoxLayout, QWidget
+
+from app import theme
+from app.viewmodels.log import APPLIED, ASKED, RESULT, TIME, WHAT, LevelRole, LogItemModel
+from app.views.table import Table
+
+
+class LogView(QWidget):
+    """The rows of a LogItemModel, the newest in sight as long as the user has not scrolled up."""
+
+    def __init__(self, log: LogItemModel, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._log = log
+        self._table = Table(self.tr("What you and the plan do to the run is written down here, step by step."))
+        self._table.setModel(log)
+        self._table.setItemDelegate(_LevelDelegate(self._table))
+        self._table.setAccessibleName(self.tr("Log"))
+        self._table.set_widths({TIME: 84, WHAT: 320, ASKED: 112, APPLIED: 120})
+        self._table.horizontalHeader().setSectionResizeMode(RESULT, QHeaderView.ResizeMode.Stretch)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._table)
+        log.rowsAboutToBeInserted.connect(self._note_place)
+        log.rowsInserted.connect(self._follow)
+        log.modelReset.connect(self._table.scrollToBottom)
+        self._is_at_end = True
+        copy = QShortcut(QKeySequence.StandardKey.Copy, self._table)
+        copy.setContext(Qt.ShortcutContext.WidgetShortcut)
+        copy.activated.connect(self._copy)
+
+    def _note_place(self) -> None:
+        bar = self._table.verticalScrollBar()
+        self._is_at_end = bar.value() >= bar.maximum()
+
+    def _follow(self) -> None:
+        if self._is_at_end:
+            self._table.scrollToBottom()
+
+    def _copy(self) -> None:
+        rows = sorted(index.row() for index in self._table.selectionModel().selectedRows())
+        QGuiApplication.clipboard().setText(self._log.rows_text(rows))
+
+
+class _LevelDelegate(QStyledItemDelegate):
+    """Writes warnings warm and errors red; times and steps dim."""
+
+    def initStyleOption(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> None:
+        super().initStyleOption(option, index)
+        colors = theme.palette_of(self._view())
+        level = index.data(LevelRole)
+        color = {"error": colors.danger, "warning": colors.trainable}.get(level, colors.text)
+        if level == "info" and index.column() != WHAT:
+            color = colors.dim
+        option.palette.setColor(option.palette.ColorRole.Text, QColor(color))
+
+    def _view(self) -> QWidget:
+        view = self.parent()
+        assert isinstance(view, QWidget)
+        return view

@@ -1,0 +1,142 @@
+"""The line above a plot: its title, its legend, the values under the pointer, and the best of validation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyqtgraph as pg
+from PySide6.QtCore import QLocale, QPointF, Qt
+from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPalette
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QWidget
+
+from app.theme import SPACE, Palette
+from app.viewmodels.metric_history import MetricHistory
+from app.viewmodels.quantities import count_text, number_text
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a plot shows: the tags' stem, its words, the factor to the unit on the screen, and the decimals to write."""
+
+    stem: str
+    title: str
+    axis_title: str
+    unit: str
+    factor: float
+    decimals: int
+    has_marker_labels: bool
+    largest: float | None = None
+
+    def text(self, value: float) -> str:
+        """Write a measured value with its unit."""
+        return number_text(value * self.factor, self.decimals) + (f" {self.unit}" if self.unit else "")
+
+
+class MetricHeader(QWidget):
+    """Title, legend, the values under the pointer, and the best value of validation at the right end."""
+
+    def __init__(self, quantity: Quantity) -> None:
+        super().__init__()
+        self._title = _label(quantity.title, "heading")
+        self._train_swatch, self._validation_swatch = _Swatch(has_point=False), _Swatch(has_point=True)
+        self._legend = [_label(self.tr("train"), "dim"), _label(self.tr("validation"), "dim")]
+        self._step, self._train, self._validation = _label("", "dim"), _label("", ""), _label("", "")
+        self._problem = _label("", "chip-small")
+        self._problem.setProperty("tone", "danger")
+        self._problem.hide()
+        self._best = _label("", "heading")
+        self._best_words = _label(self.tr("validation, best"), "dim")
+        self._best_words.hide()
+        readout = QWidget()
+        # What the pointer finds takes the room that is there: it must not widen the plot.
+        readout.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        _line_up(readout, 2 * SPACE, [self._step, self._train, self._validation]).addStretch(1)
+        legend = QWidget()
+        keys = [self._train_swatch, self._legend[0], self._validation_swatch, self._legend[1]]
+        _line_up(legend, SPACE, keys).insertSpacing(2, SPACE)
+        layout = _line_up(self, 3 * SPACE, [self._title, legend, readout, self._problem])
+        layout.setStretchFactor(readout, 1)
+        best = QWidget()
+        _line_up(best, SPACE, [self._best, self._best_words])
+        layout.addWidget(best)
+
+    def restyle(self, colors: Palette) -> None:
+        """Take the theme's colours."""
+        for label, color in (
+            (self._train, colors.train),
+            (self._validation, colors.validation),
+            (self._best, colors.validation),
+        ):
+            palette = label.palette()
+            palette.setColor(QPalette.ColorRole.WindowText, QColor(color))
+            label.setPalette(palette)
+        self._train_swatch.color, self._validation_swatch.color = QColor(colors.train), QColor(colors.validation)
+        self._train_swatch.update()
+        self._validation_swatch.update()
+
+    def show_figures(self, history: MetricHistory, quantity: Quantity) -> None:
+        """Write the best value, and say so if the loss is lost."""
+        best = history.best(f"{quantity.stem}/validation")
+        self._best.setText(quantity.text(best.value) if best else "")
+        self._best_words.setVisible(best is not None)
+        if best is not None:
+            self._best.setToolTip(self.tr("at step {step}").format(step=count_text(best.step)))
+        latest = history.at(f"{quantity.stem}/train", math.inf)
+        is_lost = latest is not None and not math.isfinite(latest[1])
+        self._problem.setVisible(is_lost)
+        if latest is not None and is_lost:
+            name = "NaN" if math.isnan(latest[1]) else QLocale().toString(latest[1])
+            text = self.tr("train {value} at step {step}")
+            self._problem.setText(text.format(value=name, step=count_text(latest[0])))
+
+    def show_step(self, step: float | None, history: MetricHistory, quantity: Quantity) -> None:
+        """Write the values at a step; None clears them."""
+        train = history.at(f"{quantity.stem}/train", step, smoothed=True) if step is not None else None
+        raw = history.at(f"{quantity.stem}/train", step) if step is not None else None
+        validation = history.at(f"{quantity.stem}/validation", step) if step is not None else None
+        self._step.setText(self.tr("step {step}").format(step=count_text(raw[0])) if raw else "")
+        self._train.setText(quantity.text(train[1]) if train else "")
+        self._validation.setText(quantity.text(validation[1]) if validation else "")
+        if raw:
+            self._train.setToolTip(self.tr("measured {value}").format(value=quantity.text(raw[1])))
+        if validation:
+            self._validation.setToolTip(self.tr("validated at step {step}").format(step=count_text(validation[0])))
+
+
+class _Swatch(QWidget):
+    """The sample of a curve in a legend: a line, or a line with a point."""
+
+    def __init__(self, *, has_point: bool) -> None:
+        super().__init__()
+        self._has_point = has_point
+        self.color = QColor()
+        self.setFixedSize(16, 12)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(pg.mkPen(self.color, width=2))
+        painter.drawLine(QPointF(1, 6), QPointF(15, 6))
+        if self._has_point:
+            painter.setPen(Qt.PenStyle.NoPen)
+            painter.setBrush(self.color)
+            painter.drawEllipse(QPointF(8, 6), 4, 4)
+
+
+def _line_up(parent: QWidget, spacing: int, widgets: Sequence[QWidget]) -> QHBoxLayout:
+    layout = QHBoxLayout(parent)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(spacing)
+    for widget in widgets:
+        layout.addWidget(widget)
+    return layout
+
+
+def _label(text: str, role: str) -> QLabel:
+    label = QLabel(text)
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    if role:
+        label.setProperty("role", role)
+    return label

@@ -1,0 +1,257 @@
+"""MetricPlot: one quantity over the run, train and validation, with a header that holds its figures."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pyqtgraph as pg
+from PySide6.QtCore import QEvent, QPointF, Qt, Signal
+from PySide6.QtGui import QColor
+from PySide6.QtWidgets import QVBoxLayout, QWidget
+
+from app.theme import SIZE_SMALL, SPACE, palette_of, text_font
+from app.viewmodels.metric_history import MetricHistory
+from app.viewmodels.pyramid import Floats
+from app.viewmodels.trace import Points
+from app.views.metric_header import MetricHeader, Quantity
+from app.views.plot_axis import PlotAxis
+from app.views.plot_markers import EpochLines, MarkerItem, place_markers
+
+MAX_POINTS = 2000
+_MAX_SYMBOLS = 200
+_RAW_ALPHA = 95
+_ABANDONED_ALPHA = 170
+# A spike of the raw values may leave the plot; the curves themselves never do.
+_SPIKE_LIMIT = 3.0
+_LOG_LIMITS = (-30.0, 30.0)
+_LINEAR_LIMIT = 1e12
+
+
+class MetricPlot(QWidget):
+    """Draws one quantity from the history. It draws when told to; what it shows of the steps is set from outside."""
+
+    range_changed = Signal()
+    """The plot shows another stretch of steps, or has another size: it must be drawn anew."""
+    moved_by_hand = Signal()
+    """The user panned or zoomed."""
+    hovered = Signal(object)
+    """The pointer is at this step (float), or has left (None)."""
+
+    def __init__(self, history: MetricHistory, quantity: Quantity, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._history = history
+        self._quantity = quantity
+        self.is_log = False
+        self._marker_items: list[MarkerItem] = []
+        self._x_axis = PlotAxis("bottom", is_whole=True)
+        self._y_axis = PlotAxis("left")
+        self.plot = _PlotWidget(axisItems={"bottom": self._x_axis, "left": self._y_axis})
+        self.plot.setAccessibleName(quantity.title)
+        self.view_box = self.plot.getPlotItem().getViewBox()
+        self._header = MetricHeader(quantity)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(SPACE)
+        layout.addWidget(self._header)
+        layout.addWidget(self.plot, 1)
+        self._make_items()
+        self._restyle()
+        self.view_box.sigRangeChanged.connect(self._on_range_changed)
+        self.view_box.sigResized.connect(self._on_range_changed)
+        self.view_box.sigRangeChangedManually.connect(self.moved_by_hand)
+        self.plot.scene().sigMouseMoved.connect(self._on_mouse_moved)
+        self.plot.left.connect(lambda: self.hovered.emit(None))
+
+    # -- what the view tells it -------------------------------------------------------------------------------
+
+    def redraw(self, *, fits_values: bool) -> None:
+        """Draw the present stretch of steps; ``fits_values`` lets the value axis follow what is there."""
+        first, last = self.view_box.viewRange()[0]
+        stem, smoothing = self._quantity.stem, self._history.smoothing
+        max_points = int(min(MAX_POINTS, max(400, 2 * self.view_box.width())))
+        raw = self._history.query(f"{stem}/train", first, last, max_points)
+        smoothed = self._history.query(f"{stem}/train", first, last, max_points // 2, smoothed=True)
+        validation = self._history.query(f"{stem}/validation", first, last, max_points // 2)
+        left_train = self._history.query_abandoned(f"{stem}/train", first, last, smoothed=True)
+        left_validation = self._history.query_abandoned(f"{stem}/validation", first, last)
+        if fits_values:
+            self._fit_values(raw, [smoothed, validation])
+        self._raw.setVisible(smoothing > 0)
+        for curve, points in (
+            (self._raw, raw),
+            (self._smoothed, smoothed),
+            (self._validation, validation),
+            (self._left_train, left_train),
+            (self._left_validation, left_validation),
+        ):
+            curve.setData(points.steps, self._drawn(points.values), connect="finite")
+        has_symbols = len(validation) <= _MAX_SYMBOLS
+        drawn, is_shown = self._drawn(validation.values), np.isfinite(self._drawn(validation.values))
+        self._symbols.setData(validation.steps[is_shown], drawn[is_shown])
+        self._symbols.setVisible(has_symbols)
+        self._header.show_figures(self._history, self._quantity)
+
+    def refresh_markers(self) -> None:
+        """Take over the history's markers and the length of its epochs."""
+        if [item.marker for item in self._marker_items] != list(self._history.markers):
+            scene = self.plot.scene()
+            for item in self._marker_items:
+                scene.removeItem(item)
+            font, has_label = text_font(SIZE_SMALL), self._quantity.has_marker_labels
+            self._marker_items = [
+                MarkerItem(self.view_box, marker, font, has_label=has_label) for marker in self._history.markers
+            ]
+            for item in self._marker_items:
+                item.restyle(palette_of(self))
+        self._epoch_lines.steps_per_epoch = self._history.steps_per_epoch
+        self._epoch_lines.update()
+        place_markers(self._marker_items, self.view_box)
+
+    def set_log(self, is_log: bool) -> None:
+        """Draw decimal logarithms. What is not positive has none and is left out."""
+        self.is_log = self._y_axis.is_log = is_log
+        low, high = _LOG_LIMITS if is_log else (-_LINEAR_LIMIT, _LINEAR_LIMIT)
+        # Without limits, zooming out on logarithms overflows the axis and hangs the program.
+        self.view_box.setLimits(yMin=low, yMax=high, minYRange=1e-6, maxYRange=high - low)
+        self._y_axis.picture = None
+        self._y_axis.update()
+
+    def set_epochs_shown(self, steps_per_epoch: int) -> None:
+        """Write epochs of this many steps on the lower axis, or steps (0)."""
+        scale = 1 / steps_per_epoch if steps_per_epoch else 1.0
+        if scale == self._x_axis.scale:
+            return
+        self._x_axis.setScale(scale)
+        self._x_axis.picture = None
+        self._restyle()
+
+    def show_step(self, step: float | None) -> None:
+        """Stand the crosshair at a step and write its values in the header; None takes it away."""
+        self._crosshair.setVisible(step is not None)
+        if step is not None:
+            self._crosshair.setValue(step)
+        self._header.show_step(step, self._history, self._quantity)
+
+    def has_positive_values(self) -> bool:
+        """Tell whether anything on the screen has a logarithm."""
+        first, last = self.view_box.viewRange()[0]
+        points = self._history.query(f"{self._quantity.stem}/train", first, last, MAX_POINTS)
+        return bool((points.values > 0).any())
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Follow the theme: pyqtgraph does not by itself."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.PaletteChange:
+            self._restyle()
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _make_items(self) -> None:
+        item = self.plot.getPlotItem()
+        item.setMenuEnabled(False)
+        item.hideButtons()
+        # Room for the upper half of the uppermost number and the right half of the last one.
+        item.setContentsMargins(0, 6, 8, 0)
+        self.view_box.disableAutoRange()
+        self.view_box.setDefaultPadding(0)
+        self._epoch_lines = EpochLines(self.view_box)
+        self._left_train, self._left_validation = pg.PlotCurveItem(), pg.PlotCurveItem()
+        self._raw = pg.PlotCurveItem(antialias=False)
+        self._smoothed = pg.PlotCurveItem(antialias=True)
+        self._validation = pg.PlotCurveItem(antialias=True)
+        self._symbols = pg.ScatterPlotItem(size=8, pxMode=True)
+        self._crosshair = pg.InfiniteLine(angle=90, movable=False)
+        self._crosshair.hide()
+        for drawn in (
+            self._left_train,
+            self._left_validation,
+            self._raw,
+            self._smoothed,
+            self._validation,
+            self._symbols,
+            self._crosshair,
+        ):
+            item.addItem(drawn, ignoreBounds=True)
+        self.set_log(False)
+
+    def _restyle(self) -> None:
+        colors = palette_of(self)
+        font = text_font(SIZE_SMALL)
+        self.plot.setBackground(colors.panel)
+        is_in_epochs = self._x_axis.scale != 1.0
+        self._x_axis.restyle(colors.dim, colors.line, font, self.tr("epoch") if is_in_epochs else self.tr("step"))
+        self._y_axis.restyle(colors.dim, colors.line, font, self._quantity.axis_title)
+        self._raw.setPen(pg.mkPen(_faint(colors.train, _RAW_ALPHA), width=1))
+        self._smoothed.setPen(pg.mkPen(colors.train, width=2))
+        self._validation.setPen(pg.mkPen(colors.validation, width=2))
+        self._symbols.setPen(pg.mkPen(colors.panel, width=1))
+        self._symbols.setBrush(pg.mkBrush(colors.validation))
+        self._crosshair.setPen(pg.mkPen(colors.dim, width=1))
+        for curve, color in ((self._left_train, colors.train), (self._left_validation, colors.validation)):
+            curve.setPen(pg.mkPen(_faint(color, _ABANDONED_ALPHA), width=1, style=Qt.PenStyle.DotLine))
+        self._epoch_lines.restyle(colors)
+        for marker in self._marker_items:
+            marker.restyle(colors)
+        self._header.restyle(colors)
+
+    def _drawn(self, values: Floats) -> Floats:
+        scaled = values * self._quantity.factor
+        if not self.is_log:
+            return np.where(np.isfinite(scaled), scaled, np.nan)
+        positive = np.where(scaled > 0, scaled, np.nan)
+        return np.log10(np.where(np.isfinite(positive), positive, np.nan))
+
+    def _fit_values(self, raw: Points, curves: list[Points]) -> None:
+        values = self._drawn(np.concatenate([points.values for points in curves]))
+        values = values[np.isfinite(values)]
+        if not len(values):
+            return
+        low, high = float(values.min()), float(values.max())
+        measured = self._drawn(raw.values)
+        measured = measured[np.isfinite(measured)]
+        if len(measured):
+            spike = (high - low) * (_SPIKE_LIMIT - 1) + abs(high) * 0.05
+            low = max(min(low, float(measured.min())), low - spike)
+            high = min(max(high, float(measured.max())), high + spike)
+        shown_low, shown_high = self.view_box.viewRange()[1]
+        is_inside = shown_low <= low and high <= shown_high
+        low, high = self._with_room(low, high)
+        # The axis stays where it is until the curve leaves it, or has become small in it.
+        if not is_inside or (high - low) < 0.6 * (shown_high - shown_low):
+            self.view_box.setYRange(low, high, padding=0)
+
+    def _with_room(self, low: float, high: float) -> tuple[float, float]:
+        room = max((high - low) * 0.06, abs(high) * 1e-3, 1e-9)
+        if self.is_log:
+            return low - max(room, 0.05), high + max(room, 0.05)
+        largest = self._quantity.largest
+        if largest is not None:
+            step = largest / 10
+            return max(math.floor(low / step) * step, 0.0), largest * 1.02
+        return (0.0 if low >= 0 else low - room), high + room
+
+    def _on_range_changed(self, *_: object) -> None:
+        place_markers(self._marker_items, self.view_box)
+        self._epoch_lines.prepareGeometryChange()
+        self._epoch_lines.update()
+        self.range_changed.emit()
+
+    def _on_mouse_moved(self, position: QPointF) -> None:
+        is_inside = self.view_box.sceneBoundingRect().contains(position)
+        self.hovered.emit(self.view_box.mapSceneToView(position).x() if is_inside else None)
+
+
+class _PlotWidget(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph has no types
+    left = Signal()
+    """The pointer has left the plot."""
+
+    def leaveEvent(self, event: QEvent) -> None:
+        super().leaveEvent(event)
+        self.left.emit()
+
+
+def _faint(color: str, alpha: int) -> QColor:
+    faint = QColor(color)
+    faint.setAlpha(alpha)
+    return faint

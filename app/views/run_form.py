@@ -1,0 +1,319 @@
+"""The run form: what a run is made of, each field with its error below it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from PySide6.QtCore import QEvent, QStringListModel, Qt, QTimer, Signal
+from PySide6.QtWidgets import (
+    QComboBox,
+    QCompleter,
+    QFileDialog,
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QMenu,
+    QPushButton,
+    QScrollArea,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app import theme
+from app.viewmodels.quantities import count_text, percent_text, size_text
+from app.viewmodels.run_config import FIELDS, RunConfigViewModel, field_label
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "model.weights": ("published", "random"),
+    "optimizer.name": ("AdamW", "Adam", "SGD"),
+    "optimizer.schedule": ("constant", "cosine"),
+    "training.precision": ("auto", "fp32", "bf16"),
+    "training.device": ("auto", "cpu"),
+    "data.augmentation": ("light", "none"),
+}
+_FREE_CHOICES = frozenset({"model.name", "model.weights", "training.device"})
+# A scan or a model's tree is asked for when the typing rests.
+_TYPING_PAUSE_MS = 400
+
+
+class RunForm(QWidget):
+    """Edits a RunConfigViewModel; shows a live run's values without letting them be changed."""
+
+    start_requested = Signal()
+    """Start was pressed; the values are not yet checked."""
+    data_chosen = Signal(str)
+    """The path of a data set: typing has rested, or it was picked."""
+    model_chosen = Signal()
+    """Another model or other weights were chosen."""
+
+    def __init__(self, run_config: RunConfigViewModel, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._run_config = run_config
+        self._editors: dict[str, QLineEdit | QComboBox] = {}
+        self._labels: dict[str, QLabel] = {}
+        self._hints: dict[str, QLabel] = {}
+        self._holders: dict[str, QWidget] = {}
+        self._model_names = QStringListModel(self)
+        self._is_showing = False
+        self._data_timer = self._pause_timer(self._announce_data)
+        self._model_timer = self._pause_timer(self.model_chosen.emit)
+        self._build()
+        run_config.changed.connect(self._show_values)
+        run_config.errors_changed.connect(self._show_hints)
+        self._show_values()
+        self._show_hints()
+
+    def set_editable(self, is_editable: bool) -> None:
+        """Let the values be changed, or show them as a live run has them."""
+        for editor in self._editors.values():
+            editor.setEnabled(is_editable)
+        self._browse.setVisible(is_editable)
+        self._start.setVisible(is_editable)
+        self._live_note.setVisible(not is_editable)
+        self._show_hints()
+
+    def focus_first(self) -> None:
+        """Put the cursor where a new run begins: into the data field."""
+        self._editors["data.path"].setFocus(Qt.FocusReason.OtherFocusReason)
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Draw the icon in the theme's colour."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.PaletteChange and hasattr(self, "_browse"):
+            self._restyle()
+
+    # -- building ---------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        heading = QLabel(self.tr("Run"))
+        heading.setProperty("role", "heading")
+        self._start = QPushButton(self.tr("Start"))
+        self._start.setProperty("kind", "primary")
+        self._start.clicked.connect(self.start_requested)
+        self._live_note = QLabel(self.tr("The values of this run. New run begins another with them."))
+        self._live_note.setProperty("role", "note")
+        self._live_note.setWordWrap(True)
+
+        fields = QWidget()
+        grid = QGridLayout(fields)
+        grid.setContentsMargins(0, 0, theme.SPACE, 0)
+        grid.setHorizontalSpacing(theme.SPACE * 2)
+        grid.setVerticalSpacing(0)
+        grid.setColumnStretch(1, 1)
+        for row, field in enumerate(FIELDS):
+            self._add_row(grid, row, field)
+        grid.setRowStretch(len(FIELDS), 1)
+
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(fields)
+        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(theme.SPACE * 2)
+        layout.addWidget(heading)
+        layout.addWidget(scroll, 1)
+        layout.addWidget(self._start)
+        layout.addWidget(self._live_note)
+        self._live_note.hide()
+        self._restyle()
+
+    def _add_row(self, grid: QGridLayout, row: int, field: str) -> None:
+        label = QLabel(field_label(field))
+        label.setProperty("role", "field")
+        editor = self._editor(field)
+        label.setBuddy(editor)
+        editor.setAccessibleName(field_label(field))
+        hint = QLabel()
+        hint.setTextFormat(Qt.TextFormat.PlainText)
+        hint.setWordWrap(True)
+        hint.hide()
+
+        holder = QWidget()
+        cell = QVBoxLayout(holder)
+        cell.setContentsMargins(0, 3, 0, 3)
+        cell.setSpacing(2)
+        if field == "data.path":
+            line = QHBoxLayout()
+            line.setSpacing(theme.SPACE)
+            line.addWidget(editor, 1)
+            self._browse = self._browse_button()
+            line.addWidget(self._browse)
+            cell.addLayout(line)
+        else:
+            cell.addWidget(editor)
+        cell.addWidget(hint)
+        label.setFixedHeight(theme.FIELD_HEIGHT + 6)
+        grid.addWidget(label, row, 0, Qt.AlignmentFlag.AlignTop)
+        grid.addWidget(holder, row, 1)
+        self._holders[field] = holder
+        self._editors[field], self._labels[field], self._hints[field] = editor, label, hint
+
+    def _editor(self, field: str) -> QLineEdit | QComboBox:
+        if field != "model.name" and field not in _CHOICES:
+            edit = QLineEdit()
+            edit.setPlaceholderText(self._placeholder(field))
+            edit.textEdited.connect(lambda text: self._take(field, text))
+            return edit
+        combo = QComboBox()
+        combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        combo.setMinimumContentsLength(8)
+        combo.setMaxVisibleItems(16)
+        # Scrolling the form must not change a value that happens to lie under the pointer.
+        combo.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        combo.installEventFilter(self)
+        combo.addItems(list(_CHOICES.get(field, ())))
+        if field in _FREE_CHOICES:
+            combo.setEditable(True)
+            combo.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        if field == "model.name":
+            completer = QCompleter(self._model_names, combo)
+            completer.setFilterMode(Qt.MatchFlag.MatchContains)
+            completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+            combo.setCompleter(completer)
+        combo.currentTextChanged.connect(lambda text: self._take(field, text))
+        return combo
+
+    def eventFilter(self, watched: object, event: QEvent) -> bool:
+        """Give the wheel to the scrolled form, unless the field has the focus."""
+        is_wheel = event.type() == QEvent.Type.Wheel
+        if is_wheel and isinstance(watched, QComboBox) and not watched.hasFocus():
+            event.ignore()
+            return True
+        return False
+
+    def _placeholder(self, field: str) -> str:
+        return {
+            "name": self.tr("the data's name"),
+            "data.path": self.tr("a folder of class folders, or a zip"),
+            "plan": self.tr("3: +stage4, +conv5"),
+            "data.image_size": self.tr("the weights' own"),
+        }.get(field, "")
+
+    def _browse_button(self) -> QToolButton:
+        button = QToolButton()
+        button.setToolTip(self.tr("Choose the data"))
+        button.setAccessibleName(self.tr("Choose the data"))
+        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        button.setProperty("kind", "icon")
+        menu = QMenu(button)
+        menu.addAction(self.tr("Folder of class folders …"), self._browse_folder)
+        menu.addAction(self.tr("Zip file …"), self._browse_zip)
+        button.setMenu(menu)
+        return button
+
+    def _pause_timer(self, slot: object) -> QTimer:
+        timer = QTimer(self)
+        timer.setSingleShot(True)
+        timer.setInterval(_TYPING_PAUSE_MS)
+        timer.timeout.connect(slot)
+        return timer
+
+    def _restyle(self) -> None:
+        self._browse.setIcon(theme.icon("folder", theme.palette_of(self).dim))
+
+    # -- typing -----------------------------------------------------------------------------------------------
+
+    def _take(self, field: str, text: str) -> None:
+        if self._is_showing:
+            return
+        self._run_config.set_text(field, text)
+        if field == "data.path":
+            self._data_timer.start()
+        elif field in {"model.name", "model.weights"}:
+            self._model_timer.start()
+
+    def _announce_data(self) -> None:
+        path = self._run_config.text("data.path").strip()
+        if path:
+            self.data_chosen.emit(path)
+
+    def _browse_folder(self) -> None:
+        self._browse_with(QFileDialog.FileMode.Directory, "")
+
+    def _browse_zip(self) -> None:
+        self._browse_with(QFileDialog.FileMode.ExistingFile, self.tr("Zip files (*.zip)"))
+
+    def _browse_with(self, mode: QFileDialog.FileMode, name_filter: str) -> None:
+        dialog = QFileDialog(self, self.tr("Choose the data"))
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.setFileMode(mode)
+        if name_filter:
+            dialog.setNameFilter(name_filter)
+        dialog.fileSelected.connect(self._pick)
+        dialog.open()
+
+    def _pick(self, path: str) -> None:
+        self._run_config.set_text("data.path", path)
+        self.data_chosen.emit(path)
+
+    # -- showing ----------------------------------------------------------------------------------------------
+
+    def _show_values(self) -> None:
+        self._is_showing = True
+        try:
+            self._offer("model.name", [entry.name for entry in self._run_config.models])
+            self._offer("training.device", ["auto", *self._run_config.devices])
+            for field, editor in self._editors.items():
+                text = self._run_config.text(field)
+                if isinstance(editor, QLineEdit):
+                    if editor.text() != text:
+                        editor.setText(text)
+                elif (line := editor.lineEdit()) is not None:
+                    if editor.currentText() != text:
+                        editor.setEditText(text)
+                        # A name is known by its beginning.
+                        line.setCursorPosition(0)
+                else:
+                    editor.setCurrentText(text)
+        finally:
+            self._is_showing = False
+        self._show_model_tooltip()
+        is_sgd = self._run_config.text("optimizer.name") == "SGD"
+        for widget in (self._labels["optimizer.momentum"], self._holders["optimizer.momentum"]):
+            widget.setVisible(is_sgd)
+        self._show_hints()
+
+    def _offer(self, field: str, names: Iterable[str]) -> None:
+        combo = self._editors[field]
+        assert isinstance(combo, QComboBox)
+        offered = list(dict.fromkeys(names))
+        if not offered or offered == [combo.itemText(row) for row in range(combo.count())]:
+            return
+        text = combo.currentText()
+        combo.clear()
+        combo.addItems(offered)
+        combo.setEditText(text)
+        if field == "model.name":
+            self._model_names.setStringList(offered)
+            for row, entry in enumerate(self._run_config.models):
+                combo.setItemData(row, self._model_text(row), Qt.ItemDataRole.ToolTipRole)
+                assert combo.itemText(row) == entry.name
+
+    def _model_text(self, row: int) -> str:
+        entry = self._run_config.models[row]
+        place = self.tr("on this disk") if entry.is_cached else self.tr("to be downloaded")
+        return self.tr("{} parameters · ImageNet {} · {} {}").format(
+            count_text(entry.num_params), percent_text(entry.accuracy), size_text(entry.size_bytes), place
+        )
+
+    def _show_model_tooltip(self) -> None:
+        name = self._run_config.text("model.name")
+        row = next((row for row, entry in enumerate(self._run_config.models) if entry.name == name), None)
+        self._editors["model.name"].setToolTip("" if row is None else self._model_text(row))
+
+    def _show_hints(self) -> None:
+        for field, hint in self._hints.items():
+            error = self._run_config.error(field)
+            text = error or self._run_config.note(field)
+            hint.setVisible(bool(text))
+            theme.set_property(hint, "role", "error" if error else "note")
+            hint.setText(text)
+            theme.set_property(self._editors[field], "invalid", bool(error))
+            self._editors[field].setAccessibleDescription(text)

@@ -1,0 +1,123 @@
+"""The list of runs: open one, live or ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QSortFilterProxyModel, Qt, QUrl, Signal
+from PySide6.QtGui import QColor, QDesktopServices, QKeySequence, QShortcut, QShowEvent
+from PySide6.QtWidgets import (
+    QHBoxLayout,
+    QHeaderView,
+    QPushButton,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app import theme
+from app.viewmodels.run_list import (
+    ACCURACY,
+    EPOCH,
+    FOLDER,
+    MODEL,
+    RUN,
+    STARTED,
+    STATE,
+    PathRole,
+    RunListItemModel,
+    SortRole,
+    ToneRole,
+)
+from app.views.table import Table
+
+
+class RunListView(QWidget):
+    """Lists the runs of a folder, newest first."""
+
+    open_requested = Signal(object)
+    """The folder (a Path) of a run to open."""
+    refresh_requested = Signal()
+    """The folder is to be read again."""
+
+    def __init__(self, runs: RunListItemModel, runs_dir: Path, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._runs_dir = runs_dir
+        self._sorted = QSortFilterProxyModel(self)
+        self._sorted.setSourceModel(runs)
+        self._sorted.setSortRole(SortRole)
+        self._table = Table(self.tr("Every run is listed here. Choose data and press Start for the first one."))
+        self._table.setModel(self._sorted)
+        self._table.setItemDelegate(_ToneDelegate(self._table))
+        self._table.setSelectionMode(Table.SelectionMode.SingleSelection)
+        self._table.setAccessibleName(self.tr("Runs"))
+        self._table.setSortingEnabled(True)
+        self._table.sortByColumn(STARTED, Qt.SortOrder.DescendingOrder)
+        self._table.set_widths({RUN: 160, MODEL: 190, STATE: 110, EPOCH: 88, ACCURACY: 118, STARTED: 150})
+        self._table.horizontalHeader().setSectionResizeMode(FOLDER, QHeaderView.ResizeMode.Stretch)
+        self._table.doubleClicked.connect(lambda _: self._ask_open())
+        self._table.selectionModel().selectionChanged.connect(self._enable_buttons)
+        runs.modelReset.connect(self._enable_buttons)
+        enter = QShortcut(QKeySequence(Qt.Key.Key_Return), self._table)
+        enter.setContext(Qt.ShortcutContext.WidgetShortcut)
+        enter.activated.connect(self._ask_open)
+        self._build()
+        self._enable_buttons()
+
+    @property
+    def selected_path(self) -> Path | None:
+        """Return the folder of the selected run, or None."""
+        rows = self._table.selectionModel().selectedRows()
+        return Path(str(rows[0].data(PathRole))) if rows else None
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Read the folder again whenever the list comes into sight."""
+        self.refresh_requested.emit()
+        super().showEvent(event)
+
+    def _build(self) -> None:
+        self._open = self._button(self.tr("Open"), self._ask_open)
+        self._open.setProperty("kind", "primary")
+        refresh = self._button(self.tr("Refresh"), self.refresh_requested.emit)
+        show = self._button(self.tr("Show in folder"), self._show_in_folder)
+        buttons = QVBoxLayout()
+        buttons.setSpacing(theme.SPACE + 2)
+        for button in (self._open, refresh, show):
+            buttons.addWidget(button)
+        buttons.addStretch(1)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(theme.PANEL_PADDING)
+        layout.addWidget(self._table, 1)
+        layout.addLayout(buttons)
+
+    def _button(self, text: str, slot: object) -> QPushButton:
+        button = QPushButton(text)
+        button.setMinimumWidth(112)
+        button.clicked.connect(slot)
+        return button
+
+    def _enable_buttons(self) -> None:
+        self._open.setEnabled(self.selected_path is not None)
+
+    def _ask_open(self) -> None:
+        if (path := self.selected_path) is not None:
+            self.open_requested.emit(path)
+
+    def _show_in_folder(self) -> None:
+        QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.selected_path or self._runs_dir)))
+
+
+class _ToneDelegate(QStyledItemDelegate):
+    """Writes a live run's state in the accent colour, a damaged or interrupted one's red, what only describes dim."""
+
+    def initStyleOption(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> None:
+        super().initStyleOption(option, index)
+        view = self.parent()
+        assert isinstance(view, QWidget)
+        colors = theme.palette_of(view)
+        color = colors.dim if index.column() in {MODEL, STARTED, FOLDER} else colors.text
+        if index.column() == STATE:
+            color = {"live": colors.accent, "danger": colors.danger}.get(index.data(ToneRole), colors.dim)
+        option.palette.setColor(option.palette.ColorRole.Text, QColor(color))

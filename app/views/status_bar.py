@@ -1,0 +1,49 @@
+"""The status bar: what the run runs on, how fast, what it holds of memory and disk, when it was last saved."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QWidget
+
+from app import theme
+from app.viewmodels.run_status import RunStatusViewModel
+
+# Words at 2 Hz are all that a person reads.
+_REFRESH_INTERVAL_MS = 500
+
+
+class StatusBar(QWidget):
+    """One quiet line at the foot of the window."""
+
+    def __init__(self, status: RunStatusViewModel, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._status = status
+        self._labels = [self._label() for _ in range(4)]
+        self._saved = self._label()
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(theme.SPACE * 7)
+        for label in self._labels:
+            layout.addWidget(label)
+        layout.addStretch(1)
+        layout.addWidget(self._saved)
+        self.setFixedHeight(theme.ROW_HEIGHT)
+        self._timer = QTimer(self)
+        self._timer.setInterval(_REFRESH_INTERVAL_MS)
+        self._timer.timeout.connect(self._refresh)
+        self._timer.start()
+        self._refresh()
+
+    def _label(self) -> QLabel:
+        label = QLabel()
+        label.setProperty("role", "dim")
+        label.setTextFormat(Qt.TextFormat.PlainText)
+        return label
+
+    def _refresh(self) -> None:
+        status = self._status
+        texts = (status.machine_text, status.speed_text, status.memory_text, status.disk_text)
+        for label, text in zip(self._labels, texts, strict=True):
+            label.setVisible(bool(text))
+            label.setText(text)
+        self._saved.setText(status.saved_text())

@@ -1,0 +1,69 @@
+"""Table: the look that the window's tables share."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QAbstractItemModel, QRect, Qt
+from PySide6.QtGui import QColor, QPainter, QPaintEvent
+from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
+
+from app import theme
+
+_HEADER_HEIGHT = 30
+
+
+class Table(QTableView):
+    """Whole rows, hairlines instead of a grid, columns that do not resize by themselves, a sentence while empty."""
+
+    def __init__(self, empty_text: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.empty_text = empty_text
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setShowGrid(False)
+        self.setWordWrap(False)
+        self.setTabKeyNavigation(False)
+        self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        rows = self.verticalHeader()
+        rows.hide()
+        rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        rows.setDefaultSectionSize(theme.ROW_HEIGHT)
+        columns = self.horizontalHeader()
+        columns.setHighlightSections(False)
+        columns.setFixedHeight(_HEADER_HEIGHT)
+        columns.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        columns.setMinimumSectionSize(28)
+
+    def setModel(self, model: QAbstractItemModel | None) -> None:
+        """Show an item model, and its heading only while it has rows."""
+        super().setModel(model)
+        if model is not None:
+            for signal in (model.rowsInserted, model.rowsRemoved, model.modelReset):
+                signal.connect(self._show_header)
+        self._show_header()
+
+    def set_widths(self, widths: dict[int, int]) -> None:
+        """Set columns' widths in pixels."""
+        for column, width in widths.items():
+            self.setColumnWidth(column, width)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Paint the rows, or the sentence that says what fills the table."""
+        super().paintEvent(event)
+        if self._num_rows():
+            return
+        painter = QPainter(self.viewport())
+        painter.setFont(theme.text_font(theme.SIZE_TEXT))
+        painter.setPen(QColor(theme.palette_of(self).dim))
+        room: QRect = self.viewport().rect().adjusted(24, 0, -24, 0)
+        painter.drawText(room, int(Qt.AlignmentFlag.AlignCenter | Qt.TextFlag.TextWordWrap), self.empty_text)
+        painter.end()
+
+    def _num_rows(self) -> int:
+        model = self.model()
+        return model.rowCount() if model is not None else 0
+
+    def _show_header(self) -> None:
+        self.horizontalHeader().setVisible(bool(self._num_rows()))
+        self.viewport().update()

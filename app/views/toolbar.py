@@ -1,0 +1,202 @@
+"""The one row of tools: the run's name and state, what can be done with it, and how far it is."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QEvent, Qt, QTimer, Signal, SignalInstance
+from PySide6.QtGui import QActionGroup
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QMenu, QProgressBar, QPushButton, QToolButton, QVBoxLayout, QWidget
+
+from app import theme
+from app.viewmodels.run_status import RunStatusViewModel
+from trainer.messages import RunState, is_allowed
+
+# The words at the right end; the state itself changes at once.
+_REFRESH_INTERVAL_MS = 500
+_PROGRESS_PARTS = 1000
+
+
+class Toolbar(QWidget):
+    """Buttons enable from ``messages.ALLOWED_COMMANDS``; the primary one changes with the state."""
+
+    new_run_requested = Signal()
+    open_run_requested = Signal()
+    start_requested = Signal()
+    """Begin: a new run from the form, or the prepared one."""
+    pause_requested = Signal()
+    unpause_requested = Signal()
+    resume_requested = Signal()
+    stop_requested = Signal()
+    save_requested = Signal()
+    tensorboard_requested = Signal()
+    scheme_chosen = Signal(str)
+    """A theme: "system", "light" or "dark"."""
+
+    def __init__(self, status: RunStatusViewModel, scheme: theme.Scheme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._status = status
+        self._can_command, self._can_resume = False, False
+        self._drawn = ("", "")
+        self._build(scheme)
+        self._timer = QTimer(self)
+        self._timer.setInterval(_REFRESH_INTERVAL_MS)
+        self._timer.timeout.connect(self._show_progress)
+        self._timer.start()
+        status.changed.connect(self._show_state)
+        self._restyle()
+        self._show_state()
+        self._show_progress()
+
+    def allow(self, *, commands: bool, resume: bool) -> None:
+        """Say whether the run on display has a worker, and whether it can go on from a checkpoint."""
+        self._can_command, self._can_resume = commands, resume
+        self._show_state()
+
+    def press_primary(self) -> None:
+        """Do what the primary button does now, if anything."""
+        self._primary.click()
+
+    def press_stop(self) -> None:
+        """Stop the run, if there is one to stop."""
+        self._stop.click()
+
+    def press_save(self) -> None:
+        """Save a checkpoint, if there is a run to save."""
+        self._save.click()
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Draw the icons in the theme's colours."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.PaletteChange and hasattr(self, "_progress"):
+            self._restyle()
+
+    # -- building ---------------------------------------------------------------------------------------------
+
+    def _build(self, scheme: theme.Scheme) -> None:
+        self._title = QLabel()
+        self._title.setProperty("role", "title")
+        self._title.setTextFormat(Qt.TextFormat.PlainText)
+        self._chip = QLabel()
+        self._chip.setProperty("role", "chip")
+        self._chip.setAccessibleName(self.tr("State"))
+
+        self._new = self._button(self.tr("New run"), self.new_run_requested, "flat", self.tr("Ctrl+N"))
+        self._open = self._button(self.tr("Open run …"), self.open_run_requested, "flat", self.tr("Ctrl+O"))
+        self._primary = QPushButton()
+        self._primary.clicked.connect(self._act)
+        self._primary.setMinimumWidth(96)
+        self._stop = self._button(
+            self.tr("Stop"), self.stop_requested, "", self.tr("Save a checkpoint and stop (Ctrl+.)")
+        )
+        self._save = self._button(self.tr("Save checkpoint"), self.save_requested, "", self.tr("Ctrl+S"))
+        self._board = self._button(
+            self.tr("TensorBoard"), self.tensorboard_requested, "flat", self.tr("Open this run in TensorBoard")
+        )
+
+        self._progress_text = QLabel()
+        self._progress_text.setProperty("role", "dim")
+        self._progress_text.setTextFormat(Qt.TextFormat.PlainText)
+        self._progress_text.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self._progress = QProgressBar()
+        self._progress.setRange(0, _PROGRESS_PARTS)
+        self._progress.setTextVisible(False)
+        self._progress.setAccessibleName(self.tr("Progress of the run"))
+        progress = QVBoxLayout()
+        progress.setSpacing(theme.SPACE + 2)
+        progress.addStretch(1)
+        progress.addWidget(self._progress_text)
+        progress.addWidget(self._progress)
+        progress.addStretch(1)
+
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(theme.SPACE + 2)
+        layout.addWidget(self._title)
+        layout.addWidget(self._chip)
+        layout.addSpacing(theme.SPACE * 3)
+        for button in (self._primary, self._stop, self._save):
+            layout.addWidget(button)
+        layout.addSpacing(theme.SPACE)
+        for button in (self._new, self._open, self._board):
+            layout.addWidget(button)
+        layout.addWidget(self._theme_button(scheme))
+        layout.addStretch(1)
+        layout.addLayout(progress)
+
+    def _button(self, text: str, signal: SignalInstance, kind: str, tooltip: str) -> QPushButton:
+        button = QPushButton(text)
+        button.setProperty("kind", kind)
+        button.setToolTip(tooltip)
+        button.clicked.connect(signal.emit)
+        return button
+
+    def _theme_button(self, scheme: theme.Scheme) -> QToolButton:
+        self._theme = QToolButton()
+        self._theme.setProperty("kind", "icon")
+        self._theme.setToolTip(self.tr("Theme"))
+        self._theme.setAccessibleName(self.tr("Theme"))
+        self._theme.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        menu = QMenu(self._theme)
+        group = QActionGroup(menu)
+        names = (("system", self.tr("System")), ("light", self.tr("Light")), ("dark", self.tr("Dark")))
+        for name, text in names:
+            action = menu.addAction(text)
+            action.setCheckable(True)
+            action.setChecked(name == scheme)
+            action.setData(name)
+            group.addAction(action)
+        group.triggered.connect(lambda action: self.scheme_chosen.emit(action.data()))
+        self._theme.setMenu(menu)
+        return self._theme
+
+    # -- showing ----------------------------------------------------------------------------------------------
+
+    def _restyle(self) -> None:
+        colors = theme.palette_of(self)
+        self._stop.setIcon(theme.icon("stop", colors.text))
+        self._save.setIcon(theme.icon("save", colors.text))
+        self._new.setIcon(theme.icon("plus", colors.text))
+        self._open.setIcon(theme.icon("folder", colors.text))
+        self._board.setIcon(theme.icon("chart", colors.text))
+        self._theme.setIcon(theme.icon("contrast", colors.dim))
+        self._show_state()
+
+    def _show_state(self) -> None:
+        status = self._status
+        state = status.state
+        self._title.setText(status.title or self.tr("Thaw"))
+        self._chip.setText(status.state_text)
+        self._chip.setToolTip(status.sentence)
+        theme.set_property(self._chip, "tone", status.state_tone)
+
+        text, icon_name, kind, is_enabled, self._action = self._primary_action(state)
+        self._primary.setText(text)
+        theme.set_property(self._primary, "kind", kind)
+        colors = theme.palette_of(self)
+        color = colors.on_accent if kind == "primary" and is_enabled else colors.text
+        if (icon_name, color) != self._drawn:
+            # Drawn when it changes only: the state is shown anew with every event.
+            self._drawn = (icon_name, color)
+            self._primary.setIcon(theme.icon(icon_name, color))
+        self._primary.setEnabled(is_enabled)
+        self._stop.setEnabled(self._can_command and is_allowed("StopRun", state))
+        self._save.setEnabled(self._can_command and is_allowed("SaveCheckpoint", state))
+        self._board.setEnabled(status.has_run)
+
+    def _primary_action(self, state: RunState) -> tuple[str, str, str, bool, SignalInstance]:
+        if self._can_resume:
+            return self.tr("Resume"), "play", "primary", True, self.resume_requested
+        if state is RunState.RUNNING:
+            return self.tr("Pause"), "pause", "", self._can_command, self.pause_requested
+        if state is RunState.PAUSED:
+            return self.tr("Unpause"), "play", "primary", self._can_command, self.unpause_requested
+        can_start = state is RunState.IDLE or (self._can_command and is_allowed("StartRun", state))
+        kind = "primary" if state is RunState.READY else ""
+        return self.tr("Start"), "play", kind, can_start, self.start_requested
+
+    def _act(self) -> None:
+        self._action.emit()
+
+    def _show_progress(self) -> None:
+        self._progress_text.setText(self._status.progress_text)
+        self._progress.setVisible(bool(self._status.progress_text))
+        self._progress.setValue(round(self._status.progress_fraction * _PROGRESS_PARTS))

@@ -1,0 +1,133 @@
+"""The checkpoint table: order, tags, damage."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtTest import QAbstractItemModelTester
+
+from app.viewmodels.checkpoint_table import (
+    ACCURACY,
+    EPOCH,
+    LOSS,
+    SAVED,
+    SIZE,
+    STAR,
+    TAGS,
+    CheckpointItemModel,
+    CheckpointSortModel,
+    IsBestRole,
+    IsDamagedRole,
+    NameRole,
+)
+from app.views.checkpoints import CheckpointsView
+from tests.app.conftest import checkpoint
+
+
+@pytest.fixture
+def table(qapp) -> CheckpointItemModel:
+    made = CheckpointItemModel()
+    made.tester = QAbstractItemModelTester(made, QAbstractItemModelTester.FailureReportingMode.Fatal)
+    return made
+
+
+def column(model, number: int) -> list[str]:
+    return [model.index(row, number).data() for row in range(model.rowCount())]
+
+
+def test_numbers_are_written_for_people_and_exact_in_the_tooltip(table: CheckpointItemModel) -> None:
+    table.add(checkpoint(1, 0.15512345, 0.9721))
+    assert column(table, LOSS) == ["0.1551"]
+    assert column(table, ACCURACY) == ["97.2 %"]
+    assert column(table, SIZE) == ["840 kB"]
+    assert table.index(0, LOSS).data(Qt.ItemDataRole.ToolTipRole) == "0.15512345"
+    assert table.index(0, SIZE).data(Qt.ItemDataRole.ToolTipRole) == "840,000 bytes"
+
+
+def test_the_best_has_the_star_and_the_newest_is_tagged_last(table: CheckpointItemModel) -> None:
+    table.reset([checkpoint(1, 0.5, 0.8), checkpoint(2, 0.2, 0.97)])
+    table.add(checkpoint(3, 0.3, 0.95))
+    assert [table.index(row, STAR).data(IsBestRole) for row in range(3)] == [False, True, False]
+    assert column(table, TAGS) == ["", "best", "last"]
+
+
+def test_a_loss_that_is_no_number_is_never_the_best_and_sorts_last(table: CheckpointItemModel) -> None:
+    table.reset([checkpoint(1, math.nan, 0.99), checkpoint(2, 0.4, 0.9), checkpoint(3, None, None)])
+    assert column(table, TAGS)[1] == "best"
+    assert column(table, LOSS) == ["NaN", "0.4000", "–"]
+    by_loss = CheckpointSortModel(table)
+    by_loss.sort(LOSS, Qt.SortOrder.AscendingOrder)
+    assert by_loss.index(0, EPOCH).data() == "2"
+
+
+def test_columns_sort_by_number_not_by_text(table: CheckpointItemModel) -> None:
+    table.reset([checkpoint(epoch, 1.0 / epoch, 0.5, size_bytes=10**epoch) for epoch in (2, 10, 1)])
+    by_size = CheckpointSortModel(table)
+    by_size.sort(SIZE, Qt.SortOrder.DescendingOrder)
+    assert column(by_size, EPOCH) == ["10", "2", "1"]
+
+
+def test_the_newest_comes_first_to_begin_with(table: CheckpointItemModel) -> None:
+    table.reset([checkpoint(1, 0.5, 0.8), checkpoint(2, 0.2, 0.9)])
+    assert column(CheckpointSortModel(table), EPOCH) == ["2", "1"]
+
+
+def test_a_checkpoint_saved_again_replaces_its_row(table: CheckpointItemModel) -> None:
+    table.add(checkpoint(1, 0.5, 0.8))
+    table.add(checkpoint(1, 0.4, 0.9))
+    assert column(table, LOSS) == ["0.4000"]
+
+
+def test_damage_is_shown_with_what_is_wrong(table: CheckpointItemModel) -> None:
+    table.reset([checkpoint(1, 0.5, 0.8), checkpoint(2, 0.6, 0.7)])
+    table.show_problems({"checkpoint_tiny_001.pt": "file is missing", "checkpoint_tiny_002.pt": ""})
+    assert column(table, TAGS) == ["damaged: file is missing, best", "last"]
+    assert table.index(0, TAGS).data(IsDamagedRole)
+    assert not table.index(1, TAGS).data(IsDamagedRole)
+
+
+def test_ages_are_told_anew(table: CheckpointItemModel, qtbot) -> None:
+    table.add(checkpoint(1, 0.5, 0.8, saved_at=time.time() - 3700))
+    assert column(table, SAVED) == ["61 min ago"]
+    with qtbot.waitSignal(table.dataChanged):
+        table.refresh_ages()
+
+
+@pytest.mark.window
+def test_only_a_whole_checkpoint_can_be_restored(qtbot, themed, tmp_path) -> None:
+    checkpoints = CheckpointItemModel()
+    view = CheckpointsView(checkpoints)
+    qtbot.addWidget(view)
+    view.allow(restore=True, resume=True, checkpoints_dir=tmp_path)
+    assert not view._restore.isEnabled()
+    checkpoints.reset([checkpoint(1, 0.5, 0.8), checkpoint(2, 0.6, 0.7)])
+    assert view.selected_name == "checkpoint_tiny_002.pt"
+    assert view._restore.isEnabled()
+    assert view._resume.isEnabled()
+    with qtbot.waitSignal(view.restore_requested) as asked:
+        view._restore.click()
+    assert asked.args == ["checkpoint_tiny_002.pt"]
+    checkpoints.show_problems({"checkpoint_tiny_002.pt": "file was altered"})
+    assert not view._restore.isEnabled()
+
+
+@pytest.mark.window
+def test_the_selection_follows_the_newest_until_the_user_chooses(qtbot, themed) -> None:
+    checkpoints = CheckpointItemModel()
+    view = CheckpointsView(checkpoints)
+    qtbot.addWidget(view)
+    checkpoints.add(checkpoint(1, 0.5, 0.8))
+    checkpoints.add(checkpoint(2, 0.6, 0.7))
+    assert view.selected_name == "checkpoint_tiny_002.pt"
+    view._table.clicked.emit(view._table.model().index(1, 0))
+    view._table.selectRow(1)
+    checkpoints.add(checkpoint(3, 0.6, 0.7))
+    assert view.selected_name == "checkpoint_tiny_001.pt"
+
+
+def test_names_are_told_to_whoever_asks(table: CheckpointItemModel) -> None:
+    table.add(checkpoint(1, 0.5, 0.8))
+    assert table.index(0, STAR).data(NameRole) == "checkpoint_tiny_001.pt"

@@ -1,0 +1,452 @@
+"""The layer tree: what a toggle asks for, what pending and applied look like, and that the keyboard can do it all."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from PySide6.QtCore import QItemSelectionModel, QPoint, Qt
+from PySide6.QtTest import QAbstractItemModelTester, QTest
+from PySide6.QtWidgets import QApplication
+
+from app import theme
+from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID
+from app.viewmodels.layer_tree import LayerState, LayerTreeViewModel, Preset
+from app.viewmodels.layer_tree_item_model import Column, LayerFilter, LayerTreeItemModel
+from app.views.layer_delegate import check_box_rect
+from app.views.layer_tree import LayerTreeView
+from trainer.messages import CheckpointRestored, FreezeVerified, LayerInfo, LayersFrozen, LayersUnfrozen, ModelSummary
+
+# Only the offscreen platform says so, of every window.
+pytestmark = pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints")
+
+ALL_FROZEN = "Cannot freeze every layer: nothing would be left to train. Leave the head unfrozen."
+
+
+def _summary(entries, frozen=()):
+    """Make a summary from (fqn, type, own parameters[, "head"]); what owns some is a unit."""
+    layers = []
+    for fqn, kind, own, *marks in entries:
+        below = sum(other for name, _, other, *_ in entries if not fqn or name == fqn or name.startswith(f"{fqn}."))
+        layers.append(LayerInfo(fqn=fqn, type=kind, num_params=below, is_unit=own > 0, is_head="head" in marks))
+    own_params = {fqn: own for fqn, _, own, *_ in entries}
+    total = sum(own_params.values())
+    return ModelSummary(
+        model="net",
+        layers=layers,
+        frozen=list(frozen),
+        num_params=total,
+        num_trainable=total - sum(own_params[unit] for unit in frozen),
+    )
+
+
+STAGED = [
+    ("", "Net", 0),
+    ("conv1", "Sequential", 0),
+    ("conv1.0", "Conv2d", 600),
+    ("conv1.1", "BatchNorm2d", 48),
+    ("maxpool", "MaxPool2d", 0),
+    ("stage1", "Sequential", 0),
+    ("stage1.0", "Block", 0),
+    ("stage1.0.conv", "Conv2d", 1000),
+    ("stage1.0.relu", "ReLU", 0),
+    ("stage2", "Sequential", 0),
+    ("stage2.0", "Block", 0),
+    ("stage2.0.conv", "Conv2d", 2000),
+    ("conv5", "Sequential", 0),
+    ("conv5.0", "Conv2d", 300),
+    ("fc", "Linear", 100, "head"),
+]
+# The head stands inside a container of the backbone, as in mobilenet; the root owns a parameter, as in ViT.
+NESTED = [
+    ("", "Net", 7),
+    ("features", "Sequential", 0),
+    ("features.0", "Block", 0),
+    ("features.0.conv", "Sequential", 0),
+    ("features.0.conv.0", "Conv2d", 10),
+    ("features.1", "Block", 0),
+    ("features.1.conv", "Sequential", 0),
+    ("features.1.conv.0", "Conv2d", 20),
+    ("classifier", "Sequential", 0),
+    ("classifier.0", "Linear", 50),
+    ("classifier.1", "Dropout", 0),
+    ("classifier.3", "Linear", 30, "head"),
+]
+BACKBONE_UNITS = ["conv1.0", "conv1.1", "stage1.0.conv", "stage2.0.conv", "conv5.0"]
+
+
+@pytest.fixture
+def tree(qapp):
+    model = LayerTreeViewModel()
+    model.set_summary(_summary(STAGED, BACKBONE_UNITS))
+    return model
+
+
+@pytest.fixture
+def live(tree):
+    tree.is_live = True
+    tree.asked = []
+    tree.freeze_requested.connect(lambda names: tree.asked.append(("freeze", names)))
+    tree.unfreeze_requested.connect(lambda names: tree.asked.append(("unfreeze", names)))
+    return tree
+
+
+def _id(tree, fqn):
+    return next(row.id for row in tree.rows.in_order() if row.fqn == fqn)
+
+
+def _changed(kind, layers, frozen, *, command_id="", applied_step=128, requested_step=127):
+    return kind(
+        command_id=command_id,
+        layers=layers,
+        sentence="changed",
+        frozen=frozen,
+        num_trainable=2100,
+        requested_step=requested_step,
+        applied_step=applied_step,
+        source="user",
+        segment=0,
+    )
+
+
+def test_backbone_and_head_are_the_two_top_rows(tree):
+    tops = [tree.rows[row_id] for row_id in tree.rows[0].children]
+    assert [(row.name, row.type, row.num_params) for row in tops] == [
+        ("backbone", "Net", 3948),
+        ("head · fc", "Linear", 100),
+    ]
+    assert [tree.rows[row_id].name for row_id in tops[0].children] == ["conv1", "maxpool", "stage1", "stage2", "conv5"]
+
+
+def test_a_head_inside_a_container_is_taken_out_of_it(qapp):
+    tree = LayerTreeViewModel()
+    tree.set_summary(_summary(NESTED))
+    classifier = tree.rows[_id(tree, "classifier")]
+    assert [tree.rows[child].name for child in classifier.children] == ["0", "1"]
+    assert classifier.num_params == 50
+    assert classifier.command_names == ["classifier.0"]
+    assert tree.rows[HEAD_ID].name == "head · classifier.3"
+    assert "" in tree.rows[BACKBONE_ID].units
+
+
+def test_a_container_of_nothing_but_the_head_is_no_row(qapp):
+    tree = LayerTreeViewModel()
+    tree.set_summary(
+        _summary(
+            [("", "Net", 0), ("conv", "Conv2d", 5), ("heads", "Sequential", 0), ("heads.head", "Linear", 3, "head")]
+        )
+    )
+    assert [tree.rows[child].name for child in tree.rows[BACKBONE_ID].children] == ["conv"]
+
+
+def test_a_rows_state_comes_from_the_units_below_it(tree):
+    tree.unfreeze_rows([_id(tree, "conv1.1")])
+    states = {row.fqn: tree.state_of(row.id) for row in tree.rows.in_order()}
+    assert states["backbone"] is LayerState.PARTLY
+    assert states["conv1"] is LayerState.PARTLY
+    assert states["conv1.0"] is LayerState.FROZEN
+    assert states["conv1.1"] is LayerState.TRAINABLE
+    assert states["stage1.0.relu"] is LayerState.FROZEN
+    assert states["maxpool"] is LayerState.NOTHING
+    assert states["head"] is LayerState.TRAINABLE
+
+
+def test_before_a_run_a_toggle_changes_the_set_at_once(tree):
+    tree.toggle([_id(tree, "stage2"), _id(tree, "conv5")])
+    assert tree.frozen_layers == ["conv1", "stage1"]
+    assert tree.num_trainable == 2400
+    tree.toggle([_id(tree, "stage2"), _id(tree, "conv5")])
+    assert tree.frozen_layers == ["backbone"]
+
+
+def test_during_a_run_a_toggle_asks_by_the_fewest_names_and_shows_pending(live):
+    live.toggle([_id(live, "stage2")])
+    assert live.asked == [("unfreeze", ["stage2"])]
+    live.mark_pending("c1", ["stage2"])
+    assert live.is_pending(_id(live, "stage2.0.conv"))
+    assert not live.is_pending(_id(live, "stage1"))
+    assert live.state_of(_id(live, "stage2")) is LayerState.FROZEN
+    left = [unit for unit in BACKBONE_UNITS if unit != "stage2.0.conv"]
+    live.settle(_changed(LayersUnfrozen, ["stage2.0.conv"], left, command_id="c1"))
+    assert not live.is_pending(_id(live, "stage2"))
+    assert live.state_of(_id(live, "stage2")) is LayerState.TRAINABLE
+    assert live.explain(_id(live, "stage2")) == "trainable since step 128, asked at 127"
+    assert live.num_trainable == 2100
+
+
+@pytest.mark.parametrize(("row", "name"), [(BACKBONE_ID, "backbone"), (HEAD_ID, "head")])
+def test_the_top_rows_go_by_their_own_names(live, row, name):
+    live.settle(_changed(LayersUnfrozen, [], []))
+    live.freeze_rows([row])
+    assert live.asked == [("freeze", [name])]
+
+
+def test_a_rejected_request_goes_back_with_its_sentence(live, qtbot):
+    live.toggle([_id(live, "stage2")])
+    live.mark_pending("c1", ["stage2"])
+    with qtbot.waitSignal(live.message_changed):
+        live.reject("c1", "The run is over. Resume it first.")
+    assert live.message == "The run is over. Resume it first."
+    assert not live.is_pending(_id(live, "stage2"))
+    assert live.state_of(_id(live, "stage2")) is LayerState.FROZEN
+
+
+def test_a_rejection_of_something_else_changes_nothing(live):
+    live.toggle([_id(live, "stage2")])
+    live.mark_pending("c1", ["stage2"])
+    live.reject("other", "No.")
+    assert live.is_pending(_id(live, "stage2"))
+    assert live.message == ""
+
+
+def test_an_event_of_the_plan_leaves_what_is_asked_for_pending(live):
+    live.toggle([_id(live, "stage2")])
+    live.mark_pending("c1", ["stage2"])
+    live.settle(_changed(LayersUnfrozen, ["conv5.0"], BACKBONE_UNITS[:4]))
+    assert live.is_pending(_id(live, "stage2"))
+    live.settle(_changed(LayersUnfrozen, ["stage2.0.conv"], BACKBONE_UNITS[:3], command_id="from a shell"))
+    assert not live.is_pending(_id(live, "stage2"))
+
+
+def test_the_end_of_the_run_leaves_nothing_pending(live):
+    live.toggle([_id(live, "stage2")])
+    live.mark_pending("c1", ["stage2"])
+    live.is_live = False
+    assert not live.is_pending(_id(live, "stage2"))
+
+
+@pytest.mark.parametrize("is_live", [False, True])
+def test_freezing_everything_is_refused_at_once(live, is_live):
+    live.is_live = is_live
+    live.freeze_rows([HEAD_ID])
+    assert live.message == ALL_FROZEN
+    assert live.asked == []
+    assert live.state_of(HEAD_ID) is LayerState.TRAINABLE
+
+
+def test_freezing_everything_in_two_requests_is_refused_too(live):
+    live.settle(_changed(LayersUnfrozen, [], []))
+    live.freeze_rows([BACKBONE_ID])
+    live.mark_pending("c1", ["backbone"])
+    live.freeze_rows([HEAD_ID])
+    assert live.message == ALL_FROZEN
+    assert live.asked == [("freeze", ["backbone"])]
+
+
+def test_presets_name_the_freeze_set_and_make_it(tree):
+    assert tree.preset is Preset.HEAD_ONLY
+    tree.apply_preset(Preset.LAST_STAGE)
+    assert tree.frozen_layers == ["conv1", "stage1"]
+    assert tree.preset is Preset.LAST_STAGE
+    tree.apply_preset(Preset.EVERYTHING)
+    assert tree.frozen_layers == []
+    tree.freeze_rows([_id(tree, "conv5")])
+    assert tree.preset is Preset.CUSTOM
+
+
+def test_a_preset_unfreezes_before_it_freezes(live):
+    live.settle(_changed(LayersFrozen, ["fc"], ["stage2.0.conv", "fc"]))
+    live.apply_preset(Preset.HEAD_ONLY)
+    assert live.asked == [("unfreeze", ["head"]), ("freeze", ["backbone"])]
+
+
+def test_the_last_stage_is_found_inside_a_container(qapp):
+    tree = LayerTreeViewModel()
+    tree.set_summary(_summary(NESTED))
+    tree.apply_preset(Preset.LAST_STAGE)
+    assert tree.frozen_layers == ["", "features.0"]
+
+
+def test_freeze_up_to_here_and_unfreeze_from_here(tree):
+    tree.apply_preset(Preset.EVERYTHING)
+    tree.freeze_up_to(_id(tree, "stage1"))
+    assert tree.frozen_layers == ["conv1", "stage1"]
+    tree.unfreeze_from(_id(tree, "stage1"))
+    assert tree.frozen_layers == ["conv1"]
+
+
+def test_the_same_model_keeps_its_rows(tree, qtbot):
+    with qtbot.assertNotEmitted(tree.rows_reset):
+        tree.set_summary(_summary(STAGED, ["conv1.0"]))
+    assert tree.frozen_layers == ["conv1.0"]
+
+
+def test_a_configurations_names_are_taken_as_the_set_too(tree):
+    tree.set_summary(_summary(STAGED).model_copy(update={"frozen": ["stage1", "conv1"]}))
+    assert tree.frozen_layers == ["conv1", "stage1"]
+
+
+def test_a_restore_brings_its_freeze_set(live):
+    live.toggle([_id(live, "stage2")])
+    live.restore(CheckpointRestored(name="c", step=45, epoch=1, frozen=["conv1.0"], num_trainable=3448, segment=1))
+    assert live.frozen_layers == ["conv1.0"]
+    assert live.num_trainable == 3448
+    assert not live.is_pending(_id(live, "stage2"))
+
+
+def test_the_item_model_keeps_qts_rules(tree):
+    item_model = LayerTreeItemModel(tree)
+    fatal = QAbstractItemModelTester.FailureReportingMode.Fatal
+    first = QAbstractItemModelTester(item_model, fatal)
+    filtered = LayerFilter(item_model)
+    second = QAbstractItemModelTester(filtered, fatal)
+    tree.toggle([_id(tree, "stage2")])
+    filtered.set_text("conv")
+    tree.set_summary(_summary(NESTED))
+    filtered.set_text("")
+    tree.set_summary(None)
+    assert item_model.rowCount() == 0
+    assert first.model() is item_model
+    assert second.model() is filtered
+
+
+def test_check_marks_follow_the_state(tree):
+    item_model = LayerTreeItemModel(tree)
+    role = Qt.ItemDataRole.CheckStateRole
+    tree.unfreeze_rows([_id(tree, "stage2")])
+    assert item_model.index_of(BACKBONE_ID).data(role) == Qt.CheckState.PartiallyChecked
+    assert item_model.index_of(HEAD_ID).data(role) == Qt.CheckState.Unchecked
+    assert item_model.index_of(_id(tree, "conv1")).data(role) == Qt.CheckState.Checked
+    assert item_model.index_of(_id(tree, "maxpool")).data(role) is None
+    assert item_model.setData(item_model.index_of(BACKBONE_ID), Qt.CheckState.Checked, role)
+    assert tree.frozen_layers == ["backbone"]
+
+
+def _shown(model, parent=None):
+    parent = model.index(-1, -1) if parent is None else parent
+    names = []
+    for row in range(model.rowCount(parent)):
+        index = model.index(row, 0, parent)
+        names += [index.data(), *_shown(model, index)]
+    return names
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("stage1", ["backbone", "stage1", "0", "conv", "relu"]),
+        ("batchnorm", ["backbone", "conv1", "1"]),
+        ("trainable", ["backbone", "stage2", "0", "conv", "head · fc"]),
+        ("trainable linear", ["head · fc"]),
+        ("nothing like it", []),
+    ],
+)
+def test_the_filter_finds_by_name_type_and_state(tree, text, expected):
+    tree.unfreeze_rows([_id(tree, "stage2")])
+    filtered = LayerFilter(LayerTreeItemModel(tree))
+    filtered.set_text(text)
+    assert _shown(filtered) == expected
+
+
+# -- the view ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def view(tree, qtbot):
+    shown = LayerTreeView(tree)
+    qtbot.addWidget(shown)
+    shown.resize(400, 600)
+    shown.show()
+    return shown
+
+
+@pytest.mark.window
+def test_many_rows_are_toggled_from_the_keyboard_alone(view, tree):
+    view.tree.setFocus()
+    view.select([_id(tree, "stage2")])
+    QTest.keyClick(view.tree, Qt.Key.Key_Down, Qt.KeyboardModifier.ShiftModifier)
+    QTest.keyClick(view.tree, Qt.Key.Key_Space)
+    assert tree.frozen_layers == ["conv1", "stage1"]
+    QTest.keyClick(view.tree, Qt.Key.Key_Space)
+    assert tree.frozen_layers == ["backbone"]
+
+
+@pytest.mark.window
+def test_a_click_on_the_check_box_toggles_its_row_only(view, tree):
+    view.tree.selectionModel().select(
+        view.filter.index(1, 0), QItemSelectionModel.SelectionFlag.Select | QItemSelectionModel.SelectionFlag.Rows
+    )
+    cell = view.tree.visualRect(view.filter.mapFromSource(view.item_model.index_of(_id(tree, "conv5"))))
+    place = check_box_rect(cell).center().toPoint()
+    QTest.mouseClick(view.tree.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    assert tree.frozen_layers == ["conv1", "stage1", "stage2"]
+    QTest.mouseClick(view.tree.viewport(), Qt.MouseButton.LeftButton, pos=place + QPoint(60, 0))
+    assert tree.frozen_layers == ["conv1", "stage1", "stage2"]
+
+
+@pytest.mark.window
+def test_the_footer_tells_counts_drift_and_step_time(view, tree):
+    assert view.trainable_chip.text().endswith("trainable")
+    assert view.drift_chip.isHidden()
+    tree.verify(FreezeVerified(step=10, num_verified=5, drifted=[]))
+    assert view.drift_chip.text() == "0 drift"
+    tree.verify(FreezeVerified(step=20, num_verified=5, drifted=["conv1.0"]))
+    assert view.drift_chip.property("tone") == "danger"
+    tree.set_step_ms(14.2)
+    assert view.step_label.text() == "Step 14 ms"
+
+
+@pytest.mark.window
+def test_a_refusal_stands_under_the_tree(view, tree):
+    tree.freeze_rows([HEAD_ID])
+    assert view.message.isVisible()
+    assert view.message.text() == ALL_FROZEN
+    tree.toggle([_id(tree, "conv5")])
+    assert not view.message.isVisible()
+
+
+@pytest.mark.window
+def test_the_menu_acts_on_the_selection(view, tree):
+    view.select([_id(tree, "stage1")])
+    actions = {action.text(): action for action in view.make_menu().actions()}
+    actions["Unfreeze from here"].trigger()
+    assert tree.frozen_layers == ["conv1"]
+    actions["Freeze up to here"].trigger()
+    assert tree.frozen_layers == ["conv1", "stage1"]
+
+
+@pytest.mark.window
+def test_an_empty_tree_says_what_fills_it(qtbot):
+    shown = LayerTreeView(LayerTreeViewModel())
+    qtbot.addWidget(shown)
+    assert shown._stack.currentIndex() == 0
+    assert not shown.preset_button.isEnabled()
+
+
+@pytest.mark.window
+def test_the_tree_follows_the_theme(view, qapp):
+    before = view.grab().toImage()
+    style_sheet, palette, style, font = qapp.styleSheet(), qapp.palette(), qapp.style().name(), qapp.font()
+    try:
+        theme.apply(qapp, "dark")
+        QApplication.processEvents()
+        assert view._delegate.colors == theme.DARK
+        assert view.grab().toImage() != before
+    finally:
+        qapp.setStyleSheet(style_sheet)
+        qapp.setStyle(style)
+        qapp.setPalette(palette)
+        qapp.setFont(font)
+
+
+@pytest.mark.window
+def test_a_thousand_rows_open_in_a_fifth_of_a_second(qtbot):
+    entries = [("", "Net", 0)]
+    for stage in range(10):
+        entries.append((f"stage{stage}", "Sequential", 0))
+        for block in range(10):
+            entries.append((f"stage{stage}.{block}", "Block", 0))
+            entries += [(f"stage{stage}.{block}.conv{conv}", "Conv2d", 9) for conv in range(9)]
+    summary = _summary([*entries, ("fc", "Linear", 5, "head")])
+    tree = LayerTreeViewModel()
+    shown = LayerTreeView(tree)
+    qtbot.addWidget(shown)
+    shown.resize(400, 600)
+    shown.show()
+    started = time.process_time()
+    tree.set_summary(summary)
+    shown.tree.expandAll()
+    shown.grab()
+    assert time.process_time() - started < 0.2
+    assert len(tree.rows) > 1000
+    assert shown.filter.index(0, Column.PARAMS).data()

@@ -1,0 +1,317 @@
+"""The curves on the screen: when they are drawn, what they show, and what becomes of them in a file."""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+
+import numpy as np
+import pytest
+from PySide6.QtCore import QLocale, QPointF, Qt
+from PySide6.QtGui import QImage
+from PySide6.QtTest import QTest
+
+from app import theme
+from app.viewmodels.metric_history import MetricHistory
+from app.views.metrics import REPAINT_MS, MetricsView
+from app.views.plot_markers import marker_tooltip
+from trainer.messages import LayersFrozen, LayersUnfrozen, MetricsLogged, Series
+
+pytestmark = [
+    pytest.mark.window,
+    # Only the offscreen platform says so, of every window.
+    pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints"),
+]
+
+
+def _log(history, tag, steps, values, *, segment=0):
+    points = Series(steps=[int(step) for step in steps], values=[float(value) for value in values])
+    history.add(MetricsLogged(segment=segment, series={tag: points}))
+
+
+def _mark(history, sentence, applied_step, *, kind=LayersUnfrozen):
+    history.add_marker(
+        kind(
+            layers=["stage4"],
+            sentence=sentence,
+            frozen=[],
+            num_trainable=1,
+            requested_step=applied_step - 1,
+            applied_step=applied_step,
+            source="user",
+            segment=0,
+        )
+    )
+
+
+@pytest.fixture
+def history(qapp):
+    return MetricHistory()
+
+
+@pytest.fixture
+def view(history, qtbot):
+    shown = MetricsView(history)
+    qtbot.addWidget(shown)
+    shown.resize(700, 560)
+    shown.show()
+    qtbot.waitExposed(shown)
+    return shown
+
+
+@pytest.fixture
+def trained(view, history, qtbot):
+    """Return a view of 184 of 270 steps, drawn."""
+    history.set_epochs(45, 270)
+    steps = np.arange(1, 185)
+    _log(history, "Loss/train", steps, 2.4 * np.exp(-steps / 60) + 0.1)
+    _log(history, "Accuracy/train", steps, 1 - 0.9 * np.exp(-steps / 50))
+    _log(history, "Loss/validation", [45, 90, 135, 180], [0.93, 0.52, 0.155, 0.33])
+    _log(history, "Accuracy/validation", [45, 90, 135, 180], [0.72, 0.88, 0.972, 0.93])
+    qtbot.waitUntil(lambda: _drawn(view) == 184)
+    return view
+
+
+def _drawn(view):
+    xs, _ = view.loss._smoothed.getData()
+    return 0 if xs is None else len(xs)
+
+
+def _y_range(plot):
+    return plot.view_box.viewRange()[1]
+
+
+def test_an_empty_view_says_what_fills_it(view, history, qtbot):
+    assert view.empty_label.isVisible()
+    assert view.empty_label.text() == "The curves appear with the first step. Choose data and press Start."
+    _log(history, "Loss/train", [1], [2.0])
+    qtbot.waitUntil(view.loss.isVisible)
+
+
+def test_the_best_of_validation_stands_in_the_header(trained):
+    assert trained.loss._header._best.text() == "0.155"
+    assert trained.accuracy._header._best.text() == "97.2 %"
+
+
+def test_many_changes_make_one_repaint(trained, history, qtbot, monkeypatch):
+    repaints = []
+    monkeypatch.setattr(trained.loss, "redraw", lambda **_: repaints.append(True))
+    for step in range(185, 235):
+        _log(history, "Loss/train", [step], [0.1])
+    assert repaints == []
+    qtbot.waitUntil(lambda: bool(repaints))
+    assert len(repaints) == 1
+
+
+def test_a_hidden_view_draws_only_when_it_is_shown_again(trained, history, qtbot):
+    trained.hide()
+    _log(history, "Loss/train", range(185, 200), np.ones(15))
+    assert not trained._timer.isActive()
+    QTest.qWait(2 * REPAINT_MS)
+    assert _drawn(trained) == 184
+    trained.show()
+    qtbot.waitUntil(lambda: _drawn(trained) == 199)
+
+
+def test_following_shows_the_whole_run_from_the_start(trained):
+    first, last = trained.loss.view_box.viewRange()[0]
+    assert first == pytest.approx(0, abs=1)
+    assert last == pytest.approx(270 * 1.02, abs=1)
+    assert _y_range(trained.accuracy)[1] == pytest.approx(102)
+
+
+def test_the_value_axis_stays_while_the_curve_stays_in_it(trained, history, qtbot):
+    before = _y_range(trained.loss)
+    _log(history, "Loss/train", range(185, 200), np.full(15, 0.05))
+    qtbot.waitUntil(lambda: _drawn(trained) == 199)
+    assert _y_range(trained.loss) == before
+
+
+def test_a_hand_on_the_plot_ends_following(trained, history, qtbot):
+    trained.loss.view_box.scaleBy((0.5, 1))
+    trained.loss.view_box.sigRangeChangedManually.emit([True, True])
+    assert not trained.follow_button.isChecked()
+    zoomed = trained.loss.view_box.viewRange()[0]
+    _log(history, "Loss/train", [185], [0.1])
+    QTest.qWait(2 * REPAINT_MS)
+    assert trained.loss.view_box.viewRange()[0] == zoomed
+    assert trained.accuracy.view_box.viewRange()[0] == pytest.approx(zoomed)
+    trained.follow_button.click()
+    qtbot.waitUntil(lambda: trained.loss.view_box.viewRange()[0][1] > 270)
+
+
+def test_fit_shows_what_was_measured(trained):
+    trained.fit_button.click()
+    assert trained.loss.view_box.viewRange()[0][1] == pytest.approx(184 * 1.02, abs=1)
+    assert not trained.follow_button.isChecked()
+
+
+def test_one_wild_value_does_not_flatten_the_curve(trained, history, qtbot):
+    _log(history, "Loss/train", [185, 186], [1e6, math.nan])
+    history.set_smoothing(0.0)
+    history.set_smoothing(0.9)
+    qtbot.waitUntil(lambda: _drawn(trained) == 186)
+    assert np.isfinite(_y_range(trained.loss)).all()
+
+
+def test_a_lost_loss_is_said_in_the_header(trained, history, qtbot):
+    _log(history, "Loss/train", [185], [math.nan])
+    qtbot.waitUntil(trained.loss._header._problem.isVisible)
+    assert trained.loss._header._problem.text() == "train NaN at step 185"
+
+
+def test_log_leaves_out_what_is_not_positive_and_clamps_the_range(trained, history, qtbot):
+    _log(history, "Loss/train", [185, 186], [0.0, -1.0])
+    history.set_smoothing(0.0)
+    trained.log_button.click()
+    qtbot.waitUntil(lambda: _drawn(trained) == 186)
+    _, values = trained.loss._smoothed.getData()
+    assert np.isnan(values[-2:]).all()
+    assert np.isfinite(values[:-2]).all()
+    for _ in range(50):
+        trained.loss.view_box.scaleBy((1, 10))
+    low, high = _y_range(trained.loss)
+    assert low >= -30
+    assert high <= 30
+    assert trained.grab().width() == 700
+    trained.log_button.click()
+    qtbot.waitUntil(lambda: -2 < _y_range(trained.loss)[0] < _y_range(trained.loss)[1] < 4)
+
+
+def test_a_log_axis_with_nothing_positive_still_draws(view, history, qtbot):
+    _log(history, "Loss/train", range(1, 20), np.zeros(19))
+    view.log_button.click()
+    qtbot.waitUntil(lambda: _drawn(view) == 19)
+    assert np.isfinite(_y_range(view.loss)).all()
+
+
+def test_marker_labels_never_cover_each_other(trained, history, qtbot):
+    for step in (100, 101, 103, 110, 150, 184):
+        _mark(history, f"stage{step} unfrozen", step, kind=LayersFrozen if step % 2 else LayersUnfrozen)
+    qtbot.waitUntil(lambda: len(trained.loss._marker_items) == 6)
+    labels = [item.label_rect for item in trained.loss._marker_items if not item.label_rect.isEmpty()]
+    assert len(labels) == 6
+    assert not any(one.intersects(other) for one in labels for other in labels if one is not other)
+    assert trained.loss._marker_items[0].text == "stage100 unfrozen · step 100"
+    assert all(item.label_rect.isEmpty() for item in trained.accuracy._marker_items)
+    assert trained.grab().height() == 560
+
+
+def test_a_markers_tooltip_tells_both_steps_and_is_no_markup(history):
+    _mark(history, "<b>layer</b> frozen", 128)
+    tip = marker_tooltip(history.markers[0])
+    assert "Asked for at step 127, applied at step 128, by hand." in tip
+    assert "&lt;b&gt;" in tip
+
+
+def test_the_crosshair_writes_the_values_at_its_step(trained):
+    trained.loss.hovered.emit(100.4)
+    header = trained.accuracy._header
+    assert header._step.text() == "step 100"
+    assert header._validation.text() == "88.0 %"
+    assert trained.loss._crosshair.isVisible()
+    trained.loss.hovered.emit(None)
+    assert header._step.text() == ""
+    assert not trained.loss._crosshair.isVisible()
+
+
+def test_the_pointer_over_one_plot_is_shown_on_both(trained):
+    place = trained.loss.view_box.mapViewToScene(QPointF(90, 0.5))
+    trained.loss.plot.scene().sigMouseMoved.emit(place)
+    assert trained.accuracy._crosshair.isVisible()
+    assert trained.accuracy._header._step.text() == "step 90"
+
+
+def test_the_lower_axis_can_count_epochs(trained):
+    trained._epoch_action.trigger()
+    ticks = trained.loss._x_axis.tickValues(0, 270, 600)
+    (spacing, positions), *_ = ticks
+    assert trained.loss._x_axis.tickStrings(positions, trained.loss._x_axis.scale, spacing) == [
+        str(epoch) for epoch in range(7)
+    ]
+    assert trained.unit_button.text() == "Epoch"
+
+
+@pytest.mark.parametrize("size_of_step", [1e-4, 0.3, 7.0, 12_000.0])
+def test_ticks_are_few_and_round(trained, size_of_step):
+    axis = trained.loss._y_axis
+    ((spacing, positions),) = axis.tickValues(0, size_of_step, 200)
+    assert 2 <= len(positions) <= 8
+    texts = axis.tickStrings(positions, 1.0, spacing)
+    assert len(set(texts)) == len(texts)
+
+
+def test_the_slider_smooths(trained, history, qtbot):
+    trained.smoothing.setValue(50)
+    assert history.smoothing == 0.5
+    assert trained._smoothing_value.text() == QLocale().toString(0.5, "f", 2)
+    trained.smoothing.setValue(0)
+    qtbot.waitUntil(lambda: not trained.loss._raw.isVisible())
+
+
+def test_what_a_restore_left_behind_stays_on_the_plot(trained, history, qtbot):
+    history.restore(150, 1)
+    _log(history, "Loss/train", [151, 152], [0.2, 0.2], segment=1)
+    qtbot.waitUntil(lambda: _drawn(trained) == 152)
+    xs, values = trained.loss._left_train.getData()
+    assert xs[0] == 151
+    assert np.isfinite(values[:-1]).all()
+
+
+def test_the_plots_follow_the_theme(trained, qapp):
+    style_sheet, palette, style, font = qapp.styleSheet(), qapp.palette(), qapp.style().name(), qapp.font()
+    try:
+        for scheme, colors in (("dark", theme.DARK), ("light", theme.LIGHT)):
+            theme.apply(qapp, scheme)
+            qapp.processEvents()
+            assert trained.loss._smoothed.opts["pen"].color().name().upper() == colors.train
+            assert trained.loss.plot.backgroundBrush().color().name().upper() == colors.panel
+    finally:
+        qapp.setStyleSheet(style_sheet)
+        qapp.setStyle(style)
+        qapp.setPalette(palette)
+        qapp.setFont(font)
+
+
+def test_every_point_is_exported(trained, history, qtbot, tmp_path):
+    history.restore(180, 1)
+    path = tmp_path / "curves.csv"
+    trained.export_csv(path)
+    qtbot.waitUntil(trained.message.isVisible)
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 184 + 8
+    assert sum(row["abandoned"] == "1" for row in rows) == 8
+    assert trained.message.text() == f"Exported to {path}."
+    assert [file.name for file in tmp_path.iterdir()] == ["curves.csv"]
+
+
+def test_a_picture_is_exported(trained, qtbot, tmp_path):
+    path = tmp_path / "curves.png"
+    trained.export_png(path)
+    qtbot.waitUntil(trained.message.isVisible)
+    assert QImage(str(path)).width() > 600
+
+
+def test_a_file_that_cannot_be_written_gives_a_sentence(trained, qtbot, tmp_path):
+    path = tmp_path / "missing" / "curves.csv"
+    trained.export_csv(path)
+    qtbot.waitUntil(trained.message.isVisible)
+    assert trained.message.text() == f"Cannot write {path}: No such file or directory. Choose another folder."
+    assert trained.message.property("role") == "error"
+
+
+def test_repaints_leave_the_references_to_none_alone(trained):
+    # PySide6 6.12.0 on Python 3.11 drops one in every virtual call, and aborts after minutes.
+    trained.grab()
+    before = sys.getrefcount(None)
+    for _ in range(200):
+        trained._repaint()
+        trained.grab()
+    assert sys.getrefcount(None) > before - 200
+
+
+def test_the_tools_are_reached_by_keyboard(trained):
+    for tool in (trained.unit_button, trained.smoothing, trained.log_button, trained.fit_button, trained.follow_button):
+        assert tool.focusPolicy() & Qt.FocusPolicy.TabFocus

@@ -1,0 +1,174 @@
+"""The run's state, the log and the list of runs, in words."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtTest import QAbstractItemModelTester
+
+from app.viewmodels import log, run_list
+from app.viewmodels.log import LogItemModel
+from app.viewmodels.quantities import ago_text, duration_text, number_text, percent_text, size_text
+from app.viewmodels.run_list import RunListItemModel
+from app.viewmodels.run_status import FolderSize, RunStatusViewModel
+from tests.app.conftest import checkpoint
+from trainer.client import WorkerLost
+from trainer.messages import (
+    CheckpointSaved,
+    CommandRejected,
+    FreezeVerified,
+    LayersUnfrozen,
+    LogWritten,
+    PreparationProgressed,
+    ProgressReported,
+    RunPrepared,
+    RunState,
+    StateChanged,
+)
+from trainer.runs import RunListing
+
+PROGRESS = ProgressReported(
+    epoch=3, num_epochs=6, step=184, total_steps=270, samples_per_s=812, seconds_left=42.0, step_ms=14,
+    worker_bytes=900_000_000,
+)  # fmt: skip
+UNFROZEN = LayersUnfrozen(
+    layers=["stage2.0"], sentence="stage2 unfrozen", frozen=["conv1"], num_trainable=110, requested_step=127,
+    applied_step=128, source="plan", segment=0, time=5.0,
+)  # fmt: skip
+
+
+@pytest.fixture
+def status(qapp, run_info) -> RunStatusViewModel:
+    made = RunStatusViewModel()
+    made.prepare(RunPrepared(run=run_info, step=0, epoch=0))
+    made.change_state(StateChanged(state=RunState.RUNNING))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [(0, "0 B"), (999, "999 B"), (40_000, "40.0 kB"), (1_700_000, "1.7 MB"), (142e6, "142 MB"), (80e9, "80 GB")],
+)
+def test_sizes_read_as_a_person_says_them(qapp, num_bytes: float, text: str) -> None:
+    assert size_text(num_bytes) == text
+
+
+def test_durations_shares_and_ages(qapp) -> None:
+    assert [duration_text(s) for s in (42, 725, 3725)] == ["0:42", "12:05", "1:02:05"]
+    assert [percent_text(s) for s in (0.9721, None, float("nan"))] == ["97.2 %", "–", "–"]
+    assert [number_text(v, 3) for v in (0.1555, None, float("nan"))] == ["0.155", "–", "NaN"]
+    assert [ago_text(s) for s in (1, 12, 600, 9000, 300_000)] == [
+        "just now", "12 s ago", "10 min ago", "2 h ago", "3 d ago",
+    ]  # fmt: skip
+
+
+def test_a_running_run_says_where_it_is(status: RunStatusViewModel) -> None:
+    status.progress(PROGRESS)
+    assert status.title == "digits · tiny"
+    assert status.state_text == "Running"
+    assert status.progress_text == "Epoch 4 of 6 · step 184 of 270 · 0:42 left"
+    assert status.progress_fraction == pytest.approx(184 / 270)
+    assert status.machine_text == "cpu · 2 threads · fp32"
+    assert status.speed_text == "812 images/s"
+    assert status.memory_text == "worker 900 MB"
+
+
+def test_a_paused_run_has_no_speed_and_no_time_left(status: RunStatusViewModel) -> None:
+    status.progress(PROGRESS)
+    status.change_state(StateChanged(state=RunState.PAUSED))
+    assert status.progress_text == "Epoch 4 of 6 · step 184 of 270"
+    assert status.speed_text == ""
+    assert status.state_tone == "warm"
+
+
+def test_preparation_tells_what_it_is_at(status: RunStatusViewModel) -> None:
+    status.change_state(StateChanged(state=RunState.PREPARING))
+    status.prepare_progress(
+        PreparationProgressed(what="Downloading resnet18", done=10_000_000, total=46_000_000, unit="bytes")
+    )
+    assert status.progress_text == "Downloading resnet18 · 10.0 MB of 46.0 MB"
+    status.change_state(StateChanged(state=RunState.RUNNING))
+    assert "Downloading" not in status.progress_text
+
+
+def test_a_lost_worker_is_an_interruption(status: RunStatusViewModel) -> None:
+    status.lose_worker(WorkerLost(False, "The worker was killed."))
+    assert status.state_text == "Interrupted"
+    assert status.state_tone == "danger"
+
+
+def test_the_last_save_and_the_disk_are_told(status: RunStatusViewModel) -> None:
+    assert status.saved_text() == ""
+    status.save_checkpoint(CheckpointSaved(checkpoint=checkpoint(1, 0.5, 0.9, saved_at=time.time() - 12.5)))
+    assert status.saved_text() == "saved 12 s ago"
+    status.measure(FolderSize(4_100_000, 80_000_000_000), 142_000_000)
+    assert status.disk_text == "run folder 4.1 MB of 80 GB free"
+    assert status.memory_text == "window 142 MB"
+
+
+def test_leaving_a_run_forgets_it(status: RunStatusViewModel) -> None:
+    status.progress(PROGRESS)
+    status.leave_run()
+    assert not status.has_run
+    assert status.progress_text == ""
+
+
+@pytest.fixture
+def rows(qapp) -> LogItemModel:
+    made = LogItemModel()
+    made.tester = QAbstractItemModelTester(made, QAbstractItemModelTester.FailureReportingMode.Fatal)
+    return made
+
+
+def texts(rows: LogItemModel, column: int) -> list[str]:
+    return [rows.index(row, column).data() for row in range(rows.rowCount())]
+
+
+def test_an_intervention_has_the_step_asked_and_the_step_applied(rows: LogItemModel) -> None:
+    rows.add(UNFROZEN)
+    assert texts(rows, log.WHAT) == ["stage2 unfrozen"]
+    assert texts(rows, log.ASKED) == ["127"]
+    assert texts(rows, log.APPLIED) == ["128"]
+    assert texts(rows, log.RESULT) == ["by the plan"]
+
+
+def test_refusals_errors_and_drift_stand_out(rows: LogItemModel) -> None:
+    rows.add(CommandRejected(command="FreezeLayers", reason="Nothing would be left to train.", time=1.0))
+    rows.add(LogWritten(level="error", text="Out of memory.", time=2.0))
+    rows.add(FreezeVerified(step=9, num_verified=2, drifted=["conv1"], time=3.0))
+    rows.add(FreezeVerified(step=9, num_verified=2, drifted=[], time=3.0))
+    levels = [rows.index(row, 0).data(log.LevelRole) for row in range(4)]
+    assert levels == ["warning", "error", "error", "info"]
+    assert texts(rows, log.RESULT)[2:] == ["Drifted: conv1", "frozen layers unchanged to the bit: 2"]
+
+
+def test_a_state_that_the_window_tells_itself_is_no_row(rows: LogItemModel) -> None:
+    rows.add(StateChanged(state=RunState.STOPPED))
+    rows.add(WorkerLost(True, ""))
+    assert rows.rowCount() == 0
+
+
+def test_the_log_keeps_a_bounded_number_of_rows(rows: LogItemModel, monkeypatch) -> None:
+    monkeypatch.setattr(log, "MAX_ROWS", 3)
+    for number in range(5):
+        rows.add(LogWritten(level="info", text=str(number), time=1.0))
+    assert texts(rows, log.WHAT) == ["2", "3", "4"]
+    assert rows.rows_text([0]).split("\t")[1] == "2"
+
+
+def test_the_list_of_runs_says_what_became_of_each(qapp) -> None:
+    runs = RunListItemModel()
+    tester = QAbstractItemModelTester(runs, QAbstractItemModelTester.FailureReportingMode.Fatal)
+    live = RunListing(Path("a"), "digits", "tiny", RunState.RUNNING, True, False, 2, 6, 90, 0.9, 1000.0)
+    cut = RunListing(Path("b"), "letters", "tiny", RunState.RUNNING, False, True, 1, 6, 45, None, 900.0)
+    bad = RunListing(Path("c"), "c", "", RunState.FAILED, False, False, 0, 0, 0, None, 800.0, "no run.db")
+    runs.show_runs([live, cut, bad])
+    assert [runs.index(row, run_list.STATE).data() for row in range(3)] == ["running", "interrupted", "damaged"]
+    assert [runs.index(row, run_list.ACCURACY).data() for row in range(3)] == ["90.0 %", "–", "–"]
+    assert runs.index(0, run_list.EPOCH).data() == "2 of 6"
+    assert runs.index(2, run_list.RUN).data(Qt.ItemDataRole.ToolTipRole) == "no run.db"
+    assert runs.row_of(Path("b")) == 1
+    del tester

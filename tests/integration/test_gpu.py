@@ -1,0 +1,59 @@
+"""The same promises on a GPU, where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.integration.conftest import Driver
+from trainer.config import RunConfig
+from trainer.messages import (
+    CheckpointRestored,
+    CheckpointSaved,
+    FreezeLayers,
+    FreezeVerified,
+    LayersFrozen,
+    MetricsLogged,
+    RestoreCheckpoint,
+    RunPrepared,
+    RunState,
+    SaveCheckpoint,
+    StopRun,
+)
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp32"])
+def test_a_run_on_a_gpu_freezes_saves_and_restores_without_drift(
+    start_worker: Callable[[], Driver], small_config: RunConfig, tmp_path: Path, precision: str
+) -> None:
+    training = small_config.training.model_copy(update={"device": "auto", "precision": precision, "epochs": 500})
+    model = small_config.model.model_copy(update={"frozen": []})
+    driver = start_worker()
+    run_dir = driver.prepare(small_config.model_copy(update={"training": training, "model": model}), tmp_path / "runs")
+    run = driver.wait(RunPrepared).run
+    assert run.device == "cuda:0"
+    assert run.precision == ("bf16" if precision == "auto" else "fp32")
+    driver.wait(MetricsLogged)
+    driver.ask(FreezeLayers(layers=["stage2"]), LayersFrozen)
+    first = driver.ask(SaveCheckpoint(), CheckpointSaved)
+    assert isinstance(first, CheckpointSaved)
+    driver.wait(CheckpointSaved, lambda event: event.checkpoint.step > first.checkpoint.step + 8)
+    second = driver.ask(SaveCheckpoint(), CheckpointSaved)
+    assert isinstance(second, CheckpointSaved)
+    a, b = (
+        torch.load(run_dir / "checkpoints" / event.checkpoint.name, weights_only=True)["model_state_dict"]
+        for event in (first, second)
+    )
+    assert all(torch.equal(a[name], b[name]) for name in a if name.startswith("stage2"))
+    assert not torch.equal(a["conv1.0.weight"], b["conv1.0.weight"])
+    restored = driver.ask(RestoreCheckpoint(name=first.checkpoint.name), CheckpointRestored)
+    assert isinstance(restored, CheckpointRestored)
+    driver.wait(MetricsLogged, lambda event: event.segment == 1)
+    driver.send(StopRun())
+    driver.wait_state(RunState.STOPPED)
+    assert all(event.drifted == [] for event in driver.seen if isinstance(event, FreezeVerified))
