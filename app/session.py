@@ -15,7 +15,6 @@ from trainer import messages
 from trainer.client import ClientEvent, RunOpened, WorkerClient, WorkerLost
 from trainer.config import ModelConfig, RunConfig
 from trainer.messages import Command, RunInfo, RunState, StateChanged
-from trainer.runs import RunRecord
 
 DRAIN_INTERVAL_MS = 50
 # A tick that finds a backlog leaves the rest to the next one, so that the window never waits for it.
@@ -70,7 +69,6 @@ class TrainingSession(QObject):
         self._waiting: list[Command] = []
         self._resume_id = ""
         # The checkpoint last saved or restored: where the run's line of training can go on.
-        self._last_checkpoint: str | None = None
         self._opener = RunOpener()
         self._backlog: deque[ClientEvent] = deque()
         self._resume_when_read = False
@@ -137,15 +135,16 @@ class TrainingSession(QObject):
     def resume(self, checkpoint: str | None = None, *, start: bool = True) -> str:
         """Go on with the stopped run on display from a checkpoint (None: where it was). Returns the command's id."""
         assert self.run_dir is not None
-        name = checkpoint or self._last_checkpoint
-        is_loaded = self._shown_state is None and self.allows("RestoreCheckpoint")
-        if is_loaded and name is not None:
-            command_id = self._send(messages.RestoreCheckpoint(name=name))
+        if checkpoint is None and start and self.allows("StartRun"):
+            # The worker has it in memory just as it was stopped.
+            return self.start_run()
+        if self.allows("RestoreCheckpoint"):
+            command_id = self._send(messages.RestoreCheckpoint(name=checkpoint or "last"))
             self._resume_id = command_id if start else ""
             return command_id
         self._make_worker_ready()
         self._shown_state = None
-        command_id = self._send(messages.OpenRun(run_dir=str(self.run_dir), checkpoint=name, start=start))
+        command_id = self._send(messages.OpenRun(run_dir=str(self.run_dir), checkpoint=checkpoint, start=start))
         self._show_state(self._worker_state)
         return command_id
 
@@ -230,7 +229,7 @@ class TrainingSession(QObject):
 
     def _put_away(self) -> None:
         self.run, self.run_dir, self.was_interrupted = None, None, False
-        self._shown_state, self._last_checkpoint = None, None
+        self._shown_state = None
         self.run_left.emit()
 
     def _show_state(self, state: RunState, sentence: str = "") -> None:
@@ -299,12 +298,6 @@ class TrainingSession(QObject):
             case messages.RunPrepared():
                 self.run, self.run_dir, self.was_interrupted = event.run, Path(event.run.run_dir), False
                 self.run_prepared.emit(event)
-            case messages.CheckpointSaved():
-                self._last_checkpoint = event.checkpoint.name
-                self.checkpoint_saved.emit(event)
-            case messages.CheckpointRestored():
-                self._last_checkpoint = event.name
-                self.checkpoint_restored.emit(event)
             case messages.CommandRejected():
                 self._on_command_rejected(event)
             case _:
@@ -349,7 +342,6 @@ class TrainingSession(QObject):
         record = event.record
         self.run, self.run_dir = record.info, record.path
         self.was_interrupted = record.was_interrupted
-        self._last_checkpoint = _last_checkpoint(record)
         self._shown_state = None if event.is_live else record.state
         self.run_opened.emit(event)
         if not event.is_live:
@@ -380,12 +372,3 @@ class TrainingSession(QObject):
         if self._client is None and self._timer.isActive():
             self._use_fresh_worker()
             self._show_state(self.state)
-
-
-def _last_checkpoint(record: RunRecord) -> str | None:
-    for event in reversed(record.log):
-        if isinstance(event, messages.CheckpointSaved):
-            return event.checkpoint.name
-        if isinstance(event, messages.CheckpointRestored):
-            return event.name
-    return record.checkpoints[-1].name if record.checkpoints else None

@@ -105,8 +105,10 @@ class Trainer:
         self._store.write_base(self.module.state_dict())
         self.segment = folder.begin_segment(0, None, time.time())
 
-    def go_on(self, folder: RunFolder, info: CheckpointInfo | None) -> None:
+    def go_on(self, folder: RunFolder, info: CheckpointInfo | None) -> CheckpointRestored | None:
         """Go on with the run of an existing folder, from a checkpoint of it or (None) from its start.
+
+        Returns the event that says so, which nobody has been told yet.
 
         Raises:
             CheckpointError: A file that this needs is missing, damaged or another model's.
@@ -116,8 +118,8 @@ class Trainer:
         if info is None:
             self._load_model(self._store.read_base(), "base.pt")
             self.segment = folder.begin_segment(0, None, time.time())
-        else:
-            self.restore(info.name)
+            return None
+        return self.restore(info.name)
 
     def fit(self, between_steps: Callable[[], None]) -> None:
         """Train to the last epoch.
@@ -283,8 +285,10 @@ class Trainer:
         self._emit(CheckpointSaved(checkpoint=info, command_id=command_id))
         return info
 
-    def restore(self, name: str, *, command_id: str = "") -> None:
+    def restore(self, name: str, *, command_id: str = "") -> CheckpointRestored:
         """Put a checkpoint of this run back: weights, optimizer, schedule, freeze set, generators, position.
+
+        Returns the event that says so, which nobody has been told yet.
 
         Raises:
             RunFolderError: The run has no such checkpoint.
@@ -316,16 +320,14 @@ class Trainer:
         self.non_finite_step = None
         self._has_jumped = True
         self._pace.forget()
-        self._emit(
-            CheckpointRestored(
-                name=info.name,
-                step=self.step,
-                epoch=self.epoch,
-                frozen=sorted(self.freeze_set.frozen),
-                num_trainable=self.freeze_set.num_trainable,
-                segment=self.segment,
-                command_id=command_id,
-            )
+        return CheckpointRestored(
+            name=info.name,
+            step=self.step,
+            epoch=self.epoch,
+            frozen=sorted(self.freeze_set.frozen),
+            num_trainable=self.freeze_set.num_trainable,
+            segment=self.segment,
+            command_id=command_id,
         )
 
     def summary(self) -> ModelSummary:

@@ -325,6 +325,18 @@ class RunFolder:
             raise RunFolderError(f"{self.path.name} has {count} named {name!r}. `thaw checkpoints` lists their names.")
         return found[0]
 
+    def resume_point(self) -> CheckpointInfo | None:
+        """Return the checkpoint from which the run goes on: the last one saved or restored. None: from its start."""
+        newest = self._read("SELECT id, checkpoint FROM segments ORDER BY id DESC LIMIT 1")
+        if not newest:
+            return None
+        segment, restored = newest[0]
+        listed = self.checkpoints()
+        saved_since = [info for info in listed if info.segment == segment]
+        if saved_since:
+            return saved_since[-1]
+        return next((info for info in listed if info.name == restored), None)
+
     def problem_of(self, info: CheckpointInfo) -> str:
         """Say what is wrong with a checkpoint's file as far as a look at it tells, or ""."""
         try:

@@ -25,6 +25,7 @@ from trainer.messages import (
     TRANSITIONS,
     AnyCommand,
     CheckData,
+    CheckpointRestored,
     CommandRejected,
     DataChecked,
     FreezeLayers,
@@ -152,7 +153,7 @@ class Worker:
             case SaveCheckpoint():
                 self._loaded.save(reason="user", command_id=command_id)
             case RestoreCheckpoint():
-                self._loaded.restore(command.name, command_id=command_id)
+                self._server.publish(self._loaded.restore(command.name, command_id=command_id))
                 if self.state in {RunState.FINISHED, RunState.STOPPED}:
                     self._enter(RunState.READY, f"Restored {command.name}. Start goes on from there.")
             case ShutDown():
@@ -200,7 +201,7 @@ class Worker:
     def _prepare(self, command: PrepareRun | OpenRun) -> None:
         self._enter(RunState.PREPARING, command_id=command.command_id)
         try:
-            run = self._prepare_new(command) if isinstance(command, PrepareRun) else self._open(command)
+            run, restored = self._prepare_new(command) if isinstance(command, PrepareRun) else self._open(command)
         except PreparationCancelled:
             self._enter(RunState.IDLE, "The preparation was stopped.")
             return
@@ -213,26 +214,28 @@ class Worker:
                 run=run, step=trainer.step, epoch=trainer.epoch, segment=trainer.segment, command_id=command.command_id
             )
         )
+        if restored is not None:
+            self._server.publish(restored)
         for path, reason in trainer.data.skipped:
             self._server.publish(LogWritten(level="warning", text=f"Skipped {path}: {reason}"))
         self._enter(RunState.READY)
         if command.start:
             self._enter(RunState.RUNNING, command_id=command.command_id)
 
-    def _prepare_new(self, command: PrepareRun) -> RunInfo:
+    def _prepare_new(self, command: PrepareRun) -> tuple[RunInfo, None]:
         check_writable(Path(command.runs_dir))
         trainer = self._load(command.config, command.config.model)
         folder = RunFolder.create(Path(command.runs_dir), command.config)
         trainer.begin(folder)
-        return self._begin_run(folder, trainer)
+        return self._begin_run(folder, trainer), None
 
-    def _open(self, command: OpenRun) -> RunInfo:
+    def _open(self, command: OpenRun) -> tuple[RunInfo, CheckpointRestored | None]:
         folder = RunFolder(Path(command.run_dir))
         try:
             if folder.worker() is not None:
                 raise ValueError(f"{folder.path.name} has a worker already. Open the run to attach to it.")
             config = folder.config()
-            info = folder.checkpoint(command.checkpoint or "last") if folder.checkpoints() else None
+            info = folder.checkpoint(command.checkpoint) if command.checkpoint else folder.resume_point()
             if command.start and info is not None and info.epoch >= config.training.epochs:
                 raise ValueError(
                     f"{folder.path.name} has finished all its {config.training.epochs} epochs: there is nothing to "
@@ -240,11 +243,11 @@ class Worker:
                 )
             # The run's own files hold every weight, so none are downloaded or read from elsewhere.
             trainer = self._load(config, config.model.model_copy(update={"weights": "random"}))
-            trainer.go_on(folder, info)
+            restored = trainer.go_on(folder, info)
         except BaseException:
             folder.close()
             raise
-        return self._begin_run(folder, trainer)
+        return self._begin_run(folder, trainer), restored
 
     def _load(self, config: RunConfig, model: ModelConfig) -> Trainer:
         import torch

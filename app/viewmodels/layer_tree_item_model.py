@@ -5,7 +5,15 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-from PySide6.QtCore import QAbstractItemModel, QModelIndex, QObject, QPersistentModelIndex, QSortFilterProxyModel, Qt
+from PySide6.QtCore import (
+    QAbstractItemModel,
+    QModelIndex,
+    QObject,
+    QPersistentModelIndex,
+    QSortFilterProxyModel,
+    Qt,
+    QTimer,
+)
 
 from app.viewmodels.layer_rows import ROOT_ID, LayerRow
 from app.viewmodels.layer_tree import LayerState, LayerTreeViewModel
@@ -40,6 +48,7 @@ class LayerTreeItemModel(QAbstractItemModel):
         super().__init__(parent)
         self._layer_tree = layer_tree
         self._rows = layer_tree.rows
+        self._told: dict[int, tuple[LayerState, bool]] = {}
         layer_tree.rows_reset.connect(self._reset)
         layer_tree.states_changed.connect(self._tell_states)
 
@@ -152,14 +161,21 @@ class LayerTreeItemModel(QAbstractItemModel):
     def _reset(self) -> None:
         self.beginResetModel()
         self._rows = self._layer_tree.rows
+        self._told = {}
         self.endResetModel()
 
     def _tell_states(self) -> None:
-        for row in self._rows.in_order():
-            if row.children:
-                first = self.createIndex(0, 0, row.children[0])
-                last = self.createIndex(len(row.children) - 1, Column.STATE, row.children[-1])
-                self.dataChanged.emit(first, last)
+        tree = self._layer_tree
+        rows = [row for row in self._rows.in_order() if row.id != ROOT_ID]
+        now = {row.id: (tree.state_of(row.id), tree.is_pending(row.id)) for row in rows}
+        # Each signal costs the views a search: a thousand rows that stay as they are would take longer than a frame.
+        changed_parents = {row.parent for row in rows if now[row.id] != self._told.get(row.id)}
+        self._told = now
+        for parent_id in changed_parents:
+            children = self._rows[parent_id].children
+            first = self.createIndex(0, 0, children[0])
+            last = self.createIndex(len(children) - 1, Column.STATE, children[-1])
+            self.dataChanged.emit(first, last)
 
 
 class LayerFilter(QSortFilterProxyModel):
@@ -169,14 +185,27 @@ class LayerFilter(QSortFilterProxyModel):
         super().__init__(parent)
         self._item_model = item_model
         self._words: list[str] = []
+        self._is_filtering = False
         self.setSourceModel(item_model)
         self.setRecursiveFilteringEnabled(True)
         self.setAutoAcceptChildRows(True)
+        # Every change of a state would else filter all rows again, through Python; without words that changes nothing.
+        self.setDynamicSortFilter(False)
+        item_model.dataChanged.connect(self._filter_states_again)
 
     def set_text(self, text: str) -> None:
         """Filter by words; an empty text shows everything."""
         self._words = text.casefold().split()
         # The narrower calls are deprecated in some of the Qt versions that we take and missing in others.
+        self.invalidate()
+
+    def _filter_states_again(self) -> None:
+        if self._words and not self._is_filtering:
+            self._is_filtering = True
+            QTimer.singleShot(0, self, self._invalidate_once)
+
+    def _invalidate_once(self) -> None:
+        self._is_filtering = False
         self.invalidate()
 
     def filterAcceptsRow(self, source_row: int, source_parent: Index) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pyqtgraph as pg
 from PySide6.QtCore import QLocale, QPointF, Qt
-from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPalette
+from PySide6.QtGui import QColor, QPainter, QPaintEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QWidget
 
 from app.theme import SPACE, Palette
@@ -42,11 +42,13 @@ class MetricHeader(QWidget):
         self._title = _label(quantity.title, "heading")
         self._train_swatch, self._validation_swatch = _Swatch(has_point=False), _Swatch(has_point=True)
         self._legend = [_label(self.tr("train"), "dim"), _label(self.tr("validation"), "dim")]
-        self._step, self._train, self._validation = _label("", "dim"), _label("", ""), _label("", "")
+        self._step, self._train, self._validation = _label("", "dim"), _label("", "value"), _label("", "value")
         self._problem = _label("", "chip-small")
         self._problem.setProperty("tone", "danger")
         self._problem.hide()
         self._best = _label("", "heading")
+        for label, tone in ((self._train, "train"), (self._validation, "validation"), (self._best, "validation")):
+            label.setProperty("tone", tone)
         self._best_words = _label(self.tr("validation, best"), "dim")
         self._best_words.hide()
         readout = QWidget()
@@ -64,14 +66,6 @@ class MetricHeader(QWidget):
 
     def restyle(self, colors: Palette) -> None:
         """Take the theme's colours."""
-        for label, color in (
-            (self._train, colors.train),
-            (self._validation, colors.validation),
-            (self._best, colors.validation),
-        ):
-            palette = label.palette()
-            palette.setColor(QPalette.ColorRole.WindowText, QColor(color))
-            label.setPalette(palette)
         self._train_swatch.color, self._validation_swatch.color = QColor(colors.train), QColor(colors.validation)
         self._train_swatch.update()
         self._validation_swatch.update()

@@ -148,6 +148,18 @@ def test_a_stopped_run_resumes_in_its_own_worker(qtbot, session, clients, begin_
     )
     qtbot.waitUntil(is_in(session, RunState.STOPPED))
     session.resume()
+    # All of it is still in the worker's memory.
+    assert clients[0].kinds() == ["StartRun"]
+
+
+def test_a_stopped_run_resumes_from_an_earlier_checkpoint_in_its_own_worker(
+    qtbot, session, clients, begin_run: Begin
+) -> None:
+    clients[0].serve()
+    begin_run(clients[0])
+    clients[0].say(StateChanged(state=RunState.STOPPED, time=9.0))
+    qtbot.waitUntil(is_in(session, RunState.STOPPED))
+    session.resume("checkpoint_tiny_001.pt")
     assert clients[0].kinds() == ["RestoreCheckpoint"]
     clients[0].say(StateChanged(state=RunState.READY, time=10.0))
     qtbot.waitUntil(lambda: clients[0].kinds() == ["RestoreCheckpoint", "StartRun"])

@@ -96,6 +96,20 @@ def test_a_checkpoint_is_found_by_a_piece_of_its_name_and_by_rank(folder: RunFol
         folder.checkpoint("zz")
 
 
+def test_a_resume_goes_on_from_the_last_checkpoint_saved_or_restored(folder: RunFolder) -> None:
+    folder.begin_segment(0, None, 0.0)
+    assert folder.resume_point() is None
+    first, second = make_info("a_001.pt", 4), make_info("a_002.pt", 8)
+    folder.add_checkpoint(first)
+    folder.add_checkpoint(second)
+    assert folder.resume_point() == second
+    folder.begin_segment(4, "a_001.pt", 1.0)
+    assert folder.resume_point() == first
+    third = make_info("a_003.pt", 6).model_copy(update={"segment": 1})
+    folder.add_checkpoint(third)
+    assert folder.resume_point() == third
+
+
 def test_a_checkpoint_with_a_nan_loss_is_never_the_best() -> None:
     assert best_checkpoint([make_info("a", 1, math.nan, 0.99), make_info("b", 2, 0.5, 0.2)]).name == "b"
     assert best_checkpoint([make_info("a", 1, math.nan, 0.99)]) is None
