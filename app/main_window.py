@@ -254,6 +254,9 @@ class MainWindow(QWidget):
         self.notice.tell(self.tr("Saving a checkpoint; the window closes when it is written."), is_trouble=False)
 
     def _close_when_stopped(self) -> None:
+        if self.session.state is RunState.PAUSED:
+            # The stop could not save, so the run goes on, and closing asks again.
+            self._is_closing = False
         if self._is_closing and not self.session.is_live:
             self.close()
 

@@ -1,6 +1,6 @@
 """The demo's story, measured by Thaw itself: head only, with unfreezing, and from scratch in the same time.
 
-    python tests/benchmarks/demo_story.py [--seeds 3]
+    python -m tests.benchmarks.demo_story [--seeds 3]
 
 Each run is a real `thaw train` in a process of its own. Prints the median and the range over the seeds.
 """
