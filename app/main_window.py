@@ -94,7 +94,7 @@ class MainWindow(QWidget):
             Qt.Orientation.Horizontal, self._tree_panel, self._metrics_panel, _panel(272, self.form)
         )
         self._columns.setStretchFactor(1, 1)
-        self._columns.setSizes([372, 640, 296])
+        self._columns.setSizes([400, 616, 292])
         self._rows = _splitter(Qt.Orientation.Vertical, self._columns, _panel(0, self.tabs))
         self._rows.setStretchFactor(0, 1)
         self._rows.setSizes([550, 216])

@@ -1,6 +1,6 @@
 """Takes pictures of the real window while it runs the demo, light and dark, small and large.
 
-    python -m tests.screenshots [FOLDER]        # docs/images by default; under Xvfb or on a desktop
+python -m tests.screenshots [FOLDER]        # docs/images by default; under Xvfb or on a desktop
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ from app.viewmodels.layer_tree_item_model import ROW_ID_ROLE, Column, LayerFilte
 from app.viewmodels.quantities import count_text
 from app.views.layer_delegate import LayerDelegate
 
-_TYPE_WIDTH = 112
-_LEAST_WIDTH_WITH_TYPE = 350
+_TYPE_WIDTH = 96
+_LEAST_WIDTH_WITH_TYPE = 300
 _STATE_WIDTH = 52
 _INDENT = 16
 _EXPANDED_AT_ONCE = 200

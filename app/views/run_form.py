@@ -56,6 +56,7 @@ class RunForm(QWidget):
         self._labels: dict[str, QLabel] = {}
         self._hints: dict[str, QLabel] = {}
         self._holders: dict[str, QWidget] = {}
+        self._browse: dict[str, QToolButton] = {}
         self._model_names = QStringListModel(self)
         self._is_showing = False
         self._data_timer = self._pause_timer(self._announce_data)
@@ -70,7 +71,8 @@ class RunForm(QWidget):
         """Let the values be changed, or show them as a live run has them."""
         for editor in self._editors.values():
             editor.setEnabled(is_editable)
-        self._browse.setVisible(is_editable)
+        for button in self._browse.values():
+            button.setVisible(is_editable)
         self._start.setVisible(is_editable)
         self._live_note.setVisible(not is_editable)
         self._show_hints()
@@ -82,7 +84,7 @@ class RunForm(QWidget):
     def changeEvent(self, event: QEvent) -> None:
         """Draw the icon in the theme's colour."""
         super().changeEvent(event)
-        if event.type() == QEvent.Type.PaletteChange and hasattr(self, "_browse"):
+        if event.type() == QEvent.Type.PaletteChange and hasattr(self, "_start"):
             self._restyle()
 
     # -- building ---------------------------------------------------------------------------------------------
@@ -139,12 +141,12 @@ class RunForm(QWidget):
         cell = QVBoxLayout(holder)
         cell.setContentsMargins(0, 3, 0, 3)
         cell.setSpacing(2)
-        if field == "data.path":
+        if field in {"data.path", "model.weights"}:
             line = QHBoxLayout()
             line.setSpacing(theme.SPACE)
             line.addWidget(editor, 1)
-            self._browse = self._browse_button()
-            line.addWidget(self._browse)
+            self._browse[field] = self._browse_data_button() if field == "data.path" else self._browse_weights_button()
+            line.addWidget(self._browse[field])
             cell.addLayout(line)
         else:
             cell.addWidget(editor)
@@ -196,15 +198,21 @@ class RunForm(QWidget):
             "data.image_size": self.tr("the weights' own"),
         }.get(field, "")
 
-    def _browse_button(self) -> QToolButton:
-        button = QToolButton()
-        button.setToolTip(self.tr("Choose the data"))
-        button.setAccessibleName(self.tr("Choose the data"))
+    def _browse_weights_button(self) -> QToolButton:
+        button = _icon_button(self.tr("Choose a file of weights"))
+        button.clicked.connect(
+            lambda: self._browse_for(
+                "model.weights", QFileDialog.FileMode.ExistingFile, self.tr("Weights (*.pt *.pth *.safetensors)")
+            )
+        )
+        return button
+
+    def _browse_data_button(self) -> QToolButton:
+        button = _icon_button(self.tr("Choose the data"))
         button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        button.setProperty("kind", "icon")
         menu = QMenu(button)
-        menu.addAction(self.tr("Folder of class folders …"), self._browse_folder)
-        menu.addAction(self.tr("Zip file …"), self._browse_zip)
+        menu.addAction(self.tr("Folder of class folders…"), self._browse_folder)
+        menu.addAction(self.tr("Zip file…"), self._browse_zip)
         button.setMenu(menu)
         return button
 
@@ -216,7 +224,8 @@ class RunForm(QWidget):
         return timer
 
     def _restyle(self) -> None:
-        self._browse.setIcon(theme.icon("folder", theme.palette_of(self).dim))
+        for button in self._browse.values():
+            button.setIcon(theme.icon("folder", theme.palette_of(self).dim))
 
     # -- typing -----------------------------------------------------------------------------------------------
 
@@ -235,23 +244,24 @@ class RunForm(QWidget):
             self.data_chosen.emit(path)
 
     def _browse_folder(self) -> None:
-        self._browse_with(QFileDialog.FileMode.Directory, "")
+        self._browse_for("data.path", QFileDialog.FileMode.Directory, "")
 
     def _browse_zip(self) -> None:
-        self._browse_with(QFileDialog.FileMode.ExistingFile, self.tr("Zip files (*.zip)"))
+        self._browse_for("data.path", QFileDialog.FileMode.ExistingFile, self.tr("Zip files (*.zip)"))
 
-    def _browse_with(self, mode: QFileDialog.FileMode, name_filter: str) -> None:
-        dialog = QFileDialog(self, self.tr("Choose the data"))
+    def _browse_for(self, field: str, mode: QFileDialog.FileMode, name_filter: str) -> None:
+        dialog = QFileDialog(self, self._browse[field].toolTip())
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.setFileMode(mode)
         if name_filter:
             dialog.setNameFilter(name_filter)
-        dialog.fileSelected.connect(self._pick)
+        dialog.fileSelected.connect(lambda path: self._pick(field, path))
         dialog.open()
 
-    def _pick(self, path: str) -> None:
-        self._run_config.set_text("data.path", path)
-        self.data_chosen.emit(path)
+    def _pick(self, field: str, path: str) -> None:
+        self._run_config.set_text(field, path)
+        if field == "data.path":
+            self.data_chosen.emit(path)
 
     # -- showing ----------------------------------------------------------------------------------------------
 
@@ -268,8 +278,8 @@ class RunForm(QWidget):
                 elif (line := editor.lineEdit()) is not None:
                     if editor.currentText() != text:
                         editor.setEditText(text)
-                        # A name is known by its beginning.
-                        line.setCursorPosition(0)
+                        # A name is known by its beginning, a path by its end.
+                        line.setCursorPosition(len(text) if field == "model.weights" else 0)
                 else:
                     editor.setCurrentText(text)
         finally:
@@ -317,3 +327,11 @@ class RunForm(QWidget):
             hint.setText(text)
             theme.set_property(self._editors[field], "invalid", bool(error))
             self._editors[field].setAccessibleDescription(text)
+
+
+def _icon_button(words: str) -> QToolButton:
+    button = QToolButton()
+    button.setToolTip(words)
+    button.setAccessibleName(words)
+    button.setProperty("kind", "icon")
+    return button

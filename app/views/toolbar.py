@@ -80,7 +80,7 @@ class Toolbar(QWidget):
         self._chip.setAccessibleName(self.tr("State"))
 
         self._new = self._button(self.tr("New run"), self.new_run_requested, "flat", self.tr("Ctrl+N"))
-        self._open = self._button(self.tr("Open run …"), self.open_run_requested, "flat", self.tr("Ctrl+O"))
+        self._open = self._button(self.tr("Open run…"), self.open_run_requested, "flat", self.tr("Ctrl+O"))
         self._primary = QPushButton()
         self._primary.clicked.connect(self._act)
         self._primary.setMinimumWidth(96)
