@@ -26,6 +26,7 @@ from trainer.runs import RunFolder, RunFolderError, RunRecord
 LOG_TAIL_BYTES = 20_000
 _CONNECT_TIMEOUT_S = 60.0
 _POLL_INTERVAL_S = 0.2
+_LONGEST_SOCKET_FOLDER = 80
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,9 @@ class WorkerClient:
     @classmethod
     def start(cls) -> WorkerClient:
         """Start a worker process in its own process group and connect to it in the background."""
-        folder = Path(tempfile.mkdtemp(prefix="thaw-"))
-        # A Unix socket's path must stay under 108 characters, which a run folder's path often does not.
+        # A Unix socket's path must stay under 104 characters (108 on Linux), which a run folder's often does not.
+        is_too_deep = sys.platform != "win32" and len(tempfile.gettempdir()) > _LONGEST_SOCKET_FOLDER
+        folder = Path(tempfile.mkdtemp(prefix="thaw-", dir="/tmp" if is_too_deep else None))
         address = rf"\\.\pipe\{folder.name}" if sys.platform == "win32" else str(folder / "worker")
         key = secrets.token_bytes(32)
         log_path = folder / "worker.log"

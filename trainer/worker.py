@@ -208,6 +208,12 @@ class Worker:
         except ValueError:
             self._enter(RunState.IDLE)
             raise
+        except Exception as error:
+            traceback.print_exc()
+            self._enter(RunState.IDLE)
+            raise ValueError(
+                f"Cannot prepare the run: {type(error).__name__}: {error}. The worker's log has the details."
+            ) from error
         trainer = self._loaded
         self._server.publish(
             RunPrepared(

@@ -362,6 +362,16 @@ def test_closing_the_client_leaves_the_run_going_until_it_finishes(
     second.client.close()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="named pipes have no such limit")
+def test_a_long_temporary_folder_does_not_keep_the_worker_from_serving(
+    start_worker: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("deep" * 30)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    start_worker().wait_state(RunState.IDLE)
+
+
 def test_a_wrong_key_is_turned_away_and_the_worker_goes_on(
     start_worker: Start, small_config: RunConfig, tmp_path: Path
 ) -> None:
