@@ -85,7 +85,7 @@ def check(
         print_line(to_json(checked.model_dump(mode="json")))
         return
     console().print(classes_table(checked))
-    num_images, num_skipped = sum(checked.class_counts.values()), len(checked.skipped)
+    num_images, num_skipped = sum(checked.class_counts.values()), checked.num_skipped
     print_line(f"\n{num_images:,} images in {len(checked.class_counts):,} classes, {num_skipped:,} files skipped")
     if num_skipped:
         print_line("")

@@ -16,6 +16,7 @@ from trainer.messages import CheckpointInfo
 from trainer.runs import RunFolder
 
 FORMAT_VERSION = 1
+_UNFINISHED = ".saving-"
 
 
 class CheckpointError(ValueError):
@@ -29,6 +30,9 @@ class CheckpointStore:
         self._folder = folder
         self._base: dict[str, Tensor] = {}
         self._base_sha256 = ""
+        for left_over in (*folder.path.glob(f"{_UNFINISHED}*"), *folder.checkpoints_dir.glob(f"{_UNFINISHED}*")):
+            # A kill in mid-save left it; it has no name and no row, so nobody can want it.
+            left_over.unlink(missing_ok=True)
 
     def write_base(self, state: dict[str, Tensor]) -> None:
         """Write ``base.pt``, the model's state_dict at the start of the run.
@@ -39,6 +43,7 @@ class CheckpointStore:
         """
         self._base = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
         _, self._base_sha256 = write_durably(self._folder.base_path, self._base)
+        self._folder.keep_base_sha256(self._base_sha256)
 
     def read_base(self) -> dict[str, Tensor]:
         """Read ``base.pt``.
@@ -52,8 +57,10 @@ class CheckpointStore:
             raise CheckpointError(
                 f"{path} is missing, and every checkpoint of the run needs it. Put it back from a copy."
             )
-        self._base = read_file(path)
         self._base_sha256 = hash_file(path)
+        if self._base_sha256 != self._folder.base_sha256():
+            raise CheckpointError(f"{path} is damaged: its bytes changed since the run began. Put it back from a copy.")
+        self._base = read_file(path)
         return self._base
 
     def save(self, name: str, content: dict[str, Any], model_state: dict[str, Tensor]) -> tuple[int, str]:
@@ -68,10 +75,11 @@ class CheckpointStore:
             CheckpointError: It cannot be written; nothing that was there before is touched.
 
         """
+        on_cpu = {key: tensor.detach().cpu() for key, tensor in model_state.items()}
         changed = {
-            key: tensor.detach().cpu()
-            for key, tensor in model_state.items()
-            if key not in self._base or not is_same(tensor.detach().cpu(), self._base[key])
+            key: tensor
+            for key, tensor in on_cpu.items()
+            if key not in self._base or not is_same(tensor, self._base[key])
         }
         payload = {
             **content,
@@ -121,7 +129,7 @@ def write_durably(path: Path, payload: object) -> tuple[int, str]:
         CheckpointError: The disk is full or the folder cannot be written.
 
     """
-    temporary = path.with_name(f".saving-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{_UNFINISHED}{os.getpid()}-{path.name}")
     try:
         with temporary.open("wb") as file:
             torch.save(payload, file)
@@ -165,6 +173,17 @@ def is_same(a: Tensor, b: Tensor) -> bool:
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     return torch.equal(_bytes(a), _bytes(b))
+
+
+def to_cpu(value: Any) -> Any:
+    """Return a state_dict with its tensors on the CPU, so that it loads on a machine without this one's device."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, dict):
+        return {key: to_cpu(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [to_cpu(item) for item in value]
+    return value
 
 
 def read_rng(device: torch.device) -> dict[str, Any]:

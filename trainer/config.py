@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+_LONGEST_SHOWN = 60
 
 
 class ConfigError(ValueError):
@@ -116,7 +119,7 @@ class RunConfig(_Section):
     @property
     def title(self) -> str:
         """Return the run's name, or the name of its data."""
-        return self.name or Path(self.data.path).stem or "run"
+        return self.name or Path(self.data.path).name.removesuffix(".zip") or "run"
 
 
 def config_from_dict(values: dict[str, Any], source: str = "") -> RunConfig:
@@ -149,11 +152,18 @@ def load_config(path: Path) -> RunConfig:
         raise ConfigError(f"Cannot read the configuration {path}: {error.strerror}. Check the path.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}. Mend that line.") from error
-    config = config_from_dict(values, str(path))
+    return resolve_paths(config_from_dict(values, str(path)), path.resolve().parent)
+
+
+def resolve_paths(config: RunConfig, folder: Path) -> RunConfig:
+    """Return the configuration with absolute paths of data and weights; relative ones are taken from ``folder``."""
+    weights = config.model.weights
+    if weights not in {"published", "random"}:
+        weights = _absolute(weights, folder)
     return config.model_copy(
         update={
-            "data": config.data.model_copy(update={"path": _beside(config.data.path, path)}),
-            "model": config.model.model_copy(update={"weights": _weights_beside(config.model.weights, path)}),
+            "data": config.data.model_copy(update={"path": _absolute(config.data.path, folder)}),
+            "model": config.model.model_copy(update={"weights": weights}),
         }
     )
 
@@ -163,14 +173,14 @@ def config_to_toml(config: RunConfig) -> str:
     return tomli_w.dumps(config.model_dump(exclude_none=True))
 
 
-def _beside(value: str, config_path: Path) -> str:
+def _absolute(value: str, folder: Path) -> str:
     if not value:
         return value
-    return str(config_path.resolve().parent / Path(value).expanduser())
-
-
-def _weights_beside(value: str, config_path: Path) -> str:
-    return value if value in {"published", "random"} else _beside(value, config_path)
+    try:
+        return str(folder / Path(value).expanduser())
+    except RuntimeError:
+        # "~name" of nobody: whoever opens it says so.
+        return value
 
 
 def _as_config_error(error: ValidationError, source: str) -> ConfigError:
@@ -182,5 +192,22 @@ def _as_config_error(error: ValidationError, source: str) -> ConfigError:
         return ConfigError(f"{what} is not a field of a run. Remove it or mend its name.", field)
     if first["type"] == "missing":
         return ConfigError(f"{what} is missing. Add it.", field)
-    reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return ConfigError(f"{what} is {first['input']!r}, but should be {reason}. Change it.", field)
+    return ConfigError(f"{what} is {_shown(first['input'])}, but should be {_wanted(first)}. Change it.", field)
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}…"
+
+
+def _wanted(error: ErrorDetails) -> str:
+    kind = error["type"]
+    if kind.startswith("int_"):
+        return "a whole number"
+    if kind.startswith("float_"):
+        return "a number"
+    if kind == "string_too_long":
+        return f"at most {error['ctx']['max_length']} characters long"
+    if kind in {"model_type", "model_attributes_type", "dict_type"}:
+        return "a section with fields"
+    return error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")

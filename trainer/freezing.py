@@ -94,11 +94,7 @@ class FreezeSet:
 
         """
         wanted = set(units)
-        unknown = wanted.difference(self.units)
-        if unknown:
-            raise FreezeError(f"The model has no layer {min(unknown)!r}. Its tree lists the names.")
-        if not any(_parameters(self._modules[unit]) for unit in self.units if unit not in wanted):
-            raise FreezeError("Cannot freeze every layer: nothing would be left to train. Leave the head unfrozen.")
+        self.check(wanted)
         for unit in self.units:
             is_frozen = unit in wanted
             for parameter in _parameters(self._modules[unit]):
@@ -112,6 +108,19 @@ class FreezeSet:
         self._hashes = {unit: digest for unit, digest in self._hashes.items() if unit in wanted}
         self._eval_modules = [self._modules[fqn] for fqn in self._modules if self._is_module_frozen(fqn)]
         self.set_mode(training=self._is_training)
+
+    def check(self, wanted: set[str]) -> None:
+        """Check that these units could be what is frozen.
+
+        Raises:
+            FreezeError: Nothing would be left to train, or a unit is none of this model's.
+
+        """
+        unknown = wanted.difference(self.units)
+        if unknown:
+            raise FreezeError(f"The model has no layer {min(unknown)!r}. Its tree lists the names.")
+        if not any(_parameters(self._modules[unit]) for unit in self.units if unit not in wanted):
+            raise FreezeError("Cannot freeze every layer: nothing would be left to train. Leave the head unfrozen.")
 
     def set_mode(self, *, training: bool) -> None:
         """Put the model in train or eval mode. Everything frozen stays in eval mode, whatever ``train()`` would do."""

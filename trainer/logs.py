@@ -19,7 +19,8 @@ class TensorBoardLog:
     spaced and always the last; run.db keeps them all.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int | None) -> None:
+        """Begin a file. A run that goes on from a step hides what earlier files have after it; a new run gives None."""
         self._folder = folder
         self._begin(step)
 
@@ -46,11 +47,10 @@ class TensorBoardLog:
             self._begin(event.step)
             self._writer.add_text("Interventions", f"checkpoint {event.name} restored", event.step, event.time)
 
-    def _begin(self, step: int) -> None:
-        # The stock two minutes between flushes would be lost in a kill. What an earlier file has after this step was
-        # left behind by a restore, and TensorBoard hides it.
+    def _begin(self, step: int | None) -> None:
+        # The stock two minutes between flushes would be lost in a kill.
         self._writer = SummaryWriter(
-            str(self._folder), flush_secs=_FLUSH_INTERVAL_S, purge_step=step + 1 if step else None
+            str(self._folder), flush_secs=_FLUSH_INTERVAL_S, purge_step=None if step is None else step + 1
         )
 
     def close(self) -> None:

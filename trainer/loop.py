@@ -17,10 +17,11 @@ from trainer.checkpoints import (
     checkpoint_name,
     read_rng,
     restore_rng,
+    to_cpu,
 )
 from trainer.config import RunConfig
 from trainer.data.loader import ImageData
-from trainer.freezing import FreezeSet
+from trainer.freezing import FreezeError, FreezeSet
 from trainer.messages import (
     CheckpointInfo,
     CheckpointRestored,
@@ -90,12 +91,13 @@ class Trainer:
         self._metrics = StepMetrics()
         self._pace = _Pace()
         self._has_jumped = False
+        self._unsaved: dict[str, float] | None = None
         self._phase = "train"
         self._folder: RunFolder | None = None
         self._store: CheckpointStore | None = None
         torch.manual_seed(config.training.seed)
-        check_plan(config.plan, self.freeze_set, config.training.epochs)
         self.freeze_set.freeze(config.model.frozen)
+        check_plan(config.plan, self.freeze_set, config.training.epochs)
 
     # -- the run ----------------------------------------------------------------------------------------------
 
@@ -105,10 +107,10 @@ class Trainer:
         self._store.write_base(self.module.state_dict())
         self.segment = folder.begin_segment(0, None, time.time())
 
-    def go_on(self, folder: RunFolder, info: CheckpointInfo | None) -> CheckpointRestored | None:
+    def go_on(self, folder: RunFolder, info: CheckpointInfo | None) -> list[Event]:
         """Go on with the run of an existing folder, from a checkpoint of it or (None) from its start.
 
-        Returns the event that says so, which nobody has been told yet.
+        Returns the events that say so, which nobody has been told yet.
 
         Raises:
             CheckpointError: A file that this needs is missing, damaged or another model's.
@@ -118,7 +120,7 @@ class Trainer:
         if info is None:
             self._load_model(self._store.read_base(), "base.pt")
             self.segment = folder.begin_segment(0, None, time.time())
-            return None
+            return []
         return self.restore(info.name)
 
     def fit(self, between_steps: Callable[[], None]) -> None:
@@ -128,17 +130,17 @@ class Trainer:
             between_steps: Called at every step boundary, where it may change anything here, wait, or raise RunStopped.
 
         """
+        self._save_epoch()
         while self.epoch < self.config.training.epochs:
             self._has_jumped = False
-            if self.batch == 0:
-                self._apply_plan()
             self._train_epoch(between_steps)
             metrics = None if self._has_jumped else self._validate(between_steps)
             if metrics is None:
                 # A restore put the run elsewhere: begin again from there.
                 continue
             self.epoch, self.batch = self.epoch + 1, 0
-            self.save(reason="epoch", metrics=metrics)
+            self._unsaved = metrics
+            self._save_epoch()
 
     def train_step(self, images: Tensor, target: Tensor) -> None:
         """Make one optimizer update.
@@ -193,12 +195,27 @@ class Trainer:
         self._set_phase("train")
         return values
 
-    def _apply_plan(self) -> None:
+    def _save_epoch(self) -> None:
+        """Save the epoch that has just ended; again, if that failed before the run was paused for it."""
+        if self._unsaved is None:
+            return
+        self.save(reason="epoch", metrics=self._unsaved)
+        self._unsaved = None
+        for event in self._apply_plan():
+            self._emit(event)
+
+    def _apply_plan(self) -> list[Event]:
+        """Make the plan's changes for this epoch, once, as it begins: what a person then changes stays as it is."""
+        changes: list[LayersFrozen | LayersUnfrozen] = []
+        left_out: list[Event] = []
         for phase in phases_at(self.config.plan, self.epoch):
-            if phase.freeze:
-                self.freeze(phase.freeze, source="plan")
-            if phase.unfreeze:
-                self.unfreeze(phase.unfreeze, source="plan")
+            try:
+                changes.append(self.freeze(phase.freeze, source="plan"))
+                changes.append(self.unfreeze(phase.unfreeze, source="plan"))
+            except FreezeError as error:
+                text = f"The plan's change at epoch {phase.epoch} was left out. {error}"
+                left_out.append(LogWritten(level="warning", text=text))
+        return [change for change in changes if change.layers] + left_out
 
     def _set_phase(self, phase: str) -> None:
         self._phase = phase
@@ -208,27 +225,27 @@ class Trainer:
 
     def freeze(
         self, layers: Sequence[str], *, requested_step: int | None = None, source: str = "user", command_id: str = ""
-    ) -> None:
-        """Freeze layers here and now, and say so.
+    ) -> LayersFrozen:
+        """Freeze layers here and now. Returns the event that says so, which nobody has been told yet.
 
         Raises:
             FreezeError: A name is no layer, or nothing would be left to train.
 
         """
         changed = self.freeze_set.freeze(layers)
-        self._emit(LayersFrozen(**self._freeze_change(changed, "frozen", requested_step, source, command_id)))
+        return LayersFrozen(**self._freeze_change(changed, "frozen", requested_step, source, command_id))
 
     def unfreeze(
         self, layers: Sequence[str], *, requested_step: int | None = None, source: str = "user", command_id: str = ""
-    ) -> None:
-        """Unfreeze layers here and now, and say so.
+    ) -> LayersUnfrozen:
+        """Unfreeze layers here and now. Returns the event that says so, which nobody has been told yet.
 
         Raises:
             FreezeError: A name is no layer.
 
         """
         changed = self.freeze_set.unfreeze(layers)
-        self._emit(LayersUnfrozen(**self._freeze_change(changed, "unfrozen", requested_step, source, command_id)))
+        return LayersUnfrozen(**self._freeze_change(changed, "unfrozen", requested_step, source, command_id))
 
     def save(self, *, reason: str, metrics: dict[str, float] | None = None, command_id: str = "") -> CheckpointInfo:
         """Save a checkpoint of this very moment, durable when this returns.
@@ -257,7 +274,7 @@ class Trainer:
             "step": self.step,
             "loss": loss,
             "metrics": metrics,
-            "optimizer_state_dict": self.optimizer.state_dict(),
+            "optimizer_state_dict": to_cpu(self.optimizer.state_dict()),
             "scheduler_state_dict": self.scheduler.state_dict(),
             "rng": read_rng(self.device),
             "freeze": frozen,
@@ -285,10 +302,10 @@ class Trainer:
         self._emit(CheckpointSaved(checkpoint=info, command_id=command_id))
         return info
 
-    def restore(self, name: str, *, command_id: str = "") -> CheckpointRestored:
+    def restore(self, name: str, *, command_id: str = "") -> list[Event]:
         """Put a checkpoint of this run back: weights, optimizer, schedule, freeze set, generators, position.
 
-        Returns the event that says so, which nobody has been told yet.
+        Returns the events that say so, which nobody has been told yet.
 
         Raises:
             RunFolderError: The run has no such checkpoint.
@@ -312,23 +329,28 @@ class Trainer:
         self.freeze_set.set_frozen(checkpoint["freeze"])
         self.freeze_set.take_hashes()
         restore_rng(checkpoint["rng"], self.device)
-        if checkpoint["data_fingerprint"] != self.data.fingerprint:
-            text = "The data set has changed since this checkpoint was saved. The run goes on with it as it is now."
-            self._emit(LogWritten(level="warning", text=text))
         self.step, self.epoch, self.batch = checkpoint["step"], checkpoint["epoch"], checkpoint["batch"]
         self.segment = self._folder.begin_segment(self.step, info.name, time.time())
         self.non_finite_step = None
+        self._unsaved = None
         self._has_jumped = True
         self._pace.forget()
-        return CheckpointRestored(
-            name=info.name,
-            step=self.step,
-            epoch=self.epoch,
-            frozen=sorted(self.freeze_set.frozen),
-            num_trainable=self.freeze_set.num_trainable,
-            segment=self.segment,
-            command_id=command_id,
-        )
+        events: list[Event] = [
+            CheckpointRestored(
+                name=info.name,
+                step=self.step,
+                epoch=self.epoch,
+                frozen=sorted(self.freeze_set.frozen),
+                num_trainable=self.freeze_set.num_trainable,
+                segment=self.segment,
+                command_id=command_id,
+            )
+        ]
+        if checkpoint["data_fingerprint"] != self.data.fingerprint:
+            text = "The data set has changed since this checkpoint was saved. The run goes on with it as it is now."
+            events.append(LogWritten(level="warning", text=text))
+        # An epoch's checkpoint is saved before the plan's change for the next one.
+        return events + (self._apply_plan() if info.reason == "epoch" else [])
 
     def summary(self) -> ModelSummary:
         """Describe the model and its freeze set as they are now."""
@@ -400,13 +422,14 @@ class Trainer:
         }
 
     def _load_model(self, state: dict[str, Tensor], source: str) -> None:
-        try:
-            self.module.load_state_dict(state)
-        except RuntimeError as error:
+        ours = {key: tensor.shape for key, tensor in self.module.state_dict().items()}
+        if ours != {key: tensor.shape for key, tensor in state.items()}:
+            # Checked before: load_state_dict copies what fits and complains afterwards.
             raise CheckpointError(
                 f"{source} holds another model than {self.config.model.name} with "
                 f"{len(self.data.class_names)} classes. Choose a checkpoint of this model."
-            ) from error
+            )
+        self.module.load_state_dict(state)
 
     def _unused_name(self, name: str) -> str:
         assert self._folder is not None

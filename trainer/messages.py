@@ -36,10 +36,10 @@ class RunState(StrEnum):
 S = RunState
 
 TRANSITIONS: dict[RunState, frozenset[RunState]] = {
-    S.STARTING: frozenset({S.IDLE, S.FAILED}),
+    S.STARTING: frozenset({S.IDLE}),
     S.IDLE: frozenset({S.PREPARING}),
-    S.PREPARING: frozenset({S.READY, S.STOPPED, S.FAILED, S.IDLE}),
-    S.READY: frozenset({S.RUNNING, S.STOPPED, S.FAILED}),
+    S.PREPARING: frozenset({S.READY, S.IDLE}),
+    S.READY: frozenset({S.RUNNING, S.STOPPED}),
     S.RUNNING: frozenset({S.PAUSED, S.STOPPING, S.FINISHED, S.FAILED}),
     S.PAUSED: frozenset({S.RUNNING, S.STOPPING, S.FAILED}),
     S.STOPPING: frozenset({S.STOPPED, S.PAUSED, S.FAILED}),
@@ -356,12 +356,16 @@ class ModelsListed(Event):
 
 
 class DataChecked(Event):
-    """What a scan of a data set found. ``skipped`` lists (path, reason) of files that no run will read."""
+    """What a scan of a data set found.
+
+    ``skipped`` lists (path, reason) of files that no run will read, the first thousand of ``num_skipped``.
+    """
 
     kind: Literal["DataChecked"] = "DataChecked"
     path: str
     class_counts: dict[str, int]
     skipped: list[tuple[str, str]]
+    num_skipped: int
 
 
 class PreparationProgressed(Event):
@@ -410,7 +414,7 @@ class ProgressReported(Event):
     seconds_left: float | None
     step_ms: float
     worker_bytes: int
-    phase: Literal["train", "validation", "saving"] = "train"
+    phase: Literal["train", "validation"] = "train"
 
 
 class FreezeChanged(Event):

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psutil
 
@@ -35,6 +36,7 @@ from trainer.messages import (
 )
 
 SCHEMA_VERSION = 1
+_MAX_SLUG_BYTES = 180
 
 _LOGGED_KINDS = (
     "StateChanged",
@@ -48,6 +50,7 @@ _LOGGED_KINDS = (
 )
 
 _SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE segments (id INTEGER PRIMARY KEY, start_step INTEGER NOT NULL, checkpoint TEXT, time REAL NOT NULL);
 CREATE TABLE metrics (segment INTEGER NOT NULL, tag TEXT NOT NULL, step INTEGER NOT NULL, value REAL,
                       PRIMARY KEY (tag, segment, step)) WITHOUT ROWID;
@@ -148,7 +151,7 @@ class RunFolder:
             raise RunFolderError(f"{path} is not a run of Thaw: it has no run.db. Choose a folder under runs/.")
         try:
             self._db = sqlite3.connect(
-                f"{database.resolve().as_uri()}?mode={'ro' if read_only else 'rw'}",
+                f"{_sqlite_uri(database)}?mode={'ro' if read_only else 'rw'}",
                 uri=True,
                 timeout=10,
                 isolation_level=None,
@@ -174,6 +177,8 @@ class RunFolder:
         """
         now = datetime.datetime.now()
         slug = re.sub(r"[^\w.-]+", "-", f"{config.title}-{config.model.name}").strip("-.")
+        # A file system's limit counts bytes, and a letter may take four.
+        slug = slug.encode()[:_MAX_SLUG_BYTES].decode(errors="ignore")
         stem = f"{now:%Y-%m-%d_%H%M%S}_{slug}"
         try:
             runs_dir.mkdir(parents=True, exist_ok=True)
@@ -236,8 +241,20 @@ class RunFolder:
 
     # -- the worker's address ---------------------------------------------------------------------------------
 
-    def write_worker(self, worker: WorkerAddress) -> None:
-        """Say where this run's worker listens, readable by the user alone."""
+    def claim(self, worker: WorkerAddress) -> None:
+        """Make this the run's one worker, and say where it listens, readable by the user alone.
+
+        Raises:
+            RunFolderError: Another worker has the run.
+
+        """
+        # Two workers may ask at once, and find the same dead one before them: the database's lock lets one in.
+        with self._writing():
+            if self.worker() is not None:
+                raise RunFolderError(f"{self.path.name} has a worker already. Open the run to attach to it.")
+            self._write_worker(worker)
+
+    def _write_worker(self, worker: WorkerAddress) -> None:
         text = json.dumps(
             {"address": worker.address, "key": worker.key.hex(), "pid": worker.pid, "started_at": worker.started_at}
         )
@@ -246,9 +263,10 @@ class RunFolder:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
 
-    def remove_worker(self) -> None:
-        """Say that no worker serves this run any more."""
-        (self.path / "worker.json").unlink(missing_ok=True)
+    def remove_worker(self, worker: WorkerAddress) -> None:
+        """Say that this worker does not serve the run any more. Another one's claim stays."""
+        if self.worker() == worker:
+            (self.path / "worker.json").unlink(missing_ok=True)
 
     # -- writing ----------------------------------------------------------------------------------------------
 
@@ -285,6 +303,11 @@ class RunFolder:
         assert event_id is not None
         return event_id
 
+    def keep_base_sha256(self, sha256: str) -> None:
+        """Keep the SHA-256 of base.pt."""
+        with self._writing(durable=True) as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('base_sha256', ?)", (sha256,))
+
     def add_checkpoint(self, info: CheckpointInfo) -> None:
         """List a checkpoint. Its file must be durable already."""
         with self._writing(durable=True) as db:
@@ -305,7 +328,7 @@ class RunFolder:
         return [CheckpointInfo.model_validate_json(body) for (body,) in rows]
 
     def checkpoint(self, name: str) -> CheckpointInfo:
-        """Return one checkpoint's row; a unique piece of its name will do, or "best" or "last".
+        """Return one checkpoint's row; a unique piece of its name will do, an epoch's number, or "best" or "last".
 
         Raises:
             RunFolderError: There is no such checkpoint.
@@ -319,6 +342,9 @@ class RunFolder:
         if name == "best":
             return best_checkpoint(listed) or listed[-1]
         exact = [info for info in listed if info.name == name]
+        if name.isdecimal():
+            # The newest, where an epoch was trained again after a restore.
+            exact = [info for info in listed if info.epoch == int(name) and info.reason == "epoch"][-1:]
         found = exact or [info for info in listed if name in info.name]
         if len(found) != 1:
             count = "no checkpoint" if not found else f"{len(found)} checkpoints"
@@ -336,6 +362,11 @@ class RunFolder:
         if saved_since:
             return saved_since[-1]
         return next((info for info in listed if info.name == restored), None)
+
+    def base_sha256(self) -> str:
+        """Return the SHA-256 that base.pt had when it was written, "" if it never was."""
+        rows = self._read("SELECT value FROM meta WHERE key = 'base_sha256'")
+        return rows[0][0] if rows else ""
 
     def problem_of(self, info: CheckpointInfo) -> str:
         """Say what is wrong with a checkpoint's file as far as a look at it tells, or ""."""
@@ -427,9 +458,12 @@ class RunFolder:
         return (event.state, event.sentence) if isinstance(event, StateChanged) else (RunState.PREPARING, "")
 
     def _position(self) -> tuple[int, int]:
-        step: int = self._read(
-            "SELECT COALESCE(MAX(step), 0) FROM metrics WHERE segment = (SELECT MAX(segment) FROM metrics)"
-        )[0][0]
+        rows = self._read("SELECT id, start_step FROM segments ORDER BY id DESC LIMIT 1")
+        if not rows:
+            return 0, 0
+        segment, start_step = rows[0]
+        newest: int | None = self._read("SELECT MAX(step) FROM metrics WHERE segment = ?", (segment,))[0][0]
+        step = start_step if newest is None else newest
         info = self.run_info()
         return step, step // info.steps_per_epoch if info else 0
 
@@ -454,14 +488,19 @@ class RunFolder:
     @contextmanager
     def _writing(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
         with self._lock:
-            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise RunFolderError(
+                    f"Cannot write {self.path / 'run.db'}: {error}. Make room, or close what holds the file, and "
+                    "try again."
+                ) from error
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
 
 
 def check_writable(runs_dir: Path) -> None:
@@ -506,6 +545,8 @@ def find_run(run: str, runs_dir: Path) -> Path:
     found = [path for path in names if path.name == run] or [path for path in names if run in path.name]
     if len(found) == 1:
         return found[0]
+    if not names:
+        raise RunFolderError(f"There are no runs in {runs_dir} yet, and {run} is no run's folder. Begin one first.")
     count = "No run" if not found else f"{len(found)} runs"
     raise RunFolderError(
         f"{count} named {run!r} in {runs_dir}. `thaw runs` lists them; give the folder's path or its whole name."
@@ -539,11 +580,17 @@ def _created_at(path: Path) -> float:
         return path.stat().st_mtime
 
 
+def _sqlite_uri(path: Path) -> str:
+    """Write a path as SQLite reads it: a host's share as ``file:////host``, which ``as_uri`` writes otherwise."""
+    posix = path.resolve().as_posix()
+    return f"file://{quote(posix if posix.startswith('/') else f'/{posix}')}"
+
+
 def _read_worker(path: Path) -> WorkerAddress | None:
     try:
         values = json.loads((path / "worker.json").read_text(encoding="utf-8"))
         worker = WorkerAddress(values["address"], bytes.fromhex(values["key"]), values["pid"], values["started_at"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return worker if worker.is_alive else None
 

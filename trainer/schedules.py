@@ -17,12 +17,16 @@ def check_plan(plan: Sequence[PlanPhase], freeze_set: FreezeSet, num_epochs: int
     """Check a plan against a model before the run starts.
 
     Raises:
-        ConfigError: A phase names a layer that the model has not, or starts when the run is over.
+        ConfigError: A phase names a layer that the model has not, freezes all that is left, or starts when the run is
+            over.
 
     """
-    for phase in plan:
+    frozen = set(freeze_set.frozen)
+    for phase in sorted(plan, key=lambda phase: phase.epoch):
         try:
-            freeze_set.resolve([*phase.freeze, *phase.unfreeze])
+            frozen.update(freeze_set.resolve(phase.freeze))
+            freeze_set.check(frozen)
+            frozen.difference_update(freeze_set.resolve(phase.unfreeze))
         except FreezeError as error:
             raise ConfigError(f"The plan's phase at epoch {phase.epoch}: {error}", "plan") from error
         if phase.epoch >= num_epochs:

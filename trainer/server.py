@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import queue
-import sqlite3
 import threading
 import time
 import traceback
@@ -14,6 +13,7 @@ from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener
 
 from trainer.messages import (
+    MAX_FRAME_BYTES,
     AnyCommand,
     CheckpointRestored,
     Event,
@@ -31,9 +31,10 @@ from trainer.messages import (
     decode_command,
     encode,
 )
-from trainer.runs import RunFolder
+from trainer.runs import RunFolder, RunFolderError
 
 MAX_WAITING_METRICS = 200
+_ACCEPT_PAUSE_S = 0.5
 _UNRECORDED = (MetricsLogged, ProgressReported, PreparationProgressed, WorkerAttached)
 
 
@@ -49,6 +50,8 @@ class EventServer:
         self._on_command = on_command
         self._inbox: queue.SimpleQueue[Event | _Client | RunFolder | None] = queue.SimpleQueue()
         self._clients: list[_Client] = []
+        self._can_keep = True
+        self._is_finished = False
         self._folder: RunFolder | None = None
         self._log: Callable[[Event], None] | None = None
         self._attached = WorkerAttached(state=RunState.STARTING, pid=0, torch_version="", devices=[])
@@ -71,6 +74,7 @@ class EventServer:
 
     def finish(self, timeout_s: float = 10.0) -> None:
         """Handle what was published so far, and end."""
+        self._is_finished = True
         self._inbox.put(None)
         self._recorder.join(timeout_s)
         deadline = time.monotonic() + 1.0
@@ -97,11 +101,14 @@ class EventServer:
     def _handle(self, event: Event) -> None:
         try:
             event = self._record(event)
-        except (sqlite3.Error, OSError):
-            # A full disk must not end the run: what cannot be kept is still shown, and said.
-            traceback.print_exc()
-            text = "Cannot write to run.db (is the disk full?): the curve of this moment is shown but not kept."
-            self._send(LogWritten(level="error", text=text, time=event.time))
+            self._can_keep = True
+        except (RunFolderError, OSError) as error:
+            # A full disk must not end the run: what cannot be kept is still shown, and said, once.
+            if self._can_keep:
+                self._can_keep = False
+                traceback.print_exc()
+                text = f"What happens now is shown but not kept. {error}"
+                self._send(LogWritten(level="error", text=text, time=event.time))
         self._attached = _follow(self._attached, event)
         self._send(event)
 
@@ -131,7 +138,11 @@ class EventServer:
             except (AuthenticationError, EOFError, ConnectionError):
                 continue
             except OSError:
-                return
+                if self._is_finished:
+                    return
+                # Out of file descriptors, say: the next client may find some again.
+                traceback.print_exc()
+                time.sleep(_ACCEPT_PAUSE_S)
 
 
 class _Client:
@@ -179,7 +190,11 @@ class _Client:
             if event is None:
                 break
             try:
-                connection.send_bytes(encode(event, seq))
+                frame = encode(event, seq)
+            except ProtocolError as error:
+                frame = encode(LogWritten(level="error", text=f"Not shown here. {error}", time=event.time), seq)
+            try:
+                connection.send_bytes(frame)
             except (OSError, EOFError):
                 break
         self.is_open = False
@@ -187,7 +202,7 @@ class _Client:
     def _read_all(self, connection: Connection) -> None:
         try:
             while True:
-                self._on_command(decode_command(connection.recv_bytes())[1])
+                self._on_command(decode_command(connection.recv_bytes(MAX_FRAME_BYTES))[1])
         except ProtocolError as error:
             print(f"A client sent what is no command, and was let go: {error}", flush=True)  # noqa: T201 (worker.log)
         except (OSError, EOFError):
@@ -204,6 +219,8 @@ def _follow(attached: WorkerAttached, event: Event) -> WorkerAttached:
         return attached.model_copy(update={"run": event.run, "step": event.step, "epoch": event.epoch})
     if isinstance(event, ProgressReported):
         return attached.model_copy(update={"step": event.step, "epoch": event.epoch})
+    if isinstance(event, CheckpointRestored):
+        attached = attached.model_copy(update={"step": event.step, "epoch": event.epoch})
     if isinstance(event, FreezeChanged | CheckpointRestored) and attached.run is not None:
         summary = attached.run.summary.model_copy(update={"frozen": event.frozen, "num_trainable": event.num_trainable})
         return attached.model_copy(update={"run": attached.run.model_copy(update={"summary": summary})})

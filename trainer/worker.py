@@ -11,21 +11,18 @@ import signal
 import sys
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from multiprocessing.connection import Listener
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
 import psutil
 
-from trainer.config import ConfigError, ModelConfig, RunConfig
 from trainer.messages import (
     ALLOWED_COMMANDS,
     TRANSITIONS,
     AnyCommand,
     CheckData,
-    CheckpointRestored,
     CommandRejected,
     DataChecked,
     FreezeLayers,
@@ -34,13 +31,11 @@ from trainer.messages import (
     LogWritten,
     ModelInspected,
     ModelsListed,
-    ModelSummary,
     OpenRun,
     PauseRun,
     PreparationProgressed,
     PrepareRun,
     RestoreCheckpoint,
-    RunInfo,
     RunPrepared,
     RunState,
     SaveCheckpoint,
@@ -52,22 +47,37 @@ from trainer.messages import (
     UnpauseRun,
     WorkerAttached,
 )
-from trainer.runs import RunFolder, WorkerAddress, check_writable
+from trainer.runs import RunFolderError, WorkerAddress
 from trainer.server import EventServer
 
 if TYPE_CHECKING:
-    from trainer.data.scan import ScannedData
-    from trainer.logs import TensorBoardLog
     from trainer.loop import Trainer
+    from trainer.preparation import PreparedRun
 
 POLL_INTERVAL_S = 0.5
 ORPHANED_AFTER_S = 3.0
 FIRST_CLIENT_WITHIN_S = 60.0
 PREPARATION_INTERVAL_S = 0.1
+MAX_SKIPPED_IN_EVENT = 1000
+MAX_SKIPPED_IN_LOG = 20
+CHECK_OVERTAKEN = "The check was stopped, because a run was started."
 
-
-class PreparationCancelled(Exception):  # noqa: N818 (a request, not an error)
-    """Raised inside the preparation when the user stops it."""
+_WORDS = {
+    "InspectModel": "Looking at a model",
+    "ListModels": "Listing the models",
+    "CheckData": "Checking data",
+    "PrepareRun": "Beginning a run",
+    "OpenRun": "Opening a run",
+    "StartRun": "Starting",
+    "PauseRun": "Pausing",
+    "UnpauseRun": "Going on",
+    "StopRun": "Stopping",
+    "FreezeLayers": "Freezing",
+    "UnfreezeLayers": "Unfreezing",
+    "SaveCheckpoint": "Saving a checkpoint",
+    "RestoreCheckpoint": "Restoring a checkpoint",
+    "ShutDown": "Ending the worker",
+}
 
 
 class Worker:
@@ -81,11 +91,10 @@ class Worker:
         self._commands = commands
         self._address = address
         self._key = key
-        self._trainer: Trainer | None = None
-        self._folder: RunFolder | None = None
-        self._log: TensorBoardLog | None = None
+        self._prepared: PreparedRun | None = None
+        self._put_aside: deque[tuple[AnyCommand, int]] = deque()
         self._is_ending = False
-        self._is_divergence_told = False
+        self._told_divergence: tuple[int, int] | None = None
         self._preparation_reported_at = 0.0
 
     def load_libraries(self) -> None:
@@ -93,7 +102,15 @@ class Worker:
         import torch
 
         from trainer.optim import list_devices
+        from trainer.preparation import Preparation
 
+        process = psutil.Process()
+        self._preparation = Preparation(
+            WorkerAddress(self._address, self._key, process.pid, process.create_time()),
+            self._server.publish,
+            self._report_preparation,
+            self._check_cancelled,
+        )
         self._server.begin(
             WorkerAttached(
                 state=self.state, pid=os.getpid(), torch_version=str(torch.__version__), devices=list_devices()
@@ -106,7 +123,7 @@ class Worker:
         seconds_alone = ORPHANED_AFTER_S - FIRST_CLIENT_WITHIN_S
         while not self._is_ending:
             try:
-                self._handle(*self._commands.get(timeout=POLL_INTERVAL_S))
+                self._handle(*self._next_command(POLL_INTERVAL_S))
             except queue.Empty:
                 is_needed = self._server.num_clients or self.state is RunState.PAUSED
                 seconds_alone = 0.0 if is_needed else seconds_alone + POLL_INTERVAL_S
@@ -119,7 +136,7 @@ class Worker:
 
     def requested_step(self) -> int:
         """Return the step at which a command that arrives now is asked for. Called from the clients' threads."""
-        return self._trainer.step if self._trainer is not None else 0
+        return self._prepared.trainer.step if self._prepared is not None else 0
 
     # -- commands ---------------------------------------------------------------------------------------------
 
@@ -147,13 +164,18 @@ class Worker:
             case StopRun():
                 self._stop(save=command.save, command_id=command_id)
             case FreezeLayers():
-                self._loaded.freeze(command.layers, requested_step=requested_step, command_id=command_id)
+                self._server.publish(
+                    self._loaded.freeze(command.layers, requested_step=requested_step, command_id=command_id)
+                )
             case UnfreezeLayers():
-                self._loaded.unfreeze(command.layers, requested_step=requested_step, command_id=command_id)
+                self._server.publish(
+                    self._loaded.unfreeze(command.layers, requested_step=requested_step, command_id=command_id)
+                )
             case SaveCheckpoint():
                 self._loaded.save(reason="user", command_id=command_id)
             case RestoreCheckpoint():
-                self._server.publish(self._loaded.restore(command.name, command_id=command_id))
+                for event in self._loaded.restore(command.name, command_id=command_id):
+                    self._server.publish(event)
                 if self.state in {RunState.FINISHED, RunState.STOPPED}:
                     self._enter(RunState.READY, f"Restored {command.name}. Start goes on from there.")
             case ShutDown():
@@ -177,6 +199,7 @@ class Worker:
 
     def _look_up(self, command: ListModels | InspectModel | CheckData) -> None:
         from trainer import models
+        from trainer.preparation import PreparationCancelled, summarize
 
         if isinstance(command, ListModels):
             self._server.publish(ModelsListed(models=models.list_models(), command_id=command.command_id))
@@ -184,14 +207,18 @@ class Worker:
             summary = summarize(command.model)
             self._server.publish(ModelInspected(summary=summary, command_id=command.command_id))
         else:
-            scanned = self._scan(command.path)
+            try:
+                scanned = self._preparation.scan(command.path)
+            except PreparationCancelled:
+                self._reject(command, CHECK_OVERTAKEN)
+                return
             counts = Counter(class_idx for _, class_idx in scanned.samples)
-            class_counts = {name: counts[class_idx] for class_idx, name in enumerate(scanned.class_names)}
             self._server.publish(
                 DataChecked(
                     path=command.path,
-                    class_counts=class_counts,
-                    skipped=scanned.skipped,
+                    class_counts={name: counts[class_idx] for class_idx, name in enumerate(scanned.class_names)},
+                    skipped=scanned.skipped[:MAX_SKIPPED_IN_EVENT],
+                    num_skipped=len(scanned.skipped),
                     command_id=command.command_id,
                 )
             )
@@ -199,9 +226,14 @@ class Worker:
     # -- preparing a run --------------------------------------------------------------------------------------
 
     def _prepare(self, command: PrepareRun | OpenRun) -> None:
+        from trainer.preparation import PreparationCancelled
+
         self._enter(RunState.PREPARING, command_id=command.command_id)
         try:
-            run, restored = self._prepare_new(command) if isinstance(command, PrepareRun) else self._open(command)
+            if isinstance(command, PrepareRun):
+                prepared = self._preparation.begin(command.config, Path(command.runs_dir))
+            else:
+                prepared = self._preparation.open(Path(command.run_dir), command.checkpoint, is_to_start=command.start)
         except PreparationCancelled:
             self._enter(RunState.IDLE, "The preparation was stopped.")
             return
@@ -214,106 +246,32 @@ class Worker:
             raise ValueError(
                 f"Cannot prepare the run: {type(error).__name__}: {error}. The worker's log has the details."
             ) from error
-        trainer = self._loaded
-        self._server.publish(
-            RunPrepared(
-                run=run, step=trainer.step, epoch=trainer.epoch, segment=trainer.segment, command_id=command.command_id
-            )
-        )
-        if restored is not None:
-            self._server.publish(restored)
-        for path, reason in trainer.data.skipped:
-            self._server.publish(LogWritten(level="warning", text=f"Skipped {path}: {reason}"))
+        self._take(prepared, command.command_id)
         self._enter(RunState.READY)
         if command.start:
             self._enter(RunState.RUNNING, command_id=command.command_id)
 
-    def _prepare_new(self, command: PrepareRun) -> tuple[RunInfo, None]:
-        check_writable(Path(command.runs_dir))
-        trainer = self._load(command.config, command.config.model)
-        folder = RunFolder.create(Path(command.runs_dir), command.config)
-        trainer.begin(folder)
-        return self._begin_run(folder, trainer), None
-
-    def _open(self, command: OpenRun) -> tuple[RunInfo, CheckpointRestored | None]:
-        folder = RunFolder(Path(command.run_dir))
-        try:
-            if folder.worker() is not None:
-                raise ValueError(f"{folder.path.name} has a worker already. Open the run to attach to it.")
-            config = folder.config()
-            info = folder.checkpoint(command.checkpoint) if command.checkpoint else folder.resume_point()
-            if command.start and info is not None and info.epoch >= config.training.epochs:
-                raise ValueError(
-                    f"{folder.path.name} has finished all its {config.training.epochs} epochs: there is nothing to "
-                    "resume. Restore an earlier checkpoint, or begin a new run."
-                )
-            # The run's own files hold every weight, so none are downloaded or read from elsewhere.
-            trainer = self._load(config, config.model.model_copy(update={"weights": "random"}))
-            restored = trainer.go_on(folder, info)
-        except BaseException:
-            folder.close()
-            raise
-        return self._begin_run(folder, trainer), restored
-
-    def _load(self, config: RunConfig, model: ModelConfig) -> Trainer:
-        import torch
-
-        from trainer.data.loader import load_data
-        from trainer.loop import Trainer
-        from trainer.models import build_model
-        from trainer.optim import choose_device
-
-        device = choose_device(config.training.device)
-        if config.training.num_threads:
-            torch.set_num_threads(config.training.num_threads)
-        scanned = self._scan(config.data.path)
-        loaded = build_model(
-            model,
-            len(scanned.class_names),
-            config.training.seed,
-            config.data.image_size,
-            self._report_preparation,
-            self._check_cancelled,
+    def _take(self, prepared: PreparedRun, command_id: str) -> None:
+        trainer = prepared.trainer
+        self._prepared = prepared
+        _print_to(prepared.folder.log_path)
+        self._server.keep_in(prepared.folder, prepared.log.write)
+        self._server.publish(
+            RunPrepared(
+                run=prepared.info,
+                step=trainer.step,
+                epoch=trainer.epoch,
+                segment=trainer.segment,
+                command_id=command_id,
+            )
         )
-        data = load_data(config.data, config.training, loaded.preprocessing, scanned)
-        self._check_cancelled()
-        return Trainer(config, loaded, data, device, self._server.publish)
-
-    def _scan(self, path: str) -> ScannedData:
-        from trainer.data.scan import scan
-
-        if not path:
-            raise ConfigError("No data is chosen. Choose a folder of class folders, or a zip of one.", "data.path")
-        cache_dir = platformdirs.user_cache_path("thaw") / "data"
-        return scan(Path(path), cache_dir, self._report_preparation, self._check_cancelled)
-
-    def _begin_run(self, folder: RunFolder, trainer: Trainer) -> RunInfo:
-        import torch
-
-        from trainer.logs import TensorBoardLog
-
-        _print_to(folder.log_path)
-        self._trainer, self._folder = trainer, folder
-        self._log = TensorBoardLog(folder.tensorboard_dir, trainer.step)
-        self._server.keep_in(folder, self._log.write)
-        process = psutil.Process()
-        folder.write_worker(WorkerAddress(self._address, self._key, process.pid, process.create_time()))
-        data = trainer.data
-        return RunInfo(
-            run_dir=str(folder.path.resolve()),
-            config=trainer.config,
-            summary=trainer.summary(),
-            class_names=list(data.class_names),
-            num_train=data.num_train,
-            num_validation=data.num_validation,
-            num_skipped=len(data.skipped),
-            steps_per_epoch=data.steps_per_epoch,
-            total_steps=trainer.total_steps,
-            device=str(trainer.device),
-            precision=trainer.precision,
-            num_threads=torch.get_num_threads(),
-            image_size=data.preprocessing.image_size,
-        )
+        skipped = trainer.data.skipped
+        lines = [f"Skipped {path}: {reason}" for path, reason in skipped[:MAX_SKIPPED_IN_LOG]]
+        if len(skipped) > MAX_SKIPPED_IN_LOG:
+            lines.append(f"Skipped {len(skipped) - MAX_SKIPPED_IN_LOG} more files. `thaw check` lists them.")
+        warnings = [LogWritten(level="warning", text=line) for line in lines]
+        for event in (*prepared.events, *warnings):
+            self._server.publish(event)
 
     def _report_preparation(self, what: str, done: int, total: int, unit: str) -> None:
         now = time.monotonic()
@@ -323,13 +281,28 @@ class Worker:
         self._server.publish(PreparationProgressed(what=what, done=done, total=total, unit=unit))
 
     def _check_cancelled(self) -> None:
-        """Look for a stop while the preparation, which has no step boundaries, goes on."""
+        """Look for commands while a preparation or a check goes on, which have no step boundaries.
+
+        Nothing begins in here: what is not refused at once waits until the work has ended.
+        """
+        from trainer.preparation import PreparationCancelled
+
         while not self._commands.empty():
             command, requested_step = self._commands.get()
-            if isinstance(command, StopRun | ShutDown):
-                self._is_ending = isinstance(command, ShutDown)
+            if isinstance(command, ShutDown):
+                self._is_ending = True
                 raise PreparationCancelled
-            self._handle(command, requested_step)
+            if self.state is RunState.PREPARING:
+                if isinstance(command, StopRun):
+                    raise PreparationCancelled
+                self._handle(command, requested_step)
+                continue
+            self._put_aside.append((command, requested_step))
+            if isinstance(command, PrepareRun | OpenRun | CheckData):
+                raise PreparationCancelled
+
+    def _next_command(self, timeout_s: float) -> tuple[AnyCommand, int]:
+        return self._put_aside.popleft() if self._put_aside else self._commands.get(timeout=timeout_s)
 
     # -- running ----------------------------------------------------------------------------------------------
 
@@ -344,7 +317,8 @@ class Worker:
             trainer.fit(self._between_steps)
         except RunStopped:
             return
-        except CheckpointError as error:
+        except (CheckpointError, RunFolderError) as error:
+            # A full disk, a locked database: nothing of the run is lost, so it waits until that is mended.
             self._enter(RunState.PAUSED, str(error))
         except ValueError as error:
             self._fail(str(error))
@@ -364,14 +338,14 @@ class Worker:
     def _between_steps(self) -> None:
         from trainer.loop import RunStopped
 
-        while self.state is RunState.PAUSED or not self._commands.empty():
+        while self.state is RunState.PAUSED or self._put_aside or not self._commands.empty():
             with contextlib.suppress(queue.Empty):
-                self._handle(*self._commands.get(timeout=1.0))
+                self._handle(*self._next_command(POLL_INTERVAL_S))
         if self.state is not RunState.RUNNING:
             raise RunStopped
         step = self._loaded.non_finite_step
-        if step is not None and not self._is_divergence_told:
-            self._is_divergence_told = True
+        if step is not None and self._told_divergence != (self._loaded.segment, step):
+            self._told_divergence = (self._loaded.segment, step)
             self._enter(
                 RunState.PAUSED,
                 f"The loss became NaN or infinite at step {step}. Restore an earlier checkpoint, "
@@ -398,41 +372,17 @@ class Worker:
 
     @property
     def _loaded(self) -> Trainer:
-        assert self._trainer is not None, "a state that allows this command has a run"
-        return self._trainer
+        assert self._prepared is not None, "a state that allows this command has a run"
+        return self._prepared.trainer
 
     def _close(self) -> None:
-        if self._trainer is not None:
-            self._trainer.close()
+        if self._prepared is not None:
+            self._prepared.trainer.close()
         self._server.finish()
-        if self._log is not None:
-            self._log.close()
-        if self._folder is not None:
-            self._folder.remove_worker()
-            self._folder.close()
-
-
-def summarize(model: ModelConfig) -> ModelSummary:
-    """Describe a model that is not loaded, with the layers that its configuration freezes.
-
-    Raises:
-        ValueError: There is no such model, or no such layer.
-
-    """
-    from trainer.freezing import FreezeSet
-    from trainer.models import inspect, layer_tree
-
-    module, head = inspect(model)
-    freeze_set = FreezeSet(module, head)
-    units = freeze_set.resolve(model.frozen)
-    num_frozen = sum(p.numel() for name, p in module.named_parameters() if name.rpartition(".")[0] in units)
-    return ModelSummary(
-        model=model.name,
-        layers=layer_tree(module, head),
-        frozen=sorted(units),
-        num_params=freeze_set.num_params,
-        num_trainable=freeze_set.num_params - num_frozen,
-    )
+        if self._prepared is not None:
+            self._prepared.log.close()
+            self._prepared.folder.remove_worker(self._preparation.worker)
+            self._prepared.folder.close()
 
 
 def main() -> int:
@@ -462,7 +412,7 @@ def _print_to(path: Path) -> None:
 
 def _not_allowed(kind: str, state: RunState) -> str:
     allowed = ", ".join(sorted(ALLOWED_COMMANDS[kind]))
-    return f"{kind} is not possible while the run is {state}; it is while it is: {allowed}."
+    return f"{_WORDS[kind]} is not possible while the run is {state}. It is while the run is: {allowed}."
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ class RunConfigViewModel(QObject):
     """Values or notes have changed."""
     errors_changed = Signal()
     """A field's error came or went."""
+    refused = Signal(str)
+    """The field for whose error a start or a check came to nothing."""
 
     def __init__(self, values: dict[str, Any] | None = None, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -130,6 +132,7 @@ class RunConfigViewModel(QObject):
                 errors[self._field_of(error.field)] = str(error)
         self._errors = errors
         self.errors_changed.emit()
+        self.refused.emit(next(iter(errors)))
         return None
 
     # -- what the worker says ---------------------------------------------------------------------------------
@@ -152,9 +155,9 @@ class RunConfigViewModel(QObject):
         classes = self.tr("{} classes").format(locale.toString(len(event.class_counts)))
         images = self.tr("{} images").format(locale.toString(sum(event.class_counts.values())))
         parts = [classes, images]
-        if event.skipped:
-            skipped = self.tr("1 file skipped") if len(event.skipped) == 1 else self.tr("{} files skipped")
-            parts.append(skipped.format(locale.toString(len(event.skipped))))
+        if event.num_skipped:
+            skipped = self.tr("1 file skipped") if event.num_skipped == 1 else self.tr("{} files skipped")
+            parts.append(skipped.format(locale.toString(event.num_skipped)))
         self._notes["data.path"] = " · ".join(parts)
         self._set_error("data.path", "")
         self.changed.emit()
@@ -162,6 +165,11 @@ class RunConfigViewModel(QObject):
     def show_checking(self) -> None:
         """Note that the data are being scanned."""
         self._notes["data.path"] = self.tr("Looking through the images …")
+        self.changed.emit()
+
+    def stop_checking(self) -> None:
+        """Take back that the data are being scanned."""
+        self._notes.pop("data.path", None)
         self.changed.emit()
 
     def reject(self, event: CommandRejected) -> bool:
@@ -177,6 +185,7 @@ class RunConfigViewModel(QObject):
             self._notes.pop(field, None)
         self._set_error(field, event.reason)
         self.changed.emit()
+        self.refused.emit(field)
         return True
 
     def show_run(self, run: RunInfo) -> None:

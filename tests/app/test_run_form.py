@@ -44,9 +44,9 @@ def test_values_of_another_version_fall_back_to_the_defaults(qapp) -> None:
     ("field", "text", "sentence"),
     [
         ("optimizer.rate", "-1", "Rate is -1.0, but should be greater than 0. Change it."),
-        ("optimizer.rate", "fast", "Rate is 'fast', but should be a valid number"),
+        ("optimizer.rate", "fast", "Rate is 'fast', but should be a number"),
         ("training.epochs", "0", "Epochs is '0', but should be greater than or equal to 1"),
-        ("training.epochs", "six", "Epochs is 'six', but should be a valid integer"),
+        ("training.epochs", "six", "Epochs is 'six', but should be a whole number"),
         ("data.image_size", "4", "Image size is '4', but should be greater than or equal to 8"),
         ("plan", "stage4 later", "Write the plan as"),
         ("plan", "0: +stage4", "should be greater than or equal to 1"),
@@ -101,9 +101,9 @@ def test_a_refusal_stands_beside_its_field(run_config: RunConfigViewModel) -> No
 def test_a_scan_is_told_only_for_the_data_on_show(run_config: RunConfigViewModel) -> None:
     run_config.set_text("data.path", "digits")
     counts = {"0": 1000, "1": 797}
-    run_config.show_data(DataChecked(path="other", class_counts=counts, skipped=[]))
+    run_config.show_data(DataChecked(path="other", class_counts=counts, skipped=[], num_skipped=0))
     assert run_config.note("data.path") == ""
-    run_config.show_data(DataChecked(path="digits", class_counts=counts, skipped=[("a", "b")]))
+    run_config.show_data(DataChecked(path="digits", class_counts=counts, skipped=[("a", "b")], num_skipped=1))
     assert run_config.note("data.path") == "2 classes · 1,797 images · 1 file skipped"
 
 

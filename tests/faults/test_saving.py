@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from trainer import checkpoints
-from trainer.checkpoints import CheckpointError, is_same, read_file, read_rng, restore_rng, write_durably
+from trainer.checkpoints import CheckpointError, is_same, read_file, read_rng, restore_rng, to_cpu, write_durably
 
 
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "replace"])
@@ -75,3 +75,11 @@ def test_the_hash_is_that_of_the_file_under_its_name(tmp_path: Path) -> None:
     size, digest = write_durably(tmp_path / "a.pt", {"step": 1})
     assert (tmp_path / "a.pt").stat().st_size == size
     assert checkpoints.hash_file(tmp_path / "a.pt") == digest
+
+
+def test_a_state_dict_is_saved_for_machines_without_this_ones_device() -> None:
+    state = {"state": {0: {"step": torch.zeros((), device="meta")}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+    with pytest.raises(NotImplementedError):
+        to_cpu(state)  # a meta tensor has no bytes to move: proof that every tensor in there is reached
+    state["state"][0]["step"] = torch.ones(())
+    assert to_cpu(state) == state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from trainer.client import ClientEvent, WorkerClient
+from trainer.client import ClientEvent, WorkerClient, WorkerLost
 from trainer.config import RunConfig
 from trainer.messages import Command, CommandRejected, PrepareRun, RunPrepared, RunState, ShutDown, StateChanged
 
@@ -37,8 +38,14 @@ class Driver:
                 position += 1
                 if isinstance(event, kind) and where(event):
                     return event
-            self.seen.append(self.client.events.get(timeout=PATIENCE_S))
-        raise AssertionError(f"no {kind.__name__} came; seen: {[type(e).__name__ for e in self.seen]}")
+            try:
+                event = self.client.events.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            self.seen.append(event)
+            if isinstance(event, WorkerLost) and not (isinstance(kind, type) and issubclass(WorkerLost, kind)):
+                pytest.fail(f"the worker is gone: {event.sentence}\n{event.log_tail}")
+        pytest.fail(f"no {kind} came; seen: {[type(e).__name__ for e in self.seen]}")
 
     def ask(self, command: Command, kind: type[E]) -> E | CommandRejected:
         """Send a command and return the event of this kind, or the rejection, that answers it."""

@@ -36,6 +36,7 @@ from trainer.messages import (
     ModelsListed,
     OpenRun,
     PauseRun,
+    PreparationProgressed,
     PrepareRun,
     ProgressReported,
     RestoreCheckpoint,
@@ -221,6 +222,12 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
     walk(RunState.STOPPED)
     assert isinstance(driver.ask(commands["RestoreCheckpoint"], CheckpointRestored), CheckpointRestored)
 
+    finished = start_worker()
+    finished.prepare(small_config, tmp_path / "runs")
+    finished.wait_state(RunState.FINISHED)
+    driver = finished
+    walk(RunState.FINISHED)
+
 
 def test_pause_holds_the_step_and_unpause_goes_on(start_worker: Start, small_config: RunConfig, tmp_path: Path) -> None:
     driver = start_worker()
@@ -261,10 +268,13 @@ def test_restore_puts_weights_freeze_set_and_step_back_and_the_curve_begins_a_ne
     assert curve.abandoned[0][0][0] == saved.step + 1
 
 
+@pytest.mark.parametrize("frozen", [["backbone"], []], ids=["head only", "everything"])
 def test_stop_saves_and_resume_equals_the_run_that_was_never_stopped_to_the_bit(
-    start_worker: Start, small_config: RunConfig, tmp_path: Path
+    start_worker: Start, small_config: RunConfig, tmp_path: Path, frozen: list[str]
 ) -> None:
     """Two runs of three epochs; one is stopped in mid-epoch, its process ended, and resumed by another process."""
+    model = small_config.model.model_copy(update={"frozen": frozen})
+    small_config = small_config.model_copy(update={"model": model})
     whole = start_worker()
     whole_dir = whole.prepare(small_config, tmp_path / "whole")
     whole.wait_state(RunState.FINISHED)
@@ -438,6 +448,114 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_the_run_goes_on(
     assert saved.name in answer.reason
     assert "damaged" in answer.reason
     driver.wait(MetricsLogged, after=len(driver.seen))
+
+
+def slow_to_scan(root: Path, num_images: int = 3000) -> Path:
+    """Make a data set that takes seconds to look through: large images, many names for each."""
+    for class_idx in range(2):
+        folder = root / f"class_{class_idx}"
+        folder.mkdir(parents=True)
+        Image.effect_noise((1500, 1500), 50).save(folder / "0.png")
+        for number in range(1, num_images // 2):
+            os.link(folder / "0.png", folder / f"{number}.png")
+    return root
+
+
+def test_a_start_ends_a_check_and_goes_on_at_once(start_worker: Start, small_config: RunConfig, tmp_path: Path) -> None:
+    driver = start_worker()
+    driver.wait_state(RunState.IDLE)
+    check_id = driver.send(CheckData(path=str(slow_to_scan(tmp_path / "slow"))))
+    driver.wait(PreparationProgressed)
+    driver.prepare(small_config, tmp_path / "runs")
+    refused = driver.wait(CommandRejected)
+    assert refused.command_id == check_id
+    assert "a run was started" in refused.reason
+    driver.wait_state(RunState.FINISHED)
+
+
+def test_a_preparation_can_be_stopped_and_refuses_all_else(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    data = small_config.data.model_copy(update={"path": str(slow_to_scan(tmp_path / "slow"))})
+    driver = start_worker()
+    driver.send(PrepareRun(config=small_config.model_copy(update={"data": data}), runs_dir=str(tmp_path / "runs")))
+    driver.wait(PreparationProgressed)
+    refused = driver.ask(SaveCheckpoint(), CheckpointSaved)
+    assert isinstance(refused, CommandRejected)
+    assert "not possible while the run is preparing" in refused.reason
+    driver.send(StopRun())
+    driver.wait_state(RunState.IDLE, after=len(driver.seen))
+    assert not list(tmp_path.glob("runs/*"))
+    driver.prepare(small_config, tmp_path / "runs")
+
+
+def test_a_worker_that_is_to_end_leaves_a_check_and_ends_well(start_worker: Start, tmp_path: Path) -> None:
+    driver = start_worker()
+    driver.send(CheckData(path=str(slow_to_scan(tmp_path / "slow"))))
+    driver.wait(PreparationProgressed)
+    driver.end()
+    assert driver.wait(WorkerLost).was_expected
+
+
+def test_of_two_workers_that_resume_a_run_at_once_one_gets_it(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    first = start_worker()
+    run_dir = first.prepare(longer(small_config), tmp_path / "runs")
+    first.wait(CheckpointSaved)
+    first.end()
+    first.wait(WorkerLost)
+    workers = [start_worker(), start_worker()]
+    for worker in workers:
+        worker.wait_state(RunState.IDLE)
+    ids = [worker.send(OpenRun(run_dir=str(run_dir))) for worker in workers]
+    answers = [
+        worker.wait((RunPrepared, CommandRejected), lambda event, own=own: event.command_id == own)  # type: ignore[arg-type]
+        for worker, own in zip(workers, ids, strict=True)
+    ]
+    assert sorted(type(answer).__name__ for answer in answers) == ["CommandRejected", "RunPrepared"]
+    (refused,) = [answer for answer in answers if isinstance(answer, CommandRejected)]
+    assert "has a worker already" in refused.reason
+
+
+def test_each_divergence_pauses_the_run(start_worker: Start, small_config: RunConfig, tmp_path: Path) -> None:
+    optimizer = small_config.optimizer.model_copy(update={"name": "SGD", "rate": 10.0, "momentum": 0.99})
+    model = small_config.model.model_copy(update={"frozen": []})
+    driver = start_worker()
+    config = longer(small_config).model_copy(update={"optimizer": optimizer, "model": model})
+    driver.prepare(config, tmp_path / "runs", start=False)
+    saved = driver.ask(SaveCheckpoint(), CheckpointSaved)
+    assert isinstance(saved, CheckpointSaved)
+    driver.send(StartRun())
+    assert "NaN" in driver.wait_state(RunState.PAUSED).sentence
+    after = len(driver.seen)
+    driver.ask(RestoreCheckpoint(name=saved.checkpoint.name), CheckpointRestored)
+    driver.send(UnpauseRun())
+    assert "NaN" in driver.wait_state(RunState.PAUSED, after).sentence
+
+
+def test_files_of_the_users_folder_are_not_run_by_the_worker(
+    start_worker: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("trainer.py", "queue.py", "torch.py"):
+        (tmp_path / name).write_text("raise SystemExit('the user's file was run')")
+    monkeypatch.chdir(tmp_path)
+    start_worker().wait_state(RunState.IDLE)
+
+
+def test_a_relative_data_path_still_holds_for_a_resume_from_elsewhere(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(small_config.data.path).parent)
+    data = small_config.data.model_copy(update={"path": Path(small_config.data.path).name})
+    first = start_worker()
+    run_dir = first.prepare(longer(small_config).model_copy(update={"data": data}), tmp_path / "runs")
+    first.wait(CheckpointSaved)
+    first.end()
+    first.wait(WorkerLost)
+    monkeypatch.chdir(tmp_path)
+    second = start_worker()
+    assert isinstance(second.ask(OpenRun(run_dir=str(run_dir)), RunPrepared), RunPrepared)
 
 
 def test_an_unreadable_image_is_skipped_by_name_and_never_touched(

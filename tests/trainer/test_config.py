@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import ConfigError, PlanPhase, RunConfig, config_from_dict, config_to_toml, load_config
+from trainer.config import (
+    ConfigError,
+    PlanPhase,
+    RunConfig,
+    config_from_dict,
+    config_to_toml,
+    load_config,
+    resolve_paths,
+)
 
 
 def test_a_configuration_reads_back_as_it_was_written(tmp_path: Path, small_config: RunConfig) -> None:
@@ -24,6 +32,16 @@ def test_relative_paths_are_taken_beside_the_file(tmp_path: Path) -> None:
     assert config.model.weights == str(tmp_path / "letters.pt")
 
 
+@pytest.mark.parametrize(("path", "title"), [("a/leaves_v1.5", "leaves_v1.5"), ("digits.zip", "digits"), ("", "run")])
+def test_a_run_without_a_name_takes_its_datas(path: str, title: str) -> None:
+    assert config_from_dict({"data": {"path": path}}).title == title
+
+
+def test_a_home_of_nobody_is_left_for_whoever_opens_it() -> None:
+    config = config_from_dict({"data": {"path": "~nobody-of-that-name/pets"}})
+    assert resolve_paths(config, Path("/")).data.path == "~nobody-of-that-name/pets"
+
+
 @pytest.mark.parametrize("word", ["published", "random"])
 def test_a_kind_of_weights_is_no_path(tmp_path: Path, word: str) -> None:
     path = tmp_path / "run.toml"
@@ -34,7 +52,11 @@ def test_a_kind_of_weights_is_no_path(tmp_path: Path, word: str) -> None:
 @pytest.mark.parametrize(
     ("values", "field", "words"),
     [
-        ({"training": {"epochs": "ten"}}, "training.epochs", "'ten'"),
+        ({"training": {"epochs": "ten"}}, "training.epochs", "is 'ten', but should be a whole number. Change it."),
+        ({"training": {"epochs": 1.5}}, "training.epochs", "a whole number"),
+        ({"optimizer": {"rate": "x"}}, "optimizer.rate", "is 'x', but should be a number. Change it."),
+        ({"name": "x" * 200}, "name", "…, but should be at most 80 characters long"),
+        ({"data": 3}, "data", "is 3, but should be a section with fields"),
         ({"training": {"epochs": 0}}, "training.epochs", "greater than or equal to 1"),
         ({"training": {"epochz": 1}}, "training.epochz", "not a field"),
         ({"optimizer": {"name": "Lion"}}, "optimizer.name", "'SGD', 'Adam' or 'AdamW'"),

@@ -16,7 +16,7 @@ from torch import Tensor
 from trainer.config import DataConfig, TrainingConfig
 from trainer.data.dataset import ImageDataset
 from trainer.data.images import DataError
-from trainer.data.loader import ImageData, load_data
+from trainer.data.loader import ImageData
 from trainer.data.sampler import EpochSampler
 from trainer.data.scan import ScannedData, scan
 from trainer.data.split import split
@@ -36,7 +36,7 @@ def scanned(tmp_path: Path) -> ScannedData:
 
 
 def loaded(scanned: ScannedData, num_workers: int = 0, batch_size: int = 5, cut: bool = True) -> ImageData:
-    return load_data(
+    return ImageData(
         DataConfig(path=str(scanned.root), augmentation="light"),
         TrainingConfig(batch_size=batch_size, num_loader_workers=num_workers, seed=3),
         Preprocessing(16, 20 if cut else 16),
@@ -181,7 +181,7 @@ def test_loader_processes_are_chosen_by_the_machine(scanned: ScannedData, monkey
 
     def chosen(image_size: int) -> int:
         training = TrainingConfig(batch_size=1)
-        return load_data(DataConfig(), training, Preprocessing(image_size, image_size), scanned).num_loader_workers
+        return ImageData(DataConfig(), training, Preprocessing(image_size, image_size), scanned).num_loader_workers
 
     assert chosen(64) == 0
     assert chosen(224) == 4

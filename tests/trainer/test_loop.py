@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from trainer.checkpoints import CheckpointError
 from trainer.config import ConfigError, PlanPhase, RunConfig
-from trainer.data.loader import load_data
+from trainer.data.loader import ImageData
 from trainer.data.scan import scan
 from trainer.loop import RunStopped, Trainer
 from trainer.messages import (
@@ -17,6 +18,7 @@ from trainer.messages import (
     Event,
     LayersFrozen,
     LayersUnfrozen,
+    LogWritten,
     MetricsLogged,
 )
 from trainer.models import build_model
@@ -41,7 +43,7 @@ def make_trainer(tmp_path: Path) -> Iterator[Make]:
             lambda *_: None,
             lambda: None,
         )
-        data = load_data(config.data, config.training, loaded.preprocessing, scanned)
+        data = ImageData(config.data, config.training, loaded.preprocessing, scanned)
         trainer = Trainer(config, loaded, data, torch.device("cpu"), events.append)
         trainer.begin(RunFolder.create(tmp_path / "runs", config))
         trainers.append(trainer)
@@ -72,9 +74,59 @@ def test_the_plan_unfreezes_at_the_start_of_its_epoch(make_trainer: Make, small_
     assert next(e.checkpoint.frozen_summary for e in events if isinstance(e, CheckpointSaved)) == "backbone"
 
 
+def test_a_hand_made_change_at_the_plans_epoch_stays(make_trainer: Make, small_config: RunConfig) -> None:
+    trainer, events = make_trainer(with_plan(small_config, PlanPhase(epoch=1, unfreeze=["conv5"])))
+    done: list[str] = []
+
+    def meddle() -> None:
+        if trainer.step == 6 and not done:
+            (first, *_) = [e.checkpoint.name for e in events if isinstance(e, CheckpointSaved)]
+            done.extend(type(event).__name__ for event in trainer.restore(first))
+            trainer.freeze(["conv5"])
+
+    trainer.fit(meddle)
+    assert done == ["CheckpointRestored", "LayersUnfrozen"]
+    assert trainer.freeze_set.describe(trainer.freeze_set.frozen) == "backbone"
+
+
+def test_an_epoch_that_could_not_be_saved_is_saved_when_the_run_goes_on(
+    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, events = make_trainer(small_config)
+
+    def fail(*_: object) -> None:
+        raise CheckpointError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._store, "save", fail)
+        with pytest.raises(CheckpointError):
+            trainer.fit(lambda: None)
+    assert not [event for event in events if isinstance(event, CheckpointSaved)]
+    trainer.fit(lambda: None)
+    saved = [event.checkpoint for event in events if isinstance(event, CheckpointSaved)]
+    assert [(info.epoch, info.step) for info in saved] == [(1, 4), (2, 8), (3, 12)]
+    assert all(info.accuracy is not None for info in saved)
+
+
+def test_a_plan_that_would_freeze_all_that_is_left_in_mid_run_is_passed_over_with_a_warning(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    model = small_config.model.model_copy(update={"frozen": []})
+    config = with_plan(small_config.model_copy(update={"model": model}), PlanPhase(epoch=1, freeze=["backbone"]))
+    trainer, events = make_trainer(config)
+    trainer.freeze(["head"])
+    trainer.fit(lambda: None)
+    (warning,) = [event for event in events if isinstance(event, LogWritten)]
+    assert "nothing would be left to train" in warning.text
+
+
 @pytest.mark.parametrize(
     ("phase", "words"),
-    [(PlanPhase(epoch=1, unfreeze=["stage9"]), "stage9"), (PlanPhase(epoch=3, unfreeze=["conv5"]), "never comes")],
+    [
+        (PlanPhase(epoch=1, unfreeze=["stage9"]), "stage9"),
+        (PlanPhase(epoch=3, unfreeze=["conv5"]), "never comes"),
+        (PlanPhase(epoch=1, freeze=["head"]), "nothing would be left to train"),
+    ],
 )
 def test_a_plan_that_cannot_work_is_refused_before_the_run(
     make_trainer: Make, small_config: RunConfig, phase: PlanPhase, words: str

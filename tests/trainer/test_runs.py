@@ -59,15 +59,60 @@ def test_a_restore_cuts_the_curve_and_loses_nothing(folder: RunFolder) -> None:
 def test_a_run_whose_worker_is_gone_counts_as_interrupted(folder: RunFolder) -> None:
     folder.add_event(StateChanged(state=RunState.RUNNING, time=1.0))
     me = psutil.Process()
-    folder.write_worker(WorkerAddress("nowhere", b"key", me.pid, me.create_time()))
-    assert not folder.read().was_interrupted
-    assert folder.read().state is RunState.RUNNING
+    alive = WorkerAddress("nowhere", b"key", me.pid, me.create_time())
     # A later process may carry the same id.
-    folder.write_worker(WorkerAddress("nowhere", b"key", me.pid, me.create_time() - 100))
+    folder.claim(WorkerAddress("nowhere", b"key", me.pid, me.create_time() - 100))
     assert folder.read().was_interrupted
     assert folder.read().state is RunState.STOPPED
+    folder.claim(alive)
+    assert not folder.read().was_interrupted
+    assert folder.read().state is RunState.RUNNING
+    folder.remove_worker(alive)
+    assert folder.read().was_interrupted
     folder.add_event(StateChanged(state=RunState.FINISHED, time=2.0))
     assert not folder.read().was_interrupted
+
+
+def test_a_run_has_one_worker_and_another_one_cannot_end_its_claim(folder: RunFolder) -> None:
+    me, parent = psutil.Process(), psutil.Process().parent()
+    ours = WorkerAddress("nowhere", b"key", me.pid, me.create_time())
+    theirs = WorkerAddress("elsewhere", b"key", parent.pid, parent.create_time())
+    folder.claim(ours)
+    with pytest.raises(RunFolderError, match="has a worker already"):
+        folder.claim(theirs)
+    folder.remove_worker(theirs)
+    assert folder.worker() == ours
+
+
+@pytest.mark.parametrize("content", ["null", "[]", "{}", "no JSON", '{"address": 1}'])
+def test_a_damaged_address_counts_as_no_worker(folder: RunFolder, content: str) -> None:
+    (folder.path / "worker.json").write_text(content)
+    assert folder.worker() is None
+
+
+def test_a_locked_database_is_one_sentence(folder: RunFolder) -> None:
+    other = sqlite3.connect(folder.path / "run.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    folder._db.execute("PRAGMA busy_timeout = 10")
+    with pytest.raises(RunFolderError, match="database is locked"):
+        folder.add_event(LogWritten(level="info", text="x"))
+    other.execute("ROLLBACK")
+    other.close()
+    assert folder.add_event(LogWritten(level="info", text="x")) == 1
+
+
+@pytest.mark.parametrize("name", ["손글씨" * 26, "x" * 80, "a/b?#%c"])
+def test_any_name_makes_a_folder_that_opens(tmp_path: Path, small_config: RunConfig, name: str) -> None:
+    with RunFolder.create(tmp_path / "runs", small_config.model_copy(update={"name": name[:80]})) as made:
+        assert made.config().name == name[:80]
+
+
+def test_the_position_after_a_restore_is_that_of_the_restored_checkpoint(folder: RunFolder) -> None:
+    folder.begin_segment(0, None, 0.0)
+    folder.add_metrics(0, {"Loss/train": Series(steps=[1, 2, 3], values=[3, 2, 1])})
+    assert folder.read().step == 3
+    folder.begin_segment(1, "a.pt", 1.0)
+    assert folder.read().step == 1
 
 
 def test_events_are_numbered_in_order(folder: RunFolder) -> None:
@@ -92,6 +137,7 @@ def test_a_checkpoint_is_found_by_a_piece_of_its_name_and_by_rank(folder: RunFol
     assert folder.checkpoint("001").name == "a_001.pt"
     with pytest.raises(RunFolderError, match="2 checkpoints named 'a_'"):
         folder.checkpoint("a_")
+    assert folder.checkpoint("2").name == "a_002.pt"
     with pytest.raises(RunFolderError, match="no checkpoint named 'zz'"):
         folder.checkpoint("zz")
 
@@ -141,6 +187,8 @@ def test_a_run_is_found_by_path_name_or_last(folder: RunFolder, tmp_path: Path) 
     assert find_run("last", runs_dir) == folder.path
     with pytest.raises(RunFolderError, match="No run named 'other'"):
         find_run("other", runs_dir)
+    with pytest.raises(RunFolderError, match="There are no runs in"):
+        find_run("last", tmp_path)
 
 
 def test_a_folder_of_another_format_is_refused_by_version(folder: RunFolder) -> None:

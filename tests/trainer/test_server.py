@@ -11,6 +11,7 @@ import pytest
 
 from trainer.config import RunConfig
 from trainer.messages import (
+    MAX_FRAME_BYTES,
     LogWritten,
     MetricsLogged,
     MetricsSkipped,
@@ -108,3 +109,12 @@ def test_what_is_no_command_closes_that_client_alone(served: Served, capfd: pyte
         served.server.publish(LogWritten(level="info", text="still here"))
         assert decode_event(good.recv_bytes())[1].text == "still here"
     assert "no command" in capfd.readouterr().out
+
+
+def test_an_event_that_is_too_large_costs_a_client_only_that_event(served: Served) -> None:
+    with Client(served.address, authkey=KEY) as client:
+        decode_event(client.recv_bytes())
+        served.server.publish(LogWritten(level="info", text="x" * MAX_FRAME_BYTES))
+        assert "over the limit" in decode_event(client.recv_bytes())[1].text
+        served.server.publish(LogWritten(level="info", text="still here"))
+        assert decode_event(client.recv_bytes())[1].text == "still here"

@@ -103,18 +103,6 @@ class ImageData:
         self._validation.close()
 
 
-def load_data(
-    data: DataConfig, training: TrainingConfig, preprocessing: Preprocessing, scanned: ScannedData
-) -> ImageData:
-    """Split scanned images and make them ready to be read in batches. Reads none yet.
-
-    Raises:
-        DataError: A file that was scanned is gone.
-
-    """
-    return ImageData(data, training, preprocessing, scanned)
-
-
 class _Stream:
     """Batches of one dataset by lists of keys. Loader processes stay from one epoch to the next."""
 
