@@ -20,16 +20,8 @@ from pathlib import Path
 
 import psutil
 
-from trainer.messages import (
-    MAX_FRAME_BYTES,
-    AnyEvent,
-    Command,
-    MetricsSkipped,
-    ProtocolError,
-    RunPrepared,
-    decode_event,
-    encode,
-)
+from trainer.frames import MAX_FRAME_BYTES, ProtocolError, decode_event, encode
+from trainer.messages import AnyEvent, Command, MetricsSkipped, RunPrepared
 from trainer.runs import RunFolder, RunFolderError, RunRecord
 
 LOG_TAIL_BYTES = 20_000

@@ -46,6 +46,7 @@ from trainer.metrics import (
 )
 from trainer.models import LoadedModel, layer_tree
 from trainer.optim import autocast, choose_precision, make_optimizer, make_scheduler
+from trainer.pace import Pace
 from trainer.runs import RunFolder
 from trainer.schedules import check_plan, phases_at
 
@@ -89,7 +90,7 @@ class Trainer:
         self.scheduler = make_scheduler(config.optimizer, self.optimizer, self.total_steps)
         self._emit = emit
         self._metrics = StepMetrics()
-        self._pace = _Pace()
+        self._pace = Pace()
         self._has_jumped = False
         self._unsaved: dict[str, float] | None = None
         self._phase = "train"
@@ -437,42 +438,6 @@ class Trainer:
         stem = name.removesuffix(".pt")
         candidates = (f"{stem}_{number}.pt" for number in range(2, len(taken) + 3))
         return name if name not in taken else next(c for c in candidates if c not in taken)
-
-
-class _Pace:
-    """How fast the run goes, over its most recent steps."""
-
-    _MEMORY = 0.95
-
-    def __init__(self) -> None:
-        self.flushed_at = 0.0
-        self.reported_at = 0.0
-        self.validation_s = 0.0
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin to measure anew."""
-        self._seconds = self._samples = self._steps = 0.0
-
-    def add(self, seconds: float, num_samples: int) -> None:
-        """Count one step."""
-        self._seconds = self._seconds * self._MEMORY + seconds
-        self._samples = self._samples * self._MEMORY + num_samples
-        self._steps = self._steps * self._MEMORY + 1
-
-    @property
-    def step_s(self) -> float:
-        return self._seconds / self._steps if self._steps else 0.0
-
-    @property
-    def samples_per_s(self) -> float:
-        return self._samples / self._seconds if self._seconds else 0.0
-
-    def seconds_left(self, num_steps: int, num_epochs: int) -> float | None:
-        """Predict from the recent steps and the last validation; None before there are any."""
-        if not self._steps:
-            return None
-        return num_steps * self.step_s + num_epochs * self.validation_s
 
 
 def _shorten(names: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ from urllib.parse import quote
 import psutil
 
 from trainer.config import RunConfig, config_to_toml, load_config
+from trainer.frames import event_from_json
 from trainer.messages import (
     AnyEvent,
     CheckpointInfo,
@@ -32,7 +33,6 @@ from trainer.messages import (
     RunState,
     Series,
     StateChanged,
-    event_from_json,
 )
 
 SCHEMA_VERSION = 1

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener
 
+from trainer.frames import MAX_FRAME_BYTES, ProtocolError, decode_command, encode
 from trainer.messages import (
-    MAX_FRAME_BYTES,
     AnyCommand,
     CheckpointRestored,
     Event,
@@ -23,13 +23,10 @@ from trainer.messages import (
     MetricsSkipped,
     PreparationProgressed,
     ProgressReported,
-    ProtocolError,
     RunPrepared,
     RunState,
     StateChanged,
     WorkerAttached,
-    decode_command,
-    encode,
 )
 from trainer.runs import RunFolder, RunFolderError
 

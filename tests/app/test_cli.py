@@ -16,18 +16,20 @@ from app import cli, display
 from app.cli import main
 from app.display import display_problem
 from trainer.config import RunConfig
+from trainer.frames import decode_command, encode
 from trainer.messages import (
     CheckpointInfo,
+    CheckpointRestored,
     CheckpointSaved,
     CommandRejected,
     LayersFrozen,
+    LayersUnfrozen,
     ProgressReported,
+    RunPrepared,
     RunState,
     Series,
     StateChanged,
     WorkerAttached,
-    decode_command,
-    encode,
 )
 from trainer.runs import RunFolder, WorkerAddress
 
@@ -83,7 +85,7 @@ class ScriptedWorker:
             *greeting,
         ]
         process = psutil.Process()
-        folder.write_worker(WorkerAddress(str(socket_path), b"key", process.pid, process.create_time()))
+        folder.claim(WorkerAddress(str(socket_path), b"key", process.pid, process.create_time()))
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -203,6 +205,24 @@ def test_status_of_a_run_without_a_worker_comes_from_its_folder(run_folder, caps
     assert status["best_checkpoint"] == "checkpoint_2.pt"
 
 
+@pytest.mark.parametrize("is_resume", [False, True])
+def test_status_forgets_a_freeze_that_a_restore_or_a_resume_undid(run_folder, run_info, capsys, is_resume):
+    freeze = {"layers": ["fc"], "sentence": "", "frozen": [], "requested_step": 1, "applied_step": 2, "source": "user"}
+    run_folder.add_event(RunPrepared(run=run_info, step=0, epoch=0, time=1.0))
+    run_folder.add_event(LayersUnfrozen(**freeze, num_trainable=130, segment=0, time=2.0))
+    segment = run_folder.begin_segment(1, "checkpoint_1.pt", 3.0)
+    if is_resume:
+        run_folder.add_event(RunPrepared(run=run_info, step=1, epoch=0, segment=segment, time=3.0))
+    else:
+        restored = {"name": "checkpoint_1.pt", "step": 1, "epoch": 0, "frozen": ["conv1", "stage2.0"]}
+        run_folder.add_event(CheckpointRestored(**restored, num_trainable=10, segment=segment, time=3.0))
+    assert main(["status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_trainable"] == 10
+    run_folder.add_event(LayersUnfrozen(**freeze, num_trainable=110, segment=segment, time=4.0))
+    assert main(["status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_trainable"] == 110
+
+
 # -- steering ---------------------------------------------------------------------------------------------------
 
 
@@ -227,6 +247,12 @@ def test_freeze_says_at_which_step_it_took_hold(scripted_worker, capsys):
     assert main(["freeze", "digits", "stage4", "conv1"]) == 0
     assert worker.commands.get(timeout=5).layers == ["stage4", "conv1"]
     assert "stage4 frozen · asked at step 120, applied at step 121" in capsys.readouterr().out
+
+
+def test_freeze_that_changes_nothing_says_so(scripted_worker, capsys):
+    scripted_worker(lambda command: [frozen_event(command, layers=[], sentence="nothing frozen")])
+    assert main(["freeze", "digits", "stage4"]) == 0
+    assert capsys.readouterr().out == "Nothing changed: these layers were frozen already.\n"
 
 
 def test_steering_as_json_prints_the_event(scripted_worker, capsys):

@@ -7,21 +7,16 @@ from typing import get_args
 
 import pytest
 
+from trainer.frames import MAX_FRAME_BYTES, ProtocolError, decode_command, decode_event, encode, event_from_json
 from trainer.messages import (
     ALLOWED_COMMANDS,
-    MAX_FRAME_BYTES,
     TRANSITIONS,
     AnyCommand,
     FreezeLayers,
     LogWritten,
     MetricsLogged,
-    ProtocolError,
     RunState,
     Series,
-    decode_command,
-    decode_event,
-    encode,
-    event_from_json,
 )
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from trainer.config import RunConfig
+from trainer.frames import MAX_FRAME_BYTES, decode_event, encode
 from trainer.messages import (
-    MAX_FRAME_BYTES,
     LogWritten,
     MetricsLogged,
     MetricsSkipped,
@@ -20,8 +20,6 @@ from trainer.messages import (
     Series,
     StateChanged,
     WorkerAttached,
-    decode_event,
-    encode,
 )
 from trainer.runs import RunFolder
 from trainer.server import EventServer
