@@ -60,7 +60,7 @@ FIRST_CLIENT_WITHIN_S = 60.0
 PREPARATION_INTERVAL_S = 0.1
 MAX_SKIPPED_IN_EVENT = 1000
 MAX_SKIPPED_IN_LOG = 20
-CHECK_OVERTAKEN = "The check was stopped, because a run was started."
+CHECK_OVERTAKEN = "The check was stopped, because something else was asked for."
 
 _WORDS = {
     "InspectModel": "Looking at a model",
@@ -268,7 +268,7 @@ class Worker:
         skipped = trainer.data.skipped
         lines = [f"Skipped {path}: {reason}" for path, reason in skipped[:MAX_SKIPPED_IN_LOG]]
         if len(skipped) > MAX_SKIPPED_IN_LOG:
-            lines.append(f"Skipped {len(skipped) - MAX_SKIPPED_IN_LOG} more files. `thaw check` lists them.")
+            lines.append(f"Skipped {len(skipped) - MAX_SKIPPED_IN_LOG} more files. `thaw check --json` lists them, up to a thousand.")
         warnings = [LogWritten(level="warning", text=line) for line in lines]
         for event in (*prepared.events, *warnings):
             self._server.publish(event)

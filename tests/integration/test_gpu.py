@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +54,11 @@ def test_a_run_on_a_gpu_freezes_saves_and_restores_without_drift(
     )
     assert all(torch.equal(a[name], b[name]) for name in a if name.startswith("stage2"))
     assert not torch.equal(a["conv1.0.weight"], b["conv1.0.weight"])
+    # A laptop without a GPU loads it, optimizer and all, without being told where to.
+    script = "import sys, torch; torch.load(sys.argv[1], weights_only=True)"
+    path = run_dir / "checkpoints" / first.checkpoint.name
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True, env=environment)
     restored = driver.ask(RestoreCheckpoint(name=first.checkpoint.name), CheckpointRestored)
     assert isinstance(restored, CheckpointRestored)
     driver.wait(MetricsLogged, lambda event: event.segment == 1)
