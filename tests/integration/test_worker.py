@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.integration.conftest import Driver
 from trainer.client import RunOpened, WorkerLost
-from trainer.config import RunConfig
+from trainer.config import PlanPhase, RunConfig
 from trainer.messages import (
     ALLOWED_COMMANDS,
     CheckData,
@@ -335,6 +335,35 @@ def test_a_killed_worker_is_noticed_within_two_seconds_and_its_run_resumes(
     assert isinstance(resumed, RunPrepared)
     assert resumed.step == record.checkpoints[-1].step
     again.wait(MetricsLogged)
+
+
+def test_a_killed_run_with_dropout_and_a_plan_ends_as_the_run_that_was_never_killed(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    config = small_config.model_copy(
+        update={
+            "model": small_config.model.model_copy(update={"name": "mobilenet_v3_small"}),
+            "plan": [PlanPhase(epoch=2, unfreeze=["classifier", "features.12"])],
+            "training": small_config.training.model_copy(update={"epochs": 5}),
+        }
+    )
+    whole = start_worker()
+    whole_dir = whole.prepare(config, tmp_path / "whole")
+    whole.wait_state(RunState.FINISHED)
+    first = start_worker()
+    run_dir = first.prepare(config, tmp_path / "parts")
+    first.wait(CheckpointSaved, lambda event: event.checkpoint.epoch == 2)
+    os.kill(first.client.pid, signal.SIGKILL)
+    first.wait(WorkerLost)
+    second = start_worker()
+    assert isinstance(second.ask(OpenRun(run_dir=str(run_dir)), RunPrepared), RunPrepared)
+    second.wait_state(RunState.FINISHED)
+    ours, theirs = read_last(run_dir), read_last(whole_dir)
+    assert ours["step"] == theirs["step"]
+    assert ours["freeze"] == theirs["freeze"]
+    assert all(
+        torch.equal(ours["model_state_dict"][k], theirs["model_state_dict"][k]) for k in theirs["model_state_dict"]
+    )
 
 
 def test_two_clients_see_the_same_events_and_either_may_steer(
