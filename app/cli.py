@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -12,13 +13,16 @@ import app
 from app import cli_reports, cli_steering
 from app.cli_options import Json, Run, RunsDir, complain, console, runs_dir
 from app.display import display_problem
+from app.figures import counted
 from app.json_lines import JsonLines
-from app.steering import RunFailedError, follow, shown_path
+from app.steering import Ending, RunFailedError, follow, go_on, shown_path
 from app.terminal import TerminalView
-from trainer.client import WorkerClient
+from trainer.client import ClientEvent, WorkerClient
 from trainer.config import RunConfig, load_config
 from trainer.messages import OpenRun, PrepareRun
-from trainer.runs import RunFolder, RunFolderError, find_run
+from trainer.run_list import find_run
+from trainer.run_record import RunFolderError
+from trainer.runs import RunFolder
 
 DEMO_CONFIG_PATH = Path(app.__file__).parent.parent / "assets" / "demo.toml"
 
@@ -117,11 +121,11 @@ def resume(
     """Go on with a run from a checkpoint."""
     run_dir = find_run(run, runs_dir(context, runs))
     with RunFolder(run_dir, read_only=True) as folder:
-        if folder.worker() is not None:
-            raise RunFolderError(
-                f"{run_dir.name} is in the hands of a living worker already. See `thaw status {shown_path(run_dir)}`."
-            )
         name = folder.checkpoint(checkpoint).name if checkpoint else None
+        _check_is_unfinished(folder, name)
+        has_worker = folder.worker() is not None
+    if has_worker:
+        return _watch(lambda show: go_on(run_dir, name, show, _tell), json)
     return _follow(OpenRun(run_dir=str(run_dir.absolute()), checkpoint=name), json)
 
 
@@ -145,13 +149,29 @@ def _with_epochs(config: RunConfig, epochs: int) -> RunConfig:
     return config.model_copy(update={"training": training, "plan": plan})
 
 
+def _check_is_unfinished(folder: RunFolder, checkpoint: str | None) -> None:
+    begins_at = folder.checkpoint(checkpoint) if checkpoint else folder.resume_point()
+    num_epochs = folder.config().training.epochs
+    if begins_at is not None and begins_at.epoch >= num_epochs:
+        path = shown_path(folder.path)
+        raise RunFolderError(
+            f"{folder.path.name} has finished its {counted(num_epochs, 'epoch')}: there is nothing to resume. Go on "
+            f"from an earlier checkpoint with `thaw resume {path} --from CHECKPOINT` (see `thaw checkpoints {path}`), "
+            "or begin a new run."
+        )
+
+
 def _follow(command: PrepareRun | OpenRun, as_json: bool) -> int:
     client = WorkerClient.start()
+    return _watch(lambda show: follow(client, command, show, _tell), as_json)
+
+
+def _watch(follow_run: Callable[[Callable[[ClientEvent], None]], Ending], as_json: bool) -> int:
     if as_json:
-        ending = follow(client, command, JsonLines(sys.stdout).show, _tell)
+        ending = follow_run(JsonLines(sys.stdout).show)
     else:
         with TerminalView(console()) as view:
-            ending = follow(client, command, view.show, _tell)
+            ending = follow_run(view.show)
         view.summarize(ending)
     if ending.exit_code:
         complain(ending.sentence, ending.exit_code)
@@ -166,4 +186,6 @@ def _usage_sentence(error: Exception) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "thaw"
     message = error.format_message() if hasattr(error, "format_message") else str(error)
-    return f"{message.rstrip('.')}. See `{command} --help`."
+    if not message.endswith(("?", ".")):
+        message += "."
+    return f"{message} See `{command} --help`."

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from app.cli_options import Json, Run, RunsDir, console, print_line, runs_dir
+from app.figures import counted
 from app.json_lines import to_json
 from app.listings import (
     MAX_SKIPPED_SHOWN,
@@ -24,7 +25,9 @@ from app.steering import ask
 from app.terminal import TerminalView
 from trainer.client import WorkerClient
 from trainer.messages import CheckData, DataChecked, ListModels, ModelsListed
-from trainer.runs import RunFolder, RunFolderError, find_run, list_runs
+from trainer.run_list import find_run, list_runs
+from trainer.run_record import RunFolderError
+from trainer.runs import RunFolder
 
 commands = typer.Typer()
 
@@ -86,12 +89,14 @@ def check(
         return
     console().print(classes_table(checked))
     num_images, num_skipped = sum(checked.class_counts.values()), checked.num_skipped
-    print_line(f"\n{num_images:,} images in {len(checked.class_counts):,} classes, {num_skipped:,} files skipped")
+    classes = counted(len(checked.class_counts), "class", "classes")
+    print_line(f"\n{counted(num_images, 'image')} in {classes}, {counted(num_skipped, 'file')} skipped")
     if num_skipped:
         print_line("")
         console().print(skipped_table(checked))
     if num_skipped > MAX_SKIPPED_SHOWN:
-        print_line(f"… and {num_skipped - MAX_SKIPPED_SHOWN:,} more: `--json` lists them all.")
+        listed = "them all" if num_skipped == len(checked.skipped) else f"the first {len(checked.skipped):,}"
+        print_line(f"… and {num_skipped - MAX_SKIPPED_SHOWN:,} more: `--json` lists {listed}.")
 
 
 def _ask(question: ListModels | CheckData) -> ModelsListed | DataChecked:

@@ -14,6 +14,7 @@ from app.cli_options import (
     Run,
     RunsDir,
     Timeout,
+    complain,
     console,
     print_line,
     runs_dir,
@@ -21,7 +22,7 @@ from app.cli_options import (
 from app.figures import count
 from app.json_lines import event_to_json, to_json
 from app.listings import status_table, status_values
-from app.steering import look, steer
+from app.steering import RunFailedError, look, shown_path, steer
 from app.terminal import freeze_sentence
 from trainer.messages import (
     AnyEvent,
@@ -33,13 +34,15 @@ from trainer.messages import (
     LayersUnfrozen,
     PauseRun,
     RestoreCheckpoint,
+    RunState,
     SaveCheckpoint,
     StateChanged,
     StopRun,
     UnfreezeLayers,
     UnpauseRun,
 )
-from trainer.runs import RunFolder, find_run
+from trainer.run_list import find_run
+from trainer.runs import RunFolder
 
 PROGRESS_TIMEOUT_S = 3.0
 _PANEL = "Steer a live run"
@@ -48,20 +51,24 @@ commands = typer.Typer()
 
 
 @commands.command(rich_help_panel=_PANEL)
-def status(context: typer.Context, run: Run = "last", runs: RunsDir = None, json: Json = False) -> None:
+def status(context: typer.Context, run: Run = "last", runs: RunsDir = None, json: Json = False) -> int:
     """Show where a run stands."""
     run_dir = find_run(run, runs_dir(context, runs))
     with RunFolder(run_dir, read_only=True) as folder:
         is_live = folder.worker() is not None
         record = folder.read()
-    progress = None
+    progress, code = None, 0
     if is_live:
-        record, progress = look(run_dir, PROGRESS_TIMEOUT_S)
+        try:
+            record, progress = look(run_dir, PROGRESS_TIMEOUT_S)
+        except RunFailedError as error:
+            code = complain(f"{error} This is what its folder tells.", 1)
     values = status_values(record, is_live, progress)
     if json:
         print_line(to_json(values))
     else:
         console().print(status_table(values))
+    return code
 
 
 @commands.command(rich_help_panel=_PANEL)
@@ -119,22 +126,29 @@ def _add_plain_command(name: str, command: Command, help_text: str) -> None:
 
 
 _add_plain_command("pause", PauseRun(), "Pause between two steps; everything stays in memory.")
-_add_plain_command("unpause", UnpauseRun(), "Go on after a pause.")
+_add_plain_command("unpause", UnpauseRun(), "Go on after a pause or a restore.")
 _add_plain_command("save", SaveCheckpoint(), "Save a checkpoint now.")
 _add_plain_command("stop", StopRun(), "Stop after saving a checkpoint.")
 
 
 def _steer(run_dir: Path, command: Command, as_json: bool, timeout_s: float) -> None:
-    event = steer(run_dir, command, timeout_s)
-    print_line(event_to_json(event) if as_json else _answer_sentence(event, run_dir))
+    event, found_state = steer(run_dir, command, timeout_s)
+    print_line(event_to_json(event) if as_json else _answer_sentence(event, run_dir, found_state))
 
 
-def _answer_sentence(event: AnyEvent, run_dir: Path) -> str:
+def _answer_sentence(event: AnyEvent, run_dir: Path, found_state: RunState) -> str:
     match event:
+        case LayersFrozen(layers=[]):
+            return "Nothing changed: these layers were frozen already."
+        case LayersUnfrozen(layers=[]):
+            return "Nothing changed: these layers were trainable already."
         case LayersFrozen() | LayersUnfrozen():
             return f"{freeze_sentence(event)} · {count(event.num_trainable)} parameters trainable"
         case CheckpointSaved(checkpoint=saved):
             return f"Saved {saved.name} at epoch {saved.epoch}, step {saved.step:,}."
+        case CheckpointRestored() if found_state is not RunState.RUNNING:
+            place = f"epoch {event.epoch}, step {event.step:,}"
+            return f"Restored {event.name}: `thaw unpause {shown_path(run_dir)}` goes on from {place}."
         case CheckpointRestored():
             return f"Restored {event.name}: the run goes on from epoch {event.epoch}, step {event.step:,}."
         case StateChanged():

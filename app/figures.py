@@ -34,3 +34,8 @@ def count(number: int) -> str:
     if number < 999_500:
         return f"{number / 1000:.3g} k"
     return f"{number / 1e6:,.2f} M"
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """Return a number of things as a person says it: 1 thread, 2 threads, 1,200 classes."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"

@@ -6,6 +6,7 @@ import os
 import queue
 import shutil
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.viewmodels.run_status import FolderSize
 from trainer.messages import CheckpointInfo
-from trainer.runs import RunFolder, RunFolderError, RunListing, list_runs
+from trainer.run_list import list_runs
+from trainer.run_record import RunFolderError, RunListing
+from trainer.runs import RunFolder
 
 _DRAIN_INTERVAL_MS = 50
 
@@ -21,7 +24,7 @@ _Answer = list[RunListing] | FolderSize | dict[str, str] | None
 
 
 class FolderReader(QObject):
-    """Answers with a signal from the GUI thread. A question that is still being answered is not asked twice."""
+    """Answers with a signal from the GUI thread. One that is still being answered is asked once more after it."""
 
     runs_listed = Signal(object)
     """list[RunListing]: the runs of a folder, newest first."""
@@ -29,11 +32,15 @@ class FolderReader(QObject):
     """FolderSize of a run's folder; None if it is gone."""
     checkpoints_examined = Signal(object)
     """dict[str, str]: what is wrong with each checkpoint's file by its name, "" for nothing."""
+    failed = Signal(str)
+    """The sentence that says what could not be read, once until it can be read again."""
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._answers: queue.SimpleQueue[tuple[str, _Answer]] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[tuple[str, _Answer | Exception]] = queue.SimpleQueue()
         self._asked: set[str] = set()
+        self._again: dict[str, Callable[[], _Answer]] = {}
+        self._failing: set[str] = set()
         self._signals = {
             "runs": self.runs_listed,
             "size": self.folder_measured,
@@ -57,25 +64,48 @@ class FolderReader(QObject):
 
     def _ask(self, what: str, work: Callable[[], _Answer]) -> None:
         if what in self._asked:
+            self._again[what] = work
             return
         self._asked.add(what)
         self._timer.start()
         threading.Thread(target=self._answer, args=(what, work), name=f"read-{what}", daemon=True).start()
 
     def _answer(self, what: str, work: Callable[[], _Answer]) -> None:
+        answer: _Answer | Exception
         try:
-            self._answers.put((what, work()))
+            answer = work()
         except (OSError, RunFolderError):
             # The folder went away in between: there is nothing to show of it, and the run list says so.
-            self._answers.put((what, {} if what == "checkpoints" else [] if what == "runs" else None))
+            answer = {} if what == "checkpoints" else [] if what == "runs" else None
+        except Exception as error:  # noqa: BLE001 (whatever it was, it must be told, and asked again later)
+            answer = error
+        self._answers.put((what, answer))
 
     def _drain(self) -> None:
         while not self._answers.empty():
             what, answer = self._answers.get_nowait()
             self._asked.discard(what)
-            self._signals[what].emit(answer)
+            if isinstance(answer, Exception):
+                self._tell(what, answer)
+            else:
+                self._failing.discard(what)
+                self._signals[what].emit(answer)
+            if (work := self._again.pop(what, None)) is not None:
+                self._ask(what, work)
         if not self._asked:
             self._timer.stop()
+
+    def _tell(self, what: str, error: Exception) -> None:
+        if what in self._failing:
+            return
+        self._failing.add(what)
+        traceback.print_exception(error)
+        sentence = {
+            "runs": self.tr("Cannot list the runs: {}. Please report this defect of Thaw."),
+            "size": self.tr("Cannot measure the run's folder: {}. Please report this defect of Thaw."),
+            "checkpoints": self.tr("Cannot look at the run's checkpoints: {}. Please report this defect of Thaw."),
+        }[what]
+        self.failed.emit(sentence.format(f"{type(error).__name__}: {error}"))
 
 
 def _size_of(run_dir: Path) -> FolderSize:

@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from app.figures import count, duration, printable, size
-from trainer.messages import DataChecked, ModelEntry, ProgressReported
-from trainer.runs import RunFolder, RunListing, RunRecord, best_checkpoint
+from trainer.messages import CheckpointRestored, DataChecked, FreezeChanged, ModelEntry, ProgressReported
+from trainer.run_record import RunListing, RunRecord, best_checkpoint
+from trainer.runs import RunFolder
 
 MAX_SKIPPED_SHOWN = 20
 
@@ -112,9 +113,6 @@ def status_values(record: RunRecord, is_live: bool, progress: ProgressReported |
     """Return where a run stands; ``progress`` is the live worker's report, None if there is none."""
     best = best_checkpoint(record.checkpoints)
     summary = record.info.summary if record.info else None
-    num_trainable = summary.num_trainable if summary else None
-    if record.freeze_events:
-        num_trainable = record.freeze_events[-1].num_trainable
     return {
         "run": record.path.name,
         "path": str(record.path),
@@ -126,7 +124,7 @@ def status_values(record: RunRecord, is_live: bool, progress: ProgressReported |
         "total_steps": record.info.total_steps if record.info else None,
         "samples_per_s": progress.samples_per_s if progress else None,
         "seconds_left": progress.seconds_left if progress else None,
-        "num_trainable": num_trainable,
+        "num_trainable": _num_trainable(record),
         "num_params": summary.num_params if summary else None,
         "last": {tag: curve.values[-1] for tag, curve in record.curves.items() if curve.values},
         "num_checkpoints": len(record.checkpoints),
@@ -161,6 +159,14 @@ def status_table(values: dict[str, Any]) -> Table:
     for label, text in facts:
         table.add_row(Text(label, style="dim"), Text(printable(text)))
     return table
+
+
+def _num_trainable(record: RunRecord) -> int | None:
+    # What happened before the present segment was undone by the restore or the resume that began it.
+    for event in reversed(record.log):
+        if isinstance(event, FreezeChanged | CheckpointRestored) and event.segment == record.segment:
+            return event.num_trainable
+    return record.info.summary.num_trainable if record.info else None
 
 
 def _table(*headers: str) -> Table:

@@ -123,6 +123,8 @@ class MainWindow(QWidget):
         session.state_changed.connect(self._close_when_stopped)
         session.worker_lost.connect(self._close_when_stopped)
         session.run_left.connect(self._tensorboard.stop)
+        for signal in (session.state_changed, session.run_prepared, session.worker_lost, session.run_left):
+            signal.connect(self.runs_view.refresh_soon)
         self.display.told.connect(self._tell)
         self.display.settled.connect(self.notice.hide)
 
@@ -148,7 +150,9 @@ class MainWindow(QWidget):
         self.checkpoints_view.resume_requested.connect(session.resume)
         self.runs_view.open_requested.connect(self._open_run)
         self.runs_view.refresh_requested.connect(display.list_runs)
-        self._tensorboard.ready.connect(lambda url: QDesktopServices.openUrl(QUrl(url)))
+        self.runs_view.folder_wanted.connect(self._show_folder)
+        self.checkpoints_view.folder_wanted.connect(self._show_folder)
+        self._tensorboard.ready.connect(self._show_tensorboard)
         self._tensorboard.failed.connect(self.notice.tell)
         for keys, slot in (
             ("Ctrl+.", toolbar.press_stop),
@@ -180,7 +184,7 @@ class MainWindow(QWidget):
     def _start(self) -> None:
         if self.session.allows("StartRun"):
             self.session.start_run()
-        elif (config := self.display.run_config.config()) is not None:
+        elif not self.session.is_beginning and (config := self.display.run_config.config()) is not None:
             self.session.prepare_run(config)
 
     def _resume(self) -> None:
@@ -217,6 +221,16 @@ class MainWindow(QWidget):
         if self.session.run_dir is not None:
             self._tensorboard.open(self.session.run_dir / "tensorboard")
 
+    def _show_tensorboard(self, url: str) -> None:
+        if not QDesktopServices.openUrl(QUrl(url)):
+            self.notice.tell(self.tr("No browser could be opened. TensorBoard is at {}").format(url), is_trouble=False)
+
+    def _show_folder(self, folder: Path) -> None:
+        if not QDesktopServices.openUrl(QUrl.fromLocalFile(str(folder))):
+            self.notice.tell(
+                self.tr("No file manager could be opened. The folder is {}").format(folder), is_trouble=False
+            )
+
     def _choose_scheme(self, scheme: theme.Scheme) -> None:
         self._settings.scheme = scheme
         _apply_scheme(scheme)
@@ -243,7 +257,7 @@ class MainWindow(QWidget):
         self._settings.keep_layout("columns", self._columns.saveState())
         self._settings.keep_layout("rows", self._rows.saveState())
         self.display.keep_form()
-        self._tensorboard.stop()
+        self._tensorboard.close()
         self.session.detach()
         self.closed.emit()
         event.accept()

@@ -21,6 +21,7 @@ from trainer.messages import (
     CheckpointRestored,
     CheckpointSaved,
     CommandRejected,
+    DataChecked,
     LayersFrozen,
     LayersUnfrozen,
     ModelInspected,
@@ -30,10 +31,11 @@ from trainer.messages import (
     StateChanged,
     WorkerAttached,
 )
-from trainer.runs import RunRecord
+from trainer.run_record import RunRecord
 
 # The folder and the memory are looked at this often: they change slowly, and a look costs a walk over the folder.
 _MEASURE_INTERVAL_MS = 3000
+_LOOK_UPS = frozenset({"ListModels", "InspectModel", "CheckData"})
 
 
 class RunDisplay(QObject):
@@ -50,6 +52,7 @@ class RunDisplay(QObject):
         self._settings = settings
         self._reader = FolderReader(self)
         self._process = psutil.Process()
+        self._check_id = self._inspect_id = ""
         self.status = RunStatusViewModel(self)
         self.history = MetricHistory(self)
         self.layer_tree = LayerTreeViewModel(self)
@@ -67,16 +70,17 @@ class RunDisplay(QObject):
 
     def check_data(self, path: str) -> None:
         """Have a data set looked through, for the form."""
-        if path.strip():
+        if path.strip() and self._is_form_open:
             self.run_config.show_checking()
-            self._session.check_data(path.strip())
+            self._check_id = self._session.check_data(path.strip())
 
     def inspect_model(self) -> None:
         """Have the form's model built, for the tree."""
         name = self.run_config.text("model.name").strip()
-        if name and not self.run_config.error("model.name"):
+        if name and self._is_form_open and not self.run_config.error("model.name"):
             # The tree needs no weights, so none are downloaded for a look at it.
-            self._session.inspect_model(ModelConfig(name=name, weights="random", frozen=self.run_config.frozen))
+            model = ModelConfig(name=name, weights="random", frozen=self.run_config.frozen)
+            self._inspect_id = self._session.inspect_model(model)
 
     def list_runs(self) -> None:
         """Read the list of runs again."""
@@ -102,7 +106,7 @@ class RunDisplay(QObject):
         session.checkpoint_restored.connect(self._on_checkpoint_restored)
         session.model_inspected.connect(self._on_model_inspected)
         session.models_listed.connect(lambda event: self.run_config.offer_models(event.models))
-        session.data_checked.connect(self.run_config.show_data)
+        session.data_checked.connect(self._on_data_checked)
         session.preparation_progressed.connect(self.status.prepare_progress)
         session.metrics_logged.connect(self.history.add)
         session.progress_reported.connect(self.status.progress)
@@ -118,7 +122,6 @@ class RunDisplay(QObject):
             session.state_changed,
             session.checkpoint_saved,
             session.checkpoint_restored,
-            session.command_rejected,
             session.worker_lost,
         ):
             signal.connect(self.log.add)
@@ -126,6 +129,12 @@ class RunDisplay(QObject):
         self._reader.runs_listed.connect(self.runs.show_runs)
         self._reader.folder_measured.connect(self._show_measures)
         self._reader.checkpoints_examined.connect(self.checkpoints.show_problems)
+        self._reader.failed.connect(lambda sentence: self.told.emit(sentence, False))
+
+    @property
+    def _is_form_open(self) -> bool:
+        """Whether the form is a new run's that was not started yet: only then is anything looked up for it."""
+        return self._session.run_dir is None and not self._session.is_beginning
 
     def _on_worker_attached(self, event: WorkerAttached) -> None:
         self.run_config.offer_devices(event.devices)
@@ -137,12 +146,16 @@ class RunDisplay(QObject):
             self.check_data(self.run_config.text("data.path"))
 
     def _on_state_changed(self, event: StateChanged) -> None:
+        is_refused = self.status.state is RunState.PREPARING and event.state is RunState.IDLE
         self.status.change_state(event)
-        self.layer_tree.is_live = self._session.is_live
+        self._follow_run()
         if event.state in {RunState.PAUSED, RunState.FAILED} and event.sentence:
             self.told.emit(event.sentence, False)
         elif event.state is RunState.RUNNING:
             self.settled.emit()
+        elif is_refused and self.layer_tree.is_empty:
+            # The run was to bring its tree along.
+            self.inspect_model()
 
     def _on_run_left(self) -> None:
         self.status.leave_run()
@@ -150,6 +163,17 @@ class RunDisplay(QObject):
         self.checkpoints.reset([])
         self.log.reset([])
         self.run_config.leave_run()
+        self.layer_tree.leave_run()
+        # What was asked for an earlier draft must not change the one that is shown now.
+        self._inspect_id = ""
+        if not self.layer_tree.is_empty:
+            self._keep_frozen()
+        # A worker that is idle already is kept, so nothing attaches that would ask for what the form needs.
+        if self._session.allows("ListModels"):
+            if not self.run_config.models:
+                self._session.list_models()
+            if self.layer_tree.is_empty:
+                self.inspect_model()
         self.settled.emit()
 
     def _on_run_opened(self, event: RunOpened) -> None:
@@ -163,6 +187,7 @@ class RunDisplay(QObject):
             self._replay_freezes(record)
         else:
             self.run_config.show_config(record.config)
+            self.layer_tree.set_summary(None)
         self._measure()
         if record.was_interrupted:
             self.told.emit(
@@ -188,8 +213,12 @@ class RunDisplay(QObject):
     def _show_run(self, run: RunInfo) -> None:
         self.run_config.show_run(run)
         self.layer_tree.set_summary(run.summary)
-        self.layer_tree.is_live = self._session.is_live
+        self._follow_run()
         self.history.set_epochs(run.steps_per_epoch, run.total_steps)
+
+    def _follow_run(self) -> None:
+        self.layer_tree.is_live = self._session.is_live
+        self.layer_tree.is_closed = self._session.run_dir is not None and not self._session.is_live
 
     def _on_worker_lost(self, event: WorkerLost) -> None:
         self.status.lose_worker(event)
@@ -201,6 +230,22 @@ class RunDisplay(QObject):
         self.told.emit(f"{event.sentence} {last_line}".strip(), can_resume)
 
     def _on_command_rejected(self, event: CommandRejected) -> None:
+        if event.command in _LOOK_UPS:
+            self.status.finish_look_up()
+        if not self._session.has_sent(event.command_id):
+            # Another window or shell was refused: told here, answered there.
+            self.log.add(event)
+            return
+        is_last_check = event.command_id == self._check_id
+        if event.command in _LOOK_UPS and not self._is_form_open:
+            # A run overtook it. What matters of the answer, the run's own preparation says.
+            if is_last_check:
+                self.run_config.stop_checking()
+            return
+        if event.command == "CheckData" and not is_last_check:
+            # The check of another path overtook it.
+            return
+        self.log.add(event)
         self.layer_tree.reject(event.command_id, event.reason)
         is_beside_field = self.run_config.reject(event)
         if not is_beside_field and event.command not in {"FreezeLayers", "UnfreezeLayers"}:
@@ -215,9 +260,15 @@ class RunDisplay(QObject):
         self.history.restore(event.step, event.segment)
         self.layer_tree.restore(event)
 
+    def _on_data_checked(self, event: DataChecked) -> None:
+        self.status.finish_look_up()
+        self.run_config.show_data(event)
+
     def _on_model_inspected(self, event: ModelInspected) -> None:
-        if self._session.run_dir is None:
-            self.layer_tree.set_summary(event.summary)
+        self.status.finish_look_up()
+        if self._session.run_dir is None and event.command_id == self._inspect_id:
+            # Shown as it is ticked now, not as it was when it was asked for.
+            self.layer_tree.show_draft(event.summary, self.run_config.frozen)
 
     def _keep_frozen(self) -> None:
         self.run_config.frozen = self.layer_tree.frozen_layers

@@ -67,8 +67,10 @@ class TrainingSession(QObject):
         self._shown_state: RunState | None = None
         self._has_served = False
         self._waiting: list[Command] = []
+        self._sent_ids: set[str] = set()
+        self._begin_id = ""
         self._resume_id = ""
-        # The checkpoint last saved or restored: where the run's line of training can go on.
+        self._state_before_resume = RunState.STOPPED
         self._opener = RunOpener()
         self._backlog: deque[ClientEvent] = deque()
         self._resume_when_read = False
@@ -92,6 +94,11 @@ class TrainingSession(QObject):
         return self._client is not None and self._shown_state is None and self._worker_state.is_live
 
     @property
+    def is_beginning(self) -> bool:
+        """Return whether a run was asked for that the worker has neither prepared nor refused yet."""
+        return self._client is not None and bool(self._begin_id)
+
+    @property
     def can_resume(self) -> bool:
         """Return whether the run on display can go on from a checkpoint."""
         return self.run_dir is not None and self.state in {RunState.STOPPED, RunState.FAILED, RunState.FINISHED}
@@ -99,6 +106,10 @@ class TrainingSession(QObject):
     def allows(self, kind: str) -> bool:
         """Return whether the worker takes a command of this kind now."""
         return self._client is not None and self._shown_state is None and messages.is_allowed(kind, self._worker_state)
+
+    def has_sent(self, command_id: str) -> bool:
+        """Return whether a command is this session's own, and not one of another window or a shell."""
+        return command_id in self._sent_ids
 
     # -- commands ---------------------------------------------------------------------------------------------
 
@@ -118,7 +129,8 @@ class TrainingSession(QObject):
         """Make a new run and begin it, in a fresh worker if this one has had a run. Returns the command's id."""
         if self._shown_state is not None or self._worker_state not in {RunState.STARTING, RunState.IDLE}:
             self.new_run()
-        return self._send(messages.PrepareRun(config=config, runs_dir=str(self.runs_dir), start=start))
+        self._begin_id = self._send(messages.PrepareRun(config=config, runs_dir=str(self.runs_dir), start=start))
+        return self._begin_id
 
     def new_run(self) -> None:
         """Put the run on display away (a live one goes on in the background) and wait for a new configuration."""
@@ -142,11 +154,12 @@ class TrainingSession(QObject):
             command_id = self._send(messages.RestoreCheckpoint(name=checkpoint or "last"))
             self._resume_id = command_id if start else ""
             return command_id
+        self._state_before_resume = self.state
         self._make_worker_ready()
         self._shown_state = None
-        command_id = self._send(messages.OpenRun(run_dir=str(self.run_dir), checkpoint=checkpoint, start=start))
+        self._begin_id = self._send(messages.OpenRun(run_dir=str(self.run_dir), checkpoint=checkpoint, start=start))
         self._show_state(self._worker_state)
-        return command_id
+        return self._begin_id
 
     def restore(self, name: str) -> str:
         """Put a checkpoint into the live run, or load it into a stopped one, ready to go on. Returns the id."""
@@ -188,6 +201,7 @@ class TrainingSession(QObject):
 
     def _send(self, command: Command) -> str:
         command = command.model_copy(update={"command_id": uuid.uuid4().hex})
+        self._sent_ids.add(command.command_id)
         if self._client is None:
             self._use_fresh_worker()
         if self._client is None or self._worker_state is RunState.STARTING:
@@ -220,7 +234,7 @@ class TrainingSession(QObject):
         self._waiting.clear()
         # What it still had to say is of no interest now.
         self._backlog.clear()
-        self._resume_id = ""
+        self._begin_id = self._resume_id = ""
         if client is None:
             return
         if not self._worker_state.is_live and self._worker_state is not RunState.STARTING:
@@ -297,6 +311,7 @@ class TrainingSession(QObject):
                 self._on_state_changed(event)
             case messages.RunPrepared():
                 self.run, self.run_dir, self.was_interrupted = event.run, Path(event.run.run_dir), False
+                self._begin_id = ""
                 self.run_prepared.emit(event)
             case messages.CommandRejected():
                 self._on_command_rejected(event)
@@ -315,10 +330,12 @@ class TrainingSession(QObject):
     def _on_state_changed(self, event: StateChanged) -> None:
         was_preparing = self._worker_state is RunState.PREPARING
         self._enter(event.state)
-        if was_preparing and event.state is RunState.IDLE and self.run_dir is not None:
-            # Going on with the run on display came to nothing: it stays as it was, stopped.
-            self._shown_state = RunState.STOPPED
-            self._show_state(RunState.STOPPED, event.sentence)
+        if was_preparing and event.state is RunState.IDLE:
+            self._begin_id = ""
+            if self.run_dir is not None:
+                # Going on with the run on display came to nothing: it stays as it was.
+                self._shown_state = self._state_before_resume
+                self._show_state(self._shown_state, event.sentence)
         if self._shown_state is None:
             self.state_changed.emit(event)
         if event.state is RunState.READY and self._resume_id:
@@ -330,12 +347,15 @@ class TrainingSession(QObject):
         if state is RunState.STARTING or self._client is None:
             return
         waiting, self._waiting = self._waiting, []
-        for command in waiting:
+        # A run comes last: once it is being prepared, the worker looks nothing up.
+        for command in sorted(waiting, key=lambda command: isinstance(command, messages.PrepareRun | messages.OpenRun)):
             self._client.send(command)
 
     def _on_command_rejected(self, event: messages.CommandRejected) -> None:
         if event.command_id == self._resume_id:
             self._resume_id = ""
+        if event.command_id == self._begin_id:
+            self._begin_id = ""
         self.command_rejected.emit(event)
 
     def _on_run_opened(self, event: RunOpened) -> None:
@@ -357,7 +377,7 @@ class TrainingSession(QObject):
         has_served = self._has_served
         self._client = None
         self._waiting.clear()
-        self._resume_id = ""
+        self._begin_id = self._resume_id = ""
         self._worker_state = RunState.FAILED
         if had_run:
             self.was_interrupted = is_cut_off

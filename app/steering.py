@@ -30,16 +30,20 @@ from trainer.messages import (
     OpenRun,
     PrepareRun,
     ProgressReported,
+    RestoreCheckpoint,
     RunPrepared,
     RunState,
     ShutDown,
+    StartRun,
     StateChanged,
     StopRun,
+    UnpauseRun,
     WorkerAttached,
     is_allowed,
 )
-from trainer.runs import RunRecord
+from trainer.run_record import RunRecord
 
+ATTACH_TIMEOUT_S = 10.0
 SHUT_DOWN_TIMEOUT_S = 30.0
 _POLL_S = 0.1
 _ENDED = frozenset({RunState.FINISHED, RunState.STOPPED, RunState.FAILED})
@@ -61,6 +65,11 @@ class Ending:
     sentence: str
     run_dir: Path | None
 
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether a signal ended it: Ctrl+C, or a request to terminate."""
+        return self.exit_code > 128
+
 
 def follow(
     client: WorkerClient,
@@ -73,19 +82,36 @@ def follow(
     The first Ctrl+C (or SIGTERM) asks the worker to stop and save, and ``tell`` gets a sentence that says so; the
     second kills it.
     """
-    follower = _Follower(client, command, tell)
     try:
-        with _counting_interrupts() as interrupts:
-            while follower.ending is None:
-                follower.heed(len(interrupts), interrupts[-1] if interrupts else 0)
-                event = _next_event(client, _POLL_S)
-                if event is not None:
-                    show(event)
-                    follower.take(event)
+        return _watch(client, _Follower(client, command, tell), show)
     finally:
         # Also when the view broke (a closed pipe): the worker must not train on without anyone knowing.
         end_worker(client)
-    return follower.ending
+
+
+def go_on(
+    run_dir: Path, checkpoint: str | None, show: Callable[[ClientEvent], None], tell: Callable[[str], None]
+) -> Ending:
+    """Start a stopped run in the worker that still has it, and show every event until the run ends.
+
+    It goes on where it stands, or from ``checkpoint``. Ctrl+C does what it does in ``follow``. The worker is another's,
+    a window's say, and is left to it at the end.
+
+    Raises:
+        RunFolderError: No worker serves the run.
+        CommandRefusedError: The run is not one that waits for a start.
+        RunFailedError: The worker was lost, or does not answer.
+
+    """
+    client = WorkerClient.attach(run_dir)
+    try:
+        attached = _wait_until_attached(client, run_dir, time.monotonic() + ATTACH_TIMEOUT_S, show)
+        _check_waits_for_start(run_dir, attached.state, checkpoint)
+        follower = _GuestFollower(client, run_dir, attached.state, tell)
+        follower.begin(checkpoint)
+        return _watch(client, follower, show)
+    finally:
+        client.close()
 
 
 def ask(
@@ -120,18 +146,32 @@ def ask(
         end_worker(client, timeout_s)
 
 
-def steer(run_dir: Path, command: Command, timeout_s: float) -> AnyEvent:
-    """Give a live run one command and return the event that says that it took hold.
+def steer(run_dir: Path, command: Command, timeout_s: float) -> tuple[AnyEvent, RunState]:
+    """Give a live run one command.
+
+    An ``UnpauseRun`` starts a run that is stopped, or that a restore left ready, where it stands.
+
+    Returns the event that says that it took hold, and the state in which the command found the run.
 
     Raises:
         RunFolderError: No worker serves the run.
-        CommandRefusedError: The worker refused, with its reason, or did not apply it in time.
-        RunFailedError: The worker was lost, or the run failed.
+        CommandRefusedError: The worker refused, with its reason.
+        RunFailedError: The worker was lost or did not answer in time, or the run failed.
 
     """
     client = WorkerClient.attach(run_dir)
+    deadline = time.monotonic() + timeout_s
     try:
-        return _wait_for_answer(client, run_dir, command, timeout_s)
+        attached = _wait_until_attached(client, run_dir, deadline, lambda _: None)
+        if isinstance(command, UnpauseRun) and is_allowed("StartRun", attached.state):
+            command = StartRun()
+        event = _wait_for_answer(client, run_dir, command, deadline)
+        if event is None:
+            raise RunFailedError(
+                f"{run_dir.name} has not answered within {timeout_s:g} s. It may still apply the command: "
+                f"`thaw status {shown_path(run_dir)}` tells."
+            )
+        return event, attached.state
     finally:
         client.close()
 
@@ -161,7 +201,7 @@ def look(run_dir: Path, timeout_s: float) -> tuple[RunRecord, ProgressReported |
     finally:
         client.close()
     if record is None:
-        raise RunFailedError(f"The worker of {run_dir.name} does not answer. Ask again, or look at its worker.log.")
+        raise RunFailedError(f"The worker of {run_dir.name} does not answer. Its worker.log may say why.")
     return record, None
 
 
@@ -224,14 +264,18 @@ class _Follower:
         self._signal = signal_number
         if num_interrupts > 1 or self._state is RunState.STARTING:
             self._client.kill()
-        elif is_allowed("StopRun", self._state):
+        elif self._can_stop():
             self._client.send(StopRun())
             self._tell("Stopping after this step, then saving. Ctrl+C again ends it at once.")
         else:
             self._client.send(ShutDown())
 
+    def _can_stop(self) -> bool:
+        return is_allowed("StopRun", self._state)
+
     def _end(self, exit_code: int, sentence: str) -> None:
-        if self._num_heeded:
+        # A run that finished or failed before the stop took hold has its own ending.
+        if self._num_heeded and self._state not in {RunState.FINISHED, RunState.FAILED}:
             exit_code = 128 + self._signal
             sentence = self._interrupted_sentence()
         self.ending = Ending(exit_code, sentence, self._run_dir)
@@ -241,6 +285,49 @@ class _Follower:
             return "Ended before the run began."
         how = "Stopped and saved" if self._state is RunState.STOPPED else "Killed; what was saved before is safe"
         return f"{how}. Go on with `thaw resume {shown_path(self._run_dir)}`."
+
+
+class _GuestFollower(_Follower):
+    """Follows a run that goes on in a worker which another process started."""
+
+    def __init__(self, client: WorkerClient, run_dir: Path, state: RunState, tell: Callable[[str], None]) -> None:
+        super().__init__(client, OpenRun(run_dir=str(run_dir)), tell)
+        self._state = state
+
+    def begin(self, checkpoint: str | None) -> None:
+        """Start the run; from a checkpoint, once that is restored."""
+        self._command_id = self._client.send(StartRun() if checkpoint is None else RestoreCheckpoint(name=checkpoint))
+
+    def take(self, event: ClientEvent) -> None:
+        if isinstance(event, CheckpointRestored) and event.command_id == self._command_id and not self._num_heeded:
+            self._command_id = self._client.send(StartRun())
+        super().take(event)
+
+    def _can_stop(self) -> bool:
+        # Also before the start has taken hold: the stop comes after it.
+        return True
+
+
+def _watch(client: WorkerClient, follower: _Follower, show: Callable[[ClientEvent], None]) -> Ending:
+    with _counting_interrupts() as interrupts:
+        while follower.ending is None:
+            follower.heed(len(interrupts), interrupts[-1] if interrupts else 0)
+            event = _next_event(client, _POLL_S)
+            if event is not None:
+                show(event)
+                follower.take(event)
+    return follower.ending
+
+
+def _check_waits_for_start(run_dir: Path, state: RunState, checkpoint: str | None) -> None:
+    if is_allowed("StartRun", state) or (checkpoint is not None and state is RunState.FINISHED):
+        return
+    path = shown_path(run_dir)
+    way = {
+        RunState.PAUSED: f"`thaw unpause {path}` goes on with it.",
+        RunState.FAILED: "Close the window that shows it, and resume it then.",
+    }.get(state, f"See `thaw status {path}`.")
+    raise CommandRefusedError(f"{run_dir.name} is in the hands of a living worker already, and is {state}. {way}")
 
 
 @contextmanager
@@ -276,30 +363,39 @@ def _is_idle(event: ClientEvent) -> bool:
     return isinstance(event, StateChanged | WorkerAttached) and event.state is RunState.IDLE
 
 
-def _wait_for_answer(client: WorkerClient, run_dir: Path, command: Command, timeout_s: float) -> AnyEvent:
-    command_id = None
-    deadline = time.monotonic() + timeout_s
+def _wait_until_attached(
+    client: WorkerClient, run_dir: Path, deadline: float, show: Callable[[ClientEvent], None]
+) -> WorkerAttached:
     while time.monotonic() < deadline:
         event = _next_event(client, _POLL_S)
         if isinstance(event, WorkerLost):
             raise RunFailedError(_lost_sentence(event, run_dir))
+        if event is not None:
+            show(event)
         if isinstance(event, WorkerAttached):
-            command_id = client.send(command)
-        elif isinstance(event, CommandRejected) and event.command_id == command_id:
-            raise CommandRefusedError(event.reason)
-        elif isinstance(event, StateChanged) and event.state is RunState.FAILED:
-            raise RunFailedError(event.sentence or f"{run_dir.name} failed. Its worker.log says why.")
-        elif event is not None and not isinstance(event, RunOpened) and _answers(event, command, command_id):
             return event
-    raise CommandRefusedError(
-        f"{run_dir.name} has not applied the command within {timeout_s:.0f} s; it will do so after its present work. "
-        f"`thaw status {shown_path(run_dir)}` shows where it stands."
+    raise RunFailedError(
+        f"The worker of {run_dir.name} does not answer; nothing was sent. "
+        f"Try again, or look with `thaw status {shown_path(run_dir)}`."
     )
 
 
-def _answers(event: AnyEvent, command: Command, command_id: str | None) -> bool:
-    if command_id is None:
-        return False
+def _wait_for_answer(client: WorkerClient, run_dir: Path, command: Command, deadline: float) -> AnyEvent | None:
+    command_id = client.send(command)
+    while time.monotonic() < deadline:
+        event = _next_event(client, _POLL_S)
+        if isinstance(event, WorkerLost):
+            raise RunFailedError(_lost_sentence(event, run_dir))
+        if isinstance(event, CommandRejected) and event.command_id == command_id:
+            raise CommandRefusedError(event.reason)
+        if isinstance(event, StateChanged) and event.state is RunState.FAILED:
+            raise RunFailedError(event.sentence or f"{run_dir.name} failed. Its worker.log says why.")
+        if event is not None and not isinstance(event, RunOpened) and _answers(event, command, command_id):
+            return event
+    return None
+
+
+def _answers(event: AnyEvent, command: Command, command_id: str) -> bool:
     wanted_states = _WANTED_STATES.get(type(command).__name__)
     if wanted_states is None:
         return event.command_id == command_id and isinstance(event, _ANSWERS)
@@ -309,6 +405,7 @@ def _answers(event: AnyEvent, command: Command, command_id: str | None) -> bool:
 
 _WANTED_STATES = {
     "PauseRun": frozenset({RunState.PAUSED}),
+    "StartRun": frozenset({RunState.RUNNING}),
     "UnpauseRun": frozenset({RunState.RUNNING}),
     "StopRun": frozenset({RunState.STOPPED, RunState.FINISHED}),
 }

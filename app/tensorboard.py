@@ -9,6 +9,8 @@ from pathlib import Path
 from PySide6.QtCore import QObject, QProcess, QProcessEnvironment, QTimer, Signal
 
 _START_TIMEOUT_MS = 60_000
+# A killed process is gone within a millisecond or two; the window must not be seen to hang.
+_END_TIMEOUT_MS = 40
 _URL = re.compile(r"http://127\.0\.0\.1:\d+\S*")
 
 
@@ -51,8 +53,9 @@ class TensorBoardServer(QObject):
         process.setProcessChannelMode(QProcess.ProcessChannelMode.MergedChannels)
         process.setProgram(sys.executable)
         # TensorBoard has no login: this machine only, and only this run's folder. Port 0 takes a free one.
+        # -P: no file of the current folder may stand in for one of Python's modules.
         process.setArguments(
-            ["-m", "tensorboard.main", "--logdir", str(logdir), "--host", "127.0.0.1", "--port", "0",
+            ["-P", "-m", "tensorboard.main", "--logdir", str(logdir), "--host", "127.0.0.1", "--port", "0",
              "--load_fast", "false", "--reload_interval", "5"]
         )  # fmt: skip
         process.readyReadStandardOutput.connect(self._read)
@@ -77,6 +80,13 @@ class TensorBoardServer(QObject):
         process.finished.connect(process.deleteLater)
         # It holds nothing that could be lost, and the window does not wait for it.
         process.kill()
+
+    def close(self) -> None:
+        """End TensorBoard for good, before the program goes, and wait a moment for its end."""
+        self.stop()
+        for process in self.findChildren(QProcess):
+            process.kill()
+            process.waitForFinished(_END_TIMEOUT_MS)
 
     def _read(self) -> None:
         assert self._process is not None

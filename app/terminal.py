@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from app.figures import count, duration, printable, size
+from app.figures import count, counted, duration, printable, size
 from app.steering import Ending, shown_path
 from trainer.client import ClientEvent
 from trainer.messages import (
@@ -35,13 +35,15 @@ from trainer.messages import (
     StateChanged,
     WorkerAttached,
 )
-from trainer.runs import RunFolder, best_checkpoint
+from trainer.run_record import best_checkpoint
+from trainer.runs import RunFolder
 
 REFRESHES_PER_S = 4
 PLAIN_LINE_EVERY_S = 30.0
 NUM_STEPS_AVERAGED = 20
 ACCENT = "#4DA6E0"
 _LEVEL_STYLES = {"info": "dim", "warning": "yellow", "error": "bold red"}
+_ENDED = frozenset({RunState.FINISHED, RunState.STOPPED, RunState.FAILED})
 _STATE_WORDS = {
     RunState.STARTING: "Starting the worker",
     RunState.IDLE: "Starting the worker",
@@ -77,6 +79,7 @@ class TerminalView:
         self._began_at: float | None = None
         self._ended_at = 0.0
         self._plain_line_at = 0.0
+        self._held_error: LogWritten | None = None
 
     def __enter__(self) -> Self:
         if self._console.is_interactive:
@@ -92,12 +95,14 @@ class TerminalView:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._print_held_error()
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def show(self, event: ClientEvent) -> None:
         """Take an event: it changes what the progress shows, prints a line, or both."""
+        self._print_held_error(_reason_of_failure(event))
         handler = _HANDLERS.get(type(event))
         if handler is not None:
             handler(self, event)
@@ -106,7 +111,10 @@ class TerminalView:
         """Print how the run ended, its best checkpoint, and the commands to go on with."""
         if ending.run_dir is None or self._run is None:
             return
-        how = _STATE_WORDS[self._state]
+        if self._state in _ENDED:
+            how = _STATE_WORDS[self._state]
+        else:
+            how = "Killed" if ending.was_interrupted else "Interrupted"
         progress = self._progress
         epoch = f" after epoch {progress.epoch} of {progress.num_epochs}, step {progress.step:,}" if progress else ""
         took = f", in {duration(self._ended_at - self._began_at)}" if self._began_at and self._ended_at else ""
@@ -127,9 +135,11 @@ class TerminalView:
         earlier, self._state = self._state, event.state
         if event.state is RunState.RUNNING and self._began_at is None:
             self._began_at = event.time
-        if event.state in {RunState.FINISHED, RunState.STOPPED, RunState.FAILED}:
+        if event.state in _ENDED:
             self._ended_at = event.time
         if isinstance(event, WorkerAttached):
+            if event.run is not None:
+                self._introduce(event.run, event.step)
             return
         is_unpaused = event.state is RunState.RUNNING and earlier is RunState.PAUSED
         if event.state is RunState.PAUSED and self._run is not None:
@@ -140,7 +150,6 @@ class TerminalView:
         elif is_unpaused:
             self._print("Unpaused.")
         elif event.sentence and event.state is not RunState.FAILED:
-            # Why a run failed is said at the end, on standard error.
             self._print(event.sentence)
 
     def _take_preparation(self, event: PreparationProgressed) -> None:
@@ -150,24 +159,28 @@ class TerminalView:
             self._print(event.what)
 
     def _take_prepared(self, event: RunPrepared) -> None:
-        run = self._run = event.run
+        self._introduce(event.run, event.step)
+
+    def _introduce(self, run: RunInfo, step: int) -> None:
+        self._run = run
         self._preparation = None
         self._num_trainable = run.summary.num_trainable
-        if event.step:
+        if step:
             with RunFolder(Path(run.run_dir), read_only=True) as folder:
                 self._best = best_checkpoint(folder.checkpoints())
-        skipped = f", {run.num_skipped:,} files skipped" if run.num_skipped else ""
+        skipped = f", {counted(run.num_skipped, 'file')} skipped" if run.num_skipped else ""
+        validation = counted(run.num_validation, "validation image")
+        classes = counted(len(run.class_names), "class", "classes")
         self._print(
-            f"{run.config.title}: {run.num_train:,} training and {run.num_validation:,} validation images "
-            f"in {len(run.class_names):,} classes{skipped}",
+            f"{run.config.title}: {run.num_train:,} training and {validation} in {classes}{skipped}",
             "bold",
         )
         self._print(
             f"{run.config.model.name} at {run.image_size} px, {count(run.summary.num_trainable)} of "
-            f"{count(run.summary.num_params)} parameters trainable · {run.device}, {run.num_threads} threads, "
-            f"{run.precision}"
+            f"{count(run.summary.num_params)} parameters trainable · {run.device}, "
+            f"{counted(run.num_threads, 'thread')}, {run.precision}"
         )
-        begins = f" · goes on after step {event.step:,}" if event.step else ""
+        begins = f" · goes on after step {step:,}" if step else ""
         self._print(f"Run folder {shown_path(Path(run.run_dir))}{begins}")
 
     def _take_metrics(self, event: MetricsLogged) -> None:
@@ -188,6 +201,8 @@ class TerminalView:
             self._plain_line_at = event.time
 
     def _take_freeze(self, event: LayersFrozen | LayersUnfrozen) -> None:
+        if not event.layers:
+            return
         self._num_trainable = event.num_trainable
         by_whom = "" if event.source == "user" else f" · by the {event.source}"
         self._print(
@@ -220,7 +235,16 @@ class TerminalView:
             self._print(event.reason, "yellow")
 
     def _take_log(self, event: LogWritten) -> None:
-        self._print(event.text, _LEVEL_STYLES[event.level])
+        if event.level == "error":
+            self._held_error = event
+        else:
+            self._print(event.text, _LEVEL_STYLES[event.level])
+
+    def _print_held_error(self, reason_of_failure: str = "") -> None:
+        # Held back until the next event tells whether it is why the run failed: the end says that, on standard error.
+        if self._held_error is not None and self._held_error.text != reason_of_failure:
+            self._print(self._held_error.text, _LEVEL_STYLES["error"])
+        self._held_error = None
 
     # -- drawing ----------------------------------------------------------------------------------------------
 
@@ -229,7 +253,7 @@ class TerminalView:
         word = _STATE_WORDS[self._state]
         if progress is None or self._state is RunState.PREPARING:
             return self._draw_preparation(word)
-        phase = {"train": "", "validation": ", validating", "saving": ", saving"}[progress.phase]
+        phase = {"train": "", "validation": ", validating"}[progress.phase]
         left = "" if progress.seconds_left is None else f" · {duration(progress.seconds_left)} left"
         line = Table.grid(padding=(0, 2), expand=True)
         line.add_column(no_wrap=True)
@@ -290,6 +314,10 @@ def freeze_sentence(event: LayersFrozen | LayersUnfrozen) -> str:
     """Say what was frozen or unfrozen, the step at which it was asked for, and the step at which it took hold."""
     symbol = "❄" if isinstance(event, LayersFrozen) else "☀"
     return f"{symbol} {event.sentence} · asked at step {event.requested_step:,}, applied at step {event.applied_step:,}"
+
+
+def _reason_of_failure(event: ClientEvent) -> str:
+    return event.sentence if isinstance(event, StateChanged) and event.state is RunState.FAILED else ""
 
 
 def _epoch(progress: ProgressReported) -> str:

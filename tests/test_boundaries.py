@@ -17,7 +17,18 @@ def loaded_after(statement: str) -> set[str]:
     return set(result.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["app.main_window", "app.window", "app.cli", "app.terminal", "trainer.client"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "app.main_window",
+        "app.window",
+        "app.views.metrics",
+        "app.views.layer_tree",
+        "app.cli",
+        "app.terminal",
+        "trainer.client",
+    ],
+)
 def test_the_app_loads_no_torch(module: str) -> None:
     assert not loaded_after(f"import {module}").intersection(HEAVY)
 

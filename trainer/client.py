@@ -22,7 +22,8 @@ import psutil
 
 from trainer.frames import MAX_FRAME_BYTES, ProtocolError, decode_event, encode
 from trainer.messages import AnyEvent, Command, MetricsSkipped, RunPrepared
-from trainer.runs import RunFolder, RunFolderError, RunRecord
+from trainer.run_record import RunFolderError, RunRecord
+from trainer.runs import RunFolder
 
 LOG_TAIL_BYTES = 20_000
 _CONNECT_TIMEOUT_S = 60.0

@@ -19,7 +19,9 @@ from trainer.loop import Trainer
 from trainer.messages import Event, ModelSummary, RunInfo
 from trainer.models import build_model, inspect, layer_tree
 from trainer.optim import choose_device
-from trainer.runs import RunFolder, WorkerAddress, check_writable
+from trainer.run_list import check_writable
+from trainer.run_record import WorkerAddress
+from trainer.runs import RunFolder
 
 Report = Callable[[str, int, int, str], None]
 """Called with what is being done, how much of it is, of how much, and the unit."""

@@ -8,17 +8,12 @@ import math
 import os
 import re
 import sqlite3
-import tempfile
 import threading
-from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-
-import psutil
 
 from trainer.config import RunConfig, config_to_toml, load_config
 from trainer.frames import event_from_json
@@ -34,6 +29,7 @@ from trainer.messages import (
     Series,
     StateChanged,
 )
+from trainer.run_record import Curve, RunFolderError, RunListing, RunRecord, WorkerAddress, best_checkpoint
 
 SCHEMA_VERSION = 1
 _MAX_SLUG_BYTES = 180
@@ -59,85 +55,6 @@ CREATE TABLE events (id INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT N
 CREATE INDEX events_by_kind ON events (kind, id);
 CREATE TABLE checkpoints (name TEXT PRIMARY KEY, step INTEGER NOT NULL, saved_at REAL NOT NULL, body TEXT NOT NULL);
 """
-
-
-class RunFolderError(ValueError):
-    """A run folder that cannot be made, read or used, with the sentence for the user."""
-
-
-@dataclass(frozen=True)
-class WorkerAddress:
-    """Where a run's worker listens, as ``worker.json`` holds it. ``key`` authenticates a client."""
-
-    address: str
-    key: bytes
-    pid: int
-    started_at: float
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether that very process still runs (a later process with the same id started at another time)."""
-        try:
-            process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.started_at) < 2 and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            return False
-
-
-@dataclass
-class Curve:
-    """One tag's points along the run as it went on, and the pieces that a restore left behind."""
-
-    steps: array[int] = field(default_factory=lambda: array("q"))
-    values: array[float] = field(default_factory=lambda: array("d"))
-    abandoned: list[tuple[array[int], array[float]]] = field(default_factory=list)
-
-    def cut_after(self, step: int) -> None:
-        """Move the points after ``step`` to the abandoned pieces."""
-        keep = len(self.steps)
-        while keep and self.steps[keep - 1] > step:
-            keep -= 1
-        if keep < len(self.steps):
-            self.abandoned.append((self.steps[keep:], self.values[keep:]))
-            del self.steps[keep:], self.values[keep:]
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """Everything a view shows of a run, read from its folder in one go."""
-
-    path: Path
-    config: RunConfig
-    state: RunState
-    was_interrupted: bool
-    sentence: str
-    info: RunInfo | None
-    step: int
-    epoch: int
-    segment: int
-    curves: dict[str, Curve]
-    checkpoints: list[CheckpointInfo]
-    freeze_events: list[LayersFrozen | LayersUnfrozen]
-    log: list[AnyEvent]
-    last_event_id: int
-
-
-@dataclass(frozen=True)
-class RunListing:
-    """One row of the list of runs."""
-
-    path: Path
-    title: str
-    model: str
-    state: RunState
-    is_live: bool
-    was_interrupted: bool
-    epoch: int
-    num_epochs: int
-    step: int
-    best_accuracy: float | None
-    created_at: float
-    problem: str = ""
 
 
 class RunFolder:
@@ -450,7 +367,7 @@ class RunFolder:
             num_epochs=config.training.epochs,
             step=step,
             best_accuracy=best.accuracy if best else None,
-            created_at=_created_at(self.path),
+            created_at=created_at(self.path),
         )
 
     def _recorded_state(self) -> tuple[RunState, str]:
@@ -503,77 +420,8 @@ class RunFolder:
                     self._db.execute("ROLLBACK")
 
 
-def check_writable(runs_dir: Path) -> None:
-    """Make the folder of the runs if need be, before hours go into a run that could not be kept there.
-
-    Raises:
-        RunFolderError: It cannot be made or written.
-
-    """
-    try:
-        runs_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=runs_dir):
-            pass
-    except OSError as error:
-        raise RunFolderError(
-            f"Cannot write to {runs_dir}: {error.strerror}. Choose a folder for the runs that you can write to."
-        ) from error
-
-
-def best_checkpoint(listed: list[CheckpointInfo]) -> CheckpointInfo | None:
-    """Return the checkpoint with the highest validation accuracy (the lower loss among equals), or None.
-
-    A checkpoint that was not validated, or whose loss is NaN, is never the best.
-    """
-    ranked = [c for c in listed if c.accuracy is not None and c.loss is not None and not math.isnan(c.loss)]
-    return max(ranked, key=lambda c: (c.accuracy or 0.0, -(c.loss or 0.0)), default=None)
-
-
-def find_run(run: str, runs_dir: Path) -> Path:
-    """Return the folder that a user means: a path, or a unique piece of a name under ``runs_dir``, or "last".
-
-    Raises:
-        RunFolderError: There is none, or there are several.
-
-    """
-    given = Path(run).expanduser()
-    if given.is_dir() and (given / "run.db").is_file():
-        return given
-    names = sorted(p for p in runs_dir.iterdir() if (p / "run.db").is_file()) if runs_dir.is_dir() else []
-    if run == "last" and names:
-        return names[-1]
-    found = [path for path in names if path.name == run] or [path for path in names if run in path.name]
-    if len(found) == 1:
-        return found[0]
-    if not names:
-        raise RunFolderError(f"There are no runs in {runs_dir} yet, and {run} is no run's folder. Begin one first.")
-    count = "No run" if not found else f"{len(found)} runs"
-    raise RunFolderError(
-        f"{count} named {run!r} in {runs_dir}. `thaw runs` lists them; give the folder's path or its whole name."
-    )
-
-
-def list_runs(runs_dir: Path) -> list[RunListing]:
-    """List the runs under a folder, newest first. A damaged one is listed with its problem, never hidden."""
-    if not runs_dir.is_dir():
-        return []
-    listings = []
-    for path in sorted(runs_dir.iterdir(), reverse=True):
-        if not (path / "run.db").is_file():
-            continue
-        try:
-            with RunFolder(path, read_only=True) as folder:
-                listings.append(folder.listing())
-        except ValueError as error:
-            listings.append(_damaged_listing(path, str(error)))
-    return listings
-
-
-def _damaged_listing(path: Path, problem: str) -> RunListing:
-    return RunListing(path, path.name, "", RunState.FAILED, False, False, 0, 0, 0, None, _created_at(path), problem)
-
-
-def _created_at(path: Path) -> float:
+def created_at(path: Path) -> float:
+    """Return when a run was begun, in Unix time, from its folder's name."""
     try:
         return datetime.datetime.strptime(path.name[:17], "%Y-%m-%d_%H%M%S").timestamp()
     except ValueError:

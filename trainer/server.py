@@ -28,7 +28,8 @@ from trainer.messages import (
     StateChanged,
     WorkerAttached,
 )
-from trainer.runs import RunFolder, RunFolderError
+from trainer.run_record import RunFolderError
+from trainer.runs import RunFolder
 
 MAX_WAITING_METRICS = 200
 _ACCEPT_PAUSE_S = 0.5

@@ -47,7 +47,7 @@ from trainer.messages import (
     UnpauseRun,
     WorkerAttached,
 )
-from trainer.runs import RunFolderError, WorkerAddress
+from trainer.run_record import RunFolderError, WorkerAddress
 from trainer.server import EventServer
 
 if TYPE_CHECKING:
@@ -268,7 +268,8 @@ class Worker:
         skipped = trainer.data.skipped
         lines = [f"Skipped {path}: {reason}" for path, reason in skipped[:MAX_SKIPPED_IN_LOG]]
         if len(skipped) > MAX_SKIPPED_IN_LOG:
-            lines.append(f"Skipped {len(skipped) - MAX_SKIPPED_IN_LOG} more files. `thaw check --json` lists them, up to a thousand.")
+            num_more = len(skipped) - MAX_SKIPPED_IN_LOG
+            lines.append(f"Skipped {num_more} more files. `thaw check --json` lists them, up to a thousand.")
         warnings = [LogWritten(level="warning", text=line) for line in lines]
         for event in (*prepared.events, *warnings):
             self._server.publish(event)

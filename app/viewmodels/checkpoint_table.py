@@ -10,7 +10,7 @@ from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersisten
 
 from app.viewmodels.quantities import ago_text, count_text, moment_text, number_text, percent_text, size_text
 from trainer.messages import CheckpointInfo
-from trainer.runs import best_checkpoint
+from trainer.run_record import best_checkpoint
 
 STAR, EPOCH, STEP, LOSS, ACCURACY, FROZEN, SIZE, SAVED, TAGS = range(9)
 NUM_COLUMNS = 9

@@ -71,6 +71,8 @@ class LayerTreeViewModel(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._is_live = False
+        self.is_closed = False
+        """Whether a run is shown that does not train, so that nothing can be changed. The owner says so."""
         self.rows = LayerRows(None)
         self._summary: ModelSummary | None = None
         self._frozen: set[str] = set()
@@ -109,6 +111,22 @@ class LayerTreeViewModel(QObject):
         self._take(summary.frozen if summary else [], summary.num_trainable if summary else 0)
         if not is_same:
             self.rows_reset.emit()
+        self.states_changed.emit()
+
+    def show_draft(self, summary: ModelSummary, frozen: Sequence[str]) -> None:
+        """Show a model for the next run, with the layers that the user wants frozen there."""
+        rows = LayerRows(summary)
+        units = rows.units_of(frozen)
+        num_trainable = summary.num_params - sum(rows.num_params_of[unit] for unit in units)
+        self.set_summary(summary.model_copy(update={"frozen": sorted(units), "num_trainable": num_trainable}))
+
+    def leave_run(self) -> None:
+        """Become the draft of the next run: the freeze set stays, what was seen in the run goes."""
+        self.is_closed = self._is_live = False
+        self.step_ms = None
+        self._applied, self._pending, self._asked = {}, {}, []
+        self.num_verified, self.drifted = None, []
+        self._say("")
         self.states_changed.emit()
 
     def mark_pending(self, command_id: str, layers: Sequence[str]) -> None:
@@ -261,6 +279,10 @@ class LayerTreeViewModel(QObject):
     def _change(self, to_freeze: set[str], to_unfreeze: set[str]) -> None:
         frozen = self._wanted()
         wanted = (frozen | to_freeze) - to_unfreeze
+        if self.is_closed:
+            self._say(self.tr("The run is not training. Resume it to change what is frozen, or begin a new run."))
+            self.states_changed.emit()
+            return
         if not any(count and unit not in wanted for unit, count in self.rows.num_params_of.items()):
             self._say(self.tr("Cannot freeze every layer: nothing would be left to train. Leave the head unfrozen."))
             # The check box that was clicked goes back to what is so.

@@ -140,6 +140,8 @@ class LogItemModel(QAbstractTableModel):
                 # Time 0 marks a state that the window tells itself: no fact about the run.
                 return self._state_row(event) if event.time else None
             case LayersFrozen() | LayersUnfrozen():
+                if not event.layers:
+                    return None
                 what = self._source_text(event.source)
                 return LogRow(event.time, event.sentence, event.requested_step, event.applied_step, what)
             case CheckpointSaved():
@@ -151,8 +153,7 @@ class LogItemModel(QAbstractTableModel):
             case CheckpointRestored():
                 return LogRow(event.time, self.tr("Checkpoint restored"), None, event.step, event.name)
             case CommandRejected():
-                what = self.tr("{} refused").format(event.command)
-                return LogRow(event.time, what, None, None, event.reason, "warning")
+                return LogRow(event.time, self._refusal_text(event.command), None, None, event.reason, "warning")
             case FreezeVerified():
                 return self._verified_row(event)
             case LogWritten():
@@ -182,6 +183,23 @@ class LogItemModel(QAbstractTableModel):
             return LogRow(event.time, self.tr("Freeze broken"), None, event.step, result, "error")
         result = self.tr("frozen layers unchanged to the bit: {}").format(count_text(event.num_verified))
         return LogRow(event.time, self.tr("Freeze verified"), None, event.step, result)
+
+    def _refusal_text(self, command: str) -> str:
+        return {
+            "InspectModel": self.tr("Look at the model refused"),
+            "ListModels": self.tr("List of models refused"),
+            "CheckData": self.tr("Check of the data refused"),
+            "PrepareRun": self.tr("New run refused"),
+            "OpenRun": self.tr("Resume refused"),
+            "StartRun": self.tr("Start refused"),
+            "PauseRun": self.tr("Pause refused"),
+            "UnpauseRun": self.tr("Unpause refused"),
+            "StopRun": self.tr("Stop refused"),
+            "FreezeLayers": self.tr("Freeze refused"),
+            "UnfreezeLayers": self.tr("Unfreeze refused"),
+            "SaveCheckpoint": self.tr("Checkpoint refused"),
+            "RestoreCheckpoint": self.tr("Restore refused"),
+        }.get(command, self.tr("Refused"))
 
     def _source_text(self, source: str) -> str:
         return {

@@ -14,7 +14,7 @@ from app.viewmodels.pyramid import Floats, Ints
 from app.viewmodels.smoothing import MAX_WEIGHT
 from app.viewmodels.trace import Points, Trace
 from trainer.messages import CheckpointRestored, FreezeChanged, LayersFrozen, MetricsLogged
-from trainer.runs import Curve, RunRecord
+from trainer.run_record import Curve, RunRecord
 
 DEFAULT_SMOOTHING = 0.88
 # Indexing and smoothing 25,000 points takes some 10 ms: the window stays free while a long run is opened.

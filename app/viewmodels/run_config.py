@@ -44,7 +44,7 @@ class RunConfigViewModel(QObject):
     errors_changed = Signal()
     """A field's error came or went."""
     refused = Signal(str)
-    """The field for whose error a start or a check came to nothing."""
+    """The field for whose error a start came to nothing."""
 
     def __init__(self, values: dict[str, Any] | None = None, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -127,12 +127,15 @@ class RunConfigViewModel(QObject):
             errors["data.path"] = self.tr("Choose a folder of class folders, or a zip of one.")
         if not errors:
             try:
-                return config_from_dict(self.values())
+                config = config_from_dict(self.values())
             except ConfigError as error:
                 errors[self._field_of(error.field)] = str(error)
+        # What an earlier answer found wrong goes, too: it may have been mended on the disk.
         self._errors = errors
         self.errors_changed.emit()
-        self.refused.emit(next(iter(errors)))
+        if not errors:
+            return config
+        self.refused.emit(next((field for field in FIELDS if field in errors), ""))
         return None
 
     # -- what the worker says ---------------------------------------------------------------------------------
@@ -165,6 +168,7 @@ class RunConfigViewModel(QObject):
     def show_checking(self) -> None:
         """Note that the data are being scanned."""
         self._notes["data.path"] = self.tr("Looking through the images …")
+        self._set_error("data.path", "")
         self.changed.emit()
 
     def stop_checking(self) -> None:
@@ -185,7 +189,9 @@ class RunConfigViewModel(QObject):
             self._notes.pop(field, None)
         self._set_error(field, event.reason)
         self.changed.emit()
-        self.refused.emit(field)
+        if event.command in {"PrepareRun", "OpenRun"}:
+            # A look-up is answered while the user types elsewhere, and must not take the cursor away.
+            self.refused.emit(field)
         return True
 
     def show_run(self, run: RunInfo) -> None:

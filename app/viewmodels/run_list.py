@@ -9,7 +9,7 @@ from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersisten
 
 from app.viewmodels.quantities import MISSING, count_text, day_text, percent_text
 from trainer.messages import RunState
-from trainer.runs import RunListing
+from trainer.run_record import RunListing
 
 RUN, MODEL, STATE, EPOCH, ACCURACY, STARTED, FOLDER = range(7)
 NUM_COLUMNS = 7

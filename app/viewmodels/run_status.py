@@ -113,6 +113,12 @@ class RunStatusViewModel(QObject):
         self._preparation = event
         self.changed.emit()
 
+    def finish_look_up(self) -> None:
+        """Say no more how far a look-up is: it has been answered."""
+        if self.state is not RunState.PREPARING and self._preparation is not None:
+            self._preparation = None
+            self.changed.emit()
+
     def save_checkpoint(self, event: CheckpointSaved) -> None:
         """Remember when the last checkpoint was saved."""
         self._saved_at = event.checkpoint.saved_at
@@ -189,8 +195,6 @@ class RunStatusViewModel(QObject):
         if self._progress is not None and self.state is RunState.RUNNING:
             if self._progress.phase == "validation":
                 parts.append(self.tr("validating"))
-            elif self._progress.phase == "saving":
-                parts.append(self.tr("saving"))
             elif self._progress.seconds_left is not None:
                 parts.append(self.tr("{} left").format(duration_text(self._progress.seconds_left)))
         return " · ".join(parts)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QSize, Qt, QTimer, QUrl, Signal
-from PySide6.QtGui import QColor, QDesktopServices, QGuiApplication, QHideEvent, QIcon, QShowEvent
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QSize, Qt, QTimer, Signal
+from PySide6.QtGui import QColor, QGuiApplication, QHideEvent, QIcon, QShowEvent
 from PySide6.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
@@ -45,6 +45,9 @@ class CheckpointsView(QWidget):
     """The name of a checkpoint to put into the live run, or to load into a stopped one."""
     resume_requested = Signal(str)
     """The name of a checkpoint from which a stopped run is to go on."""
+
+    folder_wanted = Signal(object)
+    """A folder (a Path) to be shown in the desktop's file manager."""
 
     def __init__(self, checkpoints: CheckpointItemModel, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -165,7 +168,7 @@ class CheckpointsView(QWidget):
 
     def _show_in_folder(self) -> None:
         if self._checkpoints_dir is not None:
-            QDesktopServices.openUrl(QUrl.fromLocalFile(str(self._checkpoints_dir)))
+            self.folder_wanted.emit(self._checkpoints_dir)
 
 
 class _CheckpointDelegate(QStyledItemDelegate):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QModelIndex, QPersistentModelIndex, Qt
-from PySide6.QtGui import QColor, QGuiApplication, QKeySequence, QShortcut
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, Qt, QTimer
+from PySide6.QtGui import QColor, QGuiApplication, QHideEvent, QKeySequence, QShortcut, QShowEvent
 from PySide6.QtWidgets import QHeaderView, QStyledItemDelegate, QStyleOptionViewItem, QVBoxLayout, QWidget
 
 from app import theme
@@ -28,15 +28,35 @@ class LogView(QWidget):
         layout.addWidget(self._table)
         log.rowsAboutToBeInserted.connect(self._note_place)
         log.rowsInserted.connect(self._follow)
-        log.modelReset.connect(self._table.scrollToBottom)
+        log.modelReset.connect(self._go_to_end)
         self._is_at_end = True
         copy = QShortcut(QKeySequence.StandardKey.Copy, self._table)
         copy.setContext(Qt.ShortcutContext.WidgetShortcut)
         copy.activated.connect(self._copy)
 
+    def showEvent(self, event: QShowEvent) -> None:
+        """Begin at the newest row, once the table knows its height."""
+        super().showEvent(event)
+        if self._is_at_end:
+            QTimer.singleShot(0, self, self._table.scrollToBottom)
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """Remember whether the newest row was in sight."""
+        self._is_at_end = self._is_newest_in_sight()
+        super().hideEvent(event)
+
+    def _go_to_end(self) -> None:
+        self._is_at_end = True
+        self._table.scrollToBottom()
+
     def _note_place(self) -> None:
+        # A hidden table does not know its height, so nothing can be told from its scroll bar.
+        if self.isVisible():
+            self._is_at_end = self._is_newest_in_sight()
+
+    def _is_newest_in_sight(self) -> bool:
         bar = self._table.verticalScrollBar()
-        self._is_at_end = bar.value() >= bar.maximum()
+        return bar.value() >= bar.maximum()
 
     def _follow(self) -> None:
         if self._is_at_end:

@@ -6,8 +6,9 @@ import math
 from pathlib import Path
 
 from PySide6.QtCore import QLocale, QStandardPaths, Qt, QTimer
-from PySide6.QtGui import QAction, QActionGroup, QHideEvent, QShowEvent
+from PySide6.QtGui import QAction, QActionGroup, QHideEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
+    QBoxLayout,
     QFileDialog,
     QHBoxLayout,
     QLabel,
@@ -96,6 +97,14 @@ class MetricsView(QWidget):
     def export_csv(self, path: Path) -> None:
         """Write every point of every tag; what came of it is said under the plots."""
         self._start_export().write_csv(path, self._history.all_points())
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Put the tools into two rows where they have no room in one."""
+        super().resizeEvent(event)
+        has_room = sum(group.minimumSizeHint().width() for group in self._tool_groups) + SPACE <= self.width()
+        direction = QBoxLayout.Direction.LeftToRight if has_room else QBoxLayout.Direction.TopToBottom
+        if direction is not self._tools.direction():
+            self._tools.setDirection(direction)
 
     def showEvent(self, event: QShowEvent) -> None:
         """Draw what came while nobody looked."""
@@ -215,13 +224,11 @@ class MetricsView(QWidget):
         layout.addWidget(self.message)
         return page
 
-    def _make_tools(self) -> QHBoxLayout:
+    def _make_tools(self) -> QBoxLayout:
         self.unit_button = _menu_button(self.tr("Step"), self._make_unit_menu())
         self.unit_button.setToolTip(self.tr("Unit of the lower axis"))
         # The longer of its two words, so that the tools beside it stay where they are.
-        self.unit_button.setMinimumWidth(
-            self.unit_button.fontMetrics().horizontalAdvance(self.tr("Epoch")) + 12 * SPACE
-        )
+        self.unit_button.setMinimumWidth(self.unit_button.fontMetrics().horizontalAdvance(self.tr("Epoch")) + 9 * SPACE)
         smoothing_name = QLabel(self.tr("Smoothing"))
         self.smoothing = QSlider(Qt.Orientation.Horizontal)
         self.smoothing.setRange(0, round(MAX_WEIGHT * 100))
@@ -245,14 +252,15 @@ class MetricsView(QWidget):
         self.follow_button.setChecked(True)
         self.follow_button.clicked.connect(self.set_following)
         self.export_button = _menu_button(self.tr("Export"), self._make_export_menu())
-        tools = QHBoxLayout()
-        tools.setSpacing(SPACE)
-        for widget in (self.unit_button, smoothing_name, self.smoothing, self._smoothing_value):
-            tools.addWidget(widget)
-        for button in (self.log_button, self.fit_button, self.follow_button, self.export_button):
-            tools.addWidget(button)
-        tools.addStretch(1)
-        return tools
+        self._tool_groups = (
+            _row(self.unit_button, smoothing_name, self.smoothing, self._smoothing_value),
+            _row(self.log_button, self.fit_button, self.follow_button, self.export_button),
+        )
+        self._tools = QBoxLayout(QBoxLayout.Direction.LeftToRight)
+        self._tools.setSpacing(SPACE)
+        for stretch, group in enumerate(self._tool_groups):
+            self._tools.addWidget(group, stretch)
+        return self._tools
 
     def _make_unit_menu(self) -> QMenu:
         menu = QMenu(self)
@@ -297,6 +305,17 @@ class MetricsView(QWidget):
         self.message.style().polish(self.message)
         self.message.setText(sentence)
         self.message.show()
+
+
+def _row(*tools: QWidget) -> QWidget:
+    row = QWidget()
+    layout = QHBoxLayout(row)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(SPACE)
+    for tool in tools:
+        layout.addWidget(tool)
+    layout.addStretch(1)
+    return row
 
 
 def _button(text: str, tip: str) -> QToolButton:

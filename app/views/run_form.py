@@ -64,6 +64,7 @@ class RunForm(QWidget):
         self._build()
         run_config.changed.connect(self._show_values)
         run_config.errors_changed.connect(self._show_hints)
+        run_config.refused.connect(self._reveal)
         self._show_values()
         self._show_hints()
 
@@ -109,18 +110,22 @@ class RunForm(QWidget):
             self._add_row(grid, row, field)
         grid.setRowStretch(len(FIELDS), 1)
 
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(fields)
-        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self._scroll = QScrollArea()
+        self._scroll.setWidgetResizable(True)
+        self._scroll.setFrameShape(QFrame.Shape.NoFrame)
+        self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._scroll.setWidget(fields)
+        # Coming to a field must not push the labels out of sight where the form is narrow.
+        self._scroll.horizontalScrollBar().valueChanged.connect(
+            lambda _: self._scroll.horizontalScrollBar().setValue(0)
+        )
+        self._scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
 
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(theme.SPACE * 2)
         layout.addWidget(heading)
-        layout.addWidget(scroll, 1)
+        layout.addWidget(self._scroll, 1)
         layout.addWidget(self._start)
         layout.addWidget(self._live_note)
         self._live_note.hide()
@@ -165,7 +170,7 @@ class RunForm(QWidget):
             return edit
         combo = QComboBox()
         combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        combo.setMinimumContentsLength(8)
+        combo.setMinimumContentsLength(5)
         combo.setMaxVisibleItems(16)
         # Scrolling the form must not change a value that happens to lie under the pointer.
         combo.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
@@ -289,6 +294,13 @@ class RunForm(QWidget):
         for widget in (self._labels["optimizer.momentum"], self._holders["optimizer.momentum"]):
             widget.setVisible(is_sgd)
         self._show_hints()
+
+    def _reveal(self, field: str) -> None:
+        if field not in self._editors:
+            return
+        self._editors[field].setFocus(Qt.FocusReason.OtherFocusReason)
+        # Once the form has made room for the error below the field.
+        QTimer.singleShot(0, self, lambda: self._scroll.ensureWidgetVisible(self._holders[field]))
 
     def _offer(self, field: str, names: Iterable[str]) -> None:
         combo = self._editors[field]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QSortFilterProxyModel, Qt, QUrl, Signal
-from PySide6.QtGui import QColor, QDesktopServices, QKeySequence, QShortcut, QShowEvent
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QSortFilterProxyModel, Qt, QTimer, Signal
+from PySide6.QtGui import QColor, QKeySequence, QShortcut, QShowEvent
 from PySide6.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
@@ -32,6 +32,9 @@ from app.viewmodels.run_list import (
 )
 from app.views.table import Table
 
+# A run changes its state several times at once when it begins or ends; the last of them is in its folder by then.
+_REFRESH_DELAY_MS = 300
+
 
 class RunListView(QWidget):
     """Lists the runs of a folder, newest first."""
@@ -40,6 +43,8 @@ class RunListView(QWidget):
     """The folder (a Path) of a run to open."""
     refresh_requested = Signal()
     """The folder is to be read again."""
+    folder_wanted = Signal(object)
+    """A folder (a Path) to be shown in the desktop's file manager."""
 
     def __init__(self, runs: RunListItemModel, runs_dir: Path, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -58,7 +63,14 @@ class RunListView(QWidget):
         self._table.horizontalHeader().setSectionResizeMode(FOLDER, QHeaderView.ResizeMode.Stretch)
         self._table.doubleClicked.connect(lambda _: self._ask_open())
         self._table.selectionModel().selectionChanged.connect(self._enable_buttons)
-        runs.modelReset.connect(self._enable_buttons)
+        runs.modelAboutToBeReset.connect(self._note_choice)
+        # The table forgets its selection at the same signal, so the choice comes back after it.
+        runs.modelReset.connect(self._choose_again, Qt.ConnectionType.QueuedConnection)
+        self._chosen: Path | None = None
+        self._refresh_timer = QTimer(self)
+        self._refresh_timer.setSingleShot(True)
+        self._refresh_timer.setInterval(_REFRESH_DELAY_MS)
+        self._refresh_timer.timeout.connect(self.refresh_requested)
         enter = QShortcut(QKeySequence(Qt.Key.Key_Return), self._table)
         enter.setContext(Qt.ShortcutContext.WidgetShortcut)
         enter.activated.connect(self._ask_open)
@@ -70,6 +82,11 @@ class RunListView(QWidget):
         """Return the folder of the selected run, or None."""
         rows = self._table.selectionModel().selectedRows()
         return Path(str(rows[0].data(PathRole))) if rows else None
+
+    def refresh_soon(self) -> None:
+        """Read the folder again in a moment, if anyone can see the list: something has happened to a run."""
+        if self.isVisible():
+            self._refresh_timer.start()
 
     def showEvent(self, event: QShowEvent) -> None:
         """Read the folder again whenever the list comes into sight."""
@@ -101,12 +118,22 @@ class RunListView(QWidget):
     def _enable_buttons(self) -> None:
         self._open.setEnabled(self.selected_path is not None)
 
+    def _note_choice(self) -> None:
+        self._chosen = self.selected_path or self._chosen
+
+    def _choose_again(self) -> None:
+        chosen, self._chosen = self._chosen, None
+        for row in range(self._sorted.rowCount()):
+            if chosen is not None and self._sorted.index(row, RUN).data(PathRole) == str(chosen):
+                self._table.selectRow(row)
+        self._enable_buttons()
+
     def _ask_open(self) -> None:
         if (path := self.selected_path) is not None:
             self.open_requested.emit(path)
 
     def _show_in_folder(self) -> None:
-        QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.selected_path or self._runs_dir)))
+        self.folder_wanted.emit(self.selected_path or self._runs_dir)
 
 
 class _ToneDelegate(QStyledItemDelegate):

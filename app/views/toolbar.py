@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QEvent, Qt, QTimer, Signal, SignalInstance
-from PySide6.QtGui import QActionGroup
+from PySide6.QtGui import QActionGroup, QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QMenu, QProgressBar, QPushButton, QToolButton, QVBoxLayout, QWidget
 
 from app import theme
 from app.viewmodels.run_status import RunStatusViewModel
+from app.views.elided_label import ElidedLabel
 from trainer.messages import RunState, is_allowed
 
 # The words at the right end; the state itself changes at once.
 _REFRESH_INTERVAL_MS = 500
 _PROGRESS_PARTS = 1000
+_LEAST_TITLE_WIDTH, _LEAST_PROGRESS_WIDTH = 64, 200
 
 
 class Toolbar(QWidget):
@@ -36,6 +38,8 @@ class Toolbar(QWidget):
         self._status = status
         self._can_command, self._can_resume = False, False
         self._drawn = ("", "")
+        # The widest that these words of this run have been: as they come and go, they must not move the buttons.
+        self._progress_room = self._chip_room = 0
         self._build(scheme)
         self._timer = QTimer(self)
         self._timer.setInterval(_REFRESH_INTERVAL_MS)
@@ -69,32 +73,36 @@ class Toolbar(QWidget):
         if event.type() == QEvent.Type.PaletteChange and hasattr(self, "_progress"):
             self._restyle()
 
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Let words go where there is no room for them."""
+        super().resizeEvent(event)
+        self._make_room()
+
     # -- building ---------------------------------------------------------------------------------------------
 
     def _build(self, scheme: theme.Scheme) -> None:
-        self._title = QLabel()
+        self._title = ElidedLabel(Qt.TextElideMode.ElideMiddle, _LEAST_TITLE_WIDTH)
         self._title.setProperty("role", "title")
-        self._title.setTextFormat(Qt.TextFormat.PlainText)
         self._chip = QLabel()
         self._chip.setProperty("role", "chip")
+        self._chip.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._chip.setAccessibleName(self.tr("State"))
 
-        self._new = self._button(self.tr("New run"), self.new_run_requested, "flat", self.tr("Ctrl+N"))
-        self._open = self._button(self.tr("Open run…"), self.open_run_requested, "flat", self.tr("Ctrl+O"))
+        self._new = self._button(self.tr("New run"), self.new_run_requested, "flat", self.tr("New run (Ctrl+N)"))
+        self._open = self._button(self.tr("Open run…"), self.open_run_requested, "flat", self.tr("Open run (Ctrl+O)"))
         self._primary = QPushButton()
         self._primary.clicked.connect(self._act)
-        self._primary.setMinimumWidth(96)
         self._stop = self._button(
             self.tr("Stop"), self.stop_requested, "", self.tr("Save a checkpoint and stop (Ctrl+.)")
         )
         self._save = self._button(self.tr("Save checkpoint"), self.save_requested, "", self.tr("Ctrl+S"))
         self._board = self._button(
-            self.tr("TensorBoard"), self.tensorboard_requested, "flat", self.tr("Open this run in TensorBoard")
+            self.tr("TensorBoard"), self.tensorboard_requested, "flat", self.tr("TensorBoard: open this run in it")
         )
+        self._words = {button: button.text() for button in (self._new, self._open, self._board)}
 
-        self._progress_text = QLabel()
+        self._progress_text = ElidedLabel(Qt.TextElideMode.ElideRight, _LEAST_PROGRESS_WIDTH)
         self._progress_text.setProperty("role", "dim")
-        self._progress_text.setTextFormat(Qt.TextFormat.PlainText)
         self._progress_text.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self._progress = QProgressBar()
         self._progress.setRange(0, _PROGRESS_PARTS)
@@ -116,7 +124,7 @@ class Toolbar(QWidget):
         for button in (self._primary, self._stop, self._save):
             layout.addWidget(button)
         layout.addSpacing(theme.SPACE)
-        for button in (self._new, self._open, self._board):
+        for button in self._words:
             layout.addWidget(button)
         layout.addWidget(self._theme_button(scheme))
         layout.addStretch(1)
@@ -125,6 +133,7 @@ class Toolbar(QWidget):
     def _button(self, text: str, signal: SignalInstance, kind: str, tooltip: str) -> QPushButton:
         button = QPushButton(text)
         button.setProperty("kind", kind)
+        button.setAccessibleName(text)
         button.setToolTip(tooltip)
         button.clicked.connect(signal.emit)
         return button
@@ -158,13 +167,50 @@ class Toolbar(QWidget):
         self._open.setIcon(theme.icon("folder", colors.text))
         self._board.setIcon(theme.icon("chart", colors.text))
         self._theme.setIcon(theme.icon("contrast", colors.dim))
+        self._fix_widths()
         self._show_state()
+        self._make_room()
+
+    def _fix_widths(self) -> None:
+        """Give the buttons one place for all states, so that a second click never hits another one."""
+        text, kind = self._primary.text(), self._primary.property("kind")
+        theme.set_property(self._primary, "kind", "primary")
+        self._primary.setIcon(self._stop.icon())
+        widths = []
+        for word in (self.tr("Start"), self.tr("Pause"), self.tr("Unpause"), self.tr("Resume")):
+            self._primary.setText(word)
+            widths.append(self._primary.sizeHint().width())
+        self._primary.setFixedWidth(max(widths))
+        self._primary.setText(text)
+        theme.set_property(self._primary, "kind", kind)
+        self._drawn = ("", "")
+
+    def _make_room(self) -> None:
+        """Leave the rarer buttons their words where all the texts of the row have room, else only their icons."""
+        self._progress_room = max(self._progress_room, self._progress_text.text_width())
+        self._progress_text.hold_width(self._progress_room)
+        words = sum(self._words_width(button) for button in self._words if not button.text())
+        layout = self.layout()
+        assert layout is not None
+        has_room = layout.sizeHint().width() + words <= self.width()
+        for button, text in self._words.items():
+            button.setText(text if has_room else "")
+
+    def _words_width(self, button: QPushButton) -> int:
+        return button.fontMetrics().horizontalAdvance(self._words[button])
 
     def _show_state(self) -> None:
         status = self._status
         state = status.state
-        self._title.setText(status.title or self.tr("Thaw"))
-        self._chip.setText(status.state_text)
+        if (title := status.title or self.tr("Thaw")) != self._title.whole_text:
+            self._title.set_whole_text(title)
+            self._progress_room = self._chip_room = 0
+            self._chip.clear()
+        if status.state_text != self._chip.text():
+            self._chip.setMinimumWidth(0)
+            self._chip.setText(status.state_text)
+            self._chip_room = max(self._chip_room, self._chip.sizeHint().width())
+            self._chip.setMinimumWidth(self._chip_room)
         self._chip.setToolTip(status.sentence)
         theme.set_property(self._chip, "tone", status.state_tone)
 
@@ -197,6 +243,7 @@ class Toolbar(QWidget):
         self._action.emit()
 
     def _show_progress(self) -> None:
-        self._progress_text.setText(self._status.progress_text)
+        self._progress_text.set_whole_text(self._status.progress_text)
         self._progress.setVisible(bool(self._status.progress_text))
         self._progress.setValue(round(self._status.progress_fraction * _PROGRESS_PARTS))
+        self._make_room()

@@ -2,6 +2,7 @@ import ctypes
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app import cli, display
+from app import cli, cli_reports, cli_steering, display
 from app.cli import main
 from app.display import display_problem
 from trainer.config import RunConfig
@@ -22,6 +23,7 @@ from trainer.messages import (
     CheckpointRestored,
     CheckpointSaved,
     CommandRejected,
+    DataChecked,
     LayersFrozen,
     LayersUnfrozen,
     ProgressReported,
@@ -31,7 +33,8 @@ from trainer.messages import (
     StateChanged,
     WorkerAttached,
 )
-from trainer.runs import RunFolder, WorkerAddress
+from trainer.run_record import WorkerAddress
+from trainer.runs import RunFolder
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)}
 
@@ -118,6 +121,7 @@ def scripted_worker(run_folder, tmp_path):
     [
         (["train"], "thaw: Missing argument 'CONFIG.toml'. See `thaw train --help`."),
         (["trian"], "thaw: No such command 'trian'"),
+        (["run"], "thaw: No such command 'run'. Did you mean 'runs'? See `thaw --help`."),
         (["runs", "--colour"], "thaw: No such option: --colour"),
         (["demo", "--epochs", "0"], "thaw: Invalid value for '--epochs'"),
         (["train", "none.toml"], "thaw: Cannot read the configuration none.toml: No such file or directory."),
@@ -137,6 +141,33 @@ def test_wrong_input_gets_one_sentence_and_exit_code_2(arguments, sentence, run_
     assert sentence in printed.err
     assert printed.err.count("\n") == 1
     assert printed.out == ""
+
+
+@pytest.mark.parametrize("command", [["status"], ["checkpoints", "last"], ["freeze", "last", "fc"], ["resume", "last"]])
+def test_without_any_run_a_command_says_that_there_are_none_yet(runs_dir, command, capsys):
+    assert main(command) == 2
+    assert f"thaw: There are no runs in {runs_dir} yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--from", "last"], ["--from", "10"]])
+def test_resume_of_a_finished_run_names_the_way_from_an_earlier_checkpoint(run_folder, options, capsys):
+    run_folder.add_checkpoint(checkpoint_info(10, 0.7))
+    assert main(["resume", "last", *options]) == 2
+    error = capsys.readouterr().err
+    assert "has finished its 10 epochs: there is nothing to resume." in error
+    assert f"`thaw resume runs/{run_folder.path.name} --from CHECKPOINT`" in error
+
+
+def test_check_counts_all_the_skipped_files_and_says_how_many_are_listed(runs_dir, monkeypatch, capsys):
+    skipped = [(f"{number}.png", "broken") for number in range(1000)]
+    checked = DataChecked(path="", class_counts={"cat": 1}, skipped=skipped, num_skipped=2345)
+    monkeypatch.setattr(cli_reports, "_ask", lambda question: checked)
+    assert main(["check", "photos"]) == 0
+    out = capsys.readouterr().out
+    assert "1 image in 1 class, 2,345 files skipped" in out
+    assert "… and 2,325 more: `--json` lists the first 1,000." in out
+    assert main(["check", "photos", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_skipped"] == 2345
 
 
 def test_command_line_loads_neither_qt_nor_torch(run_folder):
@@ -297,8 +328,127 @@ def test_worker_that_is_lost_while_steering_is_exit_code_1(scripted_worker, caps
 
 def test_silent_worker_is_waited_for_only_so_long(scripted_worker, capsys):
     scripted_worker(lambda command: [])
-    assert main(["pause", "digits", "--timeout", "1"]) == 2
-    assert "has not applied the command within 1 s" in capsys.readouterr().err
+    assert main(["pause", "digits", "--timeout", "1"]) == 1
+    assert "has not answered within 1 s. It may still apply the command: `thaw status runs/" in capsys.readouterr().err
+
+
+@pytest.fixture
+def deaf_worker(run_folder, tmp_path):
+    """A worker that takes no connection, as one that was stopped."""
+    with Listener(str(tmp_path / "s"), family="AF_UNIX", authkey=b"key"):
+        process = psutil.Process()
+        run_folder.claim(WorkerAddress(str(tmp_path / "s"), b"key", process.pid, process.create_time()))
+        yield
+
+
+def test_command_to_a_worker_that_takes_no_connection_was_not_sent(deaf_worker, capsys):
+    assert main(["freeze", "last", "stage3", "--timeout", "1"]) == 1
+    error = capsys.readouterr().err
+    assert "does not answer; nothing was sent. Try again, or look with `thaw status runs/" in error
+    assert "may still apply" not in error
+
+
+def test_status_of_a_worker_that_does_not_answer_is_what_the_folder_tells(deaf_worker, monkeypatch, capsys):
+    monkeypatch.setattr(cli_steering, "PROGRESS_TIMEOUT_S", 0.3)
+    assert main(["status", "last", "--json"]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["step"] == 2
+    assert "does not answer" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [(RunState.PAUSED, "UnpauseRun"), (RunState.READY, "StartRun"), (RunState.STOPPED, "StartRun")],
+)
+def test_unpause_goes_on_after_a_pause_a_restore_and_a_stop(scripted_worker, state, kind, capsys):
+    worker = scripted_worker(
+        lambda command: [StateChanged(state=RunState.RUNNING, command_id=command.command_id)], state=state
+    )
+    assert main(["unpause", "last"]) == 0
+    assert worker.commands.get(timeout=5).kind == kind
+    assert "is running." in capsys.readouterr().out
+
+
+def restored_event(command):
+    return CheckpointRestored(
+        name=command.name, step=20, epoch=2, frozen=[], num_trainable=10, segment=1, command_id=command.command_id
+    )
+
+
+def test_restore_into_a_run_that_does_not_train_names_the_way_on(scripted_worker, capsys):
+    scripted_worker(lambda command: [restored_event(command)], state=RunState.STOPPED)
+    assert main(["restore", "last", "best"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Restored checkpoint_2.pt: `thaw unpause runs/")
+    assert out.endswith("goes on from epoch 2, step 20.\n")
+
+
+def starts_and_finishes(command):
+    if command.kind == "RestoreCheckpoint":
+        yield restored_event(command)
+        yield StateChanged(state=RunState.READY)
+    elif command.kind == "StartRun":
+        yield StateChanged(state=RunState.RUNNING, command_id=command.command_id)
+        yield StateChanged(state=RunState.FINISHED)
+
+
+@pytest.mark.parametrize(
+    ("state", "options", "sent"),
+    [
+        (RunState.READY, [], ["StartRun"]),
+        (RunState.STOPPED, [], ["StartRun"]),
+        (RunState.STOPPED, ["--from", "best"], ["RestoreCheckpoint", "StartRun"]),
+        (RunState.FINISHED, ["--from", "1"], ["RestoreCheckpoint", "StartRun"]),
+    ],
+)
+def test_resume_starts_a_stopped_run_in_the_worker_that_has_it_and_leaves_that_alone(
+    scripted_worker, state, options, sent
+):
+    worker = scripted_worker(starts_and_finishes, state=state)
+    assert main(["resume", "last", *options]) == 0
+    assert [worker.commands.get(timeout=5).kind for _ in sent] == sent
+    assert worker.commands.empty()
+
+
+@pytest.mark.parametrize(
+    ("state", "way"),
+    [(RunState.RUNNING, "thaw status"), (RunState.PAUSED, "thaw unpause"), (RunState.FINISHED, "thaw status")],
+)
+def test_resume_of_a_run_that_waits_for_no_start_names_the_way(scripted_worker, state, way, capsys):
+    worker = scripted_worker(lambda command: [], state=state)
+    assert main(["resume", "last"]) == 2
+    assert way in capsys.readouterr().err
+    assert worker.commands.empty()
+
+
+def test_resume_does_not_start_where_the_checkpoint_cannot_be_restored(scripted_worker, capsys):
+    def refuse(command):
+        return [CommandRejected(command=command.kind, reason="It is damaged.", command_id=command.command_id)]
+
+    worker = scripted_worker(refuse, state=RunState.STOPPED)
+    assert main(["resume", "last", "--from", "best"]) == 2
+    assert capsys.readouterr().err == "thaw: It is damaged.\n"
+    assert worker.commands.get(timeout=5).kind == "RestoreCheckpoint"
+    assert worker.commands.empty()
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "sentence"),
+    [(RunState.FAILED, 1, "Out of memory."), (RunState.STOPPED, 130, "Stopped and saved."), (RunState.FINISHED, 0, "")],
+)
+def test_ctrl_c_tells_how_the_run_really_ended(scripted_worker, capsys, state, code, sentence):
+    def interrupt_and_end(command):
+        if command.kind == "StartRun":
+            yield StateChanged(state=RunState.RUNNING, command_id=command.command_id)
+            os.kill(os.getpid(), signal.SIGINT)
+        elif command.kind == "StopRun":
+            yield StateChanged(state=state, sentence=sentence)
+
+    scripted_worker(interrupt_and_end, state=RunState.STOPPED)
+    assert main(["resume", "last"]) == code
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Killed" not in error
 
 
 def test_status_of_a_paused_run_does_not_wait_for_progress(scripted_worker, capsys):

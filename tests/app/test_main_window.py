@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QMessageBox
 
 from app import theme
 from app.main_window import MainWindow
+from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID
 from app.views.leave_dialog import LeaveDialog
 from tests.app.conftest import ScriptedClient, checkpoint
+from tests.app.test_run_form import entry
 from tests.app.test_session import write_run
 from trainer.client import WorkerLost
 from trainer.config import DataConfig, ModelConfig, RunConfig
 from trainer.messages import (
     CheckpointSaved,
     CommandRejected,
+    DataChecked,
+    FreezeVerified,
+    InspectModel,
     LayersUnfrozen,
     MetricsLogged,
     ModelInspected,
+    ModelsListed,
+    ModelSummary,
+    PreparationProgressed,
     ProgressReported,
     RunState,
     Series,
     StateChanged,
 )
+from trainer.runs import RunFolder
 
 pytestmark = pytest.mark.window
 Begin = Callable[[ScriptedClient], None]
@@ -52,13 +63,98 @@ def running(qtbot, window: MainWindow, clients, begin_run: Begin) -> ScriptedCli
     return clients[0]
 
 
+def show_model(client: ScriptedClient, summary: ModelSummary) -> None:
+    """Answer the last look at a model."""
+    asked = [command for command in client.sent if isinstance(command, InspectModel)][-1]
+    client.say(ModelInspected(summary=summary, command_id=asked.command_id, time=1.0))
+
+
 def test_a_fresh_window_asks_for_the_models_and_the_tree(qtbot, window: MainWindow, clients, summary) -> None:
     clients[0].serve()
     qtbot.waitUntil(lambda: clients[0].kinds() == ["ListModels", "InspectModel"])
-    clients[0].say(ModelInspected(summary=summary, time=1.0))
+    show_model(clients[0], summary)
     qtbot.waitUntil(lambda: not window.display.layer_tree.is_empty)
     assert window.form._start.isEnabled()
     assert not window.toolbar._stop.isEnabled()
+
+
+def test_a_run_that_waits_for_the_worker_begins_without_look_ups(qtbot, window, clients, summary, tmp_path) -> None:
+    config = RunConfig(data=DataConfig(path=str(tmp_path)), model=ModelConfig(name="tiny"))
+    window.show_config(config, start=True)
+    clients[0].serve()
+    qtbot.waitUntil(lambda: clients[0].kinds() == ["ListModels", "PrepareRun"])
+    clients[0].say(ModelsListed(models=[entry("tiny")]), StateChanged(state=RunState.PREPARING, time=2.0))
+    qtbot.waitUntil(lambda: window.session.state is RunState.PREPARING)
+    assert [model.name for model in window.display.run_config.models] == ["tiny"]
+    assert clients[0].kinds() == ["ListModels", "PrepareRun"]
+    # A run that comes to nothing brings no tree.
+    clients[0].say(StateChanged(state=RunState.IDLE, time=3.0))
+    qtbot.waitUntil(lambda: clients[0].kinds()[2:] == ["InspectModel"])
+    show_model(clients[0], summary)
+    qtbot.waitUntil(lambda: not window.display.layer_tree.is_empty)
+
+
+def test_start_pressed_twice_before_the_worker_serves_starts_one_run(qtbot, window, clients, tmp_path) -> None:
+    window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=True)
+    qtbot.mouseClick(window.form._start, Qt.MouseButton.LeftButton)
+    clients[0].serve()
+    qtbot.waitUntil(lambda: clients[0].kinds() == ["ListModels", "PrepareRun"])
+
+
+def test_a_check_that_a_start_overtook_is_no_error(qtbot, window: MainWindow, clients) -> None:
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    window.display.run_config.set_text("data.path", "images")
+    window.display.check_data("images")
+    check = clients[0].sent[-1]
+    qtbot.mouseClick(window.form._start, Qt.MouseButton.LeftButton)
+    assert clients[0].kinds()[-2:] == ["CheckData", "PrepareRun"]
+    rows = window.display.log.rowCount()
+    with qtbot.waitSignal(window.session.command_rejected):
+        clients[0].say(CommandRejected(command="CheckData", reason="Stopped.", command_id=check.command_id))
+    assert window.form._hints["data.path"].text() == ""
+    assert window.notice.text == ""
+    assert window.display.log.rowCount() == rows
+
+
+def test_only_the_last_check_of_the_data_is_heeded(qtbot, window: MainWindow, clients) -> None:
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    for path in ("imag", "images"):
+        window.display.run_config.set_text("data.path", path)
+        window.display.check_data(path)
+    first, last = clients[0].sent[-2:]
+    with qtbot.waitSignal(window.session.command_rejected):
+        clients[0].say(CommandRejected(command="CheckData", reason="Stopped.", command_id=first.command_id))
+    assert window.form._hints["data.path"].text() == "Looking through the images …"
+    with qtbot.waitSignal(window.session.command_rejected):
+        clients[0].say(CommandRejected(command="CheckData", reason="No such folder.", command_id=last.command_id))
+    assert window.form._hints["data.path"].text() == "No such folder."
+
+
+@pytest.mark.parametrize(
+    ("field", "is_beside"), [("plan", True), ("data.image_size", True), ("training.num_loader_workers", False)]
+)
+def test_a_refused_start_is_said_beside_its_field_or_in_the_notice(
+    qtbot, window: MainWindow, clients, tmp_path, field: str, is_beside: bool
+) -> None:
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=True)
+    command_id = clients[0].sent[-1].command_id
+    clients[0].say(
+        StateChanged(state=RunState.PREPARING, time=2.0),
+        StateChanged(state=RunState.IDLE, time=3.0),
+        CommandRejected(command="PrepareRun", reason="It cannot be so.", field=field, command_id=command_id, time=3.0),
+    )
+    if is_beside:
+        # In sight, wherever the form was scrolled to.
+        qtbot.waitUntil(lambda: window.form._hints[field].visibleRegion().boundingRect().height() > 8)
+        assert window.form._hints[field].text() == "It cannot be so."
+        assert window.notice.text == ""
+    else:
+        qtbot.waitUntil(lambda: window.notice.text == "It cannot be so.")
+    assert window.form._start.isEnabled()
 
 
 def test_start_sends_the_form_with_the_layers_ticked_in_the_tree(qtbot, window, clients, summary, tmp_path) -> None:
@@ -66,7 +162,8 @@ def test_start_sends_the_form_with_the_layers_ticked_in_the_tree(qtbot, window, 
     window.show_config(
         RunConfig(data=DataConfig(path=str(tmp_path)), model=ModelConfig(name="tiny", frozen=["conv1"])), start=False
     )
-    clients[0].say(ModelInspected(summary=summary.model_copy(update={"frozen": ["conv1"]}), time=1.0))
+    qtbot.waitUntil(lambda: "InspectModel" in clients[0].kinds())
+    show_model(clients[0], summary.model_copy(update={"frozen": ["conv1"]}))
     qtbot.waitUntil(lambda: not window.display.layer_tree.is_empty)
     qtbot.mouseClick(window.form._start, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: "PrepareRun" in clients[0].kinds())
@@ -180,6 +277,29 @@ def test_new_run_puts_everything_away_and_keeps_the_values(qtbot, window, runnin
     qtbot.waitUntil(lambda: window.form._start.isVisible())
 
 
+def test_a_new_run_begins_with_the_layers_that_the_tree_shows(qtbot, window, clients, tmp_path, run_info) -> None:
+    run_dir = write_run(tmp_path / "runs", run_info)
+    with RunFolder(run_dir) as folder:
+        folder.add_event(
+            LayersUnfrozen(
+                layers=["stage2.0"], sentence="stage2 unfrozen", frozen=["conv1"], num_trainable=110,
+                requested_step=1, applied_step=2, source="user", segment=0, time=5.0,
+            )
+        )  # fmt: skip
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    window.session.open_run(run_dir)
+    qtbot.waitUntil(lambda: window.session.run_dir == run_dir)
+    clients[0].sent.clear()
+    qtbot.mouseClick(window.toolbar._new, Qt.MouseButton.LeftButton)
+    # The worker was idle and is kept, so nothing else asks for the models.
+    assert len(clients) == 1
+    assert clients[0].kinds() == ["ListModels"]
+    assert window.display.layer_tree.frozen_layers == ["conv1"]
+    qtbot.mouseClick(window.form._start, Qt.MouseButton.LeftButton)
+    assert clients[0].sent[-1].config.model.frozen == ["conv1"]
+
+
 @ASKS
 def test_closing_while_a_run_trains_asks_first(qtbot, window: MainWindow, running: ScriptedClient) -> None:
     assert not window.close()
@@ -220,3 +340,157 @@ def test_the_form_is_remembered(qtbot, window: MainWindow, settings) -> None:
     window.display.run_config.set_text("training.epochs", "17")
     window.close()
     assert settings.form_values["training"]["epochs"] == "17"
+
+
+def test_a_tick_on_a_stopped_run_is_refused_and_changes_nothing(qtbot, window, running: ScriptedClient) -> None:
+    running.say(StateChanged(state=RunState.STOPPED, time=9.0))
+    qtbot.waitUntil(lambda: window.session.state is RunState.STOPPED)
+    tree = window.display.layer_tree
+    frozen = tree.frozen_layers
+    tree.toggle([HEAD_ID])
+    assert tree.message == "The run is not training. Resume it to change what is frozen, or begin a new run."
+    assert tree.frozen_layers == frozen == window.display.run_config.frozen
+    assert running.kinds() == []
+    running.say(StateChanged(state=RunState.READY, time=10.0))
+    qtbot.waitUntil(lambda: window.session.state is RunState.READY)
+    tree.unfreeze_rows([BACKBONE_ID])
+    assert running.kinds() == ["UnfreezeLayers"]
+
+
+def test_a_look_at_an_earlier_draft_does_not_change_a_new_run(
+    qtbot, window, clients, summary, tmp_path, run_info
+) -> None:
+    clients[0].serve()
+    qtbot.waitUntil(lambda: "InspectModel" in clients[0].kinds())
+    window.session.open_run(write_run(tmp_path / "runs", run_info))
+    qtbot.waitUntil(lambda: window.session.run_dir is not None)
+    qtbot.mouseClick(window.toolbar._new, Qt.MouseButton.LeftButton)
+    tree = window.display.layer_tree
+    tree.unfreeze_rows([BACKBONE_ID])
+    other = summary.model_copy(update={"layers": summary.layers[:2]})
+    with qtbot.waitSignal(window.session.model_inspected):
+        show_model(clients[0], other)
+    assert tree.frozen_layers == window.display.run_config.frozen == []
+    # One that was asked for since then brings its layers, and keeps the ticks.
+    window.display.inspect_model()
+    with qtbot.waitSignal(window.session.model_inspected):
+        show_model(clients[0], summary)
+    assert tree.frozen_layers == []
+    assert tree.num_trainable == 130
+
+
+def test_a_new_run_shows_nothing_of_the_run_before_it(qtbot, window, running: ScriptedClient) -> None:
+    running.say(FreezeVerified(step=3, num_verified=2, drifted=[], time=4.0))
+    qtbot.waitUntil(lambda: window.tree_view.drift_chip.isVisible())
+    window.display.layer_tree.freeze_rows([HEAD_ID])
+    assert window.tree_view.message.isVisible()
+    qtbot.mouseClick(window.toolbar._new, Qt.MouseButton.LeftButton)
+    assert not window.tree_view.drift_chip.isVisible()
+    assert not window.tree_view.message.isVisible()
+
+
+def test_an_address_that_nothing_opens_is_told(qtbot, window, running: ScriptedClient, monkeypatch) -> None:
+    monkeypatch.setattr(QDesktopServices, "openUrl", lambda _: False)
+    window._tensorboard.ready.emit("http://127.0.0.1:6006/")
+    assert window.notice.text == "No browser could be opened. TensorBoard is at http://127.0.0.1:6006/"
+    qtbot.mouseClick(window.checkpoints_view._show, Qt.MouseButton.LeftButton)
+    assert window.notice.text.endswith(f"The folder is {window.session.run_dir / 'checkpoints'}")
+    assert window.notice._text.textInteractionFlags() & Qt.TextInteractionFlag.TextSelectableByMouse
+
+
+def test_start_goes_to_the_first_wrong_field(qtbot, window, clients, tmp_path) -> None:
+    clients[0].serve()
+    window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    window.activateWindow()
+    qtbot.waitUntil(window.isActiveWindow)
+    for field in ("data.validation_fraction", "training.seed"):
+        window.display.run_config.set_text(field, "x")
+    qtbot.mouseClick(window.form._start, Qt.MouseButton.LeftButton)
+    seed = window.form._editors["training.seed"]
+    assert seed.hasFocus()
+    qtbot.waitUntil(lambda: seed.visibleRegion().boundingRect().height() == seed.height())
+
+
+def test_an_error_goes_when_its_field_was_mended_on_the_disk(qtbot, window, clients, tmp_path) -> None:
+    clients[0].serve()
+    window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
+    qtbot.waitUntil(lambda: "CheckData" in clients[0].kinds())
+    check = clients[0].sent[-1]
+    clients[0].say(CommandRejected(command="CheckData", reason="It is empty.", command_id=check.command_id))
+    editor = window.form._editors["data.path"]
+    qtbot.waitUntil(lambda: editor.property("invalid"))
+    qtbot.mouseClick(window.form._start, Qt.MouseButton.LeftButton)
+    assert not editor.property("invalid")
+    assert clients[0].kinds()[-1] == "PrepareRun"
+
+
+def test_how_far_a_check_is_goes_with_its_answer(qtbot, window, clients, tmp_path) -> None:
+    clients[0].serve()
+    window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
+    status = window.display.status
+    clients[0].say(PreparationProgressed(what="Checking images", done=3, total=3, unit="images"))
+    qtbot.waitUntil(lambda: status.progress_text == "Checking images · 3 of 3 images")
+    clients[0].say(DataChecked(path=str(tmp_path), class_counts={"a": 3, "b": 3}, skipped=[], num_skipped=0))
+    qtbot.waitUntil(lambda: status.progress_text == "")
+
+
+def test_a_refusal_of_another_client_is_a_row_of_the_log_and_no_notice(qtbot, window, running) -> None:
+    rows = window.display.log.rowCount()
+    running.say(CommandRejected(command="RestoreCheckpoint", reason="There is none.", command_id="a-shell", time=4.0))
+    qtbot.waitUntil(lambda: window.display.log.rowCount() == rows + 1)
+    assert window.notice.text == ""
+    own = window.session.restore("none.pt")
+    running.say(CommandRejected(command="RestoreCheckpoint", reason="There is none.", command_id=own, time=5.0))
+    qtbot.waitUntil(lambda: window.notice.text == "There is none.")
+
+
+def test_the_list_of_runs_follows_what_happens(qtbot, window, running: ScriptedClient, tmp_path, run_info) -> None:
+    window.tabs.setCurrentWidget(window.runs_view)
+    qtbot.waitUntil(lambda: not window.display._reader._asked)
+    assert window.display.runs.rowCount() == 0
+    write_run(tmp_path / "runs", run_info)
+    running.say(StateChanged(state=RunState.STOPPED, time=9.0))
+    qtbot.waitUntil(lambda: window.display.runs.rowCount() == 1)
+    window.runs_view._table.selectRow(0)
+    chosen = window.runs_view.selected_path
+    write_run(tmp_path / "runs", run_info)
+    qtbot.mouseClick(window.toolbar._new, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: window.display.runs.rowCount() == 2)
+    qtbot.waitUntil(lambda: window.runs_view.selected_path == chosen)
+
+
+def test_the_log_opens_at_its_newest_row(qtbot, window, running: ScriptedClient) -> None:
+    running.say(*[CheckpointSaved(checkpoint=checkpoint(n, 0.5, 0.9), time=6.0) for n in range(100)])
+    qtbot.waitUntil(lambda: window.display.log.rowCount() > 100)
+    window.tabs.setCurrentWidget(window.log_view)
+    bar = window.log_view._table.verticalScrollBar()
+    qtbot.waitUntil(lambda: bar.maximum() > 0 and bar.value() == bar.maximum())
+
+
+def test_a_small_window_shortens_words_and_keeps_the_buttons_in_place(qtbot, window, running: ScriptedClient) -> None:
+    toolbar = window.toolbar
+    window.resize(1500, 800)
+    qtbot.waitUntil(lambda: toolbar._new.text() == "New run")
+    window.resize(960, 620)
+    qtbot.waitUntil(lambda: toolbar._new.text() == "")
+    assert toolbar._new.toolTip() == "New run (Ctrl+N)"
+    running.say(
+        ProgressReported(
+            epoch=3, num_epochs=6, step=184, total_steps=270, samples_per_s=10, seconds_left=60, step_ms=14,
+            worker_bytes=1,
+        )
+    )  # fmt: skip
+    qtbot.waitUntil(lambda: toolbar._progress_text.text().startswith("Epoch 4 of 6 · step 184"))
+    widgets = [toolbar._title, toolbar._chip, toolbar._primary, toolbar._stop, toolbar._save, toolbar._theme]
+    assert all(left.geometry().right() < right.geometry().left() for left, right in pairwise(widgets))
+    place = toolbar._primary.geometry()
+    running.say(StateChanged(state=RunState.PAUSED, time=9.0))
+    qtbot.waitUntil(lambda: toolbar._primary.text() == "Unpause")
+    qtbot.wait(0)
+    assert toolbar._primary.geometry().width() == place.width()
+    assert abs(toolbar._primary.geometry().left() - place.left()) <= 6
+    tools = window.metrics_view
+    running.say(MetricsLogged(segment=0, series={"Loss/train": Series(steps=[1], values=[2.0])}))
+    qtbot.waitUntil(lambda: tools.export_button.isVisible())
+    assert tools._smoothing_value.parentWidget().geometry().bottom() < tools.log_button.parentWidget().geometry().top()

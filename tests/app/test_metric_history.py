@@ -15,7 +15,7 @@ from app.viewmodels.pyramid import GrowingArray, Pyramid
 from app.viewmodels.smoothing import Smoother
 from app.viewmodels.trace import Trace
 from trainer.messages import LayersFrozen, LayersUnfrozen, MetricsLogged, Series
-from trainer.runs import Curve
+from trainer.run_record import Curve
 
 LOSS = "Loss/train"
 

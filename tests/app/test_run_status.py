@@ -17,6 +17,7 @@ from app.viewmodels.run_status import FolderSize, RunStatusViewModel
 from tests.app.conftest import checkpoint
 from trainer.client import WorkerLost
 from trainer.messages import (
+    ALLOWED_COMMANDS,
     CheckpointSaved,
     CommandRejected,
     FreezeVerified,
@@ -28,7 +29,7 @@ from trainer.messages import (
     RunState,
     StateChanged,
 )
-from trainer.runs import RunListing
+from trainer.run_record import RunListing
 
 PROGRESS = ProgressReported(
     epoch=3, num_epochs=6, step=184, total_steps=270, samples_per_s=812, seconds_left=42.0, step_ms=14,
@@ -143,6 +144,19 @@ def test_refusals_errors_and_drift_stand_out(rows: LogItemModel) -> None:
     levels = [rows.index(row, 0).data(log.LevelRole) for row in range(4)]
     assert levels == ["warning", "error", "error", "info"]
     assert texts(rows, log.RESULT)[2:] == ["Drifted: conv1", "frozen layers unchanged to the bit: 2"]
+
+
+@pytest.mark.parametrize("command", sorted(ALLOWED_COMMANDS))
+def test_a_refusal_is_told_in_words(rows: LogItemModel, command: str) -> None:
+    rows.add(CommandRejected(command=command, reason="Not now.", time=1.0))
+    (what,) = texts(rows, log.WHAT)
+    assert what.endswith("efused")
+    assert command not in what
+
+
+def test_a_freeze_that_changed_nothing_is_no_row(rows: LogItemModel) -> None:
+    rows.add(UNFROZEN.model_copy(update={"layers": [], "sentence": "nothing unfrozen"}))
+    assert rows.rowCount() == 0
 
 
 def test_a_state_that_the_window_tells_itself_is_no_row(rows: LogItemModel) -> None:

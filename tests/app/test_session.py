@@ -212,6 +212,36 @@ def test_a_refused_resume_leaves_the_run_as_it_was(qtbot, session, clients, tmp_
     assert session.can_resume
 
 
+@pytest.mark.parametrize("ended_as", [RunState.FINISHED, RunState.FAILED])
+def test_a_refused_resume_leaves_an_ended_run_as_it_ended(
+    qtbot, session, clients, tmp_path, run_info, ended_as: RunState
+) -> None:
+    clients[0].serve()
+    run_dir = write_run(tmp_path / "runs", run_info)
+    with RunFolder(run_dir) as folder:
+        folder.add_event(StateChanged(state=ended_as, time=4.0))
+    session.open_run(run_dir)
+    qtbot.waitUntil(is_in(session, ended_as))
+    command_id = session.resume()
+    assert session.is_beginning
+    with qtbot.waitSignal(session.command_rejected):
+        clients[0].say(
+            StateChanged(state=RunState.PREPARING, time=5.0),
+            StateChanged(state=RunState.IDLE, time=6.0),
+            CommandRejected(command="OpenRun", reason="The data are gone.", command_id=command_id, time=6.0),
+        )
+    assert session.state is ended_as
+    assert session.can_resume
+    assert not session.is_beginning
+
+
+def test_what_is_looked_up_goes_before_a_run_that_waits(qtbot, session, clients) -> None:
+    session.prepare_run(RunConfig(data=DataConfig(path="images")))
+    session.list_models()
+    clients[0].serve()
+    qtbot.waitUntil(lambda: clients[0].kinds() == ["ListModels", "PrepareRun"])
+
+
 def test_a_folder_that_is_no_run_gets_a_sentence(qtbot, session, tmp_path) -> None:
     with qtbot.waitSignal(session.open_failed) as failed:
         session.open_run(tmp_path)

@@ -6,6 +6,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from PySide6.QtCore import QProcess
 
 from app import tensorboard
 from app.tensorboard import TensorBoardServer
@@ -21,7 +22,10 @@ def test_one_that_cannot_start_is_told_in_a_sentence(qtbot, tmp_path: Path, monk
 
 
 @pytest.mark.slow
-def test_a_real_one_serves_the_run_on_this_machine_alone(qtbot, tmp_path: Path) -> None:
+def test_a_real_one_serves_the_run_on_this_machine_alone(qtbot, tmp_path: Path, monkeypatch) -> None:
+    # A file of the current folder is not taken for the module of its name.
+    (tmp_path / "queue.py").write_text("raise SystemExit('the wrong queue')")
+    monkeypatch.chdir(tmp_path)
     server = TensorBoardServer()
     with qtbot.waitSignal(server.ready, timeout=90_000) as ready:
         server.open(tmp_path)
@@ -32,3 +36,14 @@ def test_a_real_one_serves_the_run_on_this_machine_alone(qtbot, tmp_path: Path) 
     process = server._process
     with qtbot.waitSignal(process.finished):
         server.stop()
+
+
+def test_closing_leaves_no_process_behind(qtbot, tmp_path: Path) -> None:
+    # A QProcess that goes while its program runs says so on the terminal, and that fails this test.
+    server = TensorBoardServer()
+    server.open(tmp_path)
+    process = server._process
+    qtbot.waitUntil(lambda: process.processId() > 0)
+    server.close()
+    assert process.state() is QProcess.ProcessState.NotRunning
+    assert not server.is_running

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from app.figures import count, duration, printable, size
+from app.figures import count, counted, duration, printable, size
 from app.json_lines import JsonLines
 from app.steering import Ending
 from app.terminal import TerminalView
@@ -29,6 +29,7 @@ from trainer.messages import (
     RunState,
     Series,
     StateChanged,
+    WorkerAttached,
 )
 
 
@@ -117,6 +118,20 @@ def test_run_is_introduced_with_its_data_model_and_folder():
     assert "Run folder /runs/one" in text
 
 
+def test_one_of_a_thing_is_named_as_one():
+    view, output = make_view()
+    one = prepared().run.model_copy(update={"num_threads": 1, "num_skipped": 1, "num_validation": 1})
+    view.show(RunPrepared(run=one, step=0, epoch=0))
+    assert "1 validation image in 2 classes, 1 file skipped" in output.getvalue()
+    assert "cpu, 1 thread, fp32" in output.getvalue()
+
+
+def test_run_that_a_worker_has_already_is_introduced_too():
+    view, output = make_view()
+    view.show(WorkerAttached(state=RunState.READY, pid=1, torch_version="", devices=[], run=prepared().run))
+    assert "Run folder /runs/one" in output.getvalue()
+
+
 def test_intervention_is_one_line_with_the_step_asked_for_and_the_step_applied():
     view, output = make_view()
     view.show(LayersFrozen(sentence="stage4 frozen", source="user", **FREEZE))
@@ -124,6 +139,12 @@ def test_intervention_is_one_line_with_the_step_asked_for_and_the_step_applied()
     frozen, unfrozen = output.getvalue().splitlines()
     assert frozen == "❄ stage4 frozen · asked at step 120, applied at step 121 · 208 k parameters trainable"
     assert unfrozen.startswith("☀ stage4 unfrozen · asked at step 120, applied at step 121 · by the plan")
+
+
+def test_freeze_that_changes_nothing_prints_nothing():
+    view, output = make_view()
+    view.show(LayersFrozen(sentence="nothing frozen", source="user", **{**FREEZE, "layers": []}))
+    assert output.getvalue() == ""
 
 
 def test_only_the_best_checkpoint_so_far_gets_a_star():
@@ -238,6 +259,34 @@ def test_summary_names_the_best_checkpoint_and_how_to_go_on(tmp_path, monkeypatc
     assert "thaw resume 'runs/my run'" in text
 
 
+@pytest.mark.parametrize(("exit_code", "word"), [(130, "Killed"), (1, "Interrupted")])
+def test_run_whose_worker_went_away_is_not_said_to_be_running(exit_code, word):
+    view, output = make_view()
+    view.show(prepared())
+    view.show(StateChanged(state=RunState.RUNNING, time=100.0))
+    view.show(progress())
+    view.summarize(Ending(exit_code, "It is gone.", Path("/runs/one")))
+    assert f"{word} after epoch 2 of 6" in output.getvalue()
+
+
+def test_reason_of_a_failure_is_left_to_the_last_sentence():
+    view, output = make_view()
+    with view:
+        view.show(prepared())
+        view.show(LogWritten(level="error", text="What happens now is not kept."))
+        view.show(LogWritten(level="error", text="Out of memory."))
+        view.show(StateChanged(state=RunState.FAILED, sentence="Out of memory.", time=1.0))
+    assert "What happens now is not kept." in output.getvalue()
+    assert "Out of memory." not in output.getvalue()
+
+
+def test_error_that_comes_last_is_shown():
+    view, output = make_view()
+    with view:
+        view.show(LogWritten(level="error", text="What happens now is not kept."))
+    assert output.getvalue() == "What happens now is not kept.\n"
+
+
 def test_finished_run_is_not_offered_to_be_resumed():
     view, output = make_view()
     view.show(prepared())
@@ -273,6 +322,8 @@ def test_json_lines_are_strict_json_even_for_a_loss_that_is_nan():
         (size(999_960), "1.0 MB"),
         (size(2.5e12), "2,500.0 GB"),
         (count(950), "950"),
+        (counted(1, "thread"), "1 thread"),
+        (counted(1200, "class", "classes"), "1,200 classes"),
         (count(208_000), "208 k"),
         (count(11_689_512), "11.69 M"),
         (printable("a\udc80\tb"), "a\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}b"),

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from trainer.config import RunConfig, config_to_toml, load_config
 from trainer.messages import RunState, StateChanged
-from trainer.runs import RunFolder, list_runs
+from trainer.run_list import list_runs
+from trainer.runs import RunFolder
 
 DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo.toml"
 

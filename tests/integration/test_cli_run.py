@@ -12,7 +12,9 @@ import pytest
 
 from app.cli import main
 from trainer.config import config_to_toml
-from trainer.runs import RunFolder, find_run
+from trainer.messages import CheckpointSaved, RunState, StopRun
+from trainer.run_list import find_run
+from trainer.runs import RunFolder
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -104,7 +106,9 @@ def test_run_is_trained_to_its_end_in_the_terminal(here, small_config, capsys):
     assert answer(capsys, "status")[1]["state"] == "finished"
     assert [info["epoch"] for info in answer(capsys, "checkpoints", "last")[1]] == [1, 2]
     assert main(["resume", "last"]) == 2
-    assert "nothing to resume" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "nothing to resume" in error
+    assert f"`thaw resume runs/{run_dir.name} --from CHECKPOINT`" in error
 
 
 def test_shell_steers_a_run_and_the_terminal_sees_it(here, small_config, shell, capsys):
@@ -149,7 +153,7 @@ def test_shell_steers_a_run_and_the_terminal_sees_it(here, small_config, shell, 
 def test_ctrl_c_stops_and_saves_and_the_run_can_be_resumed(here, small_config, shell):
     write_config(here / "run.toml", small_config, epochs=2000)
     first = shell("train", "run.toml")
-    worker_pid = first.wait_for("WorkerAttached")["pid"]
+    worker = psutil.Process(first.wait_for("WorkerAttached")["pid"])
     run_dir = Path(first.wait_for("RunPrepared")["run"]["run_dir"])
     first.wait_for("CheckpointSaved")
     first.interrupt()
@@ -159,7 +163,8 @@ def test_ctrl_c_stops_and_saves_and_the_run_can_be_resumed(here, small_config, s
         "thaw: Stopping after this step, then saving. Ctrl+C again ends it at once.",
         f"thaw: Stopped and saved. Go on with `thaw resume runs/{run_dir.name}`.",
     ]
-    assert not psutil.pid_exists(worker_pid)
+    # A process that has ended keeps its id until the system has collected it.
+    worker.wait(timeout=10)
     with RunFolder(run_dir, read_only=True) as folder:
         stopped = folder.checkpoint("last")
     assert stopped.reason == "stop"
@@ -183,7 +188,42 @@ def test_second_ctrl_c_ends_a_worker_that_does_not_stop(here, small_config, shel
     code, sentence = watching.finish()
     assert code == 130
     assert "Killed" in sentence
-    assert not worker.is_running()
+    worker.wait(timeout=10)
+
+
+def test_stopped_run_of_a_window_goes_on_from_the_shell(here, small_config, start_worker, shell, capsys):
+    window = start_worker()
+    training = small_config.training.model_copy(update={"epochs": 2000})
+    run_dir = window.prepare(small_config.model_copy(update={"training": training}), here / "runs")
+    window.wait(CheckpointSaved)
+    window.send(StopRun())
+    window.wait_state(RunState.STOPPED)
+
+    assert main(["restore", "last", "1"]) == 0
+    assert f"`thaw unpause runs/{run_dir.name}` goes on from epoch 1" in capsys.readouterr().out
+    window.wait_state(RunState.READY, after=len(window.seen))
+    assert answer(capsys, "unpause", "last")[1]["state"] == "running"
+    assert answer(capsys, "stop", "last")[1]["state"] == "stopped"
+
+    watching = shell("resume", "last")
+    watching.wait_for("MetricsLogged")
+    watching.interrupt()
+    code, sentence = watching.finish()
+    assert code == 130
+    assert f"Stopped and saved. Go on with `thaw resume runs/{run_dir.name}`." in sentence
+    assert psutil.pid_exists(window.client.pid)
+
+
+def test_command_to_a_stopped_process_is_not_said_to_be_on_its_way(here, small_config, shell, capsys):
+    write_config(here / "run.toml", small_config, epochs=2000)
+    watching = shell("train", "run.toml")
+    worker = psutil.Process(watching.wait_for("WorkerAttached")["pid"])
+    watching.wait_for("CheckpointSaved")
+    worker.suspend()
+    assert main(["freeze", "last", "stage3", "--timeout", "1"]) == 1
+    assert "nothing was sent" in capsys.readouterr().err
+    worker.resume()
+    assert answer(capsys, "freeze", "last", "stage3")[0] == 0
 
 
 def test_worker_that_is_killed_is_exit_code_1_and_a_way_to_go_on(here, small_config, shell):

@@ -11,7 +11,9 @@ import pytest
 
 from trainer.config import RunConfig
 from trainer.messages import CheckpointInfo, LogWritten, RunState, Series, StateChanged
-from trainer.runs import RunFolder, RunFolderError, WorkerAddress, best_checkpoint, check_writable, find_run, list_runs
+from trainer.run_list import check_writable, find_run, list_runs
+from trainer.run_record import RunFolderError, WorkerAddress, best_checkpoint
+from trainer.runs import RunFolder
 
 
 def make_info(name: str, step: int, loss: float | None = 0.5, accuracy: float | None = 0.9) -> CheckpointInfo:

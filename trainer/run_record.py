@@ -1,0 +1,101 @@
+"""What is read of a run: its curves, its record for a view, its row in a list, its worker's address."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from trainer.config import RunConfig
+from trainer.messages import AnyEvent, CheckpointInfo, LayersFrozen, LayersUnfrozen, RunInfo, RunState
+
+
+class RunFolderError(ValueError):
+    """A run folder that cannot be made, read or used, with the sentence for the user."""
+
+
+@dataclass(frozen=True)
+class WorkerAddress:
+    """Where a run's worker listens, as ``worker.json`` holds it. ``key`` authenticates a client."""
+
+    address: str
+    key: bytes
+    pid: int
+    started_at: float
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether that very process still runs (a later process with the same id started at another time)."""
+        try:
+            process = psutil.Process(self.pid)
+            return abs(process.create_time() - self.started_at) < 2 and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return False
+
+
+@dataclass
+class Curve:
+    """One tag's points along the run as it went on, and the pieces that a restore left behind."""
+
+    steps: array[int] = field(default_factory=lambda: array("q"))
+    values: array[float] = field(default_factory=lambda: array("d"))
+    abandoned: list[tuple[array[int], array[float]]] = field(default_factory=list)
+
+    def cut_after(self, step: int) -> None:
+        """Move the points after ``step`` to the abandoned pieces."""
+        keep = len(self.steps)
+        while keep and self.steps[keep - 1] > step:
+            keep -= 1
+        if keep < len(self.steps):
+            self.abandoned.append((self.steps[keep:], self.values[keep:]))
+            del self.steps[keep:], self.values[keep:]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything a view shows of a run, read from its folder in one go."""
+
+    path: Path
+    config: RunConfig
+    state: RunState
+    was_interrupted: bool
+    sentence: str
+    info: RunInfo | None
+    step: int
+    epoch: int
+    segment: int
+    curves: dict[str, Curve]
+    checkpoints: list[CheckpointInfo]
+    freeze_events: list[LayersFrozen | LayersUnfrozen]
+    log: list[AnyEvent]
+    last_event_id: int
+
+
+@dataclass(frozen=True)
+class RunListing:
+    """One row of the list of runs."""
+
+    path: Path
+    title: str
+    model: str
+    state: RunState
+    is_live: bool
+    was_interrupted: bool
+    epoch: int
+    num_epochs: int
+    step: int
+    best_accuracy: float | None
+    created_at: float
+    problem: str = ""
+
+
+def best_checkpoint(listed: list[CheckpointInfo]) -> CheckpointInfo | None:
+    """Return the checkpoint with the highest validation accuracy (the lower loss among equals), or None.
+
+    A checkpoint that was not validated, or whose loss is NaN, is never the best.
+    """
+    ranked = [c for c in listed if c.accuracy is not None and c.loss is not None and not math.isnan(c.loss)]
+    return max(ranked, key=lambda c: (c.accuracy or 0.0, -(c.loss or 0.0)), default=None)
