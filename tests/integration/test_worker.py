@@ -397,8 +397,7 @@ def test_closing_the_client_leaves_the_run_going_until_it_finishes(
     first.wait(MetricsLogged)
     first.client.close()
     second = attach(run_dir)
-    second.wait_state(RunState.FINISHED)
-    second.client.close()
+    assert second.wait_state(RunState.FINISHED).sentence == ""
 
 
 @pytest.mark.skipif(os.name != "posix", reason="named pipes have no such limit")
@@ -408,7 +407,7 @@ def test_a_long_temporary_folder_does_not_keep_the_worker_from_serving(
     deep = tmp_path / ("deep" * 30)
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
-    start_worker().wait_state(RunState.IDLE)
+    assert start_worker().wait_state(RunState.IDLE).sentence == ""
 
 
 def test_a_wrong_key_is_turned_away_and_the_worker_goes_on(
@@ -569,7 +568,7 @@ def test_files_of_the_users_folder_are_not_run_by_the_worker(
     for name in ("trainer.py", "queue.py", "torch.py"):
         (tmp_path / name).write_text("raise SystemExit('the user's file was run')")
     monkeypatch.chdir(tmp_path)
-    start_worker().wait_state(RunState.IDLE)
+    assert start_worker().wait_state(RunState.IDLE).sentence == ""
 
 
 def test_a_relative_data_path_still_holds_for_a_resume_from_elsewhere(
