@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 from PySide6.QtCore import Qt, QUrl, Signal
@@ -55,6 +56,8 @@ class MainWindow(QWidget):
             layout = panel.layout()
             assert layout is not None
             layout.addWidget(view)
+        # What there is by now stays: a garbage collection that walked all of it would take longer than a frame.
+        gc.freeze()
 
     def show_config(self, config: RunConfig, *, start: bool) -> None:
         """Fill the form with a configuration, and begin the run if ``start``."""

@@ -80,7 +80,7 @@ class RunDisplay(QObject):
         if name and self._is_form_open and not self.run_config.error("model.name"):
             # The tree needs no weights, so none are downloaded for a look at it.
             model = ModelConfig(name=name, weights="random", frozen=self.run_config.frozen)
-            self._inspect_id = self._session.inspect_model(model)
+            self._inspect_id = self._session.inspect_model(model, self.run_config.num_classes)
 
     def list_runs(self) -> None:
         """Read the list of runs again."""
@@ -262,7 +262,11 @@ class RunDisplay(QObject):
 
     def _on_data_checked(self, event: DataChecked) -> None:
         self.status.finish_look_up()
+        num_classes = self.run_config.num_classes
         self.run_config.show_data(event)
+        if self.run_config.num_classes != num_classes:
+            # The head has an output for each class.
+            self.inspect_model()
 
     def _on_model_inspected(self, event: ModelInspected) -> None:
         self.status.finish_look_up()

@@ -113,9 +113,9 @@ class TrainingSession(QObject):
 
     # -- commands ---------------------------------------------------------------------------------------------
 
-    def inspect_model(self, model: ModelConfig) -> str:
+    def inspect_model(self, model: ModelConfig, num_classes: int) -> str:
         """Ask for a model's tree. Returns the command's id."""
-        return self._send(messages.InspectModel(model=model))
+        return self._send(messages.InspectModel(model=model, num_classes=num_classes))
 
     def list_models(self) -> str:
         """Ask for the models on offer. Returns the command's id."""

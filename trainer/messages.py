@@ -151,10 +151,11 @@ class Command(_Message):
 
 
 class InspectModel(Command):
-    """Build the model on no device and report its tree, before there is a run."""
+    """Build the model on no device and report its tree, before there is a run. Its head has ``num_classes`` outputs."""
 
     kind: Literal["InspectModel"] = "InspectModel"
     model: ModelConfig
+    num_classes: int = Field(ge=1)
 
 
 class ListModels(Command):

@@ -165,14 +165,14 @@ class Preparation:
         return PreparedRun(trainer, folder, log, info, events)
 
 
-def summarize(model: ModelConfig) -> ModelSummary:
-    """Describe a model that is not loaded, with the layers that its configuration freezes.
+def summarize(model: ModelConfig, num_classes: int) -> ModelSummary:
+    """Describe a model that is not loaded, with a head of ``num_classes`` and what its configuration freezes.
 
     Raises:
         ValueError: There is no such model, or no such layer.
 
     """
-    module, head = inspect(model)
+    module, head = inspect(model, num_classes)
     freeze_set = FreezeSet(module, head)
     units = freeze_set.resolve(model.frozen)
     num_frozen = sum(p.numel() for name, p in module.named_parameters() if name.rpartition(".")[0] in units)

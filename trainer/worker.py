@@ -204,7 +204,7 @@ class Worker:
         if isinstance(command, ListModels):
             self._server.publish(ModelsListed(models=models.list_models(), command_id=command.command_id))
         elif isinstance(command, InspectModel):
-            summary = summarize(command.model)
+            summary = summarize(command.model, command.num_classes)
             self._server.publish(ModelInspected(summary=summary, command_id=command.command_id))
         else:
             try:

@@ -35,6 +35,8 @@ FIELDS = (
 _FRACTIONS = frozenset({"optimizer.rate", "optimizer.weight_decay", "optimizer.momentum", "data.validation_fraction"})
 _PHASE = re.compile(r"\s*(\d+)\s*:\s*(.+)")
 
+DEFAULT_NUM_CLASSES = 10
+
 
 class RunConfigViewModel(QObject):
     """Holds what was typed, as text, and what is wrong with it. Nothing here waits for the worker."""
@@ -52,6 +54,8 @@ class RunConfigViewModel(QObject):
         self.devices: list[str] = []
         self.run: RunInfo | None = None
         self.frozen: list[str] = ["backbone"]
+        self.num_classes = DEFAULT_NUM_CLASSES
+        """Classes of the data that was last looked through."""
         self._notes: dict[str, str] = {}
         self._errors: dict[str, str] = {}
         self._texts: dict[str, str] = {}
@@ -154,6 +158,7 @@ class RunConfigViewModel(QObject):
         """Note the classes and images that a scan found."""
         if event.path != self._texts["data.path"].strip():
             return
+        self.num_classes = len(event.class_counts)
         locale = QLocale()
         classes = self.tr("{} classes").format(locale.toString(len(event.class_counts)))
         images = self.tr("{} images").format(locale.toString(sum(event.class_counts.values())))

@@ -69,6 +69,19 @@ def show_model(client: ScriptedClient, summary: ModelSummary) -> None:
     client.say(ModelInspected(summary=summary, command_id=asked.command_id, time=1.0))
 
 
+def test_the_tree_is_asked_for_again_with_the_number_of_classes_that_the_data_has(
+    qtbot, window: MainWindow, clients, tmp_path
+) -> None:
+    clients[0].serve()
+    qtbot.waitUntil(lambda: clients[0].kinds() == ["ListModels", "InspectModel"])
+    window.display.run_config.set_text("data.path", str(tmp_path))
+    clients[0].say(
+        DataChecked(path=str(tmp_path), class_counts={"a": 2, "b": 3, "c": 4}, skipped=[], num_skipped=0, time=2.0)
+    )
+    qtbot.waitUntil(lambda: clients[0].kinds().count("InspectModel") == 2)
+    assert [command.num_classes for command in clients[0].sent if isinstance(command, InspectModel)] == [10, 3]
+
+
 def test_a_fresh_window_asks_for_the_models_and_the_tree(qtbot, window: MainWindow, clients, summary) -> None:
     clients[0].serve()
     qtbot.waitUntil(lambda: clients[0].kinds() == ["ListModels", "InspectModel"])
@@ -487,7 +500,6 @@ def test_a_small_window_shortens_words_and_keeps_the_buttons_in_place(qtbot, win
     place = toolbar._primary.geometry()
     running.say(StateChanged(state=RunState.PAUSED, time=9.0))
     qtbot.waitUntil(lambda: toolbar._primary.text() == "Unpause")
-    qtbot.wait(0)
     assert toolbar._primary.geometry().width() == place.width()
     assert abs(toolbar._primary.geometry().left() - place.left()) <= 6
     tools = window.metrics_view

@@ -174,7 +174,7 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
 ) -> None:
     """Walk the state table with a real worker: what the table forbids is refused, and the sentence names the state."""
     commands = {
-        "InspectModel": InspectModel(model=small_config.model),
+        "InspectModel": InspectModel(model=small_config.model, num_classes=3),
         "ListModels": ListModels(),
         "CheckData": CheckData(path=small_config.data.path),
         "PrepareRun": PrepareRun(config=small_config, runs_dir=str(tmp_path / "other")),
