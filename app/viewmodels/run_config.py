@@ -7,7 +7,7 @@ from typing import Any
 
 from PySide6.QtCore import QCoreApplication, QLocale, QObject, Signal
 
-from trainer.config import ConfigError, RunConfig, config_from_dict
+from trainer.config import ConfigError, OptimizerConfig, RunConfig, config_from_dict
 from trainer.messages import CommandRejected, DataChecked, ModelEntry, RunInfo
 
 FIELDS = (
@@ -92,6 +92,10 @@ class RunConfigViewModel(QObject):
         if field == "model.name":
             # Another model has other layers; only these two names hold in every one.
             self.frozen = ["backbone"]
+        if field == "optimizer.name" and text != "SGD" and self.error("optimizer.momentum"):
+            # The field goes out of sight with SGD, and nobody could mend there what would keep the run from starting.
+            self._texts["optimizer.momentum"] = _shown(OptimizerConfig().momentum)
+            self._set_error("optimizer.momentum", "")
         self._set_error(field, self._check(field))
         if field == "plan":
             self._notes[field] = "" if self.error(field) else plan_sentence(parse_plan(text))

@@ -186,15 +186,17 @@ class Toolbar(QWidget):
         self._drawn = ("", "")
 
     def _make_room(self) -> None:
-        """Leave the rarer buttons their words where all the texts of the row have room, else only their icons."""
+        """Leave the rarer buttons their words where the row has room, else only icons: the plainest icon first."""
         self._progress_room = max(self._progress_room, self._progress_text.text_width())
         self._progress_text.hold_width(self._progress_room)
         words = sum(self._words_width(button) for button in self._words if not button.text())
         layout = self.layout()
         assert layout is not None
-        has_room = layout.sizeHint().width() + words <= self.width()
+        needed = layout.sizeHint().width() + words
         for button, text in self._words.items():
+            has_room = needed <= self.width()
             button.setText(text if has_room else "")
+            needed -= 0 if has_room else self._words_width(button)
 
     def _words_width(self, button: QPushButton) -> int:
         return button.fontMetrics().horizontalAdvance(self._words[button])

@@ -174,3 +174,15 @@ def test_momentum_is_shown_for_the_optimizer_that_has_it(form: RunForm, run_conf
 
 def entry(name: str) -> ModelEntry:
     return ModelEntry(name=name, num_params=11_000_000, accuracy=0.69, size_bytes=46_000_000, is_cached=False)
+
+
+def test_a_wrong_momentum_does_not_outlive_the_field_that_shows_it() -> None:
+    run_config = RunConfigViewModel()
+    run_config.set_text("data.path", "digits")
+    run_config.set_text("optimizer.name", "SGD")
+    run_config.set_text("optimizer.momentum", "much")
+    assert run_config.config() is None
+    run_config.set_text("optimizer.name", "AdamW")
+    config = run_config.config()
+    assert config is not None
+    assert config.optimizer.momentum == 0.9
