@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from string import Template
@@ -184,9 +185,9 @@ def _rendered(renderer: QSvgRenderer, size: int, *, opacity: float) -> QPixmap:
     return pixmap
 
 
+@functools.cache
 def _load_fonts() -> None:
-    if QFontDatabase.hasFamily(_FAMILY):
-        return
+    # Once: a look into the font database for each word that is painted takes longer than the painting.
     for file in sorted((_ASSETS / "fonts").glob("*.otf")):
         QFontDatabase.addApplicationFont(str(file))
 

@@ -161,15 +161,19 @@ class LayerTreeItemModel(QAbstractItemModel):
     def _reset(self) -> None:
         self.beginResetModel()
         self._rows = self._layer_tree.rows
-        self._told = {}
+        # Who reads the rows anew reads their states with them, so there is nothing to tell.
+        self._told = self._states()
         self.endResetModel()
 
-    def _tell_states(self) -> None:
+    def _states(self) -> dict[int, tuple[LayerState, bool]]:
         tree = self._layer_tree
-        rows = [row for row in self._rows.in_order() if row.id != ROOT_ID]
-        now = {row.id: (tree.state_of(row.id), tree.is_pending(row.id)) for row in rows}
+        rows = (row.id for row in self._rows.in_order() if row.id != ROOT_ID)
+        return {row_id: (tree.state_of(row_id), tree.is_pending(row_id)) for row_id in rows}
+
+    def _tell_states(self) -> None:
+        now = self._states()
         # Each signal costs the views a search: a thousand rows that stay as they are would take longer than a frame.
-        changed_parents = {row.parent for row in rows if now[row.id] != self._told.get(row.id)}
+        changed_parents = {self._rows[row_id].parent for row_id in now if now[row_id] != self._told.get(row_id)}
         self._told = now
         for parent_id in changed_parents:
             children = self._rows[parent_id].children

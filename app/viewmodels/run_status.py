@@ -97,8 +97,6 @@ class RunStatusViewModel(QObject):
         self.state, self.sentence = event.state, event.sentence
         if event.state is not RunState.PREPARING:
             self._preparation = None
-        if event.state is RunState.PREPARING:
-            self.was_interrupted = False
         self.changed.emit()
 
     def progress(self, event: ProgressReported) -> None:
@@ -155,9 +153,14 @@ class RunStatusViewModel(QObject):
         return bool(self.title)
 
     @property
+    def _shows_interruption(self) -> bool:
+        # A resume that is refused leaves the run as it was: cut off.
+        return self.was_interrupted and self.state is not RunState.PREPARING
+
+    @property
     def state_text(self) -> str:
         """Say the state in a word."""
-        if self.was_interrupted:
+        if self._shows_interruption:
             return self.tr("Interrupted")
         return {
             RunState.STARTING: self.tr("Starting"),
@@ -175,7 +178,7 @@ class RunStatusViewModel(QObject):
     @property
     def state_tone(self) -> str:
         """Return the chip's tone: "" (accent), "warm", "dim" or "danger"."""
-        if self.was_interrupted or self.state is RunState.FAILED:
+        if self._shows_interruption or self.state is RunState.FAILED:
             return "danger"
         if self.state in {RunState.PAUSED, RunState.STOPPING}:
             return "warm"

@@ -98,6 +98,10 @@ def test_preparation_tells_what_it_is_at(status: RunStatusViewModel) -> None:
 def test_a_lost_worker_is_an_interruption(status: RunStatusViewModel) -> None:
     status.lose_worker(WorkerLost(False, "The worker was killed."))
     assert status.state_text == "Interrupted"
+    # A resume that is refused leaves it as it was.
+    for state, words in ((RunState.PREPARING, "Preparing"), (RunState.STOPPED, "Interrupted")):
+        status.change_state(StateChanged(state=state))
+        assert status.state_text == words
     assert status.state_tone == "danger"
 
 
