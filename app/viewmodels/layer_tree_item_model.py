@@ -25,6 +25,8 @@ ROW_ID_ROLE = Qt.ItemDataRole.UserRole + 1
 STATE_ROLE = Qt.ItemDataRole.UserRole + 2
 PENDING_ROLE = Qt.ItemDataRole.UserRole + 3
 
+_STATE_ROLES = frozenset({Qt.ItemDataRole.CheckStateRole, STATE_ROLE, PENDING_ROLE})
+
 _CHECKS = {
     LayerState.FROZEN: Qt.CheckState.Checked,
     LayerState.TRAINABLE: Qt.CheckState.Unchecked,
@@ -49,6 +51,7 @@ class LayerTreeItemModel(QAbstractItemModel):
         self._layer_tree = layer_tree
         self._rows = layer_tree.rows
         self._told: dict[int, tuple[LayerState, bool]] = {}
+        """The state of each row that somebody has read, as it was read."""
         layer_tree.rows_reset.connect(self._reset)
         layer_tree.states_changed.connect(self._tell_states)
 
@@ -109,6 +112,8 @@ class LayerTreeItemModel(QAbstractItemModel):
         if not index.isValid():
             return None
         row = self.row_of(index)
+        if role in _STATE_ROLES:
+            self._told[row.id] = self._state(row.id)
         if role == Qt.ItemDataRole.DisplayRole:
             return self._text(row, index.column())
         if role == Qt.ItemDataRole.TextAlignmentRole:
@@ -161,21 +166,18 @@ class LayerTreeItemModel(QAbstractItemModel):
     def _reset(self) -> None:
         self.beginResetModel()
         self._rows = self._layer_tree.rows
-        # Who reads the rows anew reads their states with them, so there is nothing to tell.
-        self._told = self._states()
+        self._told = {}
         self.endResetModel()
 
-    def _states(self) -> dict[int, tuple[LayerState, bool]]:
-        tree = self._layer_tree
-        rows = (row.id for row in self._rows.in_order() if row.id != ROOT_ID)
-        return {row_id: (tree.state_of(row_id), tree.is_pending(row_id)) for row_id in rows}
+    def _state(self, row_id: int) -> tuple[LayerState, bool]:
+        return self._layer_tree.state_of(row_id), self._layer_tree.is_pending(row_id)
 
     def _tell_states(self) -> None:
-        now = self._states()
-        # Each signal costs the views a search: a thousand rows that stay as they are would take longer than a frame.
-        changed_parents = {self._rows[row_id].parent for row_id in now if now[row_id] != self._told.get(row_id)}
-        self._told = now
-        for parent_id in changed_parents:
+        # A row that nobody has read needs no signal, and each signal costs the views a search: telling all the rows of
+        # a large tree would take longer than a frame.
+        changed = {row_id: now for row_id, told in self._told.items() if (now := self._state(row_id)) != told}
+        self._told.update(changed)
+        for parent_id in {self._rows[row_id].parent for row_id in changed}:
             children = self._rows[parent_id].children
             first = self.createIndex(0, 0, children[0])
             last = self.createIndex(len(children) - 1, Column.STATE, children[-1])
