@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from pathlib import Path
 
 from PySide6.QtCore import Qt, QUrl, Signal
@@ -58,6 +59,8 @@ class MainWindow(QWidget):
             layout.addWidget(view)
         # What there is by now stays: a garbage collection that walked all of it would take longer than a frame.
         gc.freeze()
+        # A thread that reads a folder keeps the interpreter for this long before the window gets it: 5 ms by default.
+        sys.setswitchinterval(0.001)
 
     def show_config(self, config: RunConfig, *, start: bool) -> None:
         """Fill the form with a configuration, and begin the run if ``start``."""

@@ -18,7 +18,7 @@ from trainer.messages import Command, RunInfo, RunState, StateChanged
 
 DRAIN_INTERVAL_MS = 50
 # A tick that finds a backlog leaves the rest to the next one, so that the window never waits for it.
-_DRAIN_BUDGET_S = 0.015
+_DRAIN_BUDGET_S = 0.005
 
 
 class TrainingSession(QObject):

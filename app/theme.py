@@ -137,8 +137,9 @@ def set_property(widget: QWidget, name: str, value: str | bool) -> None:
     widget.style().polish(widget)
 
 
+@functools.cache
 def text_font(size_px: int = SIZE_TEXT, *, is_strong: bool = False) -> QFont:
-    """Return the one type family with tabular figures, at a size in pixels."""
+    """Return the one type family with tabular figures, at a size in pixels. Kept: do not change what it returns."""
     _load_fonts()
     # Without the shipped files (a stripped install), Qt takes the system's own sans serif.
     font = QFont(_FAMILY)
@@ -149,8 +150,9 @@ def text_font(size_px: int = SIZE_TEXT, *, is_strong: bool = False) -> QFont:
     return font
 
 
+@functools.cache
 def icon(name: str, color: str) -> QIcon:
-    """Draw one of our icons (``assets/icons/NAME.svg``) in a colour; faint where its button is disabled."""
+    """Draw one of our icons (``assets/icons/NAME.svg``) in a colour, once; faint where its button is disabled."""
     renderer = _renderer(name, color)
     drawn = QIcon()
     for size in _ICON_SIZES:

@@ -33,6 +33,23 @@ def test_the_app_loads_no_torch(module: str) -> None:
     assert not loaded_after(f"import {module}").intersection(HEAVY)
 
 
+def test_drawing_a_long_curve_for_the_first_time_imports_nothing() -> None:
+    # As numpy.unique would: 6 to 15 ms in which the window does not answer.
+    statement = """
+import sys
+from app.viewmodels.metric_history import MetricHistory
+from app.views import metrics
+from trainer.messages import MetricsLogged, Series
+history = MetricHistory()
+before = set(sys.modules)
+series = Series(steps=list(range(1, 9001)), values=[1.0] * 9000)
+history.add(MetricsLogged(segment=0, series={"Loss/train": series}))
+assert 100 < len(history.query("Loss/train", 0, 9000, 1000, smoothed=True)) < 2000
+assert set(sys.modules) == before, set(sys.modules) - before
+"""
+    loaded_after(statement)
+
+
 @pytest.mark.parametrize("module", ["app.cli", "app.terminal"])
 def test_the_terminal_loads_no_qt(module: str) -> None:
     assert not loaded_after(f"import {module}").intersection(QT)

@@ -42,9 +42,7 @@ class RunConfigViewModel(QObject):
     """Holds what was typed, as text, and what is wrong with it. Nothing here waits for the worker."""
 
     changed = Signal()
-    """Values or notes have changed."""
-    errors_changed = Signal()
-    """A field's error came or went."""
+    """Values, notes or errors have changed."""
     refused = Signal(str)
     """The field for whose error a start came to nothing."""
 
@@ -95,14 +93,18 @@ class RunConfigViewModel(QObject):
         if field == "optimizer.name" and text != "SGD" and self.error("optimizer.momentum"):
             # The field goes out of sight with SGD, and nobody could mend there what would keep the run from starting.
             self._texts["optimizer.momentum"] = _shown(OptimizerConfig().momentum)
-            self._set_error("optimizer.momentum", "")
-        self._set_error(field, self._check(field))
+            self._errors["optimizer.momentum"] = ""
+        self._errors[field] = self._check(field)
         if field == "plan":
             self._notes[field] = "" if self.error(field) else plan_sentence(parse_plan(text))
         self.changed.emit()
 
     def show_config(self, config: RunConfig, frozen: list[str] | None = None) -> None:
         """Show a configuration, as a file or an earlier run holds it."""
+        self._take(config, frozen)
+        self.changed.emit()
+
+    def _take(self, config: RunConfig, frozen: list[str] | None = None) -> None:
         values = config.model_dump()
         for field in FIELDS:
             self._texts[field] = plan_text(values["plan"]) if field == "plan" else _shown(_value_at(values, field))
@@ -113,8 +115,6 @@ class RunConfigViewModel(QObject):
         }
         self._notes = {"plan": plan_sentence(values["plan"])}
         self._errors = {}
-        self.changed.emit()
-        self.errors_changed.emit()
 
     def values(self) -> dict[str, Any]:
         """Return the form as RunConfig's nested plain values; what cannot be read stays text, for the check to name."""
@@ -140,7 +140,7 @@ class RunConfigViewModel(QObject):
                 errors[self._field_of(error.field)] = str(error)
         # What an earlier answer found wrong goes, too: it may have been mended on the disk.
         self._errors = errors
-        self.errors_changed.emit()
+        self.changed.emit()
         if not errors:
             return config
         self.refused.emit(next((field for field in FIELDS if field in errors), ""))
@@ -171,13 +171,13 @@ class RunConfigViewModel(QObject):
             skipped = self.tr("1 file skipped") if event.num_skipped == 1 else self.tr("{} files skipped")
             parts.append(skipped.format(locale.toString(event.num_skipped)))
         self._notes["data.path"] = " · ".join(parts)
-        self._set_error("data.path", "")
+        self._errors["data.path"] = ""
         self.changed.emit()
 
     def show_checking(self) -> None:
         """Note that the data are being scanned."""
         self._notes["data.path"] = self.tr("Looking through the images …")
-        self._set_error("data.path", "")
+        self._errors["data.path"] = ""
         self.changed.emit()
 
     def stop_checking(self) -> None:
@@ -196,7 +196,7 @@ class RunConfigViewModel(QObject):
             return False
         if field == "data.path":
             self._notes.pop(field, None)
-        self._set_error(field, event.reason)
+        self._errors[field] = event.reason
         self.changed.emit()
         if event.command in {"PrepareRun", "OpenRun"}:
             # A look-up is answered while the user types elsewhere, and must not take the cursor away.
@@ -206,7 +206,7 @@ class RunConfigViewModel(QObject):
     def show_run(self, run: RunInfo) -> None:
         """Show the values of a run, and beside them what was chosen for it."""
         self.run = run
-        self.show_config(run.config)
+        self._take(run.config)
         locale = QLocale()
         self._notes["data.path"] = self.tr("{} classes · {} train · {} validation").format(
             locale.toString(len(run.class_names)), locale.toString(run.num_train), locale.toString(run.num_validation)
@@ -224,12 +224,6 @@ class RunConfigViewModel(QObject):
         self.changed.emit()
 
     # -- checks -----------------------------------------------------------------------------------------------
-
-    def _set_error(self, field: str, error: str) -> None:
-        if self._errors.get(field, "") == error:
-            return
-        self._errors[field] = error
-        self.errors_changed.emit()
 
     def _check(self, field: str) -> str:
         values: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from PySide6.QtCore import (
     QSize,
     Qt,
 )
-from PySide6.QtGui import QBrush, QColor, QIcon, QMouseEvent, QPainter, QPen
+from PySide6.QtGui import QBrush, QColor, QMouseEvent, QPainter, QPen
 from PySide6.QtWidgets import QApplication, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
 from app.theme import DARK, LIGHT, ROW_HEIGHT, SIZE_LABEL, SIZE_TEXT, Palette, icon, text_font
@@ -35,7 +35,6 @@ class LayerDelegate(QStyledItemDelegate):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.colors: Palette = LIGHT
-        self._icons: dict[tuple[str, str], QIcon] = {}
 
     def set_dark(self, is_dark: bool) -> None:
         """Take the theme's colours."""
@@ -137,7 +136,7 @@ class LayerDelegate(QStyledItemDelegate):
             painter.drawRoundedRect(around, _BOX_RADIUS, _BOX_RADIUS)
             self._paint_hatch(painter, around, QColor(color))
             painter.setOpacity(0.55)
-        self._icon(_SIGNS[state], color).paint(painter, place)
+        icon(_SIGNS[state], color).paint(painter, place)
 
     def _paint_hatch(self, painter: QPainter, rect: QRectF, color: QColor) -> None:
         faint = QColor(color)
@@ -145,11 +144,6 @@ class LayerDelegate(QStyledItemDelegate):
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(QBrush(faint, Qt.BrushStyle.BDiagPattern))
         painter.drawRoundedRect(rect, _BOX_RADIUS, _BOX_RADIUS)
-
-    def _icon(self, name: str, color: str) -> QIcon:
-        if (name, color) not in self._icons:
-            self._icons[name, color] = icon(name, color)
-        return self._icons[name, color]
 
 
 def check_box_rect(cell: QRect) -> QRectF:

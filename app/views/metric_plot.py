@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import zip_longest
 
 import numpy as np
 import pyqtgraph as pg
@@ -11,7 +12,7 @@ from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from app.theme import SIZE_SMALL, SPACE, palette_of, text_font
-from app.viewmodels.metric_history import MetricHistory
+from app.viewmodels.metric_history import Marker, MetricHistory
 from app.viewmodels.pyramid import Floats
 from app.viewmodels.trace import Points
 from app.views.metric_header import MetricHeader, Quantity
@@ -94,16 +95,13 @@ class MetricPlot(QWidget):
 
     def refresh_markers(self) -> None:
         """Take over the history's markers and the length of its epochs."""
-        if [item.marker for item in self._marker_items] != list(self._history.markers):
-            scene = self.plot.scene()
-            for item in self._marker_items:
-                scene.removeItem(item)
-            font, has_label = text_font(SIZE_SMALL), self._quantity.has_marker_labels
-            self._marker_items = [
-                MarkerItem(self.view_box, marker, font, has_label=has_label) for marker in self._history.markers
-            ]
-            for item in self._marker_items:
-                item.restyle(palette_of(self))
+        drawn, self._marker_items = self._marker_items, []
+        for item, marker in zip_longest(drawn, self._history.markers):
+            if item is not None and item.marker != marker:
+                self.plot.scene().removeItem(item)
+            if marker is not None:
+                is_drawn = item is not None and item.marker == marker
+                self._marker_items.append(item if is_drawn else self._new_marker(marker))
         self._epoch_lines.steps_per_epoch = self._history.steps_per_epoch
         self._epoch_lines.update()
         place_markers(self._marker_items, self.view_box)
@@ -194,6 +192,11 @@ class MetricPlot(QWidget):
         for marker in self._marker_items:
             marker.restyle(colors)
         self._header.restyle(colors)
+
+    def _new_marker(self, marker: Marker) -> MarkerItem:
+        item = MarkerItem(self.view_box, marker, text_font(SIZE_SMALL), has_label=self._quantity.has_marker_labels)
+        item.restyle(palette_of(self))
+        return item
 
     def _drawn(self, values: Floats) -> Floats:
         scaled = values * self._quantity.factor

@@ -29,6 +29,8 @@ from app.views.metric_plot import MetricPlot
 
 # Curves are read, not watched: ten repaints a second leave the cores to the training.
 REPAINT_MS = 100
+# One plot at a time: between two, the window answers.
+_NEXT_PLOT_MS = 5
 # A hand on the plot wants an answer at once.
 _HAND_REPAINT_MS = 15
 _GROWTH = 1.25
@@ -42,6 +44,7 @@ class MetricsView(QWidget):
         super().__init__(parent)
         self._history = history
         self._is_dirty = True
+        self._due: list[MetricPlot] = []
         self._is_following = True
         self._export: FileExport | None = None
         self.loss = MetricPlot(
@@ -109,7 +112,7 @@ class MetricsView(QWidget):
     def showEvent(self, event: QShowEvent) -> None:
         """Draw what came while nobody looked."""
         super().showEvent(event)
-        if self._is_dirty:
+        if self._is_dirty or self._due:
             self._schedule(0)
 
     def hideEvent(self, event: QHideEvent) -> None:
@@ -131,15 +134,25 @@ class MetricsView(QWidget):
             self._timer.start(delay_ms)
 
     def _repaint(self) -> None:
+        if not self._due:
+            self._begin_round()
+        if self._due:
+            plot = self._due.pop(0)
+            plot.redraw(fits_values=self._is_following)
+            plot.refresh_markers()
+        if self._due:
+            self._timer.start(_NEXT_PLOT_MS)
+        elif self._is_dirty:
+            self._timer.start(REPAINT_MS)
+
+    def _begin_round(self) -> None:
         self._is_dirty = False
         self._stack.setCurrentIndex(0 if self._history.is_empty else 1)
         if self._history.is_empty:
             return
         if self._is_following:
             self._follow()
-        for plot in self._plots:
-            plot.redraw(fits_values=self._is_following)
-            plot.refresh_markers()
+        self._due = list(self._plots)
 
     def _follow(self) -> None:
         last_step = max(self._history.last_step, 1)

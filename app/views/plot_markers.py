@@ -66,6 +66,8 @@ class MarkerItem(QGraphicsItem):
         self.marker = marker
         self._font = font
         self.text = marker_text(marker)
+        text_width = QFontMetricsF(font).horizontalAdvance(self.text)
+        self.label_width = text_width + _ICON_SIZE + _LABEL_GAP + 2 * _LABEL_PADDING  # in pixels
         self.has_label = has_label and not marker.is_abandoned
         self.label_rect = QRectF()
         self.x_px = 0.0
@@ -81,12 +83,6 @@ class MarkerItem(QGraphicsItem):
             self._color = QColor(colors.dim)
         self._icon = icon("snowflake" if self.marker.is_freeze else "sun", color)
         self.update()
-
-    @property
-    def label_width(self) -> float:
-        """Return the label's width in pixels."""
-        text_width = QFontMetricsF(self._font).horizontalAdvance(self.text)
-        return text_width + _ICON_SIZE + _LABEL_GAP + 2 * _LABEL_PADDING
 
     def place(self, x_px: float, label_rect: QRectF) -> None:
         """Stand at ``x_px``; an empty ``label_rect`` hides the label. Both in the plot's pixels."""

@@ -58,15 +58,14 @@ class RunForm(QWidget):
         self._holders: dict[str, QWidget] = {}
         self._browse: dict[str, QToolButton] = {}
         self._model_names = QStringListModel(self)
+        self._offered: dict[str, list[str]] = {}
         self._is_showing = False
         self._data_timer = self._pause_timer(self._announce_data)
         self._model_timer = self._pause_timer(self.model_chosen.emit)
         self._build()
         run_config.changed.connect(self._show_values)
-        run_config.errors_changed.connect(self._show_hints)
         run_config.refused.connect(self._reveal)
         self._show_values()
-        self._show_hints()
 
     def set_editable(self, is_editable: bool) -> None:
         """Let the values be changed, or show them as a live run has them."""
@@ -306,8 +305,9 @@ class RunForm(QWidget):
         combo = self._editors[field]
         assert isinstance(combo, QComboBox)
         offered = list(dict.fromkeys(names))
-        if not offered or offered == [combo.itemText(row) for row in range(combo.count())]:
+        if not offered or offered == self._offered.get(field):
             return
+        self._offered[field] = offered
         text = combo.currentText()
         combo.clear()
         combo.addItems(offered)

@@ -37,7 +37,6 @@ class Toolbar(QWidget):
         super().__init__(parent)
         self._status = status
         self._can_command, self._can_resume = False, False
-        self._drawn = ("", "")
         # The widest that these words of this run have been: as they come and go, they must not move the buttons.
         self._progress_room = self._chip_room = 0
         self._build(scheme)
@@ -183,7 +182,6 @@ class Toolbar(QWidget):
         self._primary.setFixedWidth(max(widths))
         self._primary.setText(text)
         theme.set_property(self._primary, "kind", kind)
-        self._drawn = ("", "")
 
     def _make_room(self) -> None:
         """Leave the rarer buttons their words where the row has room, else only icons: the plainest icon first."""
@@ -221,10 +219,7 @@ class Toolbar(QWidget):
         theme.set_property(self._primary, "kind", kind)
         colors = theme.palette_of(self)
         color = colors.on_accent if kind == "primary" and is_enabled else colors.text
-        if (icon_name, color) != self._drawn:
-            # Drawn when it changes only: the state is shown anew with every event.
-            self._drawn = (icon_name, color)
-            self._primary.setIcon(theme.icon(icon_name, color))
+        self._primary.setIcon(theme.icon(icon_name, color))
         self._primary.setEnabled(is_enabled)
         self._stop.setEnabled(self._can_command and is_allowed("StopRun", state))
         self._save.setEnabled(self._can_command and is_allowed("SaveCheckpoint", state))

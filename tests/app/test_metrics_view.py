@@ -8,13 +8,13 @@ import sys
 
 import numpy as np
 import pytest
-from PySide6.QtCore import QLocale, QPointF, Qt
+from PySide6.QtCore import QLocale, QPointF, Qt, QTimer
 from PySide6.QtGui import QImage
 
 from app import theme
 from app.viewmodels.metric_history import MetricHistory
 from app.views.metrics import MetricsView
-from app.views.plot_markers import marker_tooltip
+from app.views.plot_markers import MarkerItem, marker_tooltip
 from trainer.messages import LayersFrozen, LayersUnfrozen, MetricsLogged, Series
 
 pytestmark = [
@@ -68,12 +68,17 @@ def trained(view, history, qtbot):
     _log(history, "Accuracy/train", steps, 1 - 0.9 * np.exp(-steps / 50))
     _log(history, "Loss/validation", [45, 90, 135, 180], [0.93, 0.52, 0.155, 0.33])
     _log(history, "Accuracy/validation", [45, 90, 135, 180], [0.72, 0.88, 0.972, 0.93])
-    qtbot.waitUntil(lambda: _drawn(view) == 184)
+    # The plots are drawn one after the other.
+    qtbot.waitUntil(lambda: _drawn(view) == _num_drawn(view.accuracy) == 184)
     return view
 
 
 def _drawn(view):
-    xs, _ = view.loss._smoothed.getData()
+    return _num_drawn(view.loss)
+
+
+def _num_drawn(plot):
+    xs, _ = plot._smoothed.getData()
     return 0 if xs is None else len(xs)
 
 
@@ -101,6 +106,20 @@ def test_many_changes_make_one_repaint(trained, history, qtbot, monkeypatch):
     assert repaints == []
     qtbot.waitUntil(lambda: bool(repaints))
     assert len(repaints) == 1
+
+
+def test_the_window_answers_between_the_two_plots(trained, history, qtbot, monkeypatch):
+    order = []
+
+    def draw_loss(**_):
+        order.append("loss")
+        QTimer.singleShot(0, lambda: order.append("an answer"))
+
+    monkeypatch.setattr(trained.loss, "redraw", draw_loss)
+    monkeypatch.setattr(trained.accuracy, "redraw", lambda **_: order.append("accuracy"))
+    _log(history, "Loss/train", [185], [0.1])
+    qtbot.waitUntil(lambda: "accuracy" in order)
+    assert order == ["loss", "an answer", "accuracy"]
 
 
 def test_a_hidden_view_draws_only_when_it_is_shown_again(trained, history, qtbot):
@@ -203,6 +222,17 @@ def test_marker_labels_never_cover_each_other(trained, history, qtbot):
     assert trained.loss._marker_items[0].text == "stage100 unfrozen · step 100"
     assert all(item.label_rect.isEmpty() for item in trained.accuracy._marker_items)
     assert trained.grab().height() == 560
+
+
+def test_a_marker_of_an_abandoned_piece_is_drawn_once(trained, history):
+    for sentence, step in (("stage4 unfrozen", 50), ("conv5 unfrozen", 150)):
+        _mark(history, sentence, step)
+    for _ in range(2):
+        trained.loss.refresh_markers()
+    history.restore(100, 1)
+    trained.loss.refresh_markers()
+    drawn = [item for item in trained.loss.plot.scene().items() if isinstance(item, MarkerItem)]
+    assert sorted((item.marker.applied_step, item.marker.is_abandoned) for item in drawn) == [(50, False), (150, True)]
 
 
 def test_a_markers_tooltip_tells_both_steps_and_is_no_markup(history):

@@ -245,14 +245,9 @@ def test_the_watchdog_sees_a_block(qtbot) -> None:
 def test_the_window_is_never_blocked_for_longer_than_50_ms_in_a_whole_demo(
     qtbot, open_window: Callable[[], MainWindow]
 ) -> None:
-    """What else the machine does only ever adds to a run's longest block: the shortest of up to three runs counts."""
-    longest_s: list[float] = []
-    while len(longest_s) < 3 and min(longest_s, default=1.0) >= BLOCK_LIMIT_S:
-        window = open_window()
-        longest_s.append(play_demo(qtbot, window))
-        window.close()
-        print(f"\nlongest block of the GUI thread: {longest_s[-1] * 1000:.0f} ms")  # noqa: T201 (a figure to record)
-    assert min(longest_s) < BLOCK_LIMIT_S
+    longest_s = play_demo(qtbot, open_window())
+    print(f"\nlongest block of the GUI thread: {longest_s * 1000:.0f} ms")  # noqa: T201 (a figure to record)
+    assert longest_s < BLOCK_LIMIT_S
 
 
 def play_demo(qtbot, window: MainWindow) -> float:
