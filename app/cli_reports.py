@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -12,18 +13,21 @@ from app.cli_options import Json, Run, RunsDir, console, print_line, runs_dir
 from app.figures import counted
 from app.json_lines import to_json
 from app.listings import (
-    MAX_SKIPPED_SHOWN,
+    MAX_ISSUES_SHOWN,
+    check_values,
     checkpoint_values,
     checkpoints_table,
     classes_table,
+    issues_table,
     models_table,
     run_values,
     runs_table,
-    skipped_table,
 )
 from app.steering import ask
 from app.terminal import TerminalView
 from trainer.client import WorkerClient
+from trainer.config import config_from_dict
+from trainer.data_report import DataReport, write_issues_csv
 from trainer.messages import CheckData, DataChecked, ListModels, ModelsListed
 from trainer.run_list import find_run, list_runs
 from trainer.run_record import RunFolderError
@@ -78,25 +82,65 @@ def show_models(json: Json = False) -> None:
 
 @commands.command()
 def check(
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="A folder of class subfolders, or a zip of one.")],
+    dataset: Annotated[
+        Path, typer.Argument(metavar="DATASET", help="A folder, a zip or tar, or a CSV or TSV table of images.")
+    ],
+    layout: Annotated[
+        str, typer.Option(metavar="LAYOUT", help="auto, class_folders, split_folders, table or file_names.")
+    ] = "auto",
+    path_column: Annotated[str, typer.Option(metavar="NAME", help="A table's column of image paths.")] = "",
+    label_column: Annotated[str, typer.Option(metavar="NAME", help="A table's column of classes.")] = "",
+    split_column: Annotated[str, typer.Option(metavar="NAME", help="A table's column of splits.")] = "",
+    group_column: Annotated[str, typer.Option(metavar="NAME", help="A table's column of groups kept together.")] = "",
+    validation_fraction: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share set aside for validation where the data say nothing.")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the split.")] = 7,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every issue into a CSV file.")] = None,
     json: Json = False,
 ) -> None:
-    """Scan a data set: its classes, and the files that no run will read."""
-    checked = _ask(CheckData(path=str(dataset.expanduser().absolute())))
+    """Scan a data set: classes, splits, leaks, duplicates, and the files that no run will read."""
+    config = config_from_dict(
+        {
+            "data": {
+                "path": str(dataset.expanduser().absolute()),
+                "layout": layout,
+                "path_column": path_column,
+                "label_column": label_column,
+                "split_column": split_column,
+                "group_column": group_column,
+                "validation_fraction": validation_fraction,
+            },
+            "training": {"seed": seed},
+        }
+    )
+    checked = _ask(CheckData(data=config.data, seed=config.training.seed))
     assert isinstance(checked, DataChecked)
-    if json:
-        print_line(to_json(checked.model_dump(mode="json")))
-        return
-    console().print(classes_table(checked))
-    num_images, num_skipped = sum(checked.class_counts.values()), checked.num_skipped
-    classes = counted(len(checked.class_counts), "class", "classes")
-    print_line(f"\n{counted(num_images, 'image')} in {classes}, {counted(num_skipped, 'file')} skipped")
-    if num_skipped:
+    with closing(DataReport(Path(checked.report_path))) as report:
+        if csv is not None:
+            write_issues_csv(csv, report.issues())
+        if json:
+            print_line(to_json(check_values(checked, report)))
+        else:
+            _print_check(checked, report)
+
+
+def _print_check(checked: DataChecked, report: DataReport) -> None:
+    summary = checked.summary
+    console().print(classes_table(summary))
+    counts = ", ".join(f"{sum(counts):,} {split}" for split, counts in summary.counts.items())
+    classes = counted(len(summary.class_names), "class", "classes")
+    print_line(
+        f"\n{summary.layout.replace('_', ' ')}: {counts} in {classes}, {counted(summary.num_skipped, 'file')} skipped"
+    )
+    for sentence in summary.advice:
+        print_line(f"! {sentence}")
+    num_issues = sum(summary.issue_counts.values())
+    if num_issues:
         print_line("")
-        console().print(skipped_table(checked))
-    if num_skipped > MAX_SKIPPED_SHOWN:
-        listed = "them all" if num_skipped == len(checked.skipped) else f"the first {len(checked.skipped):,}"
-        print_line(f"… and {num_skipped - MAX_SKIPPED_SHOWN:,} more: `--json` lists {listed}.")
+        console().print(issues_table(report.issues()))
+    if num_issues > MAX_ISSUES_SHOWN:
+        print_line(f"… and {num_issues - MAX_ISSUES_SHOWN:,} more: `--csv FILE` writes them all.")
 
 
 def _ask(question: ListModels | CheckData) -> ModelsListed | DataChecked:

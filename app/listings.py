@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from rich import box
@@ -11,11 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from app.figures import count, duration, printable, size
-from trainer.messages import CheckpointRestored, DataChecked, FreezeChanged, ModelEntry, ProgressReported
+from trainer.data_report import DataReport, ReportedIssue
+from trainer.messages import CheckpointRestored, DataChecked, DataSummary, FreezeChanged, ModelEntry, ProgressReported
 from trainer.run_record import RunListing, RunRecord, best_checkpoint
 from trainer.runs import RunFolder
 
-MAX_SKIPPED_SHOWN = 20
+MAX_ISSUES_SHOWN = 20
 
 
 def runs_table(listings: list[RunListing]) -> Table:
@@ -93,20 +96,36 @@ def models_table(models: list[ModelEntry]) -> Table:
     return table
 
 
-def classes_table(checked: DataChecked) -> Table:
-    """Return the classes of a data set with their numbers of images."""
-    table = _table("class", "images>")
-    for name, num_images in checked.class_counts.items():
-        _add(table, name, f"{num_images:,}")
+def classes_table(summary: DataSummary) -> Table:
+    """Return the classes of a data set with their images in each split."""
+    splits = list(summary.counts)
+    table = _table("class", *(f"{split}>" for split in splits))
+    for class_idx, name in enumerate(summary.class_names):
+        _add(table, name, *(f"{summary.counts[split][class_idx]:,}" for split in splits))
     return table
 
 
-def skipped_table(checked: DataChecked) -> Table:
-    """Return the first ``MAX_SKIPPED_SHOWN`` files that no run will read, each with its reason."""
-    table = _table("skipped file", "reason")
-    for path, reason in checked.skipped[:MAX_SKIPPED_SHOWN]:
-        _add(table, path, reason)
+def issues_table(issues: Iterable[ReportedIssue]) -> Table:
+    """Return the first ``MAX_ISSUES_SHOWN`` issues of a data set, the gravest first."""
+    table = _table("issue", "file", "what")
+    for issue in islice(issues, MAX_ISSUES_SHOWN):
+        files = f"{issue.shown}\n{issue.other_shown}" if issue.other_shown else issue.shown
+        _add(table, issue.kind.replace("_", " "), files, issue.sentence)
     return table
+
+
+def check_values(checked: DataChecked, report: DataReport) -> dict[str, Any]:
+    """Return what a scan of a data set found, with every issue, as plain values."""
+    issues = [
+        {"kind": issue.kind.value, "file": issue.shown, "other_file": issue.other_shown, "sentence": issue.sentence}
+        for issue in report.issues()
+    ]
+    return {
+        "path": checked.path,
+        **checked.summary.model_dump(mode="json"),
+        "class_counts": checked.summary.class_counts,
+        "issues": issues,
+    }
 
 
 def status_values(record: RunRecord, is_live: bool, progress: ProgressReported | None) -> dict[str, Any]:

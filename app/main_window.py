@@ -6,8 +6,8 @@ import gc
 import sys
 from pathlib import Path
 
-from PySide6.QtCore import Qt, QUrl, Signal
-from PySide6.QtGui import QCloseEvent, QDesktopServices, QKeyEvent, QKeySequence, QShortcut
+from PySide6.QtCore import QMimeData, Qt, QUrl, Signal
+from PySide6.QtGui import QCloseEvent, QDesktopServices, QDragEnterEvent, QDropEvent, QKeyEvent, QKeySequence, QShortcut
 from PySide6.QtWidgets import QApplication, QFileDialog, QFrame, QSplitter, QTabWidget, QVBoxLayout, QWidget
 
 from app import theme
@@ -16,6 +16,7 @@ from app.session import TrainingSession
 from app.settings import Settings
 from app.tensorboard import TensorBoardServer
 from app.views.checkpoints import CheckpointsView
+from app.views.data import DataView
 from app.views.leave_dialog import LeaveDialog
 from app.views.log import LogView
 from app.views.notice import Notice
@@ -70,7 +71,7 @@ class MainWindow(QWidget):
         elif self.session.state is not RunState.STARTING:
             # A worker that is still starting is asked as soon as it serves.
             self.display.inspect_model()
-            self.display.check_data(config.data.path)
+            self.display.check_data()
 
     def follow_system_scheme(self) -> None:
         """Change with the desktop between light and dark, if that was chosen."""
@@ -85,12 +86,14 @@ class MainWindow(QWidget):
         self.notice = Notice()
         self.form = RunForm(display.run_config)
         self.checkpoints_view = CheckpointsView(display.checkpoints)
+        self.data_view = DataView(display.data)
         self.runs_view = RunListView(display.runs, self.session.runs_dir)
         self.log_view = LogView(display.log)
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.tabs.tabBar().setDrawBase(False)
         self.tabs.addTab(self.checkpoints_view, self.tr("Checkpoints"))
+        self.tabs.addTab(self.data_view, self.tr("Data"))
         self.tabs.addTab(self.runs_view, self.tr("Runs"))
         self.tabs.addTab(self.log_view, self.tr("Log"))
 
@@ -114,6 +117,7 @@ class MainWindow(QWidget):
         # The keys begin with the window itself, where Space pauses, and not on its first button.
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         self.setFocus()
+        self.setAcceptDrops(True)
         self.setMinimumSize(960, 620)
         self.resize(1360, 860)
         self.restoreGeometry(self._settings.layout("window"))
@@ -143,12 +147,14 @@ class MainWindow(QWidget):
         toolbar.unpause_requested.connect(session.unpause)
         toolbar.resume_requested.connect(self._resume)
         toolbar.stop_requested.connect(session.stop)
+        toolbar.cancel_requested.connect(session.cancel)
         toolbar.save_requested.connect(session.save_checkpoint)
         toolbar.tensorboard_requested.connect(self._open_tensorboard)
         toolbar.scheme_chosen.connect(self._choose_scheme)
         self.notice.action_requested.connect(self._resume)
         self.form.start_requested.connect(self._start)
-        self.form.data_chosen.connect(display.check_data)
+        self.form.data_changed.connect(display.check_data)
+        self.data_view.views_wanted.connect(display.preview_image)
         self.form.model_chosen.connect(display.inspect_model)
         display.layer_tree.freeze_requested.connect(self._freeze)
         display.layer_tree.unfreeze_requested.connect(self._unfreeze)
@@ -241,6 +247,20 @@ class MainWindow(QWidget):
         self._settings.scheme = scheme
         _apply_scheme(scheme)
 
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        """Take a single file or folder: it will be the data of a new run."""
+        if _dropped_path(event.mimeData()):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        """Make what was dropped the data; with a run on display, those of a new one."""
+        path = _dropped_path(event.mimeData())
+        event.acceptProposedAction()
+        if self.session.run_dir is not None:
+            self._new_run()
+        self.display.run_config.set_text("data.path", path)
+        self.display.check_data()
+
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Pause or unpause with Space, where no field, row or button under the focus takes it."""
         if event.key() == Qt.Key.Key_Space and self.session.state in {RunState.RUNNING, RunState.PAUSED}:
@@ -283,6 +303,11 @@ class MainWindow(QWidget):
     def _close_now(self) -> None:
         self._is_closing = True
         self.close()
+
+
+def _dropped_path(mime: QMimeData) -> str:
+    paths = [url.toLocalFile() for url in mime.urls() if url.isLocalFile()]
+    return paths[0] if len(paths) == 1 else ""
 
 
 def _apply_scheme(scheme: theme.Scheme) -> None:

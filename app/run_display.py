@@ -9,6 +9,7 @@ from app.folder_reader import FolderReader
 from app.session import TrainingSession
 from app.settings import Settings
 from app.viewmodels.checkpoint_table import CheckpointItemModel
+from app.viewmodels.data import DataViewModel
 from app.viewmodels.layer_tree import LayerTreeViewModel
 from app.viewmodels.log import LogItemModel
 from app.viewmodels.metric_history import MetricHistory
@@ -16,15 +17,17 @@ from app.viewmodels.run_config import RunConfigViewModel
 from app.viewmodels.run_list import RunListItemModel
 from app.viewmodels.run_status import FolderSize, RunStatusViewModel
 from trainer.client import RunOpened, WorkerLost
-from trainer.config import ModelConfig
+from trainer.config import ModelConfig, RunConfig
 from trainer.messages import (
     CheckpointRestored,
     CheckpointSaved,
     CommandRejected,
     DataChecked,
+    ImagePreviewed,
     LayersFrozen,
     LayersUnfrozen,
     ModelInspected,
+    RunEstimated,
     RunInfo,
     RunPrepared,
     RunState,
@@ -35,7 +38,9 @@ from trainer.run_record import RunRecord
 
 # The folder and the memory are looked at this often: they change slowly, and a look costs a walk over the folder.
 _MEASURE_INTERVAL_MS = 3000
-_LOOK_UPS = frozenset({"ListModels", "InspectModel", "CheckData"})
+_LOOK_UPS = frozenset({"ListModels", "InspectModel", "CheckData", "EstimateRun", "PreviewImage"})
+# What a run needs is tried out when the form has rested.
+_ESTIMATE_AFTER_MS = 1000
 
 
 class RunDisplay(QObject):
@@ -52,27 +57,56 @@ class RunDisplay(QObject):
         self._settings = settings
         self._reader = FolderReader(self)
         self._process = psutil.Process()
-        self._check_id = self._inspect_id = ""
+        self._check_id = self._inspect_id = self._estimate_id = ""
+        self._estimated: RunConfig | None = None
+        self._are_data_known = False
         self.status = RunStatusViewModel(self)
         self.history = MetricHistory(self)
         self.layer_tree = LayerTreeViewModel(self)
         self.checkpoints = CheckpointItemModel(self)
         self.runs = RunListItemModel(self)
         self.log = LogItemModel(self)
+        self.data = DataViewModel(self)
         self.run_config = RunConfigViewModel(settings.form_values, self)
+        self.run_config.recent_data = settings.recent_data
         self._connect()
         self._measure_timer = QTimer(self)
         self._measure_timer.setInterval(_MEASURE_INTERVAL_MS)
         self._measure_timer.timeout.connect(self._measure)
         self._measure_timer.start()
+        self._estimate_timer = QTimer(self)
+        self._estimate_timer.setSingleShot(True)
+        self._estimate_timer.setInterval(_ESTIMATE_AFTER_MS)
+        self._estimate_timer.timeout.connect(self.estimate_run)
+        self.run_config.changed.connect(self._estimate_timer.start)
 
     # -- what the views ask for -------------------------------------------------------------------------------
 
-    def check_data(self, path: str) -> None:
-        """Have a data set looked through, for the form."""
-        if path.strip() and self._is_form_open:
+    def check_data(self) -> None:
+        """Have the form's data set looked through, for the form and the Data tab."""
+        chosen = self.run_config.chosen_data()
+        if chosen is not None and self._is_form_open:
+            data, seed = chosen
+            self._forget_estimate()
             self.run_config.show_checking()
-            self._check_id = self._session.check_data(path.strip())
+            self.data.show_checking()
+            self._check_id = self._session.check_data(data, seed)
+
+    def estimate_run(self) -> None:
+        """Have it tried out what the form's run would need."""
+        config = self.run_config.valid_config()
+        is_wanted = self._are_data_known and self._is_form_open and self._session.allows("EstimateRun")
+        if config is None or config == self._estimated or not is_wanted:
+            return
+        self._estimated = config
+        self.run_config.show_estimating()
+        self._estimate_id = self._session.estimate_run(config)
+
+    def preview_image(self, path: str) -> None:
+        """Have it shown what the form's model would see of an image, where a worker is free to do that."""
+        config = self.run_config.valid_config()
+        if config is not None and self._is_form_open and self._session.allows("PreviewImage") and _is_text(path):
+            self._session.preview_image(config, path)
 
     def inspect_model(self) -> None:
         """Have the form's model built, for the tree."""
@@ -107,6 +141,8 @@ class RunDisplay(QObject):
         session.model_inspected.connect(self._on_model_inspected)
         session.models_listed.connect(lambda event: self.run_config.offer_models(event.models))
         session.data_checked.connect(self._on_data_checked)
+        session.run_estimated.connect(self._on_run_estimated)
+        session.image_previewed.connect(self._on_image_previewed)
         session.preparation_progressed.connect(self.status.prepare_progress)
         session.metrics_logged.connect(self.history.add)
         session.progress_reported.connect(self.status.progress)
@@ -143,7 +179,7 @@ class RunDisplay(QObject):
         elif self._session.run_dir is None:
             self._session.list_models()
             self.inspect_model()
-            self.check_data(self.run_config.text("data.path"))
+            self.check_data()
 
     def _on_state_changed(self, event: StateChanged) -> None:
         is_refused = self.status.state is RunState.PREPARING and event.state is RunState.IDLE
@@ -187,6 +223,7 @@ class RunDisplay(QObject):
             self._replay_freezes(record)
         else:
             self.run_config.show_config(record.config)
+            self.data.clear()
             self.layer_tree.set_summary(None)
         self._measure()
         if record.was_interrupted:
@@ -212,6 +249,11 @@ class RunDisplay(QObject):
 
     def _show_run(self, run: RunInfo) -> None:
         self.run_config.show_run(run)
+        if run.data_summary is None:
+            self.data.clear()
+        else:
+            path = run.config.data.path
+            self.data.show(DataChecked(path=path, summary=run.data_summary, report_path=run.report_path))
         self.layer_tree.set_summary(run.summary)
         self._follow_run()
         self.history.set_epochs(run.steps_per_epoch, run.total_steps)
@@ -241,14 +283,24 @@ class RunDisplay(QObject):
             # A run overtook it. What matters of the answer, the run's own preparation says.
             if is_last_check:
                 self.run_config.stop_checking()
+                self.data.clear()
             return
         if event.command == "CheckData" and not is_last_check:
             # The check of another path overtook it.
             return
+        if event.command == "EstimateRun" and event.command_id != self._estimate_id:
+            return
+        if is_last_check:
+            self.data.clear()
         self.log.add(event)
+        if event.command == "PreviewImage":
+            # The picture itself is there; what is missing stands in the log.
+            return
         self.layer_tree.reject(event.command_id, event.reason)
         is_beside_field = self.run_config.reject(event)
-        if not is_beside_field and event.command not in {"FreezeLayers", "UnfreezeLayers"}:
+        if event.command == "EstimateRun":
+            self.run_config.show_need("" if is_beside_field else event.reason)
+        elif not is_beside_field and event.command not in {"FreezeLayers", "UnfreezeLayers", "CancelLookUp"}:
             self.told.emit(event.reason, False)
 
     def _on_checkpoint_saved(self, event: CheckpointSaved) -> None:
@@ -263,10 +315,26 @@ class RunDisplay(QObject):
     def _on_data_checked(self, event: DataChecked) -> None:
         self.status.finish_look_up()
         num_classes = self.run_config.num_classes
+        self._keep_recent(event.path)
+        self._are_data_known = True
+        self.data.show(event)
         self.run_config.show_data(event)
         if self.run_config.num_classes != num_classes:
             # The head has an output for each class.
             self.inspect_model()
+
+    def _on_run_estimated(self, event: RunEstimated) -> None:
+        self.status.finish_look_up()
+        if event.command_id == self._estimate_id and self._is_form_open:
+            self.run_config.show_estimate(event.estimate)
+
+    def _on_image_previewed(self, event: ImagePreviewed) -> None:
+        self.status.finish_look_up()
+        self.data.show_views(event.path, event.views)
+
+    def _forget_estimate(self) -> None:
+        self._estimate_id, self._estimated, self._are_data_known = "", None, False
+        self.run_config.show_estimate(None)
 
     def _on_model_inspected(self, event: ModelInspected) -> None:
         self.status.finish_look_up()
@@ -274,8 +342,13 @@ class RunDisplay(QObject):
             # Shown as it is ticked now, not as it was when it was asked for.
             self.layer_tree.show_draft(event.summary, self.run_config.frozen)
 
+    def _keep_recent(self, path: str) -> None:
+        self._settings.add_recent_data(path)
+        self.run_config.recent_data = self._settings.recent_data
+
     def _keep_frozen(self) -> None:
         self.run_config.frozen = self.layer_tree.frozen_layers
+        self._estimate_timer.start()
 
     # -- measures ---------------------------------------------------------------------------------------------
 
@@ -289,3 +362,12 @@ class RunDisplay(QObject):
 
     def _show_measures(self, size: FolderSize | None) -> None:
         self.status.measure(size, self._process.memory_info().rss)
+
+
+def _is_text(path: str) -> bool:
+    """Tell whether a path can be sent to the worker: a name of bytes that are no UTF-8 cannot."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -13,7 +13,7 @@ from PySide6.QtCore import QObject, QTimer, Signal, SignalInstance
 from app.run_opener import CannotOpen, RunOpener
 from trainer import messages
 from trainer.client import ClientEvent, RunOpened, WorkerClient, WorkerLost
-from trainer.config import ModelConfig, RunConfig
+from trainer.config import DataConfig, ModelConfig, RunConfig
 from trainer.messages import Command, RunInfo, RunState, StateChanged
 
 DRAIN_INTERVAL_MS = 50
@@ -32,6 +32,8 @@ class TrainingSession(QObject):
     model_inspected = Signal(object)
     models_listed = Signal(object)
     data_checked = Signal(object)
+    run_estimated = Signal(object)
+    image_previewed = Signal(object)
     preparation_progressed = Signal(object)
     run_prepared = Signal(object)
     metrics_logged = Signal(object)
@@ -121,9 +123,21 @@ class TrainingSession(QObject):
         """Ask for the models on offer. Returns the command's id."""
         return self._send(messages.ListModels())
 
-    def check_data(self, path: str) -> str:
-        """Ask for a scan of a data set. Returns the command's id."""
-        return self._send(messages.CheckData(path=path))
+    def check_data(self, data: DataConfig, seed: int) -> str:
+        """Ask for a scan of a data set, split as a run with this seed would. Returns the command's id."""
+        return self._send(messages.CheckData(data=data, seed=seed))
+
+    def estimate_run(self, config: RunConfig) -> str:
+        """Ask what a run would need. Returns the command's id."""
+        return self._send(messages.EstimateRun(config=config, runs_dir=str(self.runs_dir)))
+
+    def preview_image(self, config: RunConfig, path: str) -> str:
+        """Ask what the model would see of an image. Returns the command's id."""
+        return self._send(messages.PreviewImage(config=config, path=path))
+
+    def cancel(self) -> str:
+        """End what the worker does before a run: a preparation, or a look-up. Returns the command's id."""
+        return self._send(messages.StopRun() if self.state is RunState.PREPARING else messages.CancelLookUp())
 
     def prepare_run(self, config: RunConfig, *, start: bool = True) -> str:
         """Make a new run and begin it, in a fresh worker if this one has had a run. Returns the command's id."""
@@ -275,6 +289,8 @@ class TrainingSession(QObject):
             messages.ModelInspected: self.model_inspected,
             messages.ModelsListed: self.models_listed,
             messages.DataChecked: self.data_checked,
+            messages.RunEstimated: self.run_estimated,
+            messages.ImagePreviewed: self.image_previewed,
             messages.PreparationProgressed: self.preparation_progressed,
             messages.RunPrepared: self.run_prepared,
             messages.MetricsLogged: self.metrics_logged,

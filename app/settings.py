@@ -9,6 +9,8 @@ from PySide6.QtCore import QByteArray, QSettings
 
 from app.theme import Scheme
 
+MAX_RECENT = 8
+
 
 class Settings:
     """Typed access to QSettings. A value that is missing or damaged reads as its default."""
@@ -40,6 +42,20 @@ class Settings:
     @form_values.setter
     def form_values(self, values: dict[str, Any]) -> None:
         self._store.setValue("form", json.dumps(values))
+
+    @property
+    def recent_data(self) -> list[str]:
+        """Return the data sets that were last used, the latest first."""
+        try:
+            paths = json.loads(str(self._store.value("recent_data", "[]")))
+        except ValueError:
+            return []
+        return [path for path in paths if isinstance(path, str)] if isinstance(paths, list) else []
+
+    def add_recent_data(self, path: str) -> None:
+        """Remember a data set as the latest one."""
+        paths = [path, *(known for known in self.recent_data if known != path)][:MAX_RECENT]
+        self._store.setValue("recent_data", json.dumps(paths))
 
     def layout(self, name: str) -> QByteArray:
         """Return a saved geometry or splitter state, empty if there is none."""

@@ -46,6 +46,8 @@ def main() -> int:
         # Some epochs past the plan's unfreezing, so that its marker is on the curves.
         wait(lambda: (point := window.display.history.at("Loss/train", 1e9)) is not None and point[0] > 420)
         shoot(app, window, folder, "running", ["light", "dark"], ["small", "large"])
+        window.tabs.setCurrentWidget(window.data_view)
+        shoot(app, window, folder, "data", ["light", "dark"], ["small"])
         window.session.stop()
         wait(lambda: window.session.state is RunState.STOPPED)
         window.close()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 _LONGEST_SHOWN = 60
+_DATA_SUFFIXES = r"\.(zip|tar|tgz|tar\.gz|tar\.bz2|tar\.xz|csv|tsv)$"
 
 
 class ConfigError(ValueError):
@@ -21,6 +23,9 @@ class ConfigError(ValueError):
         self.field = field
 
 
+_THREE = Field(min_length=3, max_length=3)
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
@@ -28,7 +33,20 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """Which images, and how they are split and shown to the model."""
 
-    path: str = Field("", description="A folder of class subfolders, or a zip of one.")
+    path: str = Field("", description="A folder, a zip or tar, or a CSV or TSV table of images.")
+    layout: Literal["auto", "class_folders", "split_folders", "table", "file_names"] = Field(
+        "auto",
+        description="Where an image's class stands: its folder, its folder below train/ and val/, a table, or its name "
+        '("cat.12.jpg"); auto looks.',
+    )
+    path_column: str = Field("", description="A table's column of image paths; empty looks for it by its name.")
+    label_column: str = Field("", description="A table's column of classes; empty looks for it by its name.")
+    split_column: str = Field(
+        "", description="A table's column of train, validation or test; empty looks for it by its name."
+    )
+    group_column: str = Field(
+        "", description="A table's column of groups (patients, places) that must not be split; empty: there is none."
+    )
     validation_fraction: float = Field(
         0.2,
         gt=0,
@@ -41,8 +59,38 @@ class DataConfig(_Section):
         le=1024,
         description="Side of the square that the model sees, in pixels; empty takes the weights' own.",
     )
-    augmentation: Literal["none", "light"] = Field(
-        "light", description="Changes of each training image: none, or light (shift, scale; flips are never guessed)."
+    resize_size: int | None = Field(
+        None,
+        ge=8,
+        le=2048,
+        description="Length of the short side before the square is cut from the centre, in pixels; empty takes the "
+        "weights' own, in proportion.",
+    )
+    mean: Annotated[list[Annotated[float, Field(ge=0, le=1)]], _THREE] | None = Field(
+        None, description="Mean of the red, green and blue values (0 to 1); empty takes the weights' own."
+    )
+    std: Annotated[list[Annotated[float, Field(gt=0, le=1)]], _THREE] | None = Field(
+        None, description="Standard deviation of the red, green and blue values; empty takes the weights' own."
+    )
+    augmentation: Literal["none", "light", "standard", "strong"] = Field(
+        "light",
+        description="Changes of each training image: none; light (shift, scale); standard (crop, flip, colour); strong "
+        "(TrivialAugment and random erasing on top).",
+    )
+    mixing: Literal["none", "mixup", "cutmix"] = Field(
+        "none", description="Mixing of the images of a training batch and of their classes."
+    )
+    balance: Literal["none", "class_weights", "sampler"] = Field(
+        "none",
+        description="What evens out classes of different size: nothing, weights in the loss, or drawing small classes "
+        "more often.",
+    )
+    cache_gb: float | None = Field(
+        None,
+        ge=0,
+        le=10_000,
+        description="Disk space for decoded images, in GB, so that later epochs decode nothing; empty takes what the "
+        "disk can spare, 0 keeps none.",
     )
 
 
@@ -119,7 +167,7 @@ class RunConfig(_Section):
     @property
     def title(self) -> str:
         """Return the run's name, or the name of its data."""
-        return self.name or Path(self.data.path).name.removesuffix(".zip") or "run"
+        return self.name or re.sub(_DATA_SUFFIXES, "", Path(self.data.path).name, flags=re.IGNORECASE) or "run"
 
 
 def config_from_dict(values: dict[str, Any], source: str = "") -> RunConfig:
@@ -208,6 +256,8 @@ def _wanted(error: ErrorDetails) -> str:
         return "a number"
     if kind == "string_too_long":
         return f"at most {error['ctx']['max_length']} characters long"
+    if kind in {"too_short", "too_long"}:
+        return "three numbers, for red, green and blue"
     if kind in {"model_type", "model_attributes_type", "dict_type"}:
         return "a section with fields"
     return error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")

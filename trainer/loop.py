@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from trainer.checkpoints import (
@@ -21,6 +22,9 @@ from trainer.checkpoints import (
 )
 from trainer.config import RunConfig
 from trainer.data.loader import ImageData
+from trainer.data.mixing import BatchMixer
+from trainer.data.sampler import class_weights
+from trainer.data.stream import Batch
 from trainer.freezing import FreezeError, FreezeSet
 from trainer.messages import (
     CheckpointInfo,
@@ -40,18 +44,20 @@ from trainer.metrics import (
     LEARNING_RATE,
     VALIDATION_ACCURACY,
     VALIDATION_LOSS,
+    SplitMetrics,
     StepMetrics,
-    ValidationMetrics,
     first_non_finite,
 )
 from trainer.models import LoadedModel, layer_tree
 from trainer.optim import autocast, choose_precision, make_optimizer, make_scheduler
 from trainer.pace import Pace
+from trainer.run_record import best_checkpoint
 from trainer.runs import RunFolder
 from trainer.schedules import check_plan, phases_at
 
 FLUSH_INTERVAL_S = 0.05
 PROGRESS_INTERVAL_S = 0.25
+_NUM_EPOCHS_TOLD = 2
 
 
 class RunStopped(Exception):  # noqa: N818 (a request that ends the fit, not an error)
@@ -88,6 +94,10 @@ class Trainer:
         self.freeze_set = FreezeSet(self.module, loaded.head)
         self.optimizer = make_optimizer(config.optimizer, self.module)
         self.scheduler = make_scheduler(config.optimizer, self.optimizer, self.total_steps)
+        mixing = config.data.mixing
+        self._mixer = None if mixing == "none" else BatchMixer(mixing, len(data.class_names), config.training.seed)
+        is_weighted = config.data.balance == "class_weights"
+        self._class_weights = class_weights(data.class_counts).to(device) if is_weighted else None
         self._emit = emit
         self._metrics = StepMetrics()
         self._pace = Pace()
@@ -132,28 +142,36 @@ class Trainer:
 
         """
         self._save_epoch()
-        while self.epoch < self.config.training.epochs:
+        is_tested = False
+        while not is_tested:
+            while self.epoch < self.config.training.epochs:
+                self._has_jumped = False
+                self._train_epoch(between_steps)
+                metrics = None if self._has_jumped else self._validate(between_steps)
+                if metrics is None:
+                    # A restore put the run elsewhere: begin again from there.
+                    continue
+                self.epoch, self.batch = self.epoch + 1, 0
+                self._unsaved = metrics
+                self._save_epoch()
             self._has_jumped = False
-            self._train_epoch(between_steps)
-            metrics = None if self._has_jumped else self._validate(between_steps)
-            if metrics is None:
-                # A restore put the run elsewhere: begin again from there.
-                continue
-            self.epoch, self.batch = self.epoch + 1, 0
-            self._unsaved = metrics
-            self._save_epoch()
+            is_tested = self._test(between_steps)
 
     def train_step(self, images: Tensor, target: Tensor) -> None:
         """Make one optimizer update.
+
+        The loss is of the mixed images and weighted by class, where the run asks for that; validation's is neither.
 
         Args:
             images: Shape (B, 3, H, W), float32.
             target: Class indexes, shape (B,), int64.
 
         """
+        if self._mixer is not None:
+            images, target = self._mixer(images, target, self.step)
         with autocast(self.precision, self.device):
             logits = self.module(images)
-            loss = cross_entropy(logits, target)
+            loss = cross_entropy(logits, target, weight=self._class_weights)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -176,25 +194,60 @@ class Trainer:
             self.train_step(images, target)
             self._pace.add(time.perf_counter() - started, len(target))
             self.report()
+        self._tell_loading()
 
-    @torch.no_grad()
+    def _tell_loading(self) -> None:
+        """Say how fast the images came in the first epoch, which decodes them, and in the second."""
+        images_per_s = self.data.images_per_s.get(self.epoch)
+        if self.epoch < _NUM_EPOCHS_TOLD and images_per_s is not None:
+            text = f"Epoch {self.epoch + 1}: images are loaded at {images_per_s:,.0f} a second."
+            self._emit(LogWritten(level="info", text=text))
+
     def _validate(self, between_steps: Callable[[], None]) -> dict[str, float] | None:
         self._set_phase("validation")
         started = time.perf_counter()
         self.report(force=True)
-        metrics = ValidationMetrics(len(self.data.class_names), self.device)
-        for images, target in self.data.validation_batches():
-            between_steps()
-            if self._has_jumped:
-                return None
-            with autocast(self.precision, self.device):
-                logits = self.module(images.to(self.device, non_blocking=True))
-            metrics.add(logits, target.to(self.device))
-        values = metrics.compute()
+        values = self._evaluate(self.module, "validation", self.data.validation_batches(), between_steps)
+        if values is None:
+            return None
         self._pace.validation_s = time.perf_counter() - started
         self._log({tag: Series(steps=[self.step], values=[value]) for tag, value in values.items()})
         self._set_phase("train")
         return values
+
+    def _test(self, between_steps: Callable[[], None]) -> bool:
+        """Evaluate the best checkpoint on the test split, if there is one. Returns whether that was done to the end."""
+        if not self.data.num_test:
+            return True
+        assert self._folder is not None
+        assert self._store is not None
+        checkpoints = self._folder.checkpoints()
+        best = best_checkpoint(checkpoints) or checkpoints[-1]
+        # A copy: a person may save, freeze or restore meanwhile, and means the model that was trained last.
+        module = copy.deepcopy(self.module).eval()
+        module.load_state_dict(self._store.load(best)["model_state_dict"])
+        values = self._evaluate(module, "test", self.data.test_batches(), between_steps)
+        if values is None:
+            return False
+        self._log({tag: Series(steps=[best.step], values=[value]) for tag, value in values.items()})
+        loss, accuracy = values["Loss/test"], values["Accuracy/test"]
+        text = f"Test split ({self.data.num_test:,} images), {best.name}: loss {loss:.4f}, accuracy {accuracy:.4f}."
+        self._emit(LogWritten(level="info", text=text))
+        return True
+
+    @torch.no_grad()
+    def _evaluate(
+        self, module: nn.Module, split: str, batches: Iterator[Batch], between_steps: Callable[[], None]
+    ) -> dict[str, float] | None:
+        metrics = SplitMetrics(split, len(self.data.class_names), self.device)
+        for images, target in batches:
+            between_steps()
+            if self._has_jumped:
+                return None
+            with autocast(self.precision, self.device):
+                logits = module(images.to(self.device, non_blocking=True))
+            metrics.add(logits, target.to(self.device))
+        return metrics.compute()
 
     def _save_epoch(self) -> None:
         """Save the epoch that has just ended; again, if that failed before the run was paused for it."""

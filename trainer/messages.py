@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trainer.config import ModelConfig, RunConfig
+from trainer.config import DataConfig, ModelConfig, RunConfig
 
 
 class RunState(StrEnum):
@@ -101,6 +101,29 @@ class CheckpointInfo(_Message):
     segment: int
 
 
+class DataSummary(_Message):
+    """What a scan of a data set found, in a few figures. Every image and issue is in the report (``data_report``).
+
+    ``counts`` has for each split ("train", "validation", "test") the images of each class, in the order of
+    ``class_names``. ``issue_counts`` counts the issues by kind. ``advice`` are sentences about what to look at before a
+    run. ``image_sides`` are the smallest, median and largest (width, height), by area, in pixels.
+    """
+
+    layout: str
+    class_names: list[str]
+    counts: dict[str, list[int]]
+    num_skipped: int = 0
+    issue_counts: dict[str, int] = Field(default_factory=dict)
+    advice: list[str] = Field(default_factory=list)
+    image_sides: list[tuple[int, int]] = Field(default_factory=list)
+    num_bytes: int = 0
+
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """Return each class's images over all splits."""
+        return {name: sum(counts[idx] for counts in self.counts.values()) for idx, name in enumerate(self.class_names)}
+
+
 class ModelSummary(_Message):
     """What the tree shows of a model, before or during a run."""
 
@@ -109,6 +132,24 @@ class ModelSummary(_Message):
     frozen: list[str]
     num_params: int
     num_trainable: int
+
+
+class RunEstimate(_Message):
+    """What a run will need, reckoned from a few steps that were thrown away.
+
+    ``seconds_per_epoch`` is of an epoch as the run begins, validation included. ``memory_bytes`` is the most that the
+    steps held, of the GPU or else of the worker. ``checkpoint_bytes`` is the largest checkpoint's size, ``disk_bytes``
+    that of all of them with their base, ``free_bytes`` what the disk of the runs has left.
+    """
+
+    step_ms: float
+    seconds_per_epoch: float
+    num_epochs: int
+    memory_bytes: int
+    device: str
+    checkpoint_bytes: int
+    disk_bytes: int
+    free_bytes: int
 
 
 class ModelEntry(_Message):
@@ -137,6 +178,9 @@ class RunInfo(_Message):
     precision: str
     num_threads: int
     image_size: int
+    data_summary: DataSummary | None = None
+    """What the scan of the data found, as the run last read them; None in runs of an earlier Thaw."""
+    report_path: str = ""
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -168,7 +212,31 @@ class CheckData(Command):
     """Scan a data set and report its classes and counts, before there is a run."""
 
     kind: Literal["CheckData"] = "CheckData"
+    data: DataConfig
+    seed: int = 7
+
+
+class EstimateRun(Command):
+    """Try a few steps of a run, without its published weights, and report what the whole of it will need."""
+
+    kind: Literal["EstimateRun"] = "EstimateRun"
+    config: RunConfig
+    runs_dir: str
+
+
+class PreviewImage(Command):
+    """Write what the model would see of one image, by its absolute path, in the first ``num_views`` epochs of a run."""
+
+    kind: Literal["PreviewImage"] = "PreviewImage"
+    config: RunConfig
     path: str
+    num_views: int = Field(6, ge=1, le=16)
+
+
+class CancelLookUp(Command):
+    """End the check, estimate or preview that goes on; it is answered by a refusal."""
+
+    kind: Literal["CancelLookUp"] = "CancelLookUp"
 
 
 class PrepareRun(Command):
@@ -251,6 +319,9 @@ AnyCommand = Annotated[
     InspectModel
     | ListModels
     | CheckData
+    | EstimateRun
+    | PreviewImage
+    | CancelLookUp
     | PrepareRun
     | OpenRun
     | StartRun
@@ -272,6 +343,9 @@ ALLOWED_COMMANDS: dict[str, frozenset[RunState]] = {
     "InspectModel": frozenset({S.IDLE}),
     "ListModels": frozenset({S.IDLE}),
     "CheckData": frozenset({S.IDLE}),
+    "EstimateRun": frozenset({S.IDLE}),
+    "PreviewImage": frozenset({S.IDLE}),
+    "CancelLookUp": frozenset({S.IDLE}),
     "PrepareRun": frozenset({S.IDLE}),
     "OpenRun": frozenset({S.IDLE}),
     "StartRun": frozenset({S.READY, S.STOPPED}),
@@ -354,16 +428,27 @@ class ModelsListed(Event):
 
 
 class DataChecked(Event):
-    """What a scan of a data set found.
-
-    ``skipped`` lists (path, reason) of files that no run will read, the first thousand of ``num_skipped``.
-    """
+    """What a scan of the data set at ``path`` found. ``report_path`` is the file with every image and issue."""
 
     kind: Literal["DataChecked"] = "DataChecked"
     path: str
-    class_counts: dict[str, int]
-    skipped: list[tuple[str, str]]
-    num_skipped: int
+    summary: DataSummary
+    report_path: str
+
+
+class RunEstimated(Event):
+    """What a run that was asked about will need."""
+
+    kind: Literal["RunEstimated"] = "RunEstimated"
+    estimate: RunEstimate
+
+
+class ImagePreviewed(Event):
+    """What the model sees of the image at ``path``: ``views[i]`` is a PNG file of epoch i + 1."""
+
+    kind: Literal["ImagePreviewed"] = "ImagePreviewed"
+    path: str
+    views: list[str]
 
 
 class PreparationProgressed(Event):
@@ -488,6 +573,8 @@ AnyEvent = Annotated[
     | ModelInspected
     | ModelsListed
     | DataChecked
+    | RunEstimated
+    | ImagePreviewed
     | PreparationProgressed
     | RunPrepared
     | MetricsLogged

@@ -29,13 +29,17 @@ class StepMetrics:
     def add(self, step: int, loss: Tensor, logits: Tensor, target: Tensor) -> None:
         """Take one step's results without waiting for the device.
 
+        Of an image that was mixed from two, the class with the larger share counts as the right one.
+
         Args:
             step: Completed optimizer updates.
             loss: Mean loss over the batch, shape ().
             logits: Shape (B, C).
-            target: Class indexes, shape (B,).
+            target: Class indexes, shape (B,), or the share of each class, shape (B, C).
 
         """
+        if target.ndim == 2:
+            target = target.argmax(dim=1)
         accuracy = (logits.detach().argmax(dim=1) == target).float().mean()
         self._steps.append(step)
         self._pending.append(torch.stack((loss.detach().float(), accuracy)))
@@ -53,10 +57,11 @@ class StepMetrics:
         return series
 
 
-class ValidationMetrics:
-    """Mean loss and accuracy over the validation images, computed by torchmetrics."""
+class SplitMetrics:
+    """Mean loss and accuracy over the images of "validation" or "test", computed by torchmetrics."""
 
-    def __init__(self, num_classes: int, device: torch.device) -> None:
+    def __init__(self, split: str, num_classes: int, device: torch.device) -> None:
+        self._split = split
         self._loss = MeanMetric(nan_strategy="disable").to(device)
         self._accuracy = MulticlassAccuracy(num_classes, average="micro").to(device)
 
@@ -69,8 +74,8 @@ class ValidationMetrics:
     def compute(self) -> dict[str, float]:
         """Return the metrics by tag, as plain floats."""
         return {
-            VALIDATION_LOSS: float(self._loss.compute()),
-            VALIDATION_ACCURACY: float(self._accuracy.compute()),
+            f"Loss/{self._split}": float(self._loss.compute()),
+            f"Accuracy/{self._split}": float(self._accuracy.compute()),
         }
 
 

@@ -105,7 +105,7 @@ def build_model(
         ModelError: There is no such model, the weights cannot be had or do not fit, or the images are too small for it.
 
     """
-    preprocessing = _preprocessing(config.name, image_size)
+    preprocessing = preprocessing_of(config.name, image_size)
     _check_image_size(config.name, preprocessing.image_size, _published_image_size(config.name))
     state: dict[str, Tensor] | None = None
     source = config.weights
@@ -170,7 +170,13 @@ def _published_image_size(name: str) -> int:
     return size
 
 
-def _preprocessing(name: str, image_size: int | None) -> Preprocessing:
+def preprocessing_of(name: str, image_size: int | None) -> Preprocessing:
+    """Return how a model wants its images, at another size (in pixels) if one is given.
+
+    Raises:
+        ModelError: There is no such model.
+
+    """
     preset = _default_weights(name).transforms()
     published = Preprocessing(
         image_size=preset.crop_size[0],

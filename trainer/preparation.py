@@ -10,14 +10,16 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from trainer.config import ConfigError, ModelConfig, RunConfig, resolve_paths
+from trainer.config import ConfigError, DataConfig, ModelConfig, RunConfig, resolve_paths
 from trainer.data.loader import ImageData
+from trainer.data.preview import write_views
 from trainer.data.scan import ScannedData, scan
+from trainer.estimate import estimate
 from trainer.freezing import FreezeSet
 from trainer.logs import TensorBoardLog
 from trainer.loop import Trainer
-from trainer.messages import Event, ModelSummary, RunInfo
-from trainer.models import build_model, inspect, layer_tree
+from trainer.messages import Event, ModelSummary, RunEstimate, RunInfo
+from trainer.models import build_model, inspect, layer_tree, preprocessing_of
 from trainer.optim import choose_device
 from trainer.run_list import check_writable
 from trainer.run_record import WorkerAddress
@@ -64,19 +66,48 @@ class Preparation:
         self._emit = emit
         self._report = report
         self._check_cancelled = check_cancelled
+        self._cache_dir = platformdirs.user_cache_path("thaw")
+        self._default_num_threads = torch.get_num_threads()
 
-    def scan(self, path: str) -> ScannedData:
-        """Look through a data set.
+    def scan(self, data: DataConfig, seed: int) -> ScannedData:
+        """Look through a data set, as a run with this seed would split it.
 
         Raises:
             ValueError: There is none, or it cannot be trained on.
             PreparationCancelled: The user stopped it.
 
         """
-        if not path:
-            raise ConfigError("No data is chosen. Choose a folder of class folders, or a zip of one.", "data.path")
-        cache_dir = platformdirs.user_cache_path("thaw") / "data"
-        return scan(Path(path), cache_dir, self._report, self._check_cancelled)
+        if not data.path:
+            raise ConfigError("No data is chosen. Choose a folder, an archive or a table of images.", "data.path")
+        return scan(data, seed, self._cache_dir / "data", self._report, self._check_cancelled)
+
+    def estimate(self, config: RunConfig, runs_dir: Path) -> RunEstimate:
+        """Try a few steps of a run. Nothing is downloaded, and nothing is left of it.
+
+        Raises:
+            ValueError: The data or the model cannot be used.
+            PreparationCancelled: The user stopped it.
+
+        """
+        # Weights from elsewhere cost what random ones cost.
+        trainer, _ = self._load(config, config.model.model_copy(update={"weights": "random"}), lambda _: None)
+        try:
+            return estimate(trainer, runs_dir, self._report, self._check_cancelled)
+        finally:
+            trainer.close()
+
+    def preview(self, config: RunConfig, path: str, num_views: int) -> list[Path]:
+        """Write what the model would see of an image in the first epochs. Returns the PNG files.
+
+        Raises:
+            ValueError: The data, the model or the image cannot be used.
+            PreparationCancelled: The user stopped it.
+
+        """
+        scanned = self.scan(config.data, config.training.seed)
+        preprocessing = preprocessing_of(config.model.name, config.data.image_size).edited(config.data)
+        folder = self._cache_dir / "views"
+        return write_views(scanned, config.data, config.training.seed, preprocessing, path, folder, num_views)
 
     def begin(self, config: RunConfig, runs_dir: Path) -> PreparedRun:
         """Make a new run. Nothing is left of it where this fails.
@@ -89,12 +120,12 @@ class Preparation:
         check_writable(runs_dir)
         # A resume reads the paths again, from wherever it is started.
         config = resolve_paths(config, Path.cwd())
-        trainer = self._load(config, config.model)
+        trainer, scanned = self._load(config, config.model, self._emit)
         folder = RunFolder.create(runs_dir, config)
         try:
             folder.claim(self.worker)
             trainer.begin(folder)
-            return self._prepared(trainer, folder, TensorBoardLog(folder.tensorboard_dir, None), [])
+            return self._prepared(trainer, scanned, folder, TensorBoardLog(folder.tensorboard_dir, None), [])
         except BaseException:
             trainer.close()
             folder.close()
@@ -120,19 +151,22 @@ class Preparation:
                     "resume. Restore an earlier checkpoint, or begin a new run."
                 )
             # The run's own files hold every weight, so none are downloaded or read from elsewhere.
-            trainer = self._load(config, config.model.model_copy(update={"weights": "random"}))
+            random = config.model.model_copy(update={"weights": "random"})
+            trainer, scanned = self._load(config, random, self._emit)
             events = trainer.go_on(folder, info)
-            return self._prepared(trainer, folder, TensorBoardLog(folder.tensorboard_dir, trainer.step), events)
+            log = TensorBoardLog(folder.tensorboard_dir, trainer.step)
+            return self._prepared(trainer, scanned, folder, log, events)
         except BaseException:
             folder.remove_worker(self.worker)
             folder.close()
             raise
 
-    def _load(self, config: RunConfig, model: ModelConfig) -> Trainer:
+    def _load(
+        self, config: RunConfig, model: ModelConfig, emit: Callable[[Event], None]
+    ) -> tuple[Trainer, ScannedData]:
         device = choose_device(config.training.device)
-        if config.training.num_threads:
-            torch.set_num_threads(config.training.num_threads)
-        scanned = self.scan(config.data.path)
+        torch.set_num_threads(config.training.num_threads or self._default_num_threads)
+        scanned = self.scan(config.data, config.training.seed)
         loaded = build_model(
             model,
             len(scanned.class_names),
@@ -141,11 +175,18 @@ class Preparation:
             self._report,
             self._check_cancelled,
         )
-        data = ImageData(config.data, config.training, loaded.preprocessing, scanned)
+        preprocessing = loaded.preprocessing.edited(config.data)
         self._check_cancelled()
-        return Trainer(config, loaded, data, device, self._emit)
+        data = ImageData(config.data, config.training, preprocessing, scanned, self._cache_dir / "decoded")
+        try:
+            return Trainer(config, loaded, data, device, emit), scanned
+        except BaseException:
+            data.close()
+            raise
 
-    def _prepared(self, trainer: Trainer, folder: RunFolder, log: TensorBoardLog, events: list[Event]) -> PreparedRun:
+    def _prepared(
+        self, trainer: Trainer, scanned: ScannedData, folder: RunFolder, log: TensorBoardLog, events: list[Event]
+    ) -> PreparedRun:
         data = trainer.data
         info = RunInfo(
             run_dir=str(folder.path.resolve()),
@@ -161,6 +202,8 @@ class Preparation:
             precision=trainer.precision,
             num_threads=torch.get_num_threads(),
             image_size=data.preprocessing.image_size,
+            data_summary=scanned.summary,
+            report_path=str(scanned.report_path),
         )
         return PreparedRun(trainer, folder, log, info, events)
 

@@ -11,21 +11,26 @@ import signal
 import sys
 import time
 import traceback
-from collections import Counter, deque
+from collections import deque
 from multiprocessing.connection import Listener
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
+from trainer.config import ConfigError
 from trainer.messages import (
     ALLOWED_COMMANDS,
     TRANSITIONS,
     AnyCommand,
+    CancelLookUp,
     CheckData,
     CommandRejected,
     DataChecked,
+    EstimateRun,
+    Event,
     FreezeLayers,
+    ImagePreviewed,
     InspectModel,
     ListModels,
     LogWritten,
@@ -35,7 +40,9 @@ from trainer.messages import (
     PauseRun,
     PreparationProgressed,
     PrepareRun,
+    PreviewImage,
     RestoreCheckpoint,
+    RunEstimated,
     RunPrepared,
     RunState,
     SaveCheckpoint,
@@ -58,14 +65,18 @@ POLL_INTERVAL_S = 0.5
 ORPHANED_AFTER_S = 3.0
 FIRST_CLIENT_WITHIN_S = 60.0
 PREPARATION_INTERVAL_S = 0.1
-MAX_SKIPPED_IN_EVENT = 1000
 MAX_SKIPPED_IN_LOG = 20
-CHECK_OVERTAKEN = "The check was stopped, because something else was asked for."
+LOOK_UP_OVERTAKEN = "Stopped, because something else was asked for."
+LOOK_UP_CANCELLED = "Stopped, as you asked. Start does it all the same."
+NO_LOOK_UP = "Nothing is being looked up that could be stopped."
 
 _WORDS = {
     "InspectModel": "Looking at a model",
     "ListModels": "Listing the models",
     "CheckData": "Checking data",
+    "EstimateRun": "Estimating a run",
+    "PreviewImage": "Previewing an image",
+    "CancelLookUp": "Stopping a look-up",
     "PrepareRun": "Beginning a run",
     "OpenRun": "Opening a run",
     "StartRun": "Starting",
@@ -94,6 +105,7 @@ class Worker:
         self._prepared: PreparedRun | None = None
         self._put_aside: deque[tuple[AnyCommand, int]] = deque()
         self._is_ending = False
+        self._is_cancelled = False
         self._told_divergence: tuple[int, int] | None = None
         self._preparation_reported_at = 0.0
 
@@ -152,8 +164,10 @@ class Worker:
     def _apply(self, command: AnyCommand, requested_step: int) -> None:
         command_id = command.command_id
         match command:
-            case ListModels() | InspectModel() | CheckData():
+            case ListModels() | InspectModel() | CheckData() | EstimateRun() | PreviewImage():
                 self._look_up(command)
+            case CancelLookUp():
+                self._reject(command, NO_LOOK_UP)
             case PrepareRun() | OpenRun():
                 self._prepare(command)
             case StartRun() | UnpauseRun():
@@ -197,7 +211,7 @@ class Worker:
             raise
         self._enter(RunState.STOPPED, command_id=command_id)
 
-    def _look_up(self, command: ListModels | InspectModel | CheckData) -> None:
+    def _look_up(self, command: ListModels | InspectModel | CheckData | EstimateRun | PreviewImage) -> None:
         from trainer import models
         from trainer.preparation import PreparationCancelled, summarize
 
@@ -207,21 +221,49 @@ class Worker:
             summary = summarize(command.model, command.num_classes)
             self._server.publish(ModelInspected(summary=summary, command_id=command.command_id))
         else:
+            self._is_cancelled = False
             try:
-                scanned = self._preparation.scan(command.path)
+                event = self._looked_through(command)
             except PreparationCancelled:
-                self._reject(command, CHECK_OVERTAKEN)
+                self._reject(command, LOOK_UP_CANCELLED if self._is_cancelled else LOOK_UP_OVERTAKEN)
                 return
-            counts = Counter(class_idx for _, class_idx in scanned.samples)
-            self._server.publish(
-                DataChecked(
-                    path=command.path,
-                    class_counts={name: counts[class_idx] for class_idx, name in enumerate(scanned.class_names)},
-                    skipped=scanned.skipped[:MAX_SKIPPED_IN_EVENT],
-                    num_skipped=len(scanned.skipped),
-                    command_id=command.command_id,
-                )
-            )
+            self._server.publish(event)
+
+    def _looked_through(self, command: CheckData | EstimateRun | PreviewImage) -> Event:
+        match command:
+            case CheckData():
+                return self._checked(command)
+            case EstimateRun():
+                return self._estimated(command)
+            case PreviewImage():
+                views = self._preparation.preview(command.config, command.path, command.num_views)
+                return ImagePreviewed(path=command.path, views=list(map(str, views)), command_id=command.command_id)
+
+    def _checked(self, command: CheckData) -> DataChecked:
+        scanned = self._preparation.scan(command.data, command.seed)
+        return DataChecked(
+            path=command.data.path,
+            summary=scanned.summary,
+            report_path=str(scanned.report_path),
+            command_id=command.command_id,
+        )
+
+    def _estimated(self, command: EstimateRun) -> RunEstimated:
+        import torch
+
+        from trainer.preparation import PreparationCancelled
+
+        try:
+            estimate = self._preparation.estimate(command.config, Path(command.runs_dir))
+        except torch.OutOfMemoryError:
+            sentence = "A trial step ran out of memory. Choose a smaller batch or smaller images."
+            raise ConfigError(sentence, "training.batch_size") from None
+        except (ValueError, PreparationCancelled):
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            raise ValueError(f"A trial step failed: {type(error).__name__}: {error}.") from error
+        return RunEstimated(estimate=estimate, command_id=command.command_id)
 
     # -- preparing a run --------------------------------------------------------------------------------------
 
@@ -269,9 +311,13 @@ class Worker:
         lines = [f"Skipped {path}: {reason}" for path, reason in skipped[:MAX_SKIPPED_IN_LOG]]
         if len(skipped) > MAX_SKIPPED_IN_LOG:
             num_more = len(skipped) - MAX_SKIPPED_IN_LOG
-            lines.append(f"Skipped {num_more} more files. `thaw check --json` lists them, up to a thousand.")
-        warnings = [LogWritten(level="warning", text=line) for line in lines]
-        for event in (*prepared.events, *warnings):
+            lines.append(f"Skipped {num_more} more files. `thaw check` and the Data tab list them all.")
+        notes = [LogWritten(level="warning", text=line) for line in lines]
+        if trainer.data.num_kept:
+            num_images = trainer.data.num_train + trainer.data.num_validation + trainer.data.num_test
+            kept = f"{trainer.data.num_kept:,} of {num_images:,}, {trainer.data.store_bytes / 1e6:,.1f} MB"
+            notes.append(LogWritten(level="info", text=f"Decoded images are kept for later epochs: {kept}."))
+        for event in (*prepared.events, *notes):
             self._server.publish(event)
 
     def _report_preparation(self, what: str, done: int, total: int, unit: str) -> None:
@@ -293,13 +339,16 @@ class Worker:
             if isinstance(command, ShutDown):
                 self._is_ending = True
                 raise PreparationCancelled
+            if isinstance(command, CancelLookUp) and self.state is RunState.IDLE:
+                self._is_cancelled = True
+                raise PreparationCancelled
             if self.state is RunState.PREPARING:
                 if isinstance(command, StopRun):
                     raise PreparationCancelled
                 self._handle(command, requested_step)
                 continue
             self._put_aside.append((command, requested_step))
-            if isinstance(command, PrepareRun | OpenRun | CheckData):
+            if isinstance(command, PrepareRun | OpenRun | CheckData | EstimateRun):
                 raise PreparationCancelled
 
     def _next_command(self, timeout_s: float) -> tuple[AnyCommand, int]:

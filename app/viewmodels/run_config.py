@@ -7,11 +7,17 @@ from typing import Any
 
 from PySide6.QtCore import QCoreApplication, QLocale, QObject, Signal
 
-from trainer.config import ConfigError, OptimizerConfig, RunConfig, config_from_dict
-from trainer.messages import CommandRejected, DataChecked, ModelEntry, RunInfo
+from app.viewmodels.quantities import duration_text, size_text
+from trainer.config import ConfigError, DataConfig, OptimizerConfig, RunConfig, config_from_dict
+from trainer.messages import CommandRejected, DataChecked, ModelEntry, RunEstimate, RunInfo
+
+COLUMN_FIELDS = ("data.path_column", "data.label_column", "data.split_column", "data.group_column")
+"""The fields that only a table of images has."""
 
 FIELDS = (
     "data.path",
+    "data.layout",
+    *COLUMN_FIELDS,
     "model.name",
     "model.weights",
     "plan",
@@ -26,13 +32,26 @@ FIELDS = (
     "training.device",
     "training.seed",
     "data.image_size",
+    "data.resize_size",
+    "data.mean",
+    "data.std",
     "data.augmentation",
+    "data.mixing",
+    "data.balance",
     "data.validation_fraction",
+    "data.cache_gb",
     "name",
 )
 """The fields of the form by their dotted names in RunConfig; ``model.frozen`` comes from the model's tree."""
 
-_FRACTIONS = frozenset({"optimizer.rate", "optimizer.weight_decay", "optimizer.momentum", "data.validation_fraction"})
+CHECKED_FIELDS = ("data.path", "data.layout", *COLUMN_FIELDS, "data.validation_fraction", "training.seed")
+"""The fields that decide which images a run has and how they are split."""
+
+_NUMBERS = frozenset(
+    {"optimizer.rate", "optimizer.weight_decay", "optimizer.momentum", "data.validation_fraction", "data.cache_gb"}
+)
+_CHANNELS = frozenset({"data.mean", "data.std"})
+_MAY_BE_EMPTY = frozenset({"data.image_size", "data.resize_size", "data.cache_gb"}) | _CHANNELS
 _PHASE = re.compile(r"\s*(\d+)\s*:\s*(.+)")
 
 DEFAULT_NUM_CLASSES = 10
@@ -43,6 +62,8 @@ class RunConfigViewModel(QObject):
 
     changed = Signal()
     """Values, notes or errors have changed."""
+    need_changed = Signal()
+    """It is known anew what the run would need."""
     refused = Signal(str)
     """The field for whose error a start came to nothing."""
 
@@ -50,10 +71,16 @@ class RunConfigViewModel(QObject):
         super().__init__(parent)
         self.models: list[ModelEntry] = []
         self.devices: list[str] = []
+        self.recent_data: list[str] = []
+        """Data sets that were used before, the latest first."""
         self.run: RunInfo | None = None
         self.frozen: list[str] = ["backbone"]
         self.num_classes = DEFAULT_NUM_CLASSES
         """Classes of the data that was last looked through."""
+        self.need = ""
+        """What the run would need of time, memory and disk, "" while that is not known."""
+        self.lacks_room = False
+        self._found_layout = ""
         self._notes: dict[str, str] = {}
         self._errors: dict[str, str] = {}
         self._texts: dict[str, str] = {}
@@ -86,7 +113,7 @@ class RunConfigViewModel(QObject):
             return
         self._texts[field] = text
         if field == "data.path":
-            self._notes.pop(field, None)
+            self._forget_data()
         if field == "model.name":
             # Another model has other layers; only these two names hold in every one.
             self.frozen = ["backbone"]
@@ -130,21 +157,44 @@ class RunConfigViewModel(QObject):
 
     def config(self) -> RunConfig | None:
         """Check every field. Returns the configuration, or None with the errors set beside the fields."""
-        errors = {field: error for field in FIELDS if (error := self._check(field))}
-        if not self._texts["data.path"].strip():
-            errors["data.path"] = self.tr("Choose a folder of class folders, or a zip of one.")
-        if not errors:
-            try:
-                config = config_from_dict(self.values())
-            except ConfigError as error:
-                errors[self._field_of(error.field)] = str(error)
+        config, errors = self._read()
         # What an earlier answer found wrong goes, too: it may have been mended on the disk.
         self._errors = errors
         self.changed.emit()
-        if not errors:
-            return config
-        self.refused.emit(next((field for field in FIELDS if field in errors), ""))
-        return None
+        if config is None:
+            self.refused.emit(next((field for field in FIELDS if field in errors), ""))
+        return config
+
+    def valid_config(self) -> RunConfig | None:
+        """Return the configuration if every field is right, and say nothing if not."""
+        return self._read()[0]
+
+    def _read(self) -> tuple[RunConfig | None, dict[str, str]]:
+        errors = {field: error for field in FIELDS if (error := self._check(field))}
+        if not self._texts["data.path"].strip():
+            errors["data.path"] = self.tr("Choose a folder, an archive or a table of images.")
+        if errors:
+            return None, errors
+        try:
+            return config_from_dict(self.values()), {}
+        except ConfigError as error:
+            return None, {self._field_of(error.field): str(error)}
+
+    def chosen_data(self) -> tuple[DataConfig, int] | None:
+        """Return the data and the seed of their split; None while none are chosen, or a field of them is wrong."""
+        if not self._texts["data.path"].strip() or any(self._check(field) for field in CHECKED_FIELDS):
+            return None
+        values: dict[str, Any] = {}
+        for field in CHECKED_FIELDS:
+            _put(values, field, self._typed(field))
+        config = config_from_dict(values)
+        return config.data, config.training.seed
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the columns of a table matter: the data are one, or something was said of its columns."""
+        said = any(self._texts[field] or self.error(field) for field in COLUMN_FIELDS)
+        return said or "table" in {self._texts["data.layout"], self._found_layout}
 
     # -- what the worker says ---------------------------------------------------------------------------------
 
@@ -162,22 +212,56 @@ class RunConfigViewModel(QObject):
         """Note the classes and images that a scan found."""
         if event.path != self._texts["data.path"].strip():
             return
-        self.num_classes = len(event.class_counts)
-        locale = QLocale()
-        classes = self.tr("{} classes").format(locale.toString(len(event.class_counts)))
-        images = self.tr("{} images").format(locale.toString(sum(event.class_counts.values())))
-        parts = [classes, images]
-        if event.num_skipped:
-            skipped = self.tr("1 file skipped") if event.num_skipped == 1 else self.tr("{} files skipped")
-            parts.append(skipped.format(locale.toString(event.num_skipped)))
+        summary, locale = event.summary, QLocale()
+        self.num_classes = len(summary.class_names)
+        self._found_layout = summary.layout
+        parts = [self.tr("{} classes").format(locale.toString(self.num_classes))]
+        parts += [f"{locale.toString(sum(counts))} {split_text(split)}" for split, counts in summary.counts.items()]
+        if summary.num_skipped:
+            skipped = self.tr("1 file skipped") if summary.num_skipped == 1 else self.tr("{} files skipped")
+            parts.append(skipped.format(locale.toString(summary.num_skipped)))
+        num_leaks = summary.issue_counts.get("leak", 0)
+        if num_leaks:
+            leaks = self.tr("1 leak") if num_leaks == 1 else self.tr("{} leaks")
+            parts.append(leaks.format(locale.toString(num_leaks)))
         self._notes["data.path"] = " · ".join(parts)
-        self._errors["data.path"] = ""
+        if self._texts["data.layout"] == "auto":
+            self._notes["data.layout"] = self.tr("found: {}").format(choice_text(summary.layout))
+        for field in CHECKED_FIELDS:
+            self._errors[field] = self._check(field)
         self.changed.emit()
+
+    def show_estimating(self) -> None:
+        """Say that a few steps are being tried."""
+        self.show_need(self.tr("Trying a few steps …"))
+
+    def show_estimate(self, estimate: RunEstimate | None) -> None:
+        """Say what the run will need; None takes it back."""
+        if estimate is None:
+            self.show_need("")
+            return
+        seconds = max(estimate.seconds_per_epoch, 1.0)
+        text = self.tr("About {epoch} an epoch, {all} in all · {memory} of memory · {disk} on disk, {free} free")
+        text = text.format(
+            epoch=duration_text(seconds),
+            all=duration_text(max(estimate.seconds_per_epoch * estimate.num_epochs, 1.0)),
+            memory=size_text(estimate.memory_bytes),
+            disk=size_text(estimate.disk_bytes),
+            free=size_text(estimate.free_bytes),
+        )
+        self.show_need(text, lacks_room=estimate.disk_bytes > estimate.free_bytes)
+
+    def show_need(self, text: str, *, lacks_room: bool = False) -> None:
+        """Say in words what the run would need, or why that is not known."""
+        if (text, lacks_room) != (self.need, self.lacks_room):
+            self.need, self.lacks_room = text, lacks_room
+            self.need_changed.emit()
 
     def show_checking(self) -> None:
         """Note that the data are being scanned."""
         self._notes["data.path"] = self.tr("Looking through the images …")
-        self._errors["data.path"] = ""
+        for field in CHECKED_FIELDS:
+            self._errors[field] = ""
         self.changed.emit()
 
     def stop_checking(self) -> None:
@@ -194,8 +278,8 @@ class RunConfigViewModel(QObject):
             field = "model.name"
         if not field:
             return False
-        if field == "data.path":
-            self._notes.pop(field, None)
+        if field.startswith("data."):
+            self._notes.pop("data.path", None)
         self._errors[field] = event.reason
         self.changed.emit()
         if event.command in {"PrepareRun", "OpenRun"}:
@@ -225,6 +309,11 @@ class RunConfigViewModel(QObject):
 
     # -- checks -----------------------------------------------------------------------------------------------
 
+    def _forget_data(self) -> None:
+        self._found_layout = ""
+        for field in ("data.path", "data.layout"):
+            self._notes.pop(field, None)
+
     def _check(self, field: str) -> str:
         values: dict[str, Any] = {}
         _put(values, field, self._typed(field))
@@ -245,19 +334,18 @@ class RunConfigViewModel(QObject):
         if field == "plan":
             plan = parse_plan(text)
             return text if plan is None else plan
-        if field == "data.image_size":
-            return text or None
-        if field in _FRACTIONS:
-            return _number(text)
-        return text
+        if field in _MAY_BE_EMPTY and not text:
+            return None
+        if field in _CHANNELS:
+            # A list of three is written with points: a comma stands between them.
+            return re.split(r"[,;\s]+", text.strip("[] "))
+        return _number(text) if field in _NUMBERS else text
 
     def _field_of(self, field: str) -> str:
         if field in FIELDS:
             return field
-        whole = field.split(".", 1)[0]
-        if whole == "plan":
-            return "plan"
-        return next((known for known in FIELDS if field and known.endswith(f".{field}")), "")
+        owner = next((known for known in FIELDS if field.startswith(f"{known}.")), "")
+        return owner or next((known for known in FIELDS if field and known.endswith(f".{field}")), "")
 
 
 def field_label(field: str) -> str:
@@ -265,6 +353,11 @@ def field_label(field: str) -> str:
     labels = {
         "name": QCoreApplication.translate("RunForm", "Name"),
         "data.path": QCoreApplication.translate("RunForm", "Data"),
+        "data.layout": QCoreApplication.translate("RunForm", "Layout"),
+        "data.path_column": QCoreApplication.translate("RunForm", "Paths in"),
+        "data.label_column": QCoreApplication.translate("RunForm", "Classes in"),
+        "data.split_column": QCoreApplication.translate("RunForm", "Splits in"),
+        "data.group_column": QCoreApplication.translate("RunForm", "Groups in"),
         "model.name": QCoreApplication.translate("RunForm", "Model"),
         "model.weights": QCoreApplication.translate("RunForm", "Weights"),
         "plan": QCoreApplication.translate("RunForm", "Plan"),
@@ -279,10 +372,38 @@ def field_label(field: str) -> str:
         "training.device": QCoreApplication.translate("RunForm", "Device"),
         "training.seed": QCoreApplication.translate("RunForm", "Seed"),
         "data.image_size": QCoreApplication.translate("RunForm", "Image size"),
+        "data.resize_size": QCoreApplication.translate("RunForm", "Resized to"),
+        "data.mean": QCoreApplication.translate("RunForm", "Mean"),
+        "data.std": QCoreApplication.translate("RunForm", "Deviation"),
         "data.augmentation": QCoreApplication.translate("RunForm", "Augment"),
+        "data.mixing": QCoreApplication.translate("RunForm", "Mixing"),
+        "data.balance": QCoreApplication.translate("RunForm", "Balance"),
+        "data.cache_gb": QCoreApplication.translate("RunForm", "Cache, GB"),
         "data.validation_fraction": QCoreApplication.translate("RunForm", "Validation"),
     }
     return labels[field]
+
+
+def choice_text(value: str) -> str:
+    """Return the words for a value that is chosen from a list; most values are words themselves."""
+    words = {
+        "class_folders": QCoreApplication.translate("RunForm", "class folders"),
+        "split_folders": QCoreApplication.translate("RunForm", "train and val folders"),
+        "table": QCoreApplication.translate("RunForm", "table"),
+        "file_names": QCoreApplication.translate("RunForm", "file names"),
+        "class_weights": QCoreApplication.translate("RunForm", "class weights"),
+    }
+    return words.get(value, value)
+
+
+def split_text(split: str) -> str:
+    """Return the word for a split."""
+    words = {
+        "train": QCoreApplication.translate("RunForm", "train"),
+        "validation": QCoreApplication.translate("RunForm", "validation"),
+        "test": QCoreApplication.translate("RunForm", "test"),
+    }
+    return words[split]
 
 
 def parse_plan(text: str) -> list[dict[str, Any]] | None:
@@ -338,6 +459,8 @@ def _number(text: str) -> float | str:
 def _shown(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, list):
+        return ", ".join(str(number) for number in value)
     if isinstance(value, float):
         return QLocale().toString(value, "g", QLocale.FloatingPointPrecisionOption.FloatingPointShortest.value)
     return str(value)

@@ -21,6 +21,8 @@ from trainer.messages import (
     StateChanged,
 )
 
+_SECONDS_BEFORE_A_FORECAST = 2.0
+
 
 @dataclass(frozen=True)
 class FolderSize:
@@ -52,6 +54,7 @@ class RunStatusViewModel(QObject):
         self.folder_size = None
         self._progress: ProgressReported | None = None
         self._preparation: PreparationProgressed | None = None
+        self._preparation_began: PreparationProgressed | None = None
         self._epoch, self._num_epochs, self._step, self._total_steps = 0, 0, 0, 0
         self._saved_at: float | None = None
 
@@ -108,8 +111,15 @@ class RunStatusViewModel(QObject):
 
     def prepare_progress(self, event: PreparationProgressed) -> None:
         """Follow long work before the run."""
+        if self._preparation is None or event.what != self._preparation.what:
+            self._preparation_began = event
         self._preparation = event
         self.changed.emit()
+
+    @property
+    def can_cancel(self) -> bool:
+        """Return whether something goes on before the run that can be ended."""
+        return self._preparation is not None
 
     def finish_look_up(self) -> None:
         """Say no more how far a look-up is: it has been answered."""
@@ -260,7 +270,16 @@ class RunStatusViewModel(QObject):
         if not event.total:
             return event.what
         if event.unit == "bytes":
-            return self.tr("{} · {} of {}").format(event.what, size_text(event.done), size_text(event.total))
-        return self.tr("{} · {} of {} {}").format(
-            event.what, count_text(event.done), count_text(event.total), event.unit
-        )
+            text = self.tr("{} · {} of {}").format(event.what, size_text(event.done), size_text(event.total))
+        else:
+            text = self.tr("{} · {} of {} {}").format(
+                event.what, count_text(event.done), count_text(event.total), event.unit
+            )
+        seconds_left = self._preparation_seconds_left(event)
+        return text if seconds_left is None else f"{text} · {self.tr('{} left').format(duration_text(seconds_left))}"
+
+    def _preparation_seconds_left(self, event: PreparationProgressed) -> float | None:
+        began = self._preparation_began
+        if began is None or event.done <= began.done or event.time - began.time < _SECONDS_BEFORE_A_FORECAST:
+            return None
+        return (event.total - event.done) * (event.time - began.time) / (event.done - began.done)

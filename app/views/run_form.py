@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from PySide6.QtCore import QEvent, QStringListModel, Qt, QTimer, Signal
 from PySide6.QtWidgets import (
@@ -24,7 +25,14 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.viewmodels.quantities import count_text, percent_text, size_text
-from app.viewmodels.run_config import FIELDS, RunConfigViewModel, field_label
+from app.viewmodels.run_config import (
+    CHECKED_FIELDS,
+    COLUMN_FIELDS,
+    FIELDS,
+    RunConfigViewModel,
+    choice_text,
+    field_label,
+)
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "model.weights": ("published", "random"),
@@ -32,7 +40,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer.schedule": ("constant", "cosine"),
     "training.precision": ("auto", "fp32", "bf16"),
     "training.device": ("auto", "cpu"),
-    "data.augmentation": ("light", "none"),
+    "data.layout": ("auto", "class_folders", "split_folders", "table", "file_names"),
+    "data.augmentation": ("light", "none", "standard", "strong"),
+    "data.mixing": ("none", "mixup", "cutmix"),
+    "data.balance": ("none", "class_weights", "sampler"),
 }
 _FREE_CHOICES = frozenset({"model.name", "model.weights", "training.device"})
 # A scan or a model's tree is asked for when the typing rests.
@@ -44,8 +55,8 @@ class RunForm(QWidget):
 
     start_requested = Signal()
     """Start was pressed; the values are not yet checked."""
-    data_chosen = Signal(str)
-    """The path of a data set: typing has rested, or it was picked."""
+    data_changed = Signal()
+    """Other data, or another split of them, were chosen: typing has rested, or they were picked."""
     model_chosen = Signal()
     """Another model or other weights were chosen."""
 
@@ -60,12 +71,14 @@ class RunForm(QWidget):
         self._model_names = QStringListModel(self)
         self._offered: dict[str, list[str]] = {}
         self._is_showing = False
-        self._data_timer = self._pause_timer(self._announce_data)
+        self._data_timer = self._pause_timer(self.data_changed.emit)
         self._model_timer = self._pause_timer(self.model_chosen.emit)
         self._build()
         run_config.changed.connect(self._show_values)
+        run_config.need_changed.connect(self._show_need)
         run_config.refused.connect(self._reveal)
         self._show_values()
+        self._show_need()
 
     def set_editable(self, is_editable: bool) -> None:
         """Let the values be changed, or show them as a live run has them."""
@@ -74,6 +87,7 @@ class RunForm(QWidget):
         for button in self._browse.values():
             button.setVisible(is_editable)
         self._start.setVisible(is_editable)
+        self._show_need()
         self._live_note.setVisible(not is_editable)
         self._show_hints()
 
@@ -95,6 +109,10 @@ class RunForm(QWidget):
         self._start = QPushButton(self.tr("Start"))
         self._start.setProperty("kind", "primary")
         self._start.clicked.connect(self.start_requested)
+        self._need = QLabel()
+        self._need.setTextFormat(Qt.TextFormat.PlainText)
+        self._need.setWordWrap(True)
+        self._need.setToolTip(self.tr("From a few trial steps, as the run begins; unfreezing layers changes it."))
         self._live_note = QLabel(self.tr("The values of this run. New run begins another with them."))
         self._live_note.setProperty("role", "note")
         self._live_note.setWordWrap(True)
@@ -125,6 +143,7 @@ class RunForm(QWidget):
         layout.setSpacing(theme.SPACE * 2)
         layout.addWidget(heading)
         layout.addWidget(self._scroll, 1)
+        layout.addWidget(self._need)
         layout.addWidget(self._start)
         layout.addWidget(self._live_note)
         self._live_note.hide()
@@ -174,10 +193,13 @@ class RunForm(QWidget):
         # Scrolling the form must not change a value that happens to lie under the pointer.
         combo.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         combo.installEventFilter(self)
-        combo.addItems(list(_CHOICES.get(field, ())))
-        if field in _FREE_CHOICES:
-            combo.setEditable(True)
-            combo.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        for value in _CHOICES.get(field, ()):
+            combo.addItem(choice_text(value), value)
+        if field not in _FREE_CHOICES:
+            combo.currentIndexChanged.connect(lambda _: self._take(field, combo.currentData()))
+            return combo
+        combo.setEditable(True)
+        combo.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
         if field == "model.name":
             completer = QCompleter(self._model_names, combo)
             completer.setFilterMode(Qt.MatchFlag.MatchContains)
@@ -197,9 +219,14 @@ class RunForm(QWidget):
     def _placeholder(self, field: str) -> str:
         return {
             "name": self.tr("the data's name"),
-            "data.path": self.tr("a folder of class folders, or a zip"),
+            "data.path": self.tr("a folder, an archive or a table of images"),
+            **dict.fromkeys(COLUMN_FIELDS, self.tr("found by its name")),
+            "data.group_column": self.tr("none"),
+            "data.cache_gb": self.tr("what the disk can spare"),
             "plan": self.tr("3: +stage4, +conv5"),
-            "data.image_size": self.tr("the weights' own"),
+            **dict.fromkeys(
+                ("data.image_size", "data.resize_size", "data.mean", "data.std"), self.tr("the weights' own")
+            ),
         }.get(field, "")
 
     def _browse_weights_button(self) -> QToolButton:
@@ -215,10 +242,19 @@ class RunForm(QWidget):
         button = _icon_button(self.tr("Choose the data"))
         button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         menu = QMenu(button)
-        menu.addAction(self.tr("Folder of class folders…"), self._browse_folder)
-        menu.addAction(self.tr("Zip file…"), self._browse_zip)
+        menu.aboutToShow.connect(lambda: self._fill_data_menu(menu))
         button.setMenu(menu)
         return button
+
+    def _fill_data_menu(self, menu: QMenu) -> None:
+        menu.clear()
+        menu.addAction(self.tr("Folder…"), self._browse_folder)
+        menu.addAction(self.tr("Archive or table…"), self._browse_file)
+        if self._run_config.recent_data:
+            menu.addSection(self.tr("Recent"))
+        for path in self._run_config.recent_data:
+            # An ampersand in a name would underline the letter after it.
+            menu.addAction(path.replace("&", "&&"), partial(self._pick, "data.path", path))
 
     def _pause_timer(self, slot: object) -> QTimer:
         timer = QTimer(self)
@@ -237,21 +273,18 @@ class RunForm(QWidget):
         if self._is_showing:
             return
         self._run_config.set_text(field, text)
-        if field == "data.path":
+        if field in CHECKED_FIELDS:
             self._data_timer.start()
         elif field in {"model.name", "model.weights"}:
             self._model_timer.start()
 
-    def _announce_data(self) -> None:
-        path = self._run_config.text("data.path").strip()
-        if path:
-            self.data_chosen.emit(path)
-
     def _browse_folder(self) -> None:
         self._browse_for("data.path", QFileDialog.FileMode.Directory, "")
 
-    def _browse_zip(self) -> None:
-        self._browse_for("data.path", QFileDialog.FileMode.ExistingFile, self.tr("Zip files (*.zip)"))
+    def _browse_file(self) -> None:
+        kinds = "*.zip *.tar *.tar.gz *.tgz *.tar.bz2 *.tar.xz *.csv *.tsv"
+        name_filter = self.tr("Archives and tables ({})").format(kinds)
+        self._browse_for("data.path", QFileDialog.FileMode.ExistingFile, name_filter)
 
     def _browse_for(self, field: str, mode: QFileDialog.FileMode, name_filter: str) -> None:
         dialog = QFileDialog(self, self._browse[field].toolTip())
@@ -265,7 +298,7 @@ class RunForm(QWidget):
     def _pick(self, field: str, path: str) -> None:
         self._run_config.set_text(field, path)
         if field == "data.path":
-            self.data_chosen.emit(path)
+            self.data_changed.emit()
 
     # -- showing ----------------------------------------------------------------------------------------------
 
@@ -285,13 +318,17 @@ class RunForm(QWidget):
                         # A name is known by its beginning, a path by its end.
                         line.setCursorPosition(len(text) if field == "model.weights" else 0)
                 else:
-                    editor.setCurrentText(text)
+                    editor.setCurrentIndex(editor.findData(text))
         finally:
             self._is_showing = False
         self._show_model_tooltip()
         is_sgd = self._run_config.text("optimizer.name") == "SGD"
-        for widget in (self._labels["optimizer.momentum"], self._holders["optimizer.momentum"]):
-            widget.setVisible(is_sgd)
+        for field, is_shown in (
+            ("optimizer.momentum", is_sgd),
+            *((f, self._run_config.is_table) for f in COLUMN_FIELDS),
+        ):
+            self._labels[field].setVisible(is_shown)
+            self._holders[field].setVisible(is_shown)
         self._show_hints()
 
     def _reveal(self, field: str) -> None:
@@ -329,6 +366,11 @@ class RunForm(QWidget):
         name = self._run_config.text("model.name")
         row = next((row for row, entry in enumerate(self._run_config.models) if entry.name == name), None)
         self._editors["model.name"].setToolTip("" if row is None else self._model_text(row))
+
+    def _show_need(self) -> None:
+        self._need.setText(self._run_config.need)
+        theme.set_property(self._need, "role", "error" if self._run_config.lacks_room else "note")
+        self._need.setVisible(bool(self._run_config.need) and not self._start.isHidden())
 
     def _show_hints(self) -> None:
         for field, hint in self._hints.items():

@@ -30,6 +30,7 @@ class Toolbar(QWidget):
     stop_requested = Signal()
     save_requested = Signal()
     tensorboard_requested = Signal()
+    cancel_requested = Signal()
     scheme_chosen = Signal(str)
     """A theme: "system", "light" or "dark"."""
 
@@ -107,6 +108,12 @@ class Toolbar(QWidget):
         self._progress.setRange(0, _PROGRESS_PARTS)
         self._progress.setTextVisible(False)
         self._progress.setAccessibleName(self.tr("Progress of the run"))
+        self._cancel = QToolButton()
+        self._cancel.setProperty("kind", "icon")
+        self._cancel.setToolTip(self.tr("Cancel"))
+        self._cancel.setAccessibleName(self.tr("Cancel"))
+        self._cancel.clicked.connect(self.cancel_requested)
+        self._cancel.hide()
         progress = QVBoxLayout()
         progress.setSpacing(theme.SPACE + 2)
         progress.addStretch(1)
@@ -128,6 +135,7 @@ class Toolbar(QWidget):
         layout.addWidget(self._theme_button(scheme))
         layout.addStretch(1)
         layout.addLayout(progress)
+        layout.addWidget(self._cancel)
 
     def _button(self, text: str, signal: SignalInstance, kind: str, tooltip: str) -> QPushButton:
         button = QPushButton(text)
@@ -166,6 +174,7 @@ class Toolbar(QWidget):
         self._open.setIcon(theme.icon("folder", colors.text))
         self._board.setIcon(theme.icon("chart", colors.text))
         self._theme.setIcon(theme.icon("contrast", colors.dim))
+        self._cancel.setIcon(theme.icon("close", colors.dim))
         self._fix_widths()
         self._show_state()
         self._make_room()
@@ -242,5 +251,6 @@ class Toolbar(QWidget):
     def _show_progress(self) -> None:
         self._progress_text.set_whole_text(self._status.progress_text)
         self._progress.setVisible(bool(self._status.progress_text))
+        self._cancel.setVisible(self._status.can_cancel)
         self._progress.setValue(round(self._status.progress_fraction * _PROGRESS_PARTS))
         self._make_room()

@@ -17,6 +17,8 @@ from trainer.config import DataConfig, ModelConfig, RunConfig, TrainingConfig
 from trainer.messages import (
     CheckpointInfo,
     Command,
+    DataChecked,
+    DataSummary,
     LayerInfo,
     ModelSummary,
     RunInfo,
@@ -25,6 +27,15 @@ from trainer.messages import (
     StateChanged,
     WorkerAttached,
 )
+
+
+def checked(
+    path: str, counts: dict[str, int], *, num_skipped: int = 0, report_path: str = "", layout: str = "class_folders"
+) -> DataChecked:
+    """Return what a scan found: ``counts`` of the train images of each class, and one validation image in each."""
+    splits = {"train": list(counts.values()), "validation": [1] * len(counts)}
+    summary = DataSummary(layout=layout, class_names=list(counts), counts=splits, num_skipped=num_skipped)
+    return DataChecked(path=path, summary=summary, report_path=report_path)
 
 
 class ScriptedClient:

@@ -17,6 +17,7 @@ from app import cli, cli_reports, cli_steering, display
 from app.cli import main
 from app.display import display_problem
 from trainer.config import RunConfig
+from trainer.data_report import IssueKind, ReportedIssue, write_report
 from trainer.frames import decode_command, encode
 from trainer.messages import (
     CheckpointInfo,
@@ -24,6 +25,7 @@ from trainer.messages import (
     CheckpointSaved,
     CommandRejected,
     DataChecked,
+    DataSummary,
     LayersFrozen,
     LayersUnfrozen,
     ProgressReported,
@@ -158,16 +160,37 @@ def test_resume_of_a_finished_run_names_the_way_from_an_earlier_checkpoint(run_f
     assert f"`thaw resume runs/{run_folder.path.name} --from CHECKPOINT`" in error
 
 
-def test_check_counts_all_the_skipped_files_and_says_how_many_are_listed(runs_dir, monkeypatch, capsys):
-    skipped = [(f"{number}.png", "broken") for number in range(1000)]
-    checked = DataChecked(path="", class_counts={"cat": 1}, skipped=skipped, num_skipped=2345)
+def test_check_prints_the_first_issues_and_writes_all_of_them(tmp_path, runs_dir, monkeypatch, capsys):
+    summary = DataSummary(
+        layout="class_folders",
+        class_names=["cat", "dog"],
+        counts={"train": [3, 2], "validation": [1, 1]},
+        num_skipped=2345,
+        issue_counts={"unreadable": 2345},
+        advice=["cat has too many images."],
+    )
+    issues = [
+        ReportedIssue(IssueKind.UNREADABLE, "", f"{number}.png", "Not used: it is damaged.") for number in range(2345)
+    ]
+    write_report(tmp_path / "report.db", summary, [], issues)
+    checked = DataChecked(path="", summary=summary, report_path=str(tmp_path / "report.db"))
     monkeypatch.setattr(cli_reports, "_ask", lambda question: checked)
     assert main(["check", "photos"]) == 0
     out = capsys.readouterr().out
-    assert "1 image in 1 class, 2,345 files skipped" in out
-    assert "… and 2,325 more: `--json` lists the first 1,000." in out
+    assert "class folders: 5 train, 2 validation in 2 classes, 2,345 files skipped" in out
+    assert "! cat has too many images." in out
+    assert "… and 2,325 more: `--csv FILE` writes them all." in out
     assert main(["check", "photos", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["num_skipped"] == 2345
+    assert len(json.loads(capsys.readouterr().out)["issues"]) == 2345
+    assert main(["check", "photos", "--csv", str(tmp_path / "issues.csv")]) == 0
+    assert len((tmp_path / "issues.csv").read_text().splitlines()) == 2346
+    assert main(["check", "photos", "--csv", str(tmp_path / "missing" / "issues.csv")]) == 2
+    assert "Cannot write " in capsys.readouterr().err
+
+
+def test_check_names_an_option_that_cannot_be(runs_dir, capsys):
+    assert main(["check", "photos", "--layout", "pile"]) == 2
+    assert "data.layout is 'pile'" in capsys.readouterr().err
 
 
 def test_command_line_loads_neither_qt_nor_torch(run_folder):

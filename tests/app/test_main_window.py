@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
-from PySide6.QtCore import Qt
-from PySide6.QtGui import QDesktopServices
-from PySide6.QtWidgets import QMessageBox
+from PySide6.QtCore import QMimeData, QPointF, Qt, QUrl
+from PySide6.QtGui import QDesktopServices, QDragEnterEvent, QDropEvent
+from PySide6.QtWidgets import QApplication, QMessageBox
 
 from app import theme
 from app.main_window import MainWindow
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID
 from app.views.leave_dialog import LeaveDialog
-from tests.app.conftest import ScriptedClient, checkpoint
+from tests.app.conftest import ScriptedClient, checked, checkpoint
 from tests.app.test_run_form import entry
 from tests.app.test_session import write_run
 from trainer.client import WorkerLost
@@ -22,7 +23,6 @@ from trainer.config import DataConfig, ModelConfig, RunConfig
 from trainer.messages import (
     CheckpointSaved,
     CommandRejected,
-    DataChecked,
     FreezeVerified,
     InspectModel,
     LayersUnfrozen,
@@ -32,6 +32,8 @@ from trainer.messages import (
     ModelSummary,
     PreparationProgressed,
     ProgressReported,
+    RunEstimate,
+    RunEstimated,
     RunState,
     Series,
     StateChanged,
@@ -75,9 +77,7 @@ def test_the_tree_is_asked_for_again_with_the_number_of_classes_that_the_data_ha
     clients[0].serve()
     qtbot.waitUntil(lambda: clients[0].kinds() == ["ListModels", "InspectModel"])
     window.display.run_config.set_text("data.path", str(tmp_path))
-    clients[0].say(
-        DataChecked(path=str(tmp_path), class_counts={"a": 2, "b": 3, "c": 4}, skipped=[], num_skipped=0, time=2.0)
-    )
+    clients[0].say(checked(str(tmp_path), {"a": 2, "b": 3, "c": 4}))
     qtbot.waitUntil(lambda: clients[0].kinds().count("InspectModel") == 2)
     assert [command.num_classes for command in clients[0].sent if isinstance(command, InspectModel)] == [10, 3]
 
@@ -118,7 +118,7 @@ def test_a_check_that_a_start_overtook_is_no_error(qtbot, window: MainWindow, cl
     clients[0].serve()
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
     window.display.run_config.set_text("data.path", "images")
-    window.display.check_data("images")
+    window.display.check_data()
     check = clients[0].sent[-1]
     qtbot.mouseClick(window.form._start, Qt.MouseButton.LeftButton)
     assert clients[0].kinds()[-2:] == ["CheckData", "PrepareRun"]
@@ -135,7 +135,7 @@ def test_only_the_last_check_of_the_data_is_heeded(qtbot, window: MainWindow, cl
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
     for path in ("imag", "images"):
         window.display.run_config.set_text("data.path", path)
-        window.display.check_data(path)
+        window.display.check_data()
     first, last = clients[0].sent[-2:]
     with qtbot.waitSignal(window.session.command_rejected):
         clients[0].say(CommandRejected(command="CheckData", reason="Stopped.", command_id=first.command_id))
@@ -190,7 +190,7 @@ def test_start_with_a_bad_field_sends_nothing_and_says_why(qtbot, window: MainWi
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
     qtbot.mouseClick(window.form._start, Qt.MouseButton.LeftButton)
     assert "PrepareRun" not in clients[0].kinds()
-    assert window.form._hints["data.path"].text() == "Choose a folder of class folders, or a zip of one."
+    assert window.form._hints["data.path"].text() == "Choose a folder, an archive or a table of images."
 
 
 def test_buttons_follow_the_state(qtbot, window: MainWindow, running: ScriptedClient) -> None:
@@ -444,7 +444,7 @@ def test_how_far_a_check_is_goes_with_its_answer(qtbot, window, clients, tmp_pat
     status = window.display.status
     clients[0].say(PreparationProgressed(what="Checking images", done=3, total=3, unit="images"))
     qtbot.waitUntil(lambda: status.progress_text == "Checking images · 3 of 3 images")
-    clients[0].say(DataChecked(path=str(tmp_path), class_counts={"a": 3, "b": 3}, skipped=[], num_skipped=0))
+    clients[0].say(checked(str(tmp_path), {"a": 3, "b": 3}))
     qtbot.waitUntil(lambda: status.progress_text == "")
 
 
@@ -506,3 +506,121 @@ def test_a_small_window_shortens_words_and_keeps_the_buttons_in_place(qtbot, win
     running.say(MetricsLogged(segment=0, series={"Loss/train": Series(steps=[1], values=[2.0])}))
     qtbot.waitUntil(lambda: tools.export_button.isVisible())
     assert tools._smoothing_value.parentWidget().geometry().bottom() < tools.log_button.parentWidget().geometry().top()
+
+
+def drop(window: MainWindow, *paths: Path) -> bool:
+    """Drop files on the window as a desktop does. Returns whether it took them."""
+    mime = QMimeData()
+    mime.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
+    place, button = QPointF(200, 200), Qt.MouseButton.LeftButton
+    none = Qt.KeyboardModifier.NoModifier
+    enter = QDragEnterEvent(place.toPoint(), Qt.DropAction.CopyAction, mime, button, none)
+    enter.ignore()
+    QApplication.sendEvent(window, enter)
+    if enter.isAccepted():
+        QApplication.sendEvent(window, QDropEvent(place, Qt.DropAction.CopyAction, mime, button, none))
+    return enter.isAccepted()
+
+
+def test_what_is_dropped_on_the_window_becomes_the_data(qtbot, window, clients, tmp_path) -> None:
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    assert drop(window, tmp_path / "birds.csv")
+    assert window.display.run_config.text("data.path") == str(tmp_path / "birds.csv")
+    assert clients[0].kinds()[-1] == "CheckData"
+    assert not drop(window, tmp_path / "one", tmp_path / "two")
+
+
+def test_data_dropped_on_a_run_are_those_of_a_new_one(qtbot, window, running, tmp_path) -> None:
+    assert drop(window, tmp_path)
+    assert window.session.run_dir is None
+    assert "goes on in the background" in window.notice.text
+    assert window.display.run_config.text("data.path") == str(tmp_path)
+
+
+def test_data_that_were_looked_through_are_offered_again(qtbot, window, clients, tmp_path) -> None:
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    for name in ("a & b", "c", "a & b"):
+        clients[0].say(checked(str(tmp_path / name), {"x": 2, "y": 2}))
+    qtbot.waitUntil(lambda: window.display.run_config.recent_data == [str(tmp_path / "a & b"), str(tmp_path / "c")])
+    menu = window.form._browse["data.path"].menu()
+    menu.aboutToShow.emit()
+    offered = [action for action in menu.actions() if str(tmp_path) in action.text()]
+    assert [action.text() for action in offered] == [str(tmp_path / "a && b"), str(tmp_path / "c")]
+    offered[1].trigger()
+    assert window.display.run_config.text("data.path") == str(tmp_path / "c")
+
+
+def estimate(**values: float) -> RunEstimate:
+    needs = {
+        "step_ms": 40.0, "seconds_per_epoch": 34.0, "num_epochs": 10, "memory_bytes": 900_000_000,
+        "checkpoint_bytes": 1_700_000, "disk_bytes": 20_000_000, "free_bytes": 80_000_000_000,
+    }  # fmt: skip
+    return RunEstimate.model_validate({**needs, "device": "cpu", **values})
+
+
+def test_what_a_run_will_need_stands_above_start(qtbot, window, clients, tmp_path) -> None:
+    window.display._estimate_timer.setInterval(0)
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
+    need = window.form._need
+    assert need.isHidden()
+    clients[0].say(checked(str(tmp_path), {"a": 3, "b": 3}))
+    qtbot.waitUntil(lambda: clients[0].kinds()[-1] == "EstimateRun")
+    assert need.text() == "Trying a few steps …"
+    clients[0].say(RunEstimated(estimate=estimate(), command_id=clients[0].sent[-1].command_id))
+    qtbot.waitUntil(lambda: need.text().startswith("About"))
+    assert need.text() == "About 0:34 an epoch, 5:40 in all · 900 MB of memory · 20.0 MB on disk, 80 GB free"
+    assert need.property("role") == "note"
+    # Another batch size is tried again.
+    window.display.run_config.set_text("training.batch_size", "64")
+    qtbot.waitUntil(lambda: clients[0].kinds().count("EstimateRun") == 2)
+    full = RunEstimated(estimate=estimate(free_bytes=1_000_000), command_id=clients[0].sent[-1].command_id)
+    clients[0].say(full)
+    qtbot.waitUntil(lambda: need.property("role") == "error")
+    # Other data make it unknown.
+    window.display.check_data()
+    assert need.isHidden()
+
+
+def test_a_trial_that_fails_says_so_beside_its_field(qtbot, window, clients, tmp_path) -> None:
+    window.display._estimate_timer.setInterval(0)
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
+    clients[0].say(checked(str(tmp_path), {"a": 3, "b": 3}))
+    qtbot.waitUntil(lambda: clients[0].kinds()[-1] == "EstimateRun")
+    refused = CommandRejected(
+        command="EstimateRun",
+        reason="A trial step ran out of memory. Choose a smaller batch or smaller images.",
+        field="training.batch_size",
+        command_id=clients[0].sent[-1].command_id,
+    )
+    clients[0].say(refused)
+    hint = window.form._hints["training.batch_size"]
+    qtbot.waitUntil(lambda: hint.text().startswith("A trial step ran out of memory."))
+    assert window.form._need.isHidden()
+
+
+def test_a_check_is_cancelled_beside_its_progress(qtbot, window, clients, tmp_path) -> None:
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    cancel = window.toolbar._cancel
+    assert cancel.isHidden()
+    window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
+    check_id = clients[0].sent[-1].command_id
+    clients[0].say(PreparationProgressed(what="Checking images", done=3, total=30, unit="images"))
+    qtbot.waitUntil(cancel.isVisible)
+    qtbot.mouseClick(cancel, Qt.MouseButton.LeftButton)
+    assert clients[0].kinds()[-1] == "CancelLookUp"
+    clients[0].say(CommandRejected(command="CheckData", reason="Stopped.", command_id=check_id))
+    qtbot.waitUntil(cancel.isHidden)
+    assert window.form._hints["data.path"].text() == "Stopped."
+    # A preparation is ended by the same button.
+    clients[0].say(StateChanged(state=RunState.PREPARING, time=2.0))
+    clients[0].say(PreparationProgressed(what="Checking images", done=3, total=30, unit="images"))
+    qtbot.waitUntil(cancel.isVisible)
+    qtbot.mouseClick(cancel, Qt.MouseButton.LeftButton)
+    assert clients[0].kinds()[-1] == "StopRun"

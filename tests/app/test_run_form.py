@@ -8,8 +8,9 @@ from PySide6.QtWidgets import QComboBox, QLineEdit
 
 from app.viewmodels.run_config import FIELDS, RunConfigViewModel, parse_plan, plan_sentence, plan_text
 from app.views.run_form import RunForm
+from tests.app.conftest import checked
 from trainer.config import DataConfig, ModelConfig, PlanPhase, RunConfig
-from trainer.messages import CommandRejected, DataChecked, ModelEntry
+from trainer.messages import CommandRejected, ModelEntry
 
 
 @pytest.fixture
@@ -27,7 +28,14 @@ def form(qtbot, themed, run_config: RunConfigViewModel) -> RunForm:
 def test_a_configuration_comes_back_as_it_was_shown(run_config: RunConfigViewModel) -> None:
     config = RunConfig(
         name="digits",
-        data=DataConfig(path="digits.zip", image_size=48, validation_fraction=0.25),
+        data=DataConfig(
+            path="digits.zip",
+            image_size=48,
+            validation_fraction=0.25,
+            mean=[0.5, 0.4, 0.3],
+            cache_gb=1.5,
+            mixing="mixup",
+        ),
         model=ModelConfig(name="resnet18", frozen=["conv1", "layer1"]),
         plan=[PlanPhase(epoch=3, unfreeze=["layer4", "layer3"]), PlanPhase(epoch=5, freeze=["layer3"])],
     )
@@ -48,6 +56,8 @@ def test_values_of_another_version_fall_back_to_the_defaults(qapp) -> None:
         ("training.epochs", "0", "Epochs is '0', but should be greater than or equal to 1"),
         ("training.epochs", "six", "Epochs is 'six', but should be a whole number"),
         ("data.image_size", "4", "Image size is '4', but should be greater than or equal to 8"),
+        ("data.mean", "0.5", "Mean is ['0.5'], but should be three numbers, for red, green and blue. Change it."),
+        ("data.std", "0.5, x, 0.5", "Deviation is 'x', but should be a number"),
         ("plan", "stage4 later", "Write the plan as"),
         ("plan", "0: +stage4", "should be greater than or equal to 1"),
     ],
@@ -66,7 +76,7 @@ def test_an_error_goes_when_the_value_is_mended(run_config: RunConfigViewModel) 
 
 def test_start_without_data_names_the_data_field(run_config: RunConfigViewModel) -> None:
     assert run_config.config() is None
-    assert run_config.error("data.path") == "Choose a folder of class folders, or a zip of one."
+    assert run_config.error("data.path") == "Choose a folder, an archive or a table of images."
 
 
 def test_a_decimal_point_is_one_where_commas_are_written(run_config: RunConfigViewModel) -> None:
@@ -101,10 +111,34 @@ def test_a_refusal_stands_beside_its_field(run_config: RunConfigViewModel) -> No
 def test_a_scan_is_told_only_for_the_data_on_show(run_config: RunConfigViewModel) -> None:
     run_config.set_text("data.path", "digits")
     counts = {"0": 1000, "1": 797}
-    run_config.show_data(DataChecked(path="other", class_counts=counts, skipped=[], num_skipped=0))
+    run_config.show_data(checked("other", counts))
     assert run_config.note("data.path") == ""
-    run_config.show_data(DataChecked(path="digits", class_counts=counts, skipped=[("a", "b")], num_skipped=1))
-    assert run_config.note("data.path") == "2 classes · 1,797 images · 1 file skipped"
+    run_config.show_data(checked("digits", counts, num_skipped=1))
+    assert run_config.note("data.path") == "2 classes · 1,797 train · 2 validation · 1 file skipped"
+    assert run_config.note("data.layout") == "found: class folders"
+    run_config.set_text("data.path", "letters")
+    assert run_config.note("data.path") == run_config.note("data.layout") == ""
+
+
+def test_only_a_table_has_columns(form: RunForm, run_config) -> None:
+    run_config.set_text("data.path", "birds.csv")
+    assert form._holders["data.label_column"].isHidden()
+    run_config.show_data(checked("birds.csv", {"jay": 5, "owl": 4}, layout="table"))
+    assert not form._holders["data.label_column"].isHidden()
+    run_config.set_text("data.path", "birds")
+    assert form._holders["data.label_column"].isHidden()
+    run_config.reject(CommandRejected(command="CheckData", reason="No column is named x.", field="data.label_column"))
+    assert not form._holders["data.label_column"].isHidden()
+
+
+def test_data_are_looked_through_as_a_run_would_split_them(run_config: RunConfigViewModel) -> None:
+    assert run_config.chosen_data() is None
+    run_config.set_text("data.path", "birds")
+    run_config.set_text("data.validation_fraction", "0.3")
+    run_config.set_text("training.seed", "11")
+    assert run_config.chosen_data() == (DataConfig(path="birds", validation_fraction=0.3), 11)
+    run_config.set_text("data.validation_fraction", "3")
+    assert run_config.chosen_data() is None
 
 
 def test_what_was_applied_stands_beside_what_was_asked_for(run_config: RunConfigViewModel, run_info) -> None:
@@ -139,10 +173,14 @@ def test_typing_reaches_the_configuration_and_its_error_shows_below(qtbot, form:
 
 
 @pytest.mark.window
-def test_the_scan_is_asked_for_when_the_typing_rests(qtbot, form: RunForm) -> None:
-    with qtbot.waitSignal(form.data_chosen) as chosen:
+def test_the_scan_is_asked_for_when_the_typing_rests(qtbot, form: RunForm, run_config) -> None:
+    with qtbot.waitSignal(form.data_changed):
         qtbot.keyClicks(form._editors["data.path"], "/data")
-    assert chosen.args == ["/data"]
+    assert run_config.text("data.path") == "/data"
+    layout = form._editors["data.layout"]
+    with qtbot.waitSignal(form.data_changed):
+        layout.setCurrentIndex(layout.findText("file names"))
+    assert run_config.text("data.layout") == "file_names"
 
 
 @pytest.mark.window

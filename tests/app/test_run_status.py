@@ -190,3 +190,18 @@ def test_the_list_of_runs_says_what_became_of_each(qapp) -> None:
     assert runs.index(2, run_list.RUN).data(Qt.ItemDataRole.ToolTipRole) == "no run.db"
     assert runs.row_of(Path("b")) == 1
     del tester
+
+
+def test_long_work_before_a_run_says_how_long_it_will_take(status) -> None:
+    def progress(done: int, time: float) -> PreparationProgressed:
+        return PreparationProgressed(what="Checking images", done=done, total=1000, unit="images", time=time)
+
+    assert not status.can_cancel
+    status.prepare_progress(progress(0, 100.0))
+    assert status.can_cancel
+    status.prepare_progress(progress(50, 101.0))
+    assert status.progress_text == "Checking images · 50 of 1,000 images"
+    status.prepare_progress(progress(200, 104.0))
+    assert status.progress_text == "Checking images · 200 of 1,000 images · 0:16 left"
+    status.finish_look_up()
+    assert not status.can_cancel

@@ -43,7 +43,7 @@ def write_run(runs_dir: Path, run_info: RunInfo) -> Path:
 
 
 def test_commands_wait_until_the_worker_says_that_it_serves(qtbot, session, clients) -> None:
-    session.check_data("images")
+    session.check_data(DataConfig(path="images"), seed=7)
     assert clients[0].sent == []
     clients[0].serve()
     qtbot.waitUntil(lambda: clients[0].kinds() == ["CheckData"])

@@ -264,7 +264,8 @@ def test_check_counts_the_images_of_each_class_and_names_what_it_skips(here, ima
     code, checked = answer(capsys, "check", str(image_folder))
     assert code == 0
     assert checked["class_counts"] == {"class_0": 12, "class_1": 12, "class_2": 12}
-    assert "broken.png" in checked["skipped"][0][0]
+    (issue,) = [issue for issue in checked["issues"] if issue["kind"] == "unreadable"]
+    assert issue["file"].endswith("broken.png")
 
 
 def test_models_lists_the_networks_on_offer(here, capsys):

@@ -16,14 +16,16 @@ from PIL import Image
 
 from tests.integration.conftest import Driver
 from trainer.client import RunOpened, WorkerLost
-from trainer.config import PlanPhase, RunConfig
+from trainer.config import DataConfig, PlanPhase, RunConfig
 from trainer.messages import (
     ALLOWED_COMMANDS,
+    CancelLookUp,
     CheckData,
     CheckpointRestored,
     CheckpointSaved,
     CommandRejected,
     DataChecked,
+    EstimateRun,
     FreezeLayers,
     FreezeVerified,
     InspectModel,
@@ -38,6 +40,7 @@ from trainer.messages import (
     PauseRun,
     PreparationProgressed,
     PrepareRun,
+    PreviewImage,
     ProgressReported,
     RestoreCheckpoint,
     RunPrepared,
@@ -51,6 +54,7 @@ from trainer.messages import (
     WorkerAttached,
 )
 from trainer.runs import RunFolder
+from trainer.worker import LOOK_UP_CANCELLED
 
 Start = Callable[[], Driver]
 
@@ -176,7 +180,10 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
     commands = {
         "InspectModel": InspectModel(model=small_config.model, num_classes=3),
         "ListModels": ListModels(),
-        "CheckData": CheckData(path=small_config.data.path),
+        "CheckData": CheckData(data=small_config.data),
+        "EstimateRun": EstimateRun(config=small_config, runs_dir=str(tmp_path / "other")),
+        "CancelLookUp": CancelLookUp(),
+        "PreviewImage": PreviewImage(config=small_config, path=str(tmp_path / "none.png")),
         "PrepareRun": PrepareRun(config=small_config, runs_dir=str(tmp_path / "other")),
         "OpenRun": OpenRun(run_dir=str(tmp_path / "none")),
         "StartRun": StartRun(),
@@ -492,13 +499,26 @@ def slow_to_scan(root: Path, num_images: int = 3000) -> Path:
 def test_a_start_ends_a_check_and_goes_on_at_once(start_worker: Start, small_config: RunConfig, tmp_path: Path) -> None:
     driver = start_worker()
     driver.wait_state(RunState.IDLE)
-    check_id = driver.send(CheckData(path=str(slow_to_scan(tmp_path / "slow"))))
+    check_id = driver.send(CheckData(data=DataConfig(path=str(slow_to_scan(tmp_path / "slow")))))
     driver.wait(PreparationProgressed)
     driver.prepare(small_config, tmp_path / "runs")
     refused = driver.wait(CommandRejected)
     assert refused.command_id == check_id
     assert "something else was asked for" in refused.reason
     driver.wait_state(RunState.FINISHED)
+
+
+def test_a_check_can_be_cancelled_and_the_worker_is_free_again(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    driver = start_worker()
+    driver.wait_state(RunState.IDLE)
+    check_id = driver.send(CheckData(data=DataConfig(path=str(slow_to_scan(tmp_path / "slow")))))
+    driver.wait(PreparationProgressed)
+    driver.send(CancelLookUp())
+    refused = driver.wait(CommandRejected)
+    assert (refused.command_id, refused.reason) == (check_id, LOOK_UP_CANCELLED)
+    assert isinstance(driver.ask(CheckData(data=small_config.data), DataChecked), DataChecked)
 
 
 def test_a_preparation_can_be_stopped_and_refuses_all_else(
@@ -519,7 +539,7 @@ def test_a_preparation_can_be_stopped_and_refuses_all_else(
 
 def test_a_worker_that_is_to_end_leaves_a_check_and_ends_well(start_worker: Start, tmp_path: Path) -> None:
     driver = start_worker()
-    driver.send(CheckData(path=str(slow_to_scan(tmp_path / "slow"))))
+    driver.send(CheckData(data=DataConfig(path=str(slow_to_scan(tmp_path / "slow")))))
     driver.wait(PreparationProgressed)
     driver.end()
     assert driver.wait(WorkerLost).was_expected

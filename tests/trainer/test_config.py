@@ -32,7 +32,9 @@ def test_relative_paths_are_taken_beside_the_file(tmp_path: Path) -> None:
     assert config.model.weights == str(tmp_path / "letters.pt")
 
 
-@pytest.mark.parametrize(("path", "title"), [("a/leaves_v1.5", "leaves_v1.5"), ("digits.zip", "digits"), ("", "run")])
+@pytest.mark.parametrize(
+    ("path", "title"), [("a/leaves_v1.5", "leaves_v1.5"), ("digits.zip", "digits"), ("a.tar.GZ", "a"), ("", "run")]
+)
 def test_a_run_without_a_name_takes_its_datas(path: str, title: str) -> None:
     assert config_from_dict({"data": {"path": path}}).title == title
 

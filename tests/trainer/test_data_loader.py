@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -14,33 +16,47 @@ from PIL import Image
 from torch import Tensor
 
 from trainer.config import DataConfig, TrainingConfig
-from trainer.data.dataset import ImageDataset
 from trainer.data.images import DataError
 from trainer.data.loader import ImageData
 from trainer.data.sampler import EpochSampler
-from trainer.data.scan import ScannedData, scan
-from trainer.data.split import split
-from trainer.data.transforms import Preprocessing, train_transform, validation_transform
+from trainer.data.scan import ScannedData
+from trainer.data.transforms import Preprocessing
+from trainer.messages import DataSummary
 
 
 @pytest.fixture
 def scanned(tmp_path: Path) -> ScannedData:
+    return make_scanned(tmp_path / "data")
+
+
+def make_scanned(root: Path) -> ScannedData:
+    """Write three classes of nine images, two of each for validation, and describe them as a scan does."""
     generator = np.random.default_rng(0)
-    for name in ("cat", "dog", "fox"):
-        (tmp_path / "data" / name).mkdir(parents=True)
+    samples, sides = [], []
+    for class_idx, name in enumerate(("cat", "dog", "fox")):
+        (root / name).mkdir(parents=True)
         for number in range(9):
-            size = (20 + number, 30 - number, 3)
-            pixels = generator.integers(0, 256, size, dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png")
-    return scan(tmp_path / "data", tmp_path / "cache", lambda *_: None, lambda: None)
+            path, size = root / name / f"{number}.png", (20 + number, 30 - number)
+            Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+            samples.append((str(path), class_idx))
+            sides.append((size[1], size[0]))
+    splits = ["validation" if idx % 9 in {2, 5} else "train" for idx in range(len(samples))]
+    return ScannedData(root, ["cat", "dog", "fox"], samples, [], splits, sides, DataSummary.model_construct())
 
 
-def loaded(scanned: ScannedData, num_workers: int = 0, batch_size: int = 5, cut: bool = True) -> ImageData:
+def loaded(
+    scanned: ScannedData,
+    num_workers: int = 0,
+    batch_size: int = 5,
+    store_dir: Path | None = None,
+    **fields: Any,
+) -> ImageData:
     return ImageData(
-        DataConfig(path=str(scanned.root), augmentation="light"),
+        DataConfig(path=str(scanned.root), **{"augmentation": "light", **fields}),
         TrainingConfig(batch_size=batch_size, num_loader_workers=num_workers, seed=3),
-        Preprocessing(16, 20 if cut else 16),
+        Preprocessing(16, 20),
         scanned,
+        store_dir,
     )
 
 
@@ -70,20 +86,64 @@ def test_batches_have_the_documented_shapes(scanned: ScannedData) -> None:
     assert sum(len(y) for _, y in data.validation_batches()) == 6
 
 
-def test_the_stream_is_the_same_with_two_loader_processes_from_any_batch_on(
-    scanned: ScannedData, two_workers: ImageData
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more processes than a small machine has cores
+@pytest.mark.parametrize("augmentation", ["light", "strong"])
+@pytest.mark.parametrize("num_workers", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
+def test_the_stream_is_the_same_for_every_number_of_loader_processes_from_any_batch_on(
+    scanned: ScannedData, num_workers: int, augmentation: str
 ) -> None:
-    alone = loaded(scanned)
+    alone = loaded(scanned, augmentation=augmentation)
+    helped = loaded(scanned, num_workers, augmentation=augmentation)
     epochs = [digests(alone.train_batches(epoch)) for epoch in (0, 1)]
     assert len({*epochs[0], *epochs[1]}) == 8
-    assert [digests(two_workers.train_batches(epoch)) for epoch in (0, 1)] == epochs
-    assert digests(two_workers.train_batches(1, start_batch=2)) == epochs[1][2:]
-    assert digests(loaded(scanned).train_batches(1, start_batch=2)) == epochs[1][2:]
-    assert digests(alone.train_batches(0)) == epochs[0], "decoded images kept in memory change nothing"
+    assert [digests(helped.train_batches(epoch)) for epoch in (0, 1)] == epochs
+    assert digests(helped.train_batches(1, start_batch=2)) == epochs[1][2:]
+    assert digests(loaded(scanned, augmentation=augmentation).train_batches(1, start_batch=2)) == epochs[1][2:]
+    assert digests(alone.train_batches(0)) == epochs[0]
     assert list(alone.train_batches(0, start_batch=4)) == []
     validation = digests(alone.validation_batches())
     assert digests(alone.validation_batches()) == validation
-    assert digests(two_workers.validation_batches()) == validation
+    assert digests(helped.validation_batches()) == validation
+    helped.close()
+
+
+def test_splits_are_those_of_the_scan(scanned: ScannedData) -> None:
+    data = loaded(scanned)
+    assert list(data.test_batches()) == []
+    assert (data.class_counts, data.num_test) == ([7, 7, 7], 0)
+
+    splits = ["train", "test", "validation"] * 9
+    splits[:3] = ["test"] * 3
+    data = loaded(replace(scanned, splits=splits))
+    assert (data.num_train, data.num_validation, data.num_test) == (8, 8, 11)
+    assert data.class_counts == [2, 3, 3]
+    assert [len(y) for _, y in data.test_batches()] == [5, 5, 1]
+    tested = torch.cat([y for _, y in data.test_batches()])
+    assert tested.tolist() == [
+        label for (_, label), name in zip(scanned.samples, splits, strict=True) if name == "test"
+    ]
+    assert digests(data.test_batches()) == digests(loaded(replace(scanned, splits=splits)).test_batches())
+
+
+def test_a_balanced_sampler_draws_each_class_equally_often(scanned: ScannedData) -> None:
+    splits = ["train" if idx % 9 < (8, 2, 2)[idx // 9] else "validation" for idx in range(27)]
+    uneven = replace(scanned, splits=splits)
+    data = loaded(uneven, balance="sampler")
+    assert data.steps_per_epoch == loaded(uneven).steps_per_epoch
+    labels = torch.cat([y for _, y in data.train_batches(0)])
+    assert torch.bincount(labels).tolist() == [4, 4, 4]
+
+
+def test_the_images_a_second_are_told_by_epoch(scanned: ScannedData, two_workers: ImageData) -> None:
+    for data in (loaded(scanned), two_workers):
+        assert data.images_per_s == {}
+        next(data.train_batches(0))
+        batches = data.train_batches(1)
+        # As a training loop does: it asks for no more than there are.
+        for _ in range(data.steps_per_epoch):
+            next(batches)
+        assert set(data.images_per_s) == {0, 1}
+        assert all(0 < rate < 1e7 for rate in data.images_per_s.values())
 
 
 def test_an_epoch_left_in_the_middle_does_not_leak_into_the_next_iterator(
@@ -189,7 +249,7 @@ def test_loader_processes_are_chosen_by_the_machine(scanned: ScannedData, monkey
     assert chosen(224) == 0
 
 
-# -- order and split ------------------------------------------------------------------------------------------
+# -- order ------------------------------------------------------------------------------------------------------
 
 
 def test_the_order_is_a_function_of_seed_and_epoch() -> None:
@@ -210,74 +270,3 @@ def test_a_last_batch_of_one_image_is_left_out_where_there_are_others(
     sampler = EpochSampler(num_samples, batch_size, seed=0)
     assert [len(batch) for batch in sampler.batches(0)] == sizes
     assert sampler.num_batches == len(sizes)
-
-
-@pytest.mark.parametrize("fraction", [0.01, 0.2, 0.5, 0.99])
-def test_every_class_is_in_both_parts(fraction: float) -> None:
-    labels = [0] * 2 + [1] * 50 + [2] * 7
-    train, validation = split(labels, fraction, seed=5)
-    assert sorted(train + validation) == list(range(len(labels)))
-    for part in (train, validation):
-        assert {labels[index] for index in part} == {0, 1, 2}
-        assert part == sorted(part)
-
-
-def test_the_split_follows_the_seed_and_leaves_other_classes_alone() -> None:
-    labels = [0] * 40 + [1] * 40
-    train, validation = split(labels, 0.25, seed=5)
-    assert len(validation) == 20
-    assert split(labels, 0.25, seed=5) == (train, validation)
-    assert split(labels, 0.25, seed=6) != (train, validation)
-    assert split([*labels, 2, 2], 0.25, seed=5)[1][:20] == validation
-
-
-# -- transforms and cache -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [(30, 30), (90, 20), (8, 8)])
-@pytest.mark.parametrize("preprocessing", [Preprocessing(16, 16), Preprocessing(16, 20, interpolation="bicubic")])
-def test_every_image_becomes_the_square_that_the_model_sees(
-    size: tuple[int, int], preprocessing: Preprocessing
-) -> None:
-    image = Image.new("RGB", size, (255, 0, 128))
-    for transform in (
-        train_transform(preprocessing, "light"),
-        train_transform(preprocessing, "none"),
-        validation_transform(preprocessing),
-    ):
-        x = transform(image)
-        assert (x.shape, x.dtype) == ((3, 16, 16), torch.float32)
-        expected = (torch.tensor([1, 0, 128 / 255]) - torch.tensor(preprocessing.mean)) / torch.tensor(
-            preprocessing.std
-        )
-        assert torch.allclose(x.mean((1, 2)), expected, atol=1e-5)
-
-
-def test_light_augmentation_shifts_and_scales_a_little_and_never_flips() -> None:
-    image = Image.new("RGB", (32, 32))
-    image.paste((255, 255, 255), (2, 2, 14, 30))
-    transform = train_transform(Preprocessing(32, 32), "light")
-    views = [transform(image) for _ in range(50)]
-    assert len({view.numpy().tobytes() for view in views}) > 25
-    for view in views:
-        assert view[..., :14].mean() > view[..., 18:].mean() + 1, "the bar stays on the left"
-        assert (view[0] > 1).float().mean() > 0.2, "most of the bar stays in the picture"
-
-
-def test_another_image_size_keeps_the_proportion_of_the_cut() -> None:
-    assert Preprocessing(224, 256).resized_to(112) == Preprocessing(112, 128)
-    assert Preprocessing(224, 224).resized_to(96) == Preprocessing(96, 96)
-
-
-def test_cached_images_are_not_read_again_and_the_budget_is_kept(scanned: ScannedData) -> None:
-    transform = train_transform(Preprocessing(16, 16), "light")
-    one_image_bytes = transform.fit(Image.new("RGB", (9, 9))).nbytes
-    dataset = ImageDataset(scanned.samples[:2], transform, seed=1, cache_bytes=one_image_bytes)
-    first = dataset[0, 0][0]
-    dataset[0, 1]
-    for path, _ in scanned.samples[:2]:
-        Path(path).unlink()
-    assert torch.equal(dataset[0, 0][0], first)
-    assert not torch.equal(dataset[1, 0][0], first)
-    with pytest.raises(DataError):
-        dataset[0, 1]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
+from tests.conftest import make_images
 from trainer.checkpoints import CheckpointError
 from trainer.config import ConfigError, PlanPhase, RunConfig
 from trainer.data.loader import ImageData
+from trainer.data.mixing import BatchMixer
 from trainer.data.scan import scan
 from trainer.loop import RunStopped, Trainer
 from trainer.messages import (
@@ -21,6 +25,7 @@ from trainer.messages import (
     LogWritten,
     MetricsLogged,
 )
+from trainer.metrics import StepMetrics
 from trainer.models import build_model
 from trainer.runs import RunFolder
 
@@ -34,7 +39,7 @@ def make_trainer(tmp_path: Path) -> Iterator[Make]:
 
     def make(config: RunConfig) -> tuple[Trainer, list[Event]]:
         events: list[Event] = []
-        scanned = scan(Path(config.data.path), tmp_path / "cache", lambda *_: None, lambda: None)
+        scanned = scan(config.data, config.training.seed, tmp_path / "cache", lambda *_: None, lambda: None)
         loaded = build_model(
             config.model,
             len(scanned.class_names),
@@ -52,6 +57,10 @@ def make_trainer(tmp_path: Path) -> Iterator[Make]:
     yield make
     for trainer in trainers:
         trainer.close()
+
+
+def with_data(config: RunConfig, **changes: Any) -> RunConfig:
+    return config.model_copy(update={"data": config.data.model_copy(update=changes)})
 
 
 def with_plan(config: RunConfig, *phases: PlanPhase) -> RunConfig:
@@ -116,7 +125,7 @@ def test_a_plan_that_would_freeze_all_that_is_left_in_mid_run_is_passed_over_wit
     trainer, events = make_trainer(config)
     trainer.freeze(["head"])
     trainer.fit(lambda: None)
-    (warning,) = [event for event in events if isinstance(event, LogWritten)]
+    (warning,) = [event for event in events if isinstance(event, LogWritten) and event.level == "warning"]
     assert "nothing would be left to train" in warning.text
 
 
@@ -136,10 +145,19 @@ def test_a_plan_that_cannot_work_is_refused_before_the_run(
     assert caught.value.field == "plan"
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"mixing": "mixup", "augmentation": "standard", "balance": "class_weights"},
+        {"mixing": "cutmix", "augmentation": "strong", "balance": "sampler"},
+    ],
+)
 def test_a_restore_in_mid_epoch_goes_on_from_there_and_ends_where_the_straight_run_ends(
-    make_trainer: Make, small_config: RunConfig
+    make_trainer: Make, small_config: RunConfig, changes: dict[str, str]
 ) -> None:
     """To the bit, with dropout-free head and augmentation, whatever happened between."""
+    small_config = with_data(small_config, **changes)
     straight, _ = make_trainer(small_config)
     straight.fit(lambda: None)
 
@@ -192,3 +210,106 @@ def test_a_loss_that_is_not_finite_is_noticed_with_its_step(make_trainer: Make, 
         trainer.module.fc.weight.fill_(float("inf"))
     trainer.fit(lambda: None)
     assert trainer.non_finite_step == 1
+
+
+# -- mixing and balance ---------------------------------------------------------------------------------------
+
+
+def step_loss(trainer: Trainer, events: list[Event], images: torch.Tensor, target: torch.Tensor) -> float:
+    """Make one step and return the loss that it tells."""
+    trainer.train_step(images, target)
+    trainer.report(force=True)
+    logged = [event.series["Loss/train"] for event in events if isinstance(event, MetricsLogged)]
+    return logged[-1].values[-1]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("mixing", ["none", "mixup", "cutmix"])
+def test_the_training_loss_is_weighted_and_of_the_mixed_images(
+    make_trainer: Make, small_config: RunConfig, mixing: str, precision: str
+) -> None:
+    """A class that is left with a third of its images weighs about three times as much."""
+    for file in sorted((Path(small_config.data.path) / "class_0").iterdir())[4:]:
+        file.unlink()
+    training = small_config.training.model_copy(update={"precision": precision})
+    config = with_data(small_config.model_copy(update={"training": training}), mixing=mixing, balance="class_weights")
+    trainer, events = make_trainer(config)
+    counts = torch.tensor([3.0, 9.0, 9.0])
+    assert trainer.data.class_counts == counts.tolist()
+    images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([0, 0, 1, 1, 2, 0])
+    trainer.module.eval()  # BatchNorm's statistics stay, so that the same logits can be had again
+    with torch.no_grad():
+        # At random all images are alike to the network: whatever is mixed, the same classes give the same mean loss.
+        trainer.module.fc.weight.mul_(1e6)
+    trainer.step = 5
+    if mixing == "none":
+        seen, shares = images, target
+    else:
+        seen, shares = BatchMixer(mixing, 3, config.training.seed)(images, target, 5)  # type: ignore[arg-type]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        logits = trainer.module(seen).float()
+    expected = cross_entropy(logits, shares, weight=21 / 3 / counts)
+    assert step_loss(trainer, events, images, target) == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_validation_loss_is_neither_weighted_nor_mixed(make_trainer: Make, small_config: RunConfig) -> None:
+    for file in sorted((Path(small_config.data.path) / "class_0").iterdir())[4:]:
+        file.unlink()
+
+    def first_validation(**changes: Any) -> dict[str, float]:
+        optimizer = small_config.optimizer.model_copy(update={"name": "SGD", "rate": 1e-30, "weight_decay": 0.0})
+        trainer, events = make_trainer(with_data(small_config.model_copy(update={"optimizer": optimizer}), **changes))
+        trainer.fit(lambda: None)
+        return next(event.checkpoint.metrics for event in events if isinstance(event, CheckpointSaved))
+
+    assert first_validation(mixing="mixup", balance="class_weights") == first_validation()
+
+
+def test_a_mixed_image_counts_as_the_class_with_the_larger_share() -> None:
+    metrics = StepMetrics()
+    logits = torch.eye(3)[[0, 1, 2, 0]]
+    shares = torch.tensor([[0.7, 0.3, 0.0], [0.6, 0.4, 0.0], [0.0, 0.1, 0.9], [0.2, 0.8, 0.0]])
+    metrics.add(1, torch.tensor(0.5), logits, shares)
+    assert metrics.flush()["Accuracy/train"].values == [0.5]
+
+
+def with_test_split(config: RunConfig, root: Path) -> RunConfig:
+    for split, num_per_class in (("train", 8), ("val", 4), ("test", 5)):
+        make_images(root / split, num_per_class=num_per_class)
+    return with_data(config, path=str(root))
+
+
+def test_the_test_split_is_evaluated_once_on_the_best_checkpoint(
+    make_trainer: Make, small_config: RunConfig, tmp_path: Path
+) -> None:
+    trainer, events = make_trainer(with_test_split(small_config, tmp_path / "split"))
+    trainer.fit(lambda: None)
+    tested = [event for event in events if isinstance(event, MetricsLogged) and "Loss/test" in event.series]
+    (series,) = [event.series for event in tested]
+    saved = [event.checkpoint for event in events if isinstance(event, CheckpointSaved)]
+    best = max(saved, key=lambda info: (info.accuracy, -info.loss))
+    assert series["Loss/test"].steps == series["Accuracy/test"].steps == [best.step]
+    *loading, line = [event.text for event in events if isinstance(event, LogWritten)]
+    assert [text.split(" at ")[0] for text in loading] == [f"Epoch {epoch}: images are loaded" for epoch in (1, 2)]
+    assert line.startswith(f"Test split (15 images), {best.name}: loss ")
+    # The model in memory is the one that was trained last, whichever was best.
+    last = trainer._store.load(saved[-1])["model_state_dict"]
+    assert all(torch.equal(tensor, last[name]) for name, tensor in weights(trainer).items())
+
+
+def test_a_restore_during_the_test_goes_on_from_there(
+    make_trainer: Make, small_config: RunConfig, tmp_path: Path
+) -> None:
+    trainer, events = make_trainer(with_test_split(small_config, tmp_path / "split"))
+    restored: list[str] = []
+
+    def go_back_once() -> None:
+        saved = [event.checkpoint for event in events if isinstance(event, CheckpointSaved)]
+        if len(saved) == 3 and not restored:
+            restored.append(saved[0].name)
+            trainer.restore(saved[0].name)
+
+    trainer.fit(go_back_once)
+    assert len([event for event in events if isinstance(event, CheckpointSaved)]) == 5
+    assert len([event for event in events if isinstance(event, MetricsLogged) and "Loss/test" in event.series]) == 1

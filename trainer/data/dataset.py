@@ -10,20 +10,24 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from trainer.data.images import load_rgb
+from trainer.data.store import DecodedStore
 from trainer.data.transforms import ImageTransform
-
-CACHE_BYTES = 256 * 1024**2
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):
     """Images of one split.
 
     Items are asked for as (epoch, index). Which process loads an item, and when, changes nothing in it; and loading
-    leaves torch's global generator as it was.
+    leaves torch's global generator as it was. Items are bytes, which a process hands over four times as fast as floats;
+    a batch of them is normalized where it arrives.
     """
 
     def __init__(
-        self, samples: Sequence[tuple[str, int]], transform: ImageTransform, seed: int, cache_bytes: int = 0
+        self,
+        samples: Sequence[tuple[str, int]],
+        transform: ImageTransform,
+        seed: int,
+        store: DecodedStore | None = None,
     ) -> None:
         """Describe the images; none is read yet.
 
@@ -31,24 +35,22 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
             samples: (path, class index) of each image.
             transform: What is done to each.
             seed: The run's seed, for augmentation.
-            cache_bytes: Up to this many bytes of fitted images are kept in memory, so that later epochs decode nothing.
-                Only of use where one process loads everything.
+            store: Where fitted images are kept and looked for, under their indexes; None decodes each time.
 
         """
         self._samples = list(samples)
         self._transform = transform
         self._seed = seed
-        self._cache: dict[int, Tensor] = {}
-        self._cache_bytes_left = cache_bytes
+        self._store = store
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
-        """Return (x, y): float32 (3, H, W) and the class index of the image ``index`` in ``epoch``.
+        """Return (x, y): uint8 (3, H, W), augmented, and the class index of the image ``index`` in ``epoch``.
 
         Raises:
-            DataError: The file cannot be read any more.
+            DataError: The file cannot be read any more, and is not kept.
 
         """
         epoch, index = key
@@ -57,18 +59,22 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         # torch.manual_seed would also seed every GPU, and takes 77 times as long.
         torch.default_generator.manual_seed(mixed_seed(self._seed, epoch, index))
         try:
-            x = self._transform.finish(fitted)
+            x = self._transform.augment(fitted)
         finally:
             torch.set_rng_state(state)
         return x, self._samples[index][1]
 
+    def normalize(self, x: Tensor) -> Tensor:
+        """Return a batch of items, uint8 (B, 3, H, W), as the model wants it: float32."""
+        return self._transform.normalize(x)
+
     def _fitted(self, index: int) -> Tensor:
-        fitted = self._cache.get(index)
-        if fitted is None:
-            fitted = self._transform.fit(load_rgb(self._samples[index][0]))
-            if fitted.nbytes <= self._cache_bytes_left:
-                self._cache[index] = fitted
-                self._cache_bytes_left -= fitted.nbytes
+        kept = None if self._store is None else self._store.read(index)
+        if kept is not None:
+            return kept
+        fitted = self._transform.fit(load_rgb(self._samples[index][0]))
+        if self._store is not None:
+            self._store.write(index, fitted)
         return fitted
 
 

@@ -1,30 +1,35 @@
-"""Scanning a data set before a run: which classes, which images, and which files no run will read, and why."""
+"""Scanning a data set before a run: its classes and splits, its images, and the files no run will read, and why."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
-import stat
-import unicodedata
-import zipfile
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainer.data.archive import Progress, unpack
-from trainer.data.images import DataError, displayed, quiet_pillow, try_load
+from trainer.config import DataConfig
+from trainer.data.archive import Progress
+from trainer.data.doctor import advice, find_issues
+from trainer.data.duplicates import Pair, find_pairs
+from trainer.data.examination import FileFacts, examine
+from trainer.data.images import DataError
+from trainer.data.sources import Source, SourceFile, read_source
+from trainer.data.split import assign_splits
+from trainer.data_report import ReportedImage, write_report
+from trainer.messages import DataSummary
 
 __all__ = ["DataError", "Progress", "ScannedData", "scan"]
 
-IGNORED_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
-TRAIN_NAMES = frozenset({"train", "training"})
-VALIDATION_NAMES = frozenset({"val", "valid", "validation", "test", "testing"})
-MIN_IMAGES_PER_CLASS = 2
-IMAGES_PER_SLICE = 64
-"""Images decoded between two looks at the cancel flag: well under a second even for photographs."""
+MAX_BURST = 20
+"""Nearly the same pictures are kept in one split up to this many. More of them are no burst of one scene: then the
+pictures of this data are alike by nature, and binding them would leave nothing to validate on."""
+
+MAX_ASPECT = 50
+"""Sides of an image beyond which it is no picture: 2 × 10,000 pixels, fitted by the short side, take 4 GB."""
+
+_COLUMNS = ("path_column", "label_column", "split_column", "group_column")
+_SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,14 @@ class ScannedData:
     """What a scan found. The order of classes and samples is natural ("2" before "10") on every file system.
 
     Attributes:
-        root: The folder whose subfolders are the classes.
-        class_names: Names of the subfolders.
+        root: The folder below which the images lie.
+        class_names: Names of the classes that have a readable image.
         samples: (absolute path, class index) of every readable image.
+        splits: "train", "validation" or "test" of each sample.
+        sides: (width, height) of each sample as a person sees it, in pixels.
         skipped: (path, reason) of every file that is not used. They stay where they are, untouched.
+        summary: The figures of the report.
+        report_path: The file that holds every image and issue (``trainer.data_report``).
 
     """
 
@@ -43,14 +52,21 @@ class ScannedData:
     class_names: list[str]
     samples: list[tuple[str, int]]
     skipped: list[tuple[str, str]]
+    splits: list[str]
+    sides: list[tuple[int, int]]
+    summary: DataSummary
+    report_path: Path = Path()
 
 
-def scan(path: Path, cache_dir: Path, on_progress: Progress, check_cancelled: Callable[[], None]) -> ScannedData:
-    """Read every image of a folder of class subfolders, or of a zip of one.
+def scan(
+    data: DataConfig, seed: int, cache_dir: Path, on_progress: Progress, check_cancelled: Callable[[], None]
+) -> ScannedData:
+    """Read every image of a data set, split it, look for what is wrong with it, and write its report.
 
     Args:
-        path: The folder or the zip. A wrapping folder with a single subfolder is looked through.
-        cache_dir: Where a zip is unpacked, once, into a folder named after its SHA-256.
+        data: Where the data are and how they are laid out and split.
+        seed: The run's seed, which the split follows.
+        cache_dir: Where archives are unpacked, what was found is remembered, and the report goes.
         on_progress: Called with (what, done, total, unit).
         check_cancelled: Called several times a second; raises to end the scan.
 
@@ -58,191 +74,127 @@ def scan(path: Path, cache_dir: Path, on_progress: Progress, check_cancelled: Ca
         DataError: There is nothing that can be trained on; says what to do.
 
     """
-    # pathlib's own would follow links, so that sentences name another path, and raise for an unknown "~user".
-    path = Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111
-    shown = _Shown(path, path)
-    if _is_folder(path):
-        root = path
-    else:
-        root = _unpacked(path, cache_dir, on_progress, check_cancelled)
-        shown = _Shown(root, path)
-    root = _look_through(root, shown)
-    class_dirs, strays = _class_dirs(root, shown)
-    candidates: list[tuple[Path, int]] = []
-    skipped = [(shown(stray), "it is in no class subfolder") for stray in strays]
-    for class_idx, class_dir in enumerate(class_dirs):
-        for file, reason in _walk(class_dir, root.resolve(), shown):
-            if reason:
-                skipped.append((shown(file), reason))
-            else:
-                candidates.append((file, class_idx))
-        check_cancelled()
-    samples: list[tuple[str, int]] = []
-    for (file, class_idx), reason in zip(
-        candidates, _reasons([file for file, _ in candidates], on_progress, check_cancelled), strict=True
-    ):
-        if reason:
-            skipped.append((shown(file), reason))
-        else:
-            samples.append((str(file), class_idx))
-    class_names = [displayed(class_dir.name) for class_dir in class_dirs]
-    _check_counts([shown(class_dir) for class_dir in class_dirs], samples, skipped)
-    return ScannedData(root, class_names, samples, skipped)
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """Names files in sentences as the user knows them: inside the zip, not inside our cache."""
-
-    root: Path
-    path: Path
-
-    def __call__(self, file: Path) -> str:
-        return displayed(self.path / file.relative_to(self.root))
-
-
-def _is_folder(path: Path) -> bool:
-    """Tell a folder from a regular file without opening either: opening a FIFO would hang."""
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise DataError(f"There is no file or folder {path}. Check the path.") from None
-    except OSError as error:
-        raise DataError(f"Cannot look at {path}: {error.strerror}. Check the path and its permissions.") from error
-    if stat.S_ISDIR(mode):
-        return True
-    if not stat.S_ISREG(mode):
-        raise DataError(f"{path} is neither a folder nor a zip. Choose a folder of class subfolders, or a zip of one.")
-    return False
-
-
-def _unpacked(path: Path, cache_dir: Path, on_progress: Progress, check_cancelled: Callable[[], None]) -> Path:
-    try:
-        is_zip = zipfile.is_zipfile(path)
-    except OSError as error:
-        raise DataError(f"Cannot read {path}: {error.strerror}. Check its permissions.") from error
-    if is_zip:
-        return unpack(path, cache_dir, on_progress, check_cancelled)
-    if path.suffix.lower() == ".zip":
-        raise DataError(f"{path} is not a readable zip: it is damaged or incomplete. Copy or download it again.")
-    raise DataError(f"{path} is neither a folder nor a zip. Choose a folder of class subfolders, or a zip of one.")
-
-
-def _look_through(root: Path, shown: _Shown) -> Path:
-    while True:
-        entries = _entries(root, shown)
-        folders = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
-        if len(folders) != 1:
-            return root
-        inner = Path(folders[0].path)
-        if not any(entry.is_dir(follow_symlinks=False) for entry in _entries(inner, shown)):
-            return root
-        root = inner
-
-
-def _class_dirs(root: Path, shown: _Shown) -> tuple[list[Path], list[Path]]:
-    """Return the class folders, in natural order, and what else lies beside them."""
-    entries = _entries(root, shown)
-    folders = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
-    if not entries:
-        raise DataError(f"{shown(root)} is empty. Put one subfolder of images in it for each class.")
-    if not folders:
-        raise DataError(
-            f"{shown(root)} has {_count(len(entries), 'file')} directly in it, but no class subfolders. "
-            "Sort the images into one subfolder for each class."
+    source = read_source(data, cache_dir, on_progress, check_cancelled)
+    facts = examine([file.path for file in source.files], cache_dir / "examined.db", on_progress, check_cancelled)
+    reasons = [fact.reason or _reason_against_shape(fact) for fact in facts]
+    unreadable = [(file, reason) for file, reason in zip(source.files, reasons, strict=True) if reason]
+    used = [idx for idx, reason in enumerate(reasons) if not reason]
+    files, facts = [source.files[idx] for idx in used], [facts[idx] for idx in used]
+    class_names, files = _without_empty_classes(source, files, unreadable)
+    check_cancelled()
+    pairs = find_pairs(facts)
+    splits = assign_splits(
+        [file.class_idx for file in files],
+        [file.split for file in files],
+        _units(files, pairs),
+        data.validation_fraction,
+        seed,
+    )
+    _check_splits(data, splits)
+    images = [
+        ReportedImage(
+            str(file.path), file.shown, file.class_idx, split, fact.width, fact.height, fact.size_bytes
         )
-    names = {folder.name.lower(): folder for folder in folders}
-    if TRAIN_NAMES & names.keys() and VALIDATION_NAMES & names.keys() and len(names) <= 3:
-        train = names[sorted(TRAIN_NAMES & names.keys())[0]]
-        if any(entry.is_dir(follow_symlinks=False) for entry in _entries(train, shown)):
-            parts = " and ".join(displayed(folder.name) for folder in folders)
-            raise DataError(
-                f"{shown(root)} is split into {parts}, which would be taken for classes. "
-                f"Choose {shown(train)} instead: validation images are set aside from it."
-            )
-    if len(folders) == 1:
+        for file, split, fact in zip(files, splits, facts, strict=True)
+    ]  # fmt: skip
+    issues = find_issues(images, class_names, pairs, unreadable, source.skipped)
+    summary = DataSummary(
+        layout=source.layout,
+        class_names=class_names,
+        counts=_counts(images, len(class_names)),
+        num_skipped=len(source.skipped) + len(unreadable),
+        issue_counts=dict(Counter(issue.kind.value for issue in issues)),
+        image_sides=_sides(images),
+        num_bytes=sum(image.size_bytes for image in images),
+    )
+    left_out = [name for name in source.class_names if name not in set(class_names)]
+    summary = summary.model_copy(update={"advice": advice(summary, left_out)})
+    report_path = cache_dir / "reports" / f"{_report_key(data, seed)}.db"
+    write_report(report_path, summary, images, issues)
+    return ScannedData(
+        root=source.root,
+        class_names=class_names,
+        samples=[(image.path, image.class_idx) for image in images],
+        splits=splits,
+        sides=[(image.width, image.height) for image in images],
+        skipped=[*source.skipped, *((file.shown, reason) for file, reason in unreadable)],
+        summary=summary,
+        report_path=report_path,
+    )
+
+
+def _reason_against_shape(fact: FileFacts) -> str:
+    long, short = max(fact.width, fact.height), min(fact.width, fact.height)
+    if long <= MAX_ASPECT * short:
+        return ""
+    return f"its sides are {fact.width} × {fact.height} pixels, more than {MAX_ASPECT} to 1"
+
+
+def _without_empty_classes(
+    source: Source, files: list[SourceFile], unreadable: list[tuple[SourceFile, str]]
+) -> tuple[list[str], list[SourceFile]]:
+    """Leave out the classes of which nothing can be read, and number the others anew."""
+    used = sorted({file.class_idx for file in files})
+    class_names = [source.class_names[idx] for idx in used]
+    if len(class_names) < 2:
+        why = f" ({unreadable[0][0].shown}: {unreadable[0][1]})" if unreadable else ""
+        found = f'only one class with readable images, "{class_names[0]}"' if class_names else "no readable image"
+        raise DataError(f"The data have {found}{why}. Add images of at least two classes.")
+    new_idx = {old: new for new, old in enumerate(used)}
+    return class_names, [replace(file, class_idx=new_idx[file.class_idx]) for file in files]
+
+
+def _units(files: Sequence[SourceFile], pairs: Sequence[Pair]) -> list[int]:
+    """Give one number to what must not straddle two splits: a table's group, copies of a file, a burst of a scene."""
+    by_group: dict[str, int] = {}
+    same: list[tuple[int, int]] = [(pair.first_idx, pair.second_idx) for pair in pairs if pair.is_same_file]
+    for idx, file in enumerate(files):
+        if file.group:
+            same.append((by_group.setdefault(file.group, idx), idx))
+    near = [(pair.first_idx, pair.second_idx) for pair in pairs if not pair.is_same_file]
+    bursts = _joined(len(files), near)
+    sizes = Counter(bursts)
+    return _joined(len(files), [*same, *((a, b) for a, b in near if sizes[bursts[a]] <= MAX_BURST)])
+
+
+def _joined(size: int, links: Sequence[tuple[int, int]]) -> list[int]:
+    """Return for each position the lowest one that it is linked with, directly or not (union-find)."""
+    parents = list(range(size))
+
+    def root_of(idx: int) -> int:
+        while parents[idx] != idx:
+            parents[idx] = parents[parents[idx]]
+            idx = parents[idx]
+        return idx
+
+    for first, second in links:
+        low, high = sorted((root_of(first), root_of(second)))
+        parents[high] = low
+    return [root_of(idx) for idx in range(size)]
+
+
+def _check_splits(data: DataConfig, splits: Sequence[str]) -> None:
+    if "train" not in splits:
+        raise DataError("Every image belongs to validation or test, so there is nothing to train on. Add train images.")
+    if "validation" not in splits:
         raise DataError(
-            f'{shown(root)} has only one class, "{displayed(folders[0].name)}". '
-            "Add a subfolder of images for at least one more."
+            "No image could be set aside for validation: every class has a single image, or a single group of alike "
+            "ones. Add images to a class."
         )
-    return folders, [Path(entry.path) for entry in entries if not entry.is_dir(follow_symlinks=False)]
 
 
-def _walk(folder: Path, resolved_root: Path, shown: _Shown) -> Iterator[tuple[Path, str]]:
-    """Give every file below a class folder in natural order, with the reason why it must not be opened, if any."""
-    pending = _entries(folder, shown)[::-1]
-    while pending:
-        entry = pending.pop()
-        path = Path(entry.path)
-        if entry.is_symlink():
-            yield path, _reason_against_link(path, resolved_root)
-        elif entry.is_dir(follow_symlinks=False):
-            pending += _entries(path, shown)[::-1]
-        elif not entry.is_file(follow_symlinks=False):
-            yield path, "it is a device, pipe or socket, not a file"
-        else:
-            yield path, ""
+def _counts(images: Sequence[ReportedImage], num_classes: int) -> dict[str, list[int]]:
+    counted = Counter((image.split, image.class_idx) for image in images)
+    used = {image.split for image in images}
+    return {split: [counted[split, idx] for idx in range(num_classes)] for split in _SPLITS if split in used}
 
 
-def _reason_against_link(path: Path, resolved_root: Path) -> str:
-    try:
-        target = path.resolve(strict=True)
-        mode = target.stat().st_mode
-    except (OSError, RuntimeError):
-        return "it is a link that leads nowhere"
-    if not target.is_relative_to(resolved_root):
-        return "it is a link that leaves the folder"
-    return "" if stat.S_ISREG(mode) else "it is a link to something that is no file"
+def _sides(images: Sequence[ReportedImage]) -> list[tuple[int, int]]:
+    by_area = sorted(((image.width, image.height) for image in images), key=lambda side: side[0] * side[1])
+    return [by_area[0], by_area[len(by_area) // 2], by_area[-1]]
 
 
-def _reasons(paths: list[Path], on_progress: Progress, check_cancelled: Callable[[], None]) -> Iterator[str]:
-    """Decode all images (Pillow lets go of the GIL) and give for each the reason against it, "" if there is none."""
-    on_progress("Checking images", 0, len(paths), "images")
-    with quiet_pillow(), ThreadPoolExecutor(min(8, (os.cpu_count() or 2) + 1), "image-check") as pool:
-        for start in range(0, len(paths), IMAGES_PER_SLICE):
-            check_cancelled()
-            some = paths[start : start + IMAGES_PER_SLICE]
-            yield from pool.map(_reason_against, some)
-            on_progress("Checking images", start + len(some), len(paths), "images")
-
-
-def _reason_against(path: Path) -> str:
-    with contextlib.suppress(OSError):  # try_load finds better words for a file that cannot be looked at
-        if path.stat().st_size == 0:
-            return "it is empty (0 bytes)"
-    return try_load(path)[1]
-
-
-def _check_counts(folders: list[str], samples: list[tuple[str, int]], skipped: list[tuple[str, str]]) -> None:
-    counts = Counter(class_idx for _, class_idx in samples)
-    for class_idx, folder in enumerate(folders):
-        if counts[class_idx] < MIN_IMAGES_PER_CLASS:
-            num_skipped = sum(path.startswith(folder + os.sep) for path, _ in skipped)
-            why = f" ({_count(num_skipped, 'file')} skipped: {_first_reason(skipped, folder)})" if num_skipped else ""
-            raise DataError(
-                f"{folder} has {_count(counts[class_idx], 'readable image')}{why}, but a class needs at least one to "
-                "train on and one to validate. Add images to it, or take the folder out."
-            )
-
-
-def _first_reason(skipped: list[tuple[str, str]], folder: str) -> str:
-    path, reason = next(entry for entry in skipped if entry[0].startswith(folder + os.sep))
-    return f"{Path(path).name}, {reason}"
-
-
-def _entries(folder: Path, shown: _Shown) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".") and entry.name not in IGNORED_NAMES]
-    except OSError as error:
-        raise DataError(f"Cannot read the folder {shown(folder)}: {error.strerror}. Check its permissions.") from error
-    return sorted(visible, key=lambda entry: _natural(entry.name))
-
-
-def _natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    parts = re.split(r"(\d+)", unicodedata.normalize("NFC", name).casefold())
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], name
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+def _report_key(data: DataConfig, seed: int) -> str:
+    # What only training looks at makes no other report.
+    said = data.model_dump_json(include={"path", "layout", "validation_fraction", *_COLUMNS})
+    return hashlib.sha256(f"{said} {seed}".encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -3,30 +3,127 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 
-def split(labels: Sequence[int], validation_fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Split sample indexes by class, so that every class with two images or more is in both parts.
+def assign_splits(
+    labels: Sequence[int], given: Sequence[str], groups: Sequence[object], validation_fraction: float, seed: int
+) -> list[str]:
+    """Return "train", "validation" or "test" for each sample.
+
+    What the data's author decided is kept, even where it tears a group apart: that is for a report to say. Where there
+    is a validation split, what has no split trains. Where there is none, some of what trains or has no split is set
+    aside, by class, in whole groups: greedily, large groups first, as scikit-learn's StratifiedGroupKFold does.
+
+    No class loses its last training images, and every class with two groups gets validation images, as far as
+    groups that hold several classes allow it. Where every class is one single group, nothing is set aside.
 
     Args:
         labels: The class index of each sample.
+        given: The split that the data itself names for each sample: "train", "validation", "test" or "" (none).
+        groups: What each sample belongs to (a patient, a place, copies of one photo); equal values stay together.
         validation_fraction: Share of each class that goes to validation, 0 to 1.
-        seed: The same seed gives the same split; each class is drawn by itself, so that another class changes nothing.
-
-    Returns:
-        Sample indexes of the training part and of the validation part, each in ascending order.
+        seed: The same seed gives the same split; each class is drawn by itself, so that another class changes nothing
+            where no group holds several classes.
 
     """
+    assert len(labels) == len(given) == len(groups)
+    splits = [split or "train" for split in given]
+    if "validation" in splits:
+        return splits
+    free = [sample_idx for sample_idx, split in enumerate(splits) if split == "train"]
+    for group in _set_aside(_make_groups(free, labels, groups, seed), validation_fraction):
+        for sample_idx in group.members:
+            splits[sample_idx] = "validation"
+    return splits
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Samples that stay together: their indexes, how many there are of each class, and a random place in the order."""
+
+    members: list[int]
+    counts: Counter[int]
+    place: tuple[int, int]
+
+
+def _make_groups(free: Sequence[int], labels: Sequence[int], groups: Sequence[object], seed: int) -> list[_Group]:
     by_class: dict[int, list[int]] = defaultdict(list)
-    for sample_idx, label in enumerate(labels):
-        by_class[label].append(sample_idx)
-    train: list[int] = []
-    validation: list[int] = []
+    by_group: dict[object, list[int]] = defaultdict(list)
+    for sample_idx in free:
+        by_class[labels[sample_idx]].append(sample_idx)
+        by_group[groups[sample_idx]].append(sample_idx)
+    places: dict[int, tuple[int, int]] = {}
     for label, members in by_class.items():
-        num_validation = min(max(round(len(members) * validation_fraction), 1), len(members) - 1)
         random.Random(f"{seed} {label}").shuffle(members)
-        validation += members[:num_validation]
-        train += members[num_validation:]
-    return sorted(train), sorted(validation)
+        places.update((sample_idx, (place, sample_idx)) for place, sample_idx in enumerate(members))
+    return [
+        _Group(members, Counter(labels[sample_idx] for sample_idx in members), min(places[idx] for idx in members))
+        for members in by_group.values()
+    ]
+
+
+def _set_aside(groups: Sequence[_Group], validation_fraction: float) -> list[_Group]:
+    """Choose the groups that become validation images."""
+    choice = _Choice(groups, validation_fraction)
+    large_first = sorted(groups, key=lambda group: (-len(group.members), group.place))
+    for group in large_first:
+        if choice.has_room(group):
+            choice.add(group)
+    # All that is left is too large for one of its classes: take it where that comes nearer to what is wanted.
+    for group in reversed(large_first):
+        if group not in choice.chosen and choice.added_distance(group) < 0:
+            choice.add(group)
+    by_class: dict[int, list[_Group]] = defaultdict(list)
+    for group in large_first:
+        for label in group.counts:
+            by_class[label].append(group)
+    for candidates in by_class.values():
+        if not any(group in choice.chosen for group in candidates):
+            spare = [group for group in candidates if choice.is_spare(group)]
+            if spare:
+                choice.add(min(spare, key=choice.added_distance))
+    return list(choice.chosen)
+
+
+class _Choice:
+    """Groups chosen for validation, and how many images each class still misses there (below 0: has too many)."""
+
+    def __init__(self, groups: Sequence[_Group], validation_fraction: float) -> None:
+        self.chosen: dict[_Group, None] = {}
+        self._totals: Counter[int] = Counter()
+        self._num_train_groups: Counter[int] = Counter()
+        for group in groups:
+            self._totals.update(group.counts)
+            self._num_train_groups.update(group.counts.keys())
+        self._missing = Counter(
+            {label: min(max(round(total * validation_fraction), 1), total - 1) for label, total in self._totals.items()}
+        )
+
+    def is_spare(self, group: _Group) -> bool:
+        """Say whether each of the group's classes has another group to train on."""
+        return all(self._num_train_groups[label] > 1 for label in group.counts)
+
+    def has_room(self, group: _Group) -> bool:
+        """Say whether the group fits into what its classes still miss (which is never all of a class)."""
+        return all(count <= self._missing[label] for label, count in group.counts.items())
+
+    def added_distance(self, group: _Group) -> float:
+        """Return how much farther from their wanted shares the group would take its classes, summed; below 0: nearer.
+
+        A group that is not spare is infinitely far.
+        """
+        if not self.is_spare(group):
+            return float("inf")
+        return sum(
+            (abs(self._missing[label] - count) - abs(self._missing[label])) / self._totals[label]
+            for label, count in group.counts.items()
+        )
+
+    def add(self, group: _Group) -> None:
+        """Choose a group."""
+        self.chosen[group] = None
+        self._missing.subtract(group.counts)
+        self._num_train_groups.subtract(group.counts.keys())

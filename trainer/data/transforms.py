@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -9,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
+
+from trainer.config import ConfigError, DataConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -19,6 +23,16 @@ SQUARE_MARGIN = 0.08
 SQUARE_AREA = (0.74, 1.0)
 """A small square image fills its frame, so that a crop would cut off parts of digits or leaves: its edge pixels are
 repeated outwards by this share of its side first. Crops then zoom by 0.86 to 1.0 and shift by up to 8 %."""
+LIGHT_RATIO = (3 / 4, 4 / 3)
+SQUARE_RATIO = (0.95, 1.05)
+STANDARD_AREA = (0.35, 1.0)
+"""Torchvision's default goes down to 0.08, for training from nothing; fine-tuning has too few epochs for scraps."""
+STANDARD_RATIO = (3 / 4, 4 / 3)
+JITTER = 0.2
+"""Brightness, contrast and saturation vary by up to this share; hue stays, as colour often is what tells classes."""
+ERASING_PROBABILITY = 0.25
+
+Augmentation = Literal["none", "light", "standard", "strong"]
 
 
 @dataclass(frozen=True)
@@ -31,9 +45,26 @@ class Preprocessing:
 
     image_size: int
     resize_size: int
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     interpolation: str = "bilinear"
+
+    def edited(self, data: DataConfig) -> Preprocessing:
+        """Return the same with what a configuration says otherwise.
+
+        Raises:
+            ConfigError: The square would be larger than the image that it is cut from.
+
+        """
+        resize_size = data.resize_size or self.resize_size
+        if resize_size < self.image_size:
+            raise ConfigError(
+                f"A square of {self.image_size} pixels cannot be cut from images of {resize_size}. Choose a "
+                "larger size before the cut, or a smaller image size.",
+                "data.resize_size",
+            )
+        mean, std = (tuple(said) if said else own for said, own in ((data.mean, self.mean), (data.std, self.std)))
+        return replace(self, resize_size=resize_size, mean=mean, std=std)
 
     def resized_to(self, image_size: int) -> Preprocessing:
         """Return the same with another image size, in the same proportion to the size before the cut."""
@@ -45,29 +76,32 @@ class ImageTransform:
     """From a PIL image to a float32 tensor (3, H, W), in two parts.
 
     ``fit`` is deterministic and gives a uint8 tensor that a cache may keep; ``finish`` augments and normalizes it.
-    Randomness comes from torch's global CPU generator.
+    Randomness comes from torch's global CPU generator alone.
     """
 
-    def __init__(self, preprocessing: Preprocessing, is_training: bool, augmentation: Literal["none", "light"]) -> None:
-        size, resize_size = preprocessing.image_size, preprocessing.resize_size
+    def __init__(self, preprocessing: Preprocessing, augmentation: Augmentation) -> None:
+        size, self._resize_size = preprocessing.image_size, preprocessing.resize_size
         interpolation = v2.InterpolationMode(preprocessing.interpolation)
-        is_square = size == resize_size
-        is_augmented = is_training and augmentation == "light"
-        fit: list[torch.nn.Module] = [
-            v2.Resize([size, size] if is_square else [resize_size], interpolation=interpolation, antialias=True)
-        ]
-        finish: list[torch.nn.Module] = []
-        if is_augmented:
-            if is_square:
-                fit.append(v2.Pad(round(size * SQUARE_MARGIN), padding_mode="edge"))
-            area, ratio = (SQUARE_AREA, (0.95, 1.05)) if is_square else (LIGHT_AREA, (3 / 4, 4 / 3))
-            finish.append(
-                v2.RandomResizedCrop([size, size], scale=area, ratio=ratio, interpolation=interpolation, antialias=True)
-            )
-        elif not is_square:
-            fit.append(v2.CenterCrop([size, size]))
+        is_square = size == self._resize_size
+        is_augmented = augmentation != "none"
+        # Both sides of what fit returns, where they do not depend on the image.
+        self._fitted_size: int | None = None
+        if is_square:
+            fit: list[torch.nn.Module] = [v2.Resize([size, size], interpolation=interpolation, antialias=True)]
+            margin = round(size * SQUARE_MARGIN) if is_augmented else 0
+            if margin:
+                fit.append(v2.Pad(margin, padding_mode="edge"))
+            self._fitted_size = size + 2 * margin
+        else:
+            fit = [v2.Resize([self._resize_size], interpolation=interpolation, antialias=True)]
+            if not is_augmented:
+                fit.append(v2.CenterCrop([size, size]))
+                self._fitted_size = size
         self._fit = v2.Compose([*fit, v2.PILToTensor()])
-        self._augment = finish[0] if finish else None
+        self._augment = _augment(augmentation, size, interpolation, is_square) if is_augmented else None
+        # With the mean colour, which a model sees as nothing.
+        colour = [round(255 * channel) for channel in preprocessing.mean]
+        self._erase = v2.RandomErasing(ERASING_PROBABILITY, value=colour) if augmentation == "strong" else None
         self._mean = torch.tensor(preprocessing.mean).view(3, 1, 1) * 255
         self._scale = 1 / (torch.tensor(preprocessing.std).view(3, 1, 1) * 255)
 
@@ -76,21 +110,80 @@ class ImageTransform:
         fitted: Tensor = self._fit(image)
         return fitted
 
+    def fitted_shape(self, width: int, height: int) -> tuple[int, int]:
+        """Return (h, w) of what ``fit`` makes of an image of this many pixels, without the image."""
+        if self._fitted_size is not None:
+            return self._fitted_size, self._fitted_size
+        # As torchvision rounds: down, after a division of floats.
+        long_side = int(self._resize_size * max(width, height) / min(width, height))
+        return (long_side, self._resize_size) if width <= height else (self._resize_size, long_side)
+
+    def augment(self, fitted: Tensor) -> Tensor:
+        """Change a fitted image at random. Returns uint8 (3, image_size, image_size)."""
+        augmented = fitted
+        if self._augment is not None:
+            with _one_thread():
+                augmented = self._augment(fitted)
+        return augmented if self._erase is None else self._erase(augmented)
+
+    def normalize(self, augmented: Tensor) -> Tensor:
+        """Scale an augmented image, or a batch of them, as the model wants it. Returns float32 of the same shape."""
+        # In place: fresh memory for each result takes longer than the arithmetic.
+        return augmented.to(torch.float32).sub_(self._mean).mul_(self._scale)
+
     def finish(self, fitted: Tensor) -> Tensor:
         """Augment and normalize a fitted image. Returns float32 (3, image_size, image_size)."""
-        augmented: Tensor = fitted if self._augment is None else self._augment(fitted)
-        return (augmented.to(torch.float32) - self._mean) * self._scale
+        return self.normalize(self.augment(fitted))
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return the float32 tensor (3, image_size, image_size) of an RGB image."""
         return self.finish(self.fit(image))
 
 
-def train_transform(preprocessing: Preprocessing, augmentation: Literal["none", "light"]) -> ImageTransform:
-    """Return the transform of training images. "light" shifts and scales; flips are never guessed."""
-    return ImageTransform(preprocessing, is_training=True, augmentation=augmentation)
+def train_transform(preprocessing: Preprocessing, augmentation: Augmentation) -> ImageTransform:
+    """Return the transform of training images.
+
+    Args:
+        preprocessing: How the model wants its images.
+        augmentation: "light" shifts and scales, and never flips: that would change digits, letters and traffic signs.
+            "standard" crops (Szegedy et al. 2015, arXiv 1409.4842), flips left and right and varies brightness,
+            contrast and saturation. "strong" crops and flips likewise, then makes one random change of TrivialAugment
+            (Müller and Hutter 2021, arXiv 2103.10158), and erases a rectangle (Zhong et al. 2017, arXiv 1708.04896).
+
+    """
+    return ImageTransform(preprocessing, augmentation)
 
 
 def validation_transform(preprocessing: Preprocessing) -> ImageTransform:
     """Return the transform of validation images, which has no randomness."""
-    return ImageTransform(preprocessing, is_training=False, augmentation="none")
+    return ImageTransform(preprocessing, "none")
+
+
+def _augment(
+    augmentation: Augmentation, size: int, interpolation: v2.InterpolationMode, is_square: bool
+) -> Callable[[Tensor], Tensor]:
+    """Return the random changes of a fitted image: uint8 (3, h, w) to uint8 (3, size, size)."""
+    if augmentation == "light":
+        area, ratio = (SQUARE_AREA, SQUARE_RATIO) if is_square else (LIGHT_AREA, LIGHT_RATIO)
+    else:
+        area, ratio = STANDARD_AREA, STANDARD_RATIO
+    crop = v2.RandomResizedCrop([size, size], scale=area, ratio=ratio, interpolation=interpolation, antialias=True)
+    changes: list[torch.nn.Module] = [crop]
+    if augmentation == "standard":
+        jitter = v2.ColorJitter(brightness=JITTER, contrast=JITTER, saturation=JITTER)
+        changes += [v2.RandomHorizontalFlip(), jitter]
+    elif augmentation == "strong":
+        trivial = v2.TrivialAugmentWide(interpolation=v2.InterpolationMode.BILINEAR)
+        changes += [v2.RandomHorizontalFlip(), trivial]
+    return torch.nn.Sequential(*changes)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute as a loader process does: a mean over a large image adds up in another order on more threads."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)

@@ -1,0 +1,103 @@
+"""What the Data tab asks of a report, in a thread: a page of images, the issues that match, and their CSV file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from PySide6.QtCore import QCoreApplication, QIODevice, QSaveFile
+
+from trainer.data_report import DataReport, DataReportError, IssueKind, ReportedImage, ReportedIssue
+
+PAGE_ROWS = 256
+
+
+class ImagePage(NamedTuple):
+    """Images ``page_idx * PAGE_ROWS`` and on, of a class or of all."""
+
+    report_path: Path
+    class_idx: int | None
+    page_idx: int
+
+
+class IssueQuery(NamedTuple):
+    """The issues of a kind (None: any) with a text in one of their names or in their sentence."""
+
+    report_path: Path
+    kind: IssueKind | None
+    text: str
+
+
+class IssueExport(NamedTuple):
+    """The issues of a query, to be written to a CSV file."""
+
+    query: IssueQuery
+    csv_path: Path
+
+
+# Each opens the report anew: a file that is kept open cannot be replaced on Windows when the data are checked again.
+
+
+def read_images(page: ImagePage) -> list[ReportedImage] | str:
+    """Return a page's images, or the sentence that says why they cannot be read."""
+    try:
+        with closing(DataReport(page.report_path)) as report:
+            return report.images(page.class_idx, page.page_idx * PAGE_ROWS, PAGE_ROWS)
+    except (DataReportError, sqlite3.Error) as error:
+        return _sentence(page.report_path, error)
+
+
+def read_issues(query: IssueQuery) -> list[ReportedIssue] | str:
+    """Return the issues that match, or the sentence that says why they cannot be read."""
+    try:
+        return list(_matching(query))
+    except (DataReportError, sqlite3.Error) as error:
+        return _sentence(query.report_path, error)
+
+
+def write_issues(export: IssueExport) -> tuple[str, bool]:
+    """Write the issues that match: kind, file, what, other file. Whole, or not at all.
+
+    Returns:
+        The sentence for the user, and whether the file was written.
+
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["kind", "file", "what", "other_file"])
+    try:
+        writer.writerows(
+            [issue.kind.value, issue.shown, issue.sentence, issue.other_shown] for issue in _matching(export.query)
+        )
+    except (DataReportError, sqlite3.Error) as error:
+        return _sentence(export.query.report_path, error), False
+    file = QSaveFile(str(export.csv_path))
+    encoded = text.getvalue().encode(errors="surrogateescape")
+    is_written = file.open(QIODevice.OpenModeFlag.WriteOnly) and file.write(encoded) == len(encoded) and file.commit()
+    if not is_written:
+        failed = QCoreApplication.translate("DataReport", "Cannot write {path}: {reason}. Choose another folder.")
+        return failed.format(path=export.csv_path, reason=file.errorString().rstrip(".")), False
+    return QCoreApplication.translate("DataReport", "Saved as {path}.").format(path=export.csv_path), True
+
+
+def _matching(query: IssueQuery) -> Iterator[ReportedIssue]:
+    wanted = query.text.casefold()
+    with closing(DataReport(query.report_path)) as report:
+        for issue in report.issues():
+            words = f"{issue.shown}\n{issue.other_shown}\n{issue.sentence}"
+            if query.kind in {None, issue.kind} and wanted in words.casefold():
+                yield issue
+
+
+def _sentence(report_path: Path, error: Exception) -> str:
+    if isinstance(error, DataReportError):
+        return str(error)
+    text = QCoreApplication.translate(
+        "DataReport", "Cannot read the data's report {path}: {reason}. Check the data again."
+    )
+    return text.format(path=report_path, reason=error)

@@ -1,0 +1,207 @@
+"""The issues of the data: advice above, chips for each kind and a filter, and a table of what was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QSize, QStandardPaths, Qt, QTimer, Signal
+from PySide6.QtGui import QColor, QKeyEvent, QResizeEvent
+from PySide6.QtWidgets import (
+    QFileDialog,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QLineEdit,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app import theme
+from app.viewmodels.data import DataViewModel
+from app.viewmodels.issue_items import FILE, KIND, WHAT, IsGraveRole
+from app.views.elided_label import ElidedLabel
+from app.views.issue_chips import IssueChips
+from app.views.table import Table
+
+# A word is typed in this time; each of its letters need not be looked for.
+_FILTER_DELAY_MS = 150
+_LEAST_HEIGHT_FOR_ALL_ADVICE = 280
+_LEAST_HEIGHT_FOR_HEADINGS = 200
+_HEADINGS_HEIGHT = 30
+
+
+class IssuesPanel(QWidget):
+    """Lists what was found in the data, and saves it."""
+
+    opened = Signal(QModelIndex)
+    """The pictures of an issue were asked for, by a click or by Enter."""
+
+    def __init__(self, data: DataViewModel, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._data = data
+        self._build()
+        data.changed.connect(self._show)
+        data.issues.modelReset.connect(self._enable_save)
+        data.issues.saved.connect(self._tell)
+        self._show()
+
+    def save(self, csv_path: Path) -> None:
+        """Write the issues that are listed to a CSV file."""
+        self._data.issues.save(csv_path)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Say all of the advice, and show the columns' headings, where there is room; the rows come first."""
+        super().resizeEvent(event)
+        has_room = self.height() >= _LEAST_HEIGHT_FOR_HEADINGS
+        self.table.horizontalHeader().setFixedHeight(_HEADINGS_HEIGHT if has_room else 0)
+        self._fit_advice()
+
+    # -- building ---------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        self.advice_line = ElidedLabel(Qt.TextElideMode.ElideRight, 40)
+        self.advice = QLabel()
+        self.advice.setWordWrap(True)
+        for label in (self.advice_line, self.advice):
+            label.setTextFormat(Qt.TextFormat.PlainText)
+            label.setProperty("role", "dim")
+        self.chips = IssueChips()
+        self.chips.chosen.connect(self._filter)
+        self.filter_box = QLineEdit()
+        self.filter_box.setPlaceholderText(self.tr("Filter issues by file or words"))
+        self.filter_box.setAccessibleName(self.tr("Filter issues"))
+        self.filter_box.setClearButtonEnabled(True)
+        self._filter_timer = QTimer(self)
+        self._filter_timer.setSingleShot(True)
+        self._filter_timer.setInterval(_FILTER_DELAY_MS)
+        self._filter_timer.timeout.connect(self._filter)
+        self.filter_box.textEdited.connect(lambda _: self._filter_timer.start())
+        self.filter_box.textChanged.connect(self._filter_when_cleared)
+        self.save_button = QToolButton()
+        self.save_button.setText(self.tr("Save as CSV…"))
+        self.save_button.setToolTip(self.tr("Save the issues that are listed"))
+        self.save_button.clicked.connect(self._ask_and_save)
+        self.message = QLabel()
+        self.message.setTextFormat(Qt.TextFormat.PlainText)
+        self.message.setWordWrap(True)
+        self.message.hide()
+        tools = QHBoxLayout()
+        tools.setSpacing(theme.SPACE)
+        tools.addWidget(self.filter_box, 1)
+        tools.addWidget(self.save_button)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(theme.SPACE)
+        layout.addLayout(tools)
+        for widget in (self.advice_line, self.advice, self.chips, self.message):
+            layout.addWidget(widget)
+        layout.addWidget(self._make_table(), 1)
+
+    def _make_table(self) -> Table:
+        self.table = _IssueTable(self.tr("Nothing was found that stands in the way."))
+        self.table.setModel(self._data.issues)
+        self.table.setItemDelegate(_IssueDelegate(self.table))
+        self.table.setSelectionMode(Table.SelectionMode.SingleSelection)
+        self.table.setAccessibleName(self.tr("Issues"))
+        self.table.set_widths({KIND: 112, FILE: 150})
+        self.table.horizontalHeader().setSectionResizeMode(WHAT, QHeaderView.ResizeMode.Stretch)
+        self.table.clicked.connect(self.opened)
+        self.table.enter_pressed.connect(self._open_current)
+        return self.table
+
+    # -- what is shown ----------------------------------------------------------------------------------------
+
+    def _show(self) -> None:
+        summary = self._data.summary
+        self.message.hide()
+        if summary is None:
+            return
+        self.chips.show_counts(summary.issue_counts, self._data.issue_kind)
+        if self.filter_box.text().strip() != self._data.issue_text:
+            self.filter_box.setText(self._data.issue_text)
+        has_issues = any(summary.issue_counts.values())
+        self.filter_box.setVisible(has_issues)
+        self.save_button.setVisible(has_issues)
+        self.advice.setText("\n".join(summary.advice))
+        self.advice_line.set_whole_text(" ".join(summary.advice))
+        self._fit_advice()
+
+    def _fit_advice(self) -> None:
+        has_advice = bool(self.advice.text())
+        is_tall = self.height() >= _LEAST_HEIGHT_FOR_ALL_ADVICE
+        self.advice.setVisible(has_advice and is_tall)
+        self.advice_line.setVisible(has_advice and not is_tall)
+
+    def _enable_save(self) -> None:
+        has_rows = bool(self._data.issues.rowCount())
+        self.save_button.setEnabled(has_rows)
+        is_filtered = self._data.issue_kind is not None or bool(self._data.issue_text)
+        self.table.empty_text = (
+            self.tr("No issue matches.") if is_filtered else self.tr("Nothing was found that stands in the way.")
+        )
+
+    def _tell(self, sentence: str, is_written: bool) -> None:
+        theme.set_property(self.message, "role", "note" if is_written else "error")
+        self.message.setText(sentence)
+        self.message.show()
+
+    # -- actions ----------------------------------------------------------------------------------------------
+
+    def _filter(self) -> None:
+        self._filter_timer.stop()
+        self._data.filter_issues(self.chips.kind, self.filter_box.text().strip())
+
+    def _filter_when_cleared(self, text: str) -> None:
+        # The clear button tells no edit.
+        if not text and self._data.issue_text:
+            self._filter()
+
+    def _open_current(self) -> None:
+        if self.table.currentIndex().isValid():
+            self.opened.emit(self.table.currentIndex())
+
+    def _ask_and_save(self) -> None:
+        folder = QStandardPaths.writableLocation(QStandardPaths.StandardLocation.DocumentsLocation)
+        proposed = str(Path(folder) / "issues.csv")
+        dialog = QFileDialog(self, self.tr("Save the issues"), proposed, self.tr("Tables (*.csv)"))
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
+        dialog.setDefaultSuffix("csv")
+        dialog.fileSelected.connect(lambda path: self.save(Path(path)))
+        dialog.open()
+
+
+class _IssueTable(Table):
+    enter_pressed = Signal()
+    """The pictures of the present row were asked for."""
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if event.key() in {Qt.Key.Key_Return, Qt.Key.Key_Enter}:
+            self.enter_pressed.emit()
+        else:
+            super().keyPressEvent(event)
+
+    def keyboardSearch(self, search: str) -> None:
+        """Do nothing: a letter that leads nowhere would be looked for in every row. The filter is for that."""
+
+
+class _IssueDelegate(QStyledItemDelegate):
+    """Writes the kinds that spoil a run red, the file in full colour, the sentence dim."""
+
+    def initStyleOption(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> None:
+        super().initStyleOption(option, index)
+        view = self.parent()
+        assert isinstance(view, QWidget)
+        colors = theme.palette_of(view)
+        color = colors.text if index.column() == FILE else colors.dim
+        if index.column() == KIND and index.data(IsGraveRole):
+            color = colors.danger
+        option.palette.setColor(option.palette.ColorRole.Text, QColor(color))
+        option.textElideMode = Qt.TextElideMode.ElideRight if index.column() == WHAT else option.textElideMode
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:
+        """Return a row's size: all are of one height."""
+        return QSize(0, theme.ROW_HEIGHT)

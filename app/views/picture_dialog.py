@@ -1,0 +1,231 @@
+"""PictureDialog: a picture fitted to its window, or a pair of them side by side; arrows go on, Esc closes."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QAbstractItemModel, QRectF, QSize, Qt, Signal
+from PySide6.QtGui import QColor, QImage, QKeyEvent, QPainter, QPaintEvent, QPixmap
+from PySide6.QtWidgets import QDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from app import theme
+from app.backlog import Backlog
+from app.thumbnail_loader import PictureRequest, load_picture
+from app.viewmodels.picture_page import PageRole, Picture, PicturePage
+from app.viewmodels.quantities import count_text
+from app.views.elided_label import ElidedLabel
+from app.views.thumbnail_tile import paint_fitted
+
+_SIZE = QSize(760, 620)
+_NUM_VIEWS = 6
+_VIEW_SIDE = 104
+_MAX_SIDE = 2048
+"""The longest side that is read, in device pixels: more than the window shows would only take memory."""
+
+
+class PictureDialog(QDialog):
+    """Shows the pictures of one row of an item model after the other."""
+
+    row_changed = Signal(int)
+    """The row that is shown now: what lists the rows brings it into sight, so that it is read."""
+
+    views_wanted = Signal(str)
+    """The path of an image that is shown alone."""
+
+    def __init__(self, model: QAbstractItemModel, row: int, title: str, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.setWindowTitle(title)
+        self._model = model
+        self._row = row
+        self._page: PicturePage | None = None
+        self._backlog = Backlog(load_picture, 2, self)
+        self._backlog.answered.connect(self._take)
+        self._view_files: dict[str, _Canvas] = {}
+        self._view_backlog = Backlog(load_picture, 2, self)
+        self._view_backlog.answered.connect(self._take_view)
+        self._build()
+        model.dataChanged.connect(self._on_rows_read)
+        # Other rows are listed now: what was looked at is not among them, or somewhere else.
+        model.modelReset.connect(self.close)
+        self.resize(_SIZE.boundedTo(self.screen().availableSize() * 0.9))
+
+    @property
+    def row(self) -> int:
+        """Return the row that is shown."""
+        return self._row
+
+    def show_next(self, num_rows: int) -> None:
+        """Go on by so many rows; it stays where the list ends."""
+        row = min(max(self._row + num_rows, 0), self._model.rowCount() - 1)
+        if row != self._row:
+            self._row = row
+            self.show_row()
+            self.row_changed.emit(row)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Go to the next picture, or back."""
+        steps = {Qt.Key.Key_Right: 1, Qt.Key.Key_Down: 1, Qt.Key.Key_Left: -1, Qt.Key.Key_Up: -1}
+        if (step := steps.get(Qt.Key(event.key()))) is not None:
+            self.show_next(step)
+        else:
+            super().keyPressEvent(event)
+
+    # -- building ---------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        self.sentence = QLabel()
+        self.sentence.setTextFormat(Qt.TextFormat.PlainText)
+        self.sentence.setWordWrap(True)
+        self.sentence.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.panes = (_Pane(), _Pane())
+        pictures = QHBoxLayout()
+        pictures.setSpacing(theme.PANEL_GAP)
+        for pane in self.panes:
+            pictures.addWidget(pane, 1)
+        self._place = QLabel()
+        self._place.setProperty("role", "dim")
+        self._back, self._on = QPushButton(self.tr("Previous")), QPushButton(self.tr("Next"))
+        self._back.clicked.connect(lambda: self.show_next(-1))
+        self._on.clicked.connect(lambda: self.show_next(1))
+        tools = QHBoxLayout()
+        tools.setSpacing(2 * theme.SPACE)
+        tools.addWidget(self._place)
+        tools.addStretch(1)
+        for button in (self._back, self._on):
+            # The arrows go from picture to picture, not from button to button.
+            button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+            button.setAutoDefault(False)
+            tools.addWidget(button)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(*[theme.PANEL_PADDING] * 4)
+        layout.setSpacing(2 * theme.SPACE)
+        layout.addWidget(self.sentence)
+        layout.addLayout(pictures, 1)
+        layout.addWidget(self._make_views())
+        layout.addLayout(tools)
+
+    def _make_views(self) -> QWidget:
+        self.views = QWidget()
+        self._views_title = QLabel()
+        self._views_title.setProperty("role", "dim")
+        self.view_canvases = tuple(_Canvas() for _ in range(_NUM_VIEWS))
+        strip = QHBoxLayout()
+        strip.setSpacing(2 * theme.SPACE)
+        for canvas in self.view_canvases:
+            canvas.setMinimumSize(_VIEW_SIDE, _VIEW_SIDE)
+            strip.addWidget(canvas, 1)
+        layout = QVBoxLayout(self.views)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(theme.SPACE)
+        layout.addWidget(self._views_title)
+        layout.addLayout(strip)
+        self.views.hide()
+        return self.views
+
+    # -- what is shown ----------------------------------------------------------------------------------------
+
+    def show_views(self, path: str, views: list[str]) -> None:
+        """Show what the model sees of the image at ``path`` in the first epochs, unless another one is shown by now."""
+        if path != self.panes[0].path:
+            return
+        self._views_title.setText(
+            self.tr("As the model sees it in epochs 1 to {}").format(count_text(len(views)))
+            if len(views) > 1
+            else self.tr("As the model sees it, in every epoch")
+        )
+        self._view_files = dict(zip(views, self.view_canvases, strict=False))
+        for number, canvas in enumerate(self.view_canvases):
+            canvas.setVisible(number < len(views))
+        self.views.show()
+        self._view_backlog.want([PictureRequest(view, _MAX_SIDE) for view in views])
+
+    def _take_view(self, request: PictureRequest, image: QImage) -> None:
+        if (canvas := self._view_files.get(request.path)) is not None:
+            canvas.show_pixmap(QPixmap.fromImage(image))
+
+    def show_row(self) -> None:
+        """Show the present row."""
+        num_rows = self._model.rowCount()
+        self._place.setText(self.tr("{} of {}").format(count_text(self._row + 1), count_text(num_rows)))
+        self._back.setEnabled(self._row > 0)
+        self._on.setEnabled(self._row < num_rows - 1)
+        self._page = self._model.index(self._row, 0).data(PageRole)
+        pictures = self._page.pictures if self._page is not None else ()
+        self.sentence.setText(self._page.sentence if self._page is not None else "")
+        for pane, picture in zip(self.panes, (*pictures, None, None), strict=False):
+            pane.show_picture(picture)
+        # The first pane stays while nothing is known, so that the window keeps its shape.
+        self.panes[0].show()
+        self._backlog.want([PictureRequest(picture.path, _MAX_SIDE) for picture in pictures])
+        # The strip stays where it is from picture to picture, so that the picture does not jump.
+        for canvas in self.view_canvases:
+            canvas.show_pixmap(None)
+        if len(pictures) == 1:
+            self.views_wanted.emit(pictures[0].path)
+        else:
+            self.views.hide()
+
+    def _on_rows_read(self) -> None:
+        if self._page is None:
+            self.show_row()
+
+    def _take(self, request: PictureRequest, image: QImage) -> None:
+        for pane in self.panes:
+            if pane.path == request.path:
+                pane.show_image(image)
+
+
+class _Pane(QWidget):
+    """One picture and its name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path = ""
+        self.canvas = _Canvas()
+        self.name = ElidedLabel(Qt.TextElideMode.ElideMiddle, 80)
+        self.name.setProperty("role", "dim")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(theme.SPACE)
+        layout.addWidget(self.canvas, 1)
+        layout.addWidget(self.name)
+
+    def show_picture(self, picture: Picture | None) -> None:
+        """Name a file whose picture is to come; hide without one."""
+        self.setVisible(picture is not None)
+        self.path = picture.path if picture is not None else ""
+        self.name.set_whole_text(picture.name if picture is not None else "")
+        self.canvas.show_pixmap(None)
+
+    def show_image(self, image: QImage) -> None:
+        """Show the picture that was read."""
+        self.canvas.show_pixmap(QPixmap.fromImage(image))
+
+
+class _Canvas(QWidget):
+    """Draws a picture as large as it fits; a small one grows by whole steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pixmap: QPixmap | None = None
+        self.setMinimumSize(120, 120)
+
+    def show_pixmap(self, pixmap: QPixmap | None) -> None:
+        """Draw a picture: null if the file cannot be shown, None while it is read."""
+        self.pixmap = pixmap
+        self.update()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter, colors = QPainter(self), theme.palette_of(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(QColor(colors.panel))
+        painter.drawRoundedRect(QRectF(self.rect()), 2 * theme.SPACE, 2 * theme.SPACE)
+        room = self.rect().adjusted(theme.SPACE, theme.SPACE, -theme.SPACE, -theme.SPACE)
+        if self.pixmap is not None and self.pixmap.isNull():
+            painter.setPen(QColor(colors.dim))
+            painter.drawText(
+                room, int(Qt.AlignmentFlag.AlignCenter), self.tr("This file cannot be shown as a picture.")
+            )
+        elif self.pixmap is not None:
+            paint_fitted(painter, room, self.pixmap, self.devicePixelRatioF())
+        painter.end()

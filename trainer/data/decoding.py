@@ -1,0 +1,176 @@
+"""Decoding many files at once: in processes that a damaged file may take down without harm, or in threads for a few."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from trainer.data.file_facts import FileFacts, read_facts
+from trainer.data.images import DataError, quiet_pillow
+
+CRASHED = "its decoder crashed"
+
+MIN_BYTES_FOR_PROCESSES = 16_000_000
+MIN_FILES_FOR_PROCESSES = 2_000
+"""Below both of these, threads are done in some 0.1 s, before processes have started (measured on two cores)."""
+
+MAX_PROCESSES = 32
+FILES_PER_SLICE = 8
+SLICES_PER_PROCESS = 4
+"""Given ahead, so that a process need not wait for us between two slices, nor while we write to a disk."""
+
+FILES_PER_THREAD_SLICE = 64
+POLL_INTERVAL_S = 0.1
+
+Found = list[tuple[int, FileFacts]]
+"""Facts, each with the position of its file among those that were asked for."""
+
+
+def decode(paths: Sequence[Path], num_bytes: int) -> Generator[Found, None, None]:
+    """Decode files in any order. Yields what was found, perhaps nothing, several times a second.
+
+    Closing the iterator ends the work at once.
+
+    Args:
+        paths: The files.
+        num_bytes: Their sizes together.
+
+    Raises:
+        DataError: The processes cannot be started.
+
+    """
+    if num_bytes < MIN_BYTES_FOR_PROCESSES and len(paths) < MIN_FILES_FOR_PROCESSES:
+        return _in_threads(paths)
+    return _in_processes(paths)
+
+
+def _in_threads(paths: Sequence[Path]) -> Generator[Found, None, None]:
+    # Pillow lets go of the interpreter's lock while it decodes.
+    with quiet_pillow(), ThreadPoolExecutor(min(8, num_usable_cores() + 1), "image-check") as pool:
+        for start in range(0, len(paths), FILES_PER_THREAD_SLICE):
+            yield list(enumerate(pool.map(read_facts, paths[start : start + FILES_PER_THREAD_SLICE]), start))
+
+
+def _in_processes(paths: Sequence[Path]) -> Generator[Found, None, None]:
+    waiting = deque(
+        range(start, min(start + FILES_PER_SLICE, len(paths))) for start in range(0, len(paths), FILES_PER_SLICE)
+    )
+    num_processes = min(num_usable_cores(), MAX_PROCESSES, len(waiting))
+    decoders: list[_Decoder] = []
+    try:
+        # One by one: where one cannot be started, those before it are ended.
+        for _ in range(num_processes):
+            decoders.append(_Decoder(paths))
+        while waiting or any(decoder.slices for decoder in decoders):
+            found: Found = []
+            ready = wait([decoder.connection for decoder in decoders], POLL_INTERVAL_S)
+            for position, decoder in enumerate(decoders):
+                if decoder.connection not in ready:
+                    continue
+                try:
+                    found += decoder.take()
+                    decoder.give(waiting)
+                except (EOFError, OSError):
+                    found += _put_back(decoder, waiting)
+                    decoder.end()
+                    decoders[position] = _Decoder(paths)
+            yield found
+    finally:
+        for decoder in decoders:
+            decoder.end()
+
+
+def _put_back(decoder: _Decoder, waiting: deque[range]) -> Found:
+    """Queue again what a dead process was given: one by one where one of several files was the cause."""
+    if not decoder.has_begun:
+        decoder.process.join()
+        raise DataError(
+            "Cannot check the images: a process that decodes them ended as it started "
+            f"(exit code {decoder.process.exitcode}). Free some memory and try again."
+        )
+    if not decoder.slices:
+        return []
+    suspects = decoder.slices.popleft()
+    waiting.extendleft(decoder.slices)
+    if len(suspects) == 1:
+        return [(suspects[0], FileFacts(CRASHED))]
+    waiting.extendleft(range(idx, idx + 1) for idx in suspects)
+    return []
+
+
+class _Decoder:
+    """One process that decodes. Each has a pipe of its own: a shared queue's lock would stay taken by a dead process.
+
+    Attributes:
+        process: The process.
+        connection: Our end of its pipe; it can be read when there are results, or when the process is dead.
+        slices: What it was given, in order, and has not answered.
+        has_begun: Whether it ever got as far as to ask for work.
+
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        # Not forkserver: there is one for the whole process, and with this one's modules loaded in it in place of
+        # torch, each process of the data loader would have to import torch by itself.
+        context = multiprocessing.get_context("spawn")
+        self.slices: deque[range] = deque()
+        self.has_begun = False
+        self._paths = paths
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs,), name="image-check", daemon=True)
+        self.process.start()
+        # With our copy of its end open, its death would not be noticed.
+        theirs.close()
+
+    def take(self) -> Found:
+        """Return what it has sent. Raises EOFError or OSError where it is dead."""
+        facts: list[FileFacts] = self.connection.recv()
+        if not self.has_begun:
+            self.has_begun = True
+            return []
+        return list(zip(self.slices.popleft(), facts, strict=True))
+
+    def give(self, waiting: deque[range]) -> None:
+        """Give it what there is to do. Raises as ``take``."""
+        while waiting and len(self.slices) < SLICES_PER_PROCESS:
+            self.slices.append(waiting.popleft())
+            self.connection.send([os.fspath(self._paths[idx]) for idx in self.slices[-1]])
+
+    def end(self) -> None:
+        """End the process, whatever it is doing."""
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+def _serve(connection: Connection) -> None:
+    """Decode the slices that come, in a process of its own, until there is nobody to do it for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # EOFError, OSError: nobody waits for the facts any more.
+    with quiet_pillow(), contextlib.suppress(EOFError, OSError):
+        connection.send([])
+        while True:
+            connection.send([read_facts(path) for path in connection.recv()])
+
+
+def _end_with_parent() -> None:
+    """Wait for the parent's death, however it comes, and end: a decoder may be busy for long, or wait for a disk."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only a child of multiprocessing runs this"
+    parent.join()
+    os._exit(1)
+
+
+def num_usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -1,0 +1,100 @@
+"""What is wrong with a data set, file by file, and what its user should look at before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trainer.data.duplicates import Pair
+from trainer.data.sources import SourceFile
+from trainer.data_report import IssueKind, ReportedImage, ReportedIssue
+from trainer.messages import DataSummary
+
+FEW_IMAGES = 10
+"""Training images below which a class is named: fewer teach a new head little."""
+IMBALANCE = 3.0
+"""From this many times the images of the smallest class on, balancing is offered."""
+_MAX_NAMED = 5
+
+
+def find_issues(
+    images: Sequence[ReportedImage],
+    class_names: Sequence[str],
+    pairs: Sequence[Pair],
+    unreadable: Sequence[tuple[SourceFile, str]],
+    skipped: Sequence[tuple[str, str]],
+) -> list[ReportedIssue]:
+    """List everything that is wrong with a file or a pair of files.
+
+    Args:
+        images: The readable images, with their splits.
+        class_names: Names of their classes.
+        pairs: Positions in ``images`` of the same, or nearly the same, picture.
+        unreadable: Files that no run will read, and why.
+        skipped: (shown path, reason) of what was not looked at.
+
+    """
+    issues = [_pair_issue(images[pair.first_idx], images[pair.second_idx], pair, class_names) for pair in pairs]
+    issues += [
+        ReportedIssue(IssueKind.UNREADABLE, str(file.path), file.shown, f"Not used: {reason}.")
+        for file, reason in unreadable
+    ]
+    issues += [ReportedIssue(IssueKind.SKIPPED, "", shown, f"Not used: {reason}.") for shown, reason in skipped]
+    return issues
+
+
+def advice(summary: DataSummary, left_out: Sequence[str]) -> list[str]:
+    """Say in sentences what to look at before a run, the gravest first; ``left_out`` are classes without an image."""
+    found = []
+    num_leaks = summary.issue_counts.get(IssueKind.LEAK, 0)
+    if num_leaks:
+        found.append(
+            f"{num_leaks:,} {'picture is' if num_leaks == 1 else 'pictures are'} in two splits, the same or nearly: "
+            "validation will look better than it is. Take them out of one."
+        )
+    num_conflicts = summary.issue_counts.get(IssueKind.CONFLICT, 0)
+    if num_conflicts:
+        found.append(
+            f"{num_conflicts:,} {'file is' if num_conflicts == 1 else 'files are'} in two classes: one of the two is "
+            "wrong."
+        )
+    if left_out:
+        found.append(f"{_named(left_out)}: no readable image, so the run does without.")
+    train, names = summary.counts["train"], summary.class_names
+    validation = summary.counts["validation"]
+    never_trained = [name for name, count in zip(names, train, strict=True) if not count]
+    if never_trained:
+        found.append(f"{_named(never_trained)}: no train images, so nothing can be learned about it.")
+    never_validated = [name for name, count in zip(names, validation, strict=True) if not count]
+    if never_validated:
+        found.append(f"{_named(never_validated)}: no validation images, so nobody will know how well it is learned.")
+    few = [name for name, count in zip(names, train, strict=True) if 0 < count < FEW_IMAGES]
+    if few:
+        found.append(f"{_named(few)}: fewer than {FEW_IMAGES} train images.")
+    present = [count for count in train if count]
+    if max(present) >= IMBALANCE * min(present):
+        largest, smallest = names[train.index(max(present))], names[train.index(min(present))]
+        found.append(
+            f"{largest} has {max(present) / min(present):.0f} times the train images of {smallest}: consider balancing "
+            "the classes."
+        )
+    return found
+
+
+def _pair_issue(
+    first: ReportedImage, second: ReportedImage, pair: Pair, class_names: Sequence[str]
+) -> ReportedIssue:  # fmt: skip
+    what = "The same file" if pair.is_same_file else "Nearly the same picture"
+    if first.split != second.split:
+        kind, where = IssueKind.LEAK, f"is in {first.split} and in {second.split}"
+    elif pair.is_same_file and first.class_idx != second.class_idx:
+        kind = IssueKind.CONFLICT
+        where = f"is in {class_names[first.class_idx]} and in {class_names[second.class_idx]}"
+    else:
+        kind = IssueKind.DUPLICATE if pair.is_same_file else IssueKind.NEAR_DUPLICATE
+        where = f"is twice in {first.split}"
+    return ReportedIssue(kind, second.path, second.shown, f"{what} {where}.", first.path, first.shown)
+
+
+def _named(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_MAX_NAMED])
+    return f"{shown} and {len(names) - _MAX_NAMED:,} more" if len(names) > _MAX_NAMED else shown

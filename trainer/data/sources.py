@@ -1,0 +1,218 @@
+"""Sources: which files of a data set are meant as images, of which class and split, however the set is laid out."""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.config import DataConfig
+from trainer.data.archive import ARCHIVE_SUFFIXES, Progress, is_archive, unpack
+from trainer.data.images import DataError, displayed
+from trainer.data.layouts import Level, find_layout, label_of, one_class
+from trainer.data.listing import Entry, LabelledFile, Shown, entries, files_below, natural, reason_against
+from trainer.data.table import TABLE_SUFFIXES, read_table
+
+SPREADSHEET_SUFFIXES = frozenset({".xlsx", ".xlsm", ".xls", ".ods", ".numbers"})
+"""Most are zips inside, and their parts would be taken for classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A plain file that may be opened. Whether it is an image is not known yet.
+
+    Attributes:
+        path: Where it lies on this disk; inside the cache for an archive.
+        shown: The name that the user knows; inside the archive.
+        class_idx: Its class's position among the source's class names.
+        split: "train", "validation" or "test"; "" where the source says nothing.
+        group: Images of one group must not straddle splits; "" for none.
+
+    """
+
+    path: Path
+    shown: str
+    class_idx: int
+    split: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a data set says of its files. The order is natural ("2" before "10") and the same on every file system.
+
+    Attributes:
+        layout: "class_folders", "split_folders", "table" or "file_names".
+        root: The folder that has the classes, the splits, the table or the files in it.
+        class_names: The classes, also those without any file.
+        files: The files of all classes and splits.
+        skipped: (shown, reason) of what no run will open. It stays where it is, untouched.
+
+    """
+
+    layout: str
+    root: Path
+    class_names: list[str]
+    files: list[SourceFile]
+    skipped: list[tuple[str, str]]
+
+
+def read_source(
+    data: DataConfig, cache_dir: Path, on_progress: Progress, check_cancelled: Callable[[], None]
+) -> Source:
+    """List the files of a folder, an archive or a table, with their classes and splits. Opens no image.
+
+    Args:
+        data: Its path, its layout ("auto" looks for the first that fits), and a table's columns.
+        cache_dir: Where an archive is unpacked, once, into a folder named after its SHA-256.
+        on_progress: Called with (what, done, total, unit).
+        check_cancelled: Called several times a second; raises to end the work.
+
+    Raises:
+        DataError: There are no classes to be found; says what to do, and names the config field at fault.
+
+    """
+    # pathlib's own would follow links, so that sentences name another path, and raise for an unknown "~user".
+    path = Path(os.path.abspath(os.path.expanduser(data.path)))  # noqa: PTH100, PTH111
+    if _is_folder(path):
+        return _Reader(data, Shown(path, path), on_progress, check_cancelled).of_folder()
+    if path.suffix.lower() in SPREADSHEET_SUFFIXES:
+        raise DataError(f"{displayed(path)} is a spreadsheet's own file. Save it as CSV UTF-8, and choose that.")
+    if is_archive(path) or path.name.lower().endswith(ARCHIVE_SUFFIXES):
+        root = unpack(path, cache_dir, on_progress, check_cancelled)
+        return _Reader(data, Shown(root, path), on_progress, check_cancelled).of_folder()
+    if data.layout == "table" or path.suffix.lower() in TABLE_SUFFIXES:
+        return _Reader(data, Shown(path.parent, path.parent), on_progress, check_cancelled).of_table(path)
+    raise DataError(_neither(path))
+
+
+def _is_folder(path: Path) -> bool:
+    """Tell a folder from a regular file without opening either: opening a FIFO would hang."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise DataError(f"There is no file or folder {displayed(path)}. Check the path.") from None
+    except OSError as error:
+        raise DataError(
+            f"Cannot look at {displayed(path)}: {error.strerror}. Check the path and its permissions."
+        ) from error
+    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+        raise DataError(_neither(path))
+    return stat.S_ISDIR(mode)
+
+
+def _neither(path: Path) -> str:
+    return (
+        f"{displayed(path)} is neither a folder nor a zip, a tar or a table (.csv, .tsv). Choose a folder of class "
+        "subfolders, an archive of one, or a table of images."
+    )
+
+
+@dataclass(frozen=True)
+class _Reader:
+    data: DataConfig
+    shown: Shown
+    on_progress: Progress
+    check_cancelled: Callable[[], None]
+
+    def of_folder(self) -> Source:
+        found = find_layout(self.data, self.shown, self.check_cancelled)
+        if found.layout == "table" and found.table is not None:
+            return self.of_table(found.table, self.shown.root)
+        return self._of_level(found.layout, found.level)
+
+    def of_table(self, table: Path, confines: Path | None = None) -> Source:
+        if self.data.layout not in {"auto", "table"}:
+            raise DataError(
+                f'{self.shown(table)} is a table: its layout cannot be "{self.data.layout}". Choose the layout "auto".',
+                "data.layout",
+            )
+        files, skipped = read_table(table, self.shown, self.data, confines, self.on_progress, self.check_cancelled)
+        if len({file.label for file in files}) == 1:
+            raise DataError(
+                f'{self.shown(table)} has only one class, "{files[0].label}". Add rows of at least one more, or choose '
+                "another column of classes.",
+                "data.label_column",
+            )
+        files.sort(key=lambda file: natural(file.shown))
+        return _numbered("table", table.parent, [], files, skipped)
+
+    def _of_level(self, layout: str, level: Level) -> Source:
+        listing = _Listing(level.folder.resolve(), self.shown, self.check_cancelled)
+        if layout == "file_names":
+            for entry in level.others:
+                listing.add(entry, label_of(entry.path), 'its name is not like "cat_12.jpg"')
+            return _numbered(layout, level.folder, listing.labels, listing.files, listing.skipped)
+        class_folders = [(folder, "") for folder in level.folders]
+        strays = list(level.others)
+        if layout == "split_folders":
+            class_folders = []
+            for folder in level.folders:
+                if folder not in level.splits:
+                    listing.skipped.append((self.shown(folder), "it is a folder of no split"))
+                    continue
+                found = entries(folder, self.shown)
+                class_folders += [(entry.path, level.splits[folder]) for entry in found if entry.kind == "folder"]
+                strays += [entry for entry in found if entry.kind != "folder"]
+        for stray in strays:
+            listing.add(stray, "", "it is in no class subfolder")
+        for done, (folder, split) in enumerate(class_folders, start=1):
+            listing.add_class_folder(folder, split)
+            self.on_progress("Listing files", done, len(class_folders), "folders")
+        if len(set(listing.labels)) == 1:
+            raise DataError(one_class(self.shown(level.folder), displayed(listing.labels[0])))
+        return _numbered(layout, level.folder, listing.labels, listing.files, listing.skipped)
+
+
+class _Listing:
+    """Collects the files of one data set, and what is skipped of it.
+
+    Args:
+        resolved_root: The folder that links must not leave.
+        shown: Names files as the user knows them.
+        check_cancelled: Called often; raises to end the work.
+
+    """
+
+    def __init__(self, resolved_root: Path, shown: Shown, check_cancelled: Callable[[], None]) -> None:
+        self.labels: list[str] = []
+        self.files: list[LabelledFile] = []
+        self.skipped: list[tuple[str, str]] = []
+        self._resolved_root = resolved_root
+        self._shown = shown
+        self._check_cancelled = check_cancelled
+
+    def add_class_folder(self, folder: Path, split: str) -> None:
+        """Add all that is below a folder, which is named after its class."""
+        label = unicodedata.normalize("NFC", folder.name)
+        self.labels.append(label)
+        for path, reason in files_below(folder, self._resolved_root, self._shown, self._check_cancelled):
+            self._add(path, label, split, reason)
+
+    def add(self, entry: Entry, label: str, without_label: str) -> None:
+        """Add a file that has the class in its name, or skip one that has none, for the reason given."""
+        self._add(entry.path, label, "", reason_against(entry, self._resolved_root) or ("" if label else without_label))
+
+    def _add(self, path: Path, label: str, split: str, reason: str) -> None:
+        if reason:
+            self.skipped.append((self._shown(path), reason))
+        else:
+            self.files.append(LabelledFile(path, self._shown(path), label, split))
+
+
+def _numbered(
+    layout: str, root: Path, labels: list[str], files: list[LabelledFile], skipped: list[tuple[str, str]]
+) -> Source:
+    """Give numbers to the classes: those of the files, and those that have none."""
+    ordered = sorted({*labels, *(file.label for file in files)}, key=natural)
+    numbers = {label: idx for idx, label in enumerate(ordered)}
+    return Source(
+        layout,
+        root,
+        [displayed(label) for label in ordered],
+        [SourceFile(file.path, file.shown, numbers[file.label], file.split, file.group) for file in files],
+        skipped,
+    )

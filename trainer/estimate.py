@@ -1,0 +1,166 @@
+"""What a run will need, from a few steps that are thrown away: seconds an epoch, memory, disk."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from trainer.data.archive import Progress
+from trainer.freezing import FreezeSet
+from trainer.loop import Trainer
+from trainer.messages import RunEstimate
+from trainer.schedules import phases_at
+
+MAX_STEPS = 4
+MAX_SECONDS = 4.0
+"""Whichever comes first ends the trial, but one measured step there must be."""
+_SAMPLE_INTERVAL_S = 0.01
+_STATES_PER_PARAMETER = {"SGD": 1, "Adam": 2, "AdamW": 2}
+_FILE_BYTES_PER_TENSOR = 450
+"""A tensor's record in a zip of torch.save, beside its values."""
+
+
+def estimate(
+    trainer: Trainer, runs_dir: Path, on_progress: Progress, check_cancelled: Callable[[], None]
+) -> RunEstimate:
+    """Take a few steps, and reckon from them what the whole run needs. The trainer is of no use afterwards.
+
+    Args:
+        trainer: A run that has not begun; it has no folder, and gets none.
+        runs_dir: Where the run's folder would be.
+        on_progress: Called with (what, done, total, unit).
+        check_cancelled: Called between steps; raises to end the trial.
+
+    """
+    with _PeakMemory(trainer.device) as memory:
+        step_s, validation_batch_s = _timed_steps(trainer, on_progress, check_cancelled)
+    data, config = trainer.data, trainer.config
+    checkpoint_bytes = _checkpoint_bytes(trainer)
+    num_validation_batches = -(-data.num_validation // config.training.batch_size)
+    return RunEstimate(
+        step_ms=step_s * 1000,
+        seconds_per_epoch=step_s * data.steps_per_epoch + validation_batch_s * num_validation_batches,
+        num_epochs=config.training.epochs,
+        memory_bytes=memory.peak_bytes,
+        device=str(trainer.device),
+        checkpoint_bytes=max(checkpoint_bytes),
+        disk_bytes=sum(checkpoint_bytes) + _base_bytes(trainer.module),
+        free_bytes=_free_bytes(runs_dir),
+    )
+
+
+def _timed_steps(trainer: Trainer, on_progress: Progress, check_cancelled: Callable[[], None]) -> tuple[float, float]:
+    """Return the seconds of a training step and of a validation batch, their images' loading included."""
+    seconds: list[float] = []
+    started = time.perf_counter()
+    trainer.freeze_set.set_mode(training=True)
+    batches = trainer.data.train_batches(0)
+    # The first step allocates and warms up; where there is no other, it must do.
+    while len(seconds) < MAX_STEPS and time.perf_counter() - started < MAX_SECONDS:
+        check_cancelled()
+        on_progress("Trying steps", len(seconds), MAX_STEPS, "steps")
+        step_started = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            break
+        images, target = (tensor.to(trainer.device) for tensor in batch)
+        trainer.train_step(images, target)
+        _wait_for(trainer.device)
+        seconds.append(time.perf_counter() - step_started)
+    check_cancelled()
+    trainer.freeze_set.set_mode(training=False)
+    validation_started = time.perf_counter()
+    with torch.no_grad():
+        for images, _ in trainer.data.validation_batches():
+            trainer.module(images.to(trainer.device))
+            break
+    _wait_for(trainer.device)
+    return statistics.median(seconds[1:] or seconds), time.perf_counter() - validation_started
+
+
+def _checkpoint_bytes(trainer: Trainer) -> list[int]:
+    """Reckon the size of each epoch's checkpoint: what differs from the base by then, and the optimizer's state."""
+    optimizer = trainer.config.optimizer
+    num_states = _STATES_PER_PARAMETER[optimizer.name] if optimizer.name != "SGD" or optimizer.momentum else 0
+    freeze_set = trainer.freeze_set
+    frozen, trained = set(freeze_set.frozen), set(freeze_set.units) - freeze_set.frozen
+    sizes = []
+    for epoch in range(1, trainer.config.training.epochs + 1):
+        sizes.append(_size_of(trainer.module, freeze_set, trained, num_states))
+        for phase in phases_at(trainer.config.plan, epoch):
+            frozen = frozen.union(freeze_set.resolve(phase.freeze)).difference(freeze_set.resolve(phase.unfreeze))
+            trained = trained.union(set(freeze_set.units) - frozen)
+    return sizes
+
+
+def _size_of(module: nn.Module, freeze_set: FreezeSet, trained: set[str], num_states: int) -> int:
+    num_bytes = 0
+    for unit in trained:
+        child = module.get_submodule(unit)
+        parameters, buffers = list(child.parameters(recurse=False)), list(child.buffers(recurse=False))
+        num_bytes += _bytes_of([*parameters, *buffers]) + num_states * _bytes_of(parameters)
+        num_bytes += _FILE_BYTES_PER_TENSOR * ((1 + num_states) * len(parameters) + len(buffers))
+    return num_bytes
+
+
+def _base_bytes(module: nn.Module) -> int:
+    state = module.state_dict()
+    return _bytes_of(state.values()) + _FILE_BYTES_PER_TENSOR * len(state)
+
+
+def _bytes_of(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def _free_bytes(folder: Path) -> int:
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
+    return shutil.disk_usage(existing).free
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+class _PeakMemory:
+    """The most memory that the trial holds: of the device where that is a GPU, else of this process."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._process = psutil.Process()
+        self._is_over = threading.Event()
+        self._sampler = threading.Thread(target=self._sample, name="memory-sampler", daemon=True)
+        self.peak_bytes = 0
+
+    def __enter__(self) -> _PeakMemory:
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            self._sampler.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._device.type == "cuda":
+            self.peak_bytes = torch.cuda.max_memory_reserved(self._device)
+        else:
+            self._is_over.set()
+            self._sampler.join()
+
+    def _sample(self) -> None:
+        while True:
+            self.peak_bytes = max(self.peak_bytes, self._process.memory_info().rss)
+            if self._is_over.wait(_SAMPLE_INTERVAL_S):
+                return
