@@ -18,6 +18,7 @@ from app.cli import DEMO_CONFIG_PATH
 from app.main_window import MainWindow
 from app.session import TrainingSession
 from app.settings import Settings
+from app.viewmodels.image_items import SplitRole
 from tests.integration.conftest import Driver
 from trainer.config import RunConfig, load_config
 from trainer.messages import LayersFrozen, PauseRun, RunState, StateChanged, StopRun
@@ -193,6 +194,33 @@ def test_a_shell_and_the_window_steer_the_same_run(
     shell.send(StopRun())
     wait_state(qtbot, window, RunState.STOPPED)
     shell.wait(StateChanged, lambda event: event.state is RunState.STOPPED)
+
+
+# Only the offscreen platform says so, of every dialog.
+@pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints")
+def test_data_are_checked_before_a_run_and_shown_as_the_model_will_see_them(
+    qtbot, open_window: Callable[[], MainWindow], small_config: RunConfig
+) -> None:
+    folder = Path(small_config.data.path)
+    (folder / "class_0" / "broken.png").write_bytes(b"no image")
+    window = open_window()
+    window.tabs.setCurrentWidget(window.data_view)
+    window.show_config(small_config, start=False)
+    display, view = window.display, window.data_view
+    qtbot.waitUntil(lambda: display.data.summary is not None, timeout=PATIENCE_MS)
+    assert display.run_config.note("data.path") == "3 classes · 27 train · 9 validation · 1 file skipped"
+    qtbot.waitUntil(lambda: display.data.issues.rowCount() == 1, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: display.run_config.need.startswith("About "), timeout=PATIENCE_MS)
+    train = next(row for row in range(36) if display.data.images.index(row).data(SplitRole) == "train")
+    place = view.grid.visualRect(display.data.images.index(train)).center()
+    qtbot.mouseClick(view.grid.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    canvases = view.dialog.view_canvases
+    qtbot.waitUntil(lambda: all(canvas.pixmap is not None for canvas in canvases), timeout=PATIENCE_MS)
+    assert len({bytes(canvas.pixmap.toImage().constBits()) for canvas in canvases}) == len(canvases)
+    view.dialog.close()
+    # And a run of it begins, with the same report.
+    begin(qtbot, window, small_config)
+    assert display.data.summary.counts == {"train": [9, 9, 9], "validation": [3, 3, 3]}
 
 
 class Watchdog:
