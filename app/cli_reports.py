@@ -133,6 +133,10 @@ def _print_check(checked: DataChecked, report: DataReport) -> None:
     print_line(
         f"\n{summary.layout.replace('_', ' ')}: {counts} in {classes}, {counted(summary.num_skipped, 'file')} skipped"
     )
+    if summary.image_sides:
+        smallest, median, largest = (f"{width:,} × {height:,}" for width, height in summary.image_sides)
+        low, high = summary.aspects[0], summary.aspects[-1]
+        print_line(f"{smallest} to {largest} pixels, median {median}; width to height {low:g} to {high:g}")
     for sentence in summary.advice:
         print_line(f"! {sentence}")
     num_issues = sum(summary.issue_counts.values())

@@ -23,6 +23,7 @@ from trainer.messages import (
     CheckpointSaved,
     CommandRejected,
     DataChecked,
+    FreezeVerified,
     ImagePreviewed,
     LayersFrozen,
     LayersUnfrozen,
@@ -189,9 +190,19 @@ class RunDisplay(QObject):
             self.told.emit(event.sentence, False)
         elif event.state is RunState.RUNNING:
             self.settled.emit()
-        elif is_refused and self.layer_tree.is_empty:
-            # The run was to bring its tree along.
+        elif is_refused:
+            self._look_up_again()
+
+    def _look_up_again(self) -> None:
+        """Ask for what a run that came to nothing was to bring along, or had overtaken."""
+        if self.layer_tree.is_empty:
             self.inspect_model()
+        if not self._are_data_known:
+            self.check_data()
+        else:
+            self._estimated = None
+            self.run_config.show_estimate(None)
+            self._estimate_timer.start()
 
     def _on_run_left(self) -> None:
         self.status.leave_run()
@@ -239,6 +250,8 @@ class RunDisplay(QObject):
                 self.layer_tree.settle(event)
             elif isinstance(event, CheckpointRestored) and event.segment == record.segment:
                 self.layer_tree.restore(event)
+            elif isinstance(event, FreezeVerified):
+                self.layer_tree.verify(event)
 
     def _on_run_prepared(self, event: RunPrepared) -> None:
         self.status.prepare(event)
@@ -283,7 +296,6 @@ class RunDisplay(QObject):
             # A run overtook it. What matters of the answer, the run's own preparation says.
             if is_last_check:
                 self.run_config.stop_checking()
-                self.data.clear()
             return
         if event.command == "CheckData" and not is_last_check:
             # The check of another path overtook it.
@@ -291,7 +303,7 @@ class RunDisplay(QObject):
         if event.command == "EstimateRun" and event.command_id != self._estimate_id:
             return
         if is_last_check:
-            self.data.clear()
+            self.data.refuse(event.reason)
         self.log.add(event)
         if event.command == "PreviewImage":
             # The picture itself is there; what is missing stands in the log.
@@ -314,6 +326,9 @@ class RunDisplay(QObject):
 
     def _on_data_checked(self, event: DataChecked) -> None:
         self.status.finish_look_up()
+        if event.command_id != self._check_id or not self._is_form_open:
+            # Of other data, or a run is on display by now.
+            return
         num_classes = self.run_config.num_classes
         self._keep_recent(event.path)
         self._are_data_known = True

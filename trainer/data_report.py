@@ -12,6 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import quote
 
+from pydantic import ValidationError
+
 from trainer.messages import DataSummary
 
 SCHEMA_VERSION = 1
@@ -133,7 +135,7 @@ class DataReport:
                 raise DataReportError(f"{path} has format {version}, not {SCHEMA_VERSION}. Check the data again.")
             (body,) = self._db.execute("SELECT body FROM summary").fetchone()
             self.summary = DataSummary.model_validate_json(body)
-        except (sqlite3.Error, TypeError) as error:
+        except (sqlite3.Error, TypeError, ValidationError) as error:
             raise DataReportError(f"Cannot read the data's report {path}: {error}. Check the data again.") from error
 
     def close(self) -> None:

@@ -44,6 +44,10 @@ def estimate(
     with _PeakMemory(trainer.device) as memory:
         step_s, validation_batch_s = _timed_steps(trainer, on_progress, check_cancelled)
     data, config = trainer.data, trainer.config
+    images_per_s = data.images_per_s.get(0, 0.0)
+    if images_per_s:
+        # What loader processes had ready beforehand makes the few steps look faster than they go on.
+        step_s = max(step_s, config.training.batch_size / images_per_s)
     checkpoint_bytes = _checkpoint_bytes(trainer)
     num_validation_batches = -(-data.num_validation // config.training.batch_size)
     return RunEstimate(
@@ -53,7 +57,7 @@ def estimate(
         memory_bytes=memory.peak_bytes,
         device=str(trainer.device),
         checkpoint_bytes=max(checkpoint_bytes),
-        disk_bytes=sum(checkpoint_bytes) + _base_bytes(trainer.module),
+        disk_bytes=sum(checkpoint_bytes) + _base_bytes(trainer.module) + data.store_bytes,
         free_bytes=_free_bytes(runs_dir),
     )
 

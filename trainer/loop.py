@@ -224,9 +224,14 @@ class Trainer:
         checkpoints = self._folder.checkpoints()
         best = best_checkpoint(checkpoints) or checkpoints[-1]
         # A copy: a person may save, freeze or restore meanwhile, and means the model that was trained last.
-        module = copy.deepcopy(self.module).eval()
-        module.load_state_dict(self._store.load(best)["model_state_dict"])
-        values = self._evaluate(module, "test", self.data.test_batches(), between_steps)
+        try:
+            module = copy.deepcopy(self.module).eval()
+            module.load_state_dict(self._store.load(best)["model_state_dict"])
+            values = self._evaluate(module, "test", self.data.test_batches(), between_steps)
+        except torch.OutOfMemoryError:
+            text = f"The test split was not evaluated: the device {self.device} has no memory for a second model."
+            self._emit(LogWritten(level="warning", text=text))
+            return True
         if values is None:
             return False
         self._log({tag: Series(steps=[best.step], values=[value]) for tag, value in values.items()})
@@ -401,7 +406,10 @@ class Trainer:
             )
         ]
         if checkpoint["data_fingerprint"] != self.data.fingerprint:
-            text = "The data set has changed since this checkpoint was saved. The run goes on with it as it is now."
+            text = (
+                "The data set, or its split, has changed since this checkpoint was saved: images that were trained on "
+                "may validate now, and make it look better than it is. The run goes on with the data as they are."
+            )
             events.append(LogWritten(level="warning", text=text))
         # An epoch's checkpoint is saved before the plan's change for the next one.
         return events + (self._apply_plan() if info.reason == "epoch" else [])

@@ -106,7 +106,8 @@ class DataSummary(_Message):
 
     ``counts`` has for each split ("train", "validation", "test") the images of each class, in the order of
     ``class_names``. ``issue_counts`` counts the issues by kind. ``advice`` are sentences about what to look at before a
-    run. ``image_sides`` are the smallest, median and largest (width, height), by area, in pixels.
+    run. ``image_sides`` are the smallest, median and largest (width, height), by area, in pixels; ``aspects`` the
+    lowest, median and highest of width divided by height.
     """
 
     layout: str
@@ -116,6 +117,7 @@ class DataSummary(_Message):
     issue_counts: dict[str, int] = Field(default_factory=dict)
     advice: list[str] = Field(default_factory=list)
     image_sides: list[tuple[int, int]] = Field(default_factory=list)
+    aspects: list[float] = Field(default_factory=list)
     num_bytes: int = 0
 
     @property
@@ -139,7 +141,8 @@ class RunEstimate(_Message):
 
     ``seconds_per_epoch`` is of an epoch as the run begins, validation included. ``memory_bytes`` is the most that the
     steps held, of the GPU or else of the worker. ``checkpoint_bytes`` is the largest checkpoint's size, ``disk_bytes``
-    that of all of them with their base, ``free_bytes`` what the disk of the runs has left.
+    that of all of them, of their base and of the decoded images that are kept, ``free_bytes`` what the disk of the runs
+    has left.
     """
 
     step_ms: float

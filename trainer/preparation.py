@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import torch
 from trainer.config import ConfigError, DataConfig, ModelConfig, RunConfig, resolve_paths
 from trainer.data.loader import ImageData
 from trainer.data.preview import write_views
-from trainer.data.scan import ScannedData, scan
+from trainer.data.scan import ScannedData, scan, scan_key
 from trainer.estimate import estimate
 from trainer.freezing import FreezeSet
 from trainer.logs import TensorBoardLog
@@ -68,6 +69,7 @@ class Preparation:
         self._check_cancelled = check_cancelled
         self._cache_dir = platformdirs.user_cache_path("thaw")
         self._default_num_threads = torch.get_num_threads()
+        self._last_scan: tuple[str, ScannedData] | None = None
 
     def scan(self, data: DataConfig, seed: int) -> ScannedData:
         """Look through a data set, as a run with this seed would split it.
@@ -79,7 +81,9 @@ class Preparation:
         """
         if not data.path:
             raise ConfigError("No data is chosen. Choose a folder, an archive or a table of images.", "data.path")
-        return scan(data, seed, self._cache_dir / "data", self._report, self._check_cancelled)
+        scanned = scan(data, seed, self._cache_dir / "data", self._report, self._check_cancelled)
+        self._last_scan = scan_key(data, seed), scanned
+        return scanned
 
     def estimate(self, config: RunConfig, runs_dir: Path) -> RunEstimate:
         """Try a few steps of a run. Nothing is downloaded, and nothing is left of it.
@@ -95,6 +99,11 @@ class Preparation:
             return estimate(trainer, runs_dir, self._report, self._check_cancelled)
         finally:
             trainer.close()
+            del trainer
+            gc.collect()
+            if torch.cuda.is_available():
+                # What the trial held would else stay with this process, and count in the next one's peak.
+                torch.cuda.empty_cache()
 
     def preview(self, config: RunConfig, path: str, num_views: int) -> list[Path]:
         """Write what the model would see of an image in the first epochs. Returns the PNG files.
@@ -104,7 +113,10 @@ class Preparation:
             PreparationCancelled: The user stopped it.
 
         """
-        scanned = self.scan(config.data, config.training.seed)
+        # Of the data as they were checked last: going from picture to picture is no reason to look through them again.
+        data, seed = config.data, config.training.seed
+        key, known = self._last_scan or ("", None)
+        scanned = known if known is not None and key == scan_key(data, seed) else self.scan(data, seed)
         preprocessing = preprocessing_of(config.model.name, config.data.image_size).edited(config.data)
         folder = self._cache_dir / "views"
         return write_views(scanned, config.data, config.training.seed, preprocessing, path, folder, num_views)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from trainer.config import ConfigError
 from trainer.messages import (
     ALLOWED_COMMANDS,
     TRANSITIONS,
@@ -26,23 +25,17 @@ from trainer.messages import (
     CancelLookUp,
     CheckData,
     CommandRejected,
-    DataChecked,
     EstimateRun,
-    Event,
     FreezeLayers,
-    ImagePreviewed,
     InspectModel,
     ListModels,
     LogWritten,
-    ModelInspected,
-    ModelsListed,
     OpenRun,
     PauseRun,
     PreparationProgressed,
     PrepareRun,
     PreviewImage,
     RestoreCheckpoint,
-    RunEstimated,
     RunPrepared,
     RunState,
     SaveCheckpoint,
@@ -58,6 +51,7 @@ from trainer.run_record import RunFolderError, WorkerAddress
 from trainer.server import EventServer
 
 if TYPE_CHECKING:
+    from trainer.look_ups import LookUp
     from trainer.loop import Trainer
     from trainer.preparation import PreparedRun
 
@@ -69,6 +63,16 @@ MAX_SKIPPED_IN_LOG = 20
 LOOK_UP_OVERTAKEN = "Stopped, because something else was asked for."
 LOOK_UP_CANCELLED = "Stopped, as you asked. Start does it all the same."
 NO_LOOK_UP = "Nothing is being looked up that could be stopped."
+
+_LONG_LOOK_UPS = frozenset({"CheckData", "EstimateRun", "PreviewImage"})
+_OVERTAKES = {
+    "PrepareRun": _LONG_LOOK_UPS,
+    "OpenRun": _LONG_LOOK_UPS,
+    "CheckData": _LONG_LOOK_UPS,
+    "EstimateRun": frozenset({"EstimateRun", "PreviewImage"}),
+    "PreviewImage": frozenset({"PreviewImage"}),
+}
+"""Which look-ups, under way or waiting, are of no interest any more when a command comes."""
 
 _WORDS = {
     "InspectModel": "Looking at a model",
@@ -105,6 +109,7 @@ class Worker:
         self._prepared: PreparedRun | None = None
         self._put_aside: deque[tuple[AnyCommand, int]] = deque()
         self._is_ending = False
+        self._looking_up = ""
         self._is_cancelled = False
         self._told_divergence: tuple[int, int] | None = None
         self._preparation_reported_at = 0.0
@@ -211,59 +216,23 @@ class Worker:
             raise
         self._enter(RunState.STOPPED, command_id=command_id)
 
-    def _look_up(self, command: ListModels | InspectModel | CheckData | EstimateRun | PreviewImage) -> None:
-        from trainer import models
-        from trainer.preparation import PreparationCancelled, summarize
-
-        if isinstance(command, ListModels):
-            self._server.publish(ModelsListed(models=models.list_models(), command_id=command.command_id))
-        elif isinstance(command, InspectModel):
-            summary = summarize(command.model, command.num_classes)
-            self._server.publish(ModelInspected(summary=summary, command_id=command.command_id))
-        else:
-            self._is_cancelled = False
-            try:
-                event = self._looked_through(command)
-            except PreparationCancelled:
-                self._reject(command, LOOK_UP_CANCELLED if self._is_cancelled else LOOK_UP_OVERTAKEN)
-                return
-            self._server.publish(event)
-
-    def _looked_through(self, command: CheckData | EstimateRun | PreviewImage) -> Event:
-        match command:
-            case CheckData():
-                return self._checked(command)
-            case EstimateRun():
-                return self._estimated(command)
-            case PreviewImage():
-                views = self._preparation.preview(command.config, command.path, command.num_views)
-                return ImagePreviewed(path=command.path, views=list(map(str, views)), command_id=command.command_id)
-
-    def _checked(self, command: CheckData) -> DataChecked:
-        scanned = self._preparation.scan(command.data, command.seed)
-        return DataChecked(
-            path=command.data.path,
-            summary=scanned.summary,
-            report_path=str(scanned.report_path),
-            command_id=command.command_id,
-        )
-
-    def _estimated(self, command: EstimateRun) -> RunEstimated:
-        import torch
-
+    def _look_up(self, command: LookUp) -> None:
+        from trainer.look_ups import answer
         from trainer.preparation import PreparationCancelled
 
+        self._looking_up, self._is_cancelled = command.kind, False
         try:
-            estimate = self._preparation.estimate(command.config, Path(command.runs_dir))
-        except torch.OutOfMemoryError:
-            sentence = "A trial step ran out of memory. Choose a smaller batch or smaller images."
-            raise ConfigError(sentence, "training.batch_size") from None
-        except (ValueError, PreparationCancelled):
+            self._server.publish(answer(command, self._preparation))
+        except PreparationCancelled:
+            self._reject(command, LOOK_UP_CANCELLED if self._is_cancelled else LOOK_UP_OVERTAKEN)
+        except ValueError:
             raise
         except Exception as error:
+            # Whatever it was, a look-up must not end the worker.
             traceback.print_exc()
-            raise ValueError(f"A trial step failed: {type(error).__name__}: {error}.") from error
-        return RunEstimated(estimate=estimate, command_id=command.command_id)
+            raise ValueError(f"{_WORDS[command.kind]} failed: {type(error).__name__}: {error}.") from error
+        finally:
+            self._looking_up = ""
 
     # -- preparing a run --------------------------------------------------------------------------------------
 
@@ -312,6 +281,8 @@ class Worker:
         if len(skipped) > MAX_SKIPPED_IN_LOG:
             num_more = len(skipped) - MAX_SKIPPED_IN_LOG
             lines.append(f"Skipped {num_more} more files. `thaw check` and the Data tab list them all.")
+        if prepared.info.data_summary is not None:
+            lines = [*prepared.info.data_summary.advice, *lines]
         notes = [LogWritten(level="warning", text=line) for line in lines]
         if trainer.data.num_kept:
             num_images = trainer.data.num_train + trainer.data.num_validation + trainer.data.num_test
@@ -347,8 +318,12 @@ class Worker:
                     raise PreparationCancelled
                 self._handle(command, requested_step)
                 continue
+            overtaken = _OVERTAKES.get(command.kind, frozenset())
+            for waiting in [entry for entry in self._put_aside if entry[0].kind in overtaken]:
+                self._put_aside.remove(waiting)
+                self._reject(waiting[0], LOOK_UP_OVERTAKEN)
             self._put_aside.append((command, requested_step))
-            if isinstance(command, PrepareRun | OpenRun | CheckData | EstimateRun):
+            if self._looking_up in overtaken:
                 raise PreparationCancelled
 
     def _next_command(self, timeout_s: float) -> tuple[AnyCommand, int]:

@@ -10,7 +10,7 @@ from PySide6.QtCore import QObject, Signal
 from app.viewmodels.class_items import ClassItemModel
 from app.viewmodels.image_items import ImageItemModel
 from app.viewmodels.issue_items import IssueItemModel
-from app.viewmodels.quantities import count_text, size_text
+from app.viewmodels.quantities import count_text, number_text, size_text
 from trainer.data_report import IssueKind
 from trainer.messages import DataChecked, DataSummary
 
@@ -71,8 +71,13 @@ class DataViewModel(QObject):
         self.state, self.problem = DataState.CHECKING, ""
         self.changed.emit()
 
+    def refuse(self, reason: str) -> None:
+        """Say why there is nothing to be shown of the data that are chosen."""
+        self.clear()
+        self._fail(reason)
+
     def clear(self) -> None:
-        """Show nothing: no data are chosen, or they were refused."""
+        """Show nothing: no data are chosen."""
         self.state, self.summary, self.problem = DataState.EMPTY, None, ""
         self._path, self.class_idx, self.issue_kind, self.issue_text = "", None, None, ""
         self.classes.clear()
@@ -112,7 +117,14 @@ class DataViewModel(QObject):
             return ""
         sides = [f"{count_text(width)} × {count_text(height)}" for width, height in self.summary.image_sides]
         range_text = sides[0] if sides[0] == sides[-1] else self.tr("{} to {}").format(sides[0], sides[-1])
-        return f"{range_text} px · {size_text(self.summary.num_bytes)}"
+        if self.class_idx is not None:
+            # These figures are known of all classes together only.
+            return ""
+        parts = [f"{range_text} px", size_text(self.summary.num_bytes)]
+        if self.summary.aspects and self.summary.aspects[0] != self.summary.aspects[-1]:
+            low, high = (number_text(self.summary.aspects[idx], 2) for idx in (0, -1))
+            parts.insert(1, self.tr("width to height {} to {}").format(low, high))
+        return " · ".join(parts)
 
     def _show_images(self) -> None:
         assert self.summary is not None

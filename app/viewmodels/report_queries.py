@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from PySide6.QtCore import QCoreApplication, QIODevice, QSaveFile
+from PySide6.QtCore import QCoreApplication
 
-from trainer.data_report import DataReport, DataReportError, IssueKind, ReportedImage, ReportedIssue
+from trainer.data_report import (
+    DataReport,
+    DataReportError,
+    IssueKind,
+    ReportedImage,
+    ReportedIssue,
+    write_issues_csv,
+)
 
 PAGE_ROWS = 256
 
@@ -61,27 +66,18 @@ def read_issues(query: IssueQuery) -> list[ReportedIssue] | str:
 
 
 def write_issues(export: IssueExport) -> tuple[str, bool]:
-    """Write the issues that match: kind, file, what, other file. Whole, or not at all.
+    """Write the issues that match, whole or not at all.
 
     Returns:
         The sentence for the user, and whether the file was written.
 
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(["kind", "file", "what", "other_file"])
     try:
-        writer.writerows(
-            [issue.kind.value, issue.shown, issue.sentence, issue.other_shown] for issue in _matching(export.query)
-        )
-    except (DataReportError, sqlite3.Error) as error:
+        write_issues_csv(export.csv_path, _matching(export.query))
+    except DataReportError as error:
+        return str(error), False
+    except sqlite3.Error as error:
         return _sentence(export.query.report_path, error), False
-    file = QSaveFile(str(export.csv_path))
-    encoded = text.getvalue().encode(errors="surrogateescape")
-    is_written = file.open(QIODevice.OpenModeFlag.WriteOnly) and file.write(encoded) == len(encoded) and file.commit()
-    if not is_written:
-        failed = QCoreApplication.translate("DataReport", "Cannot write {path}: {reason}. Choose another folder.")
-        return failed.format(path=export.csv_path, reason=file.errorString().rstrip(".")), False
     return QCoreApplication.translate("DataReport", "Saved as {path}.").format(path=export.csv_path), True
 
 

@@ -101,8 +101,10 @@ class DataView(QWidget):
         model: QAbstractItemModel = listing.model()
         self._dialog = PictureDialog(model, index.row(), title, self)
         self._dialog.row_changed.connect(lambda row: listing.setCurrentIndex(model.index(row, 0)))
-        self._dialog.views_wanted.connect(self.views_wanted)
-        self._data.views_shown.connect(self._dialog.show_views)
+        if listing is self.grid:
+            # An issue's file is no image of the run, or one of two.
+            self._dialog.views_wanted.connect(self.views_wanted)
+            self._data.views_shown.connect(self._dialog.show_views)
         self._dialog.finished.connect(self._forget_dialog)
         self._dialog.show_row()
         self._dialog.show()

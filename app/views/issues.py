@@ -101,7 +101,7 @@ class IssuesPanel(QWidget):
         layout.addWidget(self._make_table(), 1)
 
     def _make_table(self) -> Table:
-        self.table = _IssueTable(self.tr("Nothing was found that stands in the way."))
+        self.table = _IssueTable(self.tr("Nothing is wrong with any file."))
         self.table.setModel(self._data.issues)
         self.table.setItemDelegate(_IssueDelegate(self.table))
         self.table.setSelectionMode(Table.SelectionMode.SingleSelection)
@@ -140,7 +140,7 @@ class IssuesPanel(QWidget):
         self.save_button.setEnabled(has_rows)
         is_filtered = self._data.issue_kind is not None or bool(self._data.issue_text)
         self.table.empty_text = (
-            self.tr("No issue matches.") if is_filtered else self.tr("Nothing was found that stands in the way.")
+            self.tr("No issue matches.") if is_filtered else self.tr("Nothing is wrong with any file.")
         )
 
     def _tell(self, sentence: str, is_written: bool) -> None:

@@ -157,6 +157,8 @@ class PictureDialog(QDialog):
         self.panes[0].show()
         self._backlog.want([PictureRequest(picture.path, _MAX_SIDE) for picture in pictures])
         # The strip stays where it is from picture to picture, so that the picture does not jump.
+        self._view_files = {}
+        self._view_backlog.want([])
         for canvas in self.view_canvases:
             canvas.show_pixmap(None)
         if len(pictures) == 1:

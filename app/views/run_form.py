@@ -250,6 +250,8 @@ class RunForm(QWidget):
         menu.clear()
         menu.addAction(self.tr("Folder…"), self._browse_folder)
         menu.addAction(self.tr("Archive or table…"), self._browse_file)
+        if self._run_config.text("data.path").strip():
+            menu.addAction(self.tr("Check again"), self.data_changed.emit)
         if self._run_config.recent_data:
             menu.addSection(self.tr("Recent"))
         for path in self._run_config.recent_data:

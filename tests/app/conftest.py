@@ -30,12 +30,12 @@ from trainer.messages import (
 
 
 def checked(
-    path: str, counts: dict[str, int], *, num_skipped: int = 0, report_path: str = "", layout: str = "class_folders"
+    path: str, counts: dict[str, int], *, num_skipped: int = 0, layout: str = "class_folders", command_id: str = ""
 ) -> DataChecked:
     """Return what a scan found: ``counts`` of the train images of each class, and one validation image in each."""
     splits = {"train": list(counts.values()), "validation": [1] * len(counts)}
     summary = DataSummary(layout=layout, class_names=list(counts), counts=splits, num_skipped=num_skipped)
-    return DataChecked(path=path, summary=summary, report_path=report_path)
+    return DataChecked(path=path, summary=summary, report_path="", command_id=command_id)
 
 
 class ScriptedClient:
@@ -55,6 +55,9 @@ class ScriptedClient:
             WorkerAttached(state=RunState.STARTING, pid=1, torch_version="2", devices=["cpu"], time=1.0),
             StateChanged(state=RunState.IDLE, time=1.0),
         )
+
+    def id_of_last(self, kind: str) -> str:
+        return [command.command_id for command in self.sent if type(command).__name__ == kind][-1]
 
     def kinds(self) -> list[str]:
         return [type(command).__name__ for command in self.sent]

@@ -256,7 +256,7 @@ def test_the_filter_is_empty_for_other_data(shown, data, tmp_path, qtbot) -> Non
 
 def test_data_without_issues_say_so(view, data, tmp_path, qtbot) -> None:
     data.show(make_event(tmp_path))
-    assert view.issues.table.empty_text == "Nothing was found that stands in the way."
+    assert view.issues.table.empty_text == "Nothing is wrong with any file."
     assert not view.issues.filter_box.isVisible()
     assert not view.issues.save_button.isVisible()
     assert not view.issues.chips.isVisible()

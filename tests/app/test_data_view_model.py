@@ -191,8 +191,8 @@ def test_the_listed_issues_are_saved_as_csv(data, tmp_path, qtbot) -> None:
     with target.open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert rows == [
-        ["kind", "file", "what", "other_file"],
-        ["leak", "train/a.jpg", "In train and in validation.", "val/b.jpg"],
+        ["issue", "file", "other file", "what"],
+        ["leak", "train/a.jpg", "val/b.jpg", "In train and in validation."],
     ]
 
 

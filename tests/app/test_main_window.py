@@ -77,7 +77,8 @@ def test_the_tree_is_asked_for_again_with_the_number_of_classes_that_the_data_ha
     clients[0].serve()
     qtbot.waitUntil(lambda: clients[0].kinds() == ["ListModels", "InspectModel"])
     window.display.run_config.set_text("data.path", str(tmp_path))
-    clients[0].say(checked(str(tmp_path), {"a": 2, "b": 3, "c": 4}))
+    window.display.check_data()
+    clients[0].say(checked(str(tmp_path), {"a": 2, "b": 3, "c": 4}, command_id=clients[0].id_of_last("CheckData")))
     qtbot.waitUntil(lambda: clients[0].kinds().count("InspectModel") == 2)
     assert [command.num_classes for command in clients[0].sent if isinstance(command, InspectModel)] == [10, 3]
 
@@ -100,9 +101,9 @@ def test_a_run_that_waits_for_the_worker_begins_without_look_ups(qtbot, window, 
     qtbot.waitUntil(lambda: window.session.state is RunState.PREPARING)
     assert [model.name for model in window.display.run_config.models] == ["tiny"]
     assert clients[0].kinds() == ["ListModels", "PrepareRun"]
-    # A run that comes to nothing brings no tree.
+    # A run that comes to nothing brings no tree, and says nothing of the data.
     clients[0].say(StateChanged(state=RunState.IDLE, time=3.0))
-    qtbot.waitUntil(lambda: clients[0].kinds()[2:] == ["InspectModel"])
+    qtbot.waitUntil(lambda: clients[0].kinds()[2:] == ["InspectModel", "CheckData"])
     show_model(clients[0], summary)
     qtbot.waitUntil(lambda: not window.display.layer_tree.is_empty)
 
@@ -444,7 +445,7 @@ def test_how_far_a_check_is_goes_with_its_answer(qtbot, window, clients, tmp_pat
     status = window.display.status
     clients[0].say(PreparationProgressed(what="Checking images", done=3, total=3, unit="images"))
     qtbot.waitUntil(lambda: status.progress_text == "Checking images · 3 of 3 images")
-    clients[0].say(checked(str(tmp_path), {"a": 3, "b": 3}))
+    clients[0].say(checked(str(tmp_path), {"a": 3, "b": 3}, command_id=clients[0].id_of_last("CheckData")))
     qtbot.waitUntil(lambda: status.progress_text == "")
 
 
@@ -538,6 +539,20 @@ def test_data_dropped_on_a_run_are_those_of_a_new_one(qtbot, window, running, tm
     assert window.display.run_config.text("data.path") == str(tmp_path)
 
 
+def test_an_answer_about_other_data_is_passed_over(qtbot, window, clients, tmp_path) -> None:
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    ids = []
+    for name in ("one", "two"):
+        window.display.run_config.set_text("data.path", str(tmp_path / name))
+        window.display.check_data()
+        ids.append(clients[0].id_of_last("CheckData"))
+    for name, command_id in zip(("one", "two"), ids, strict=True):
+        clients[0].say(checked(str(tmp_path / name), {name: 3, "other": 3}, command_id=command_id))
+    qtbot.waitUntil(lambda: window.display.data.summary is not None)
+    assert window.display.data.summary.class_names == ["two", "other"]
+
+
 def test_data_that_were_looked_through_are_offered_again(qtbot, window, clients, tmp_path) -> None:
     clients[0].serve()
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
@@ -567,7 +582,7 @@ def test_what_a_run_will_need_stands_above_start(qtbot, window, clients, tmp_pat
     window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
     need = window.form._need
     assert need.isHidden()
-    clients[0].say(checked(str(tmp_path), {"a": 3, "b": 3}))
+    clients[0].say(checked(str(tmp_path), {"a": 3, "b": 3}, command_id=clients[0].id_of_last("CheckData")))
     qtbot.waitUntil(lambda: clients[0].kinds()[-1] == "EstimateRun")
     assert need.text() == "Trying a few steps …"
     clients[0].say(RunEstimated(estimate=estimate(), command_id=clients[0].sent[-1].command_id))
@@ -590,7 +605,7 @@ def test_a_trial_that_fails_says_so_beside_its_field(qtbot, window, clients, tmp
     clients[0].serve()
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
     window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
-    clients[0].say(checked(str(tmp_path), {"a": 3, "b": 3}))
+    clients[0].say(checked(str(tmp_path), {"a": 3, "b": 3}, command_id=clients[0].id_of_last("CheckData")))
     qtbot.waitUntil(lambda: clients[0].kinds()[-1] == "EstimateRun")
     refused = CommandRejected(
         command="EstimateRun",

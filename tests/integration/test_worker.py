@@ -28,6 +28,7 @@ from trainer.messages import (
     EstimateRun,
     FreezeLayers,
     FreezeVerified,
+    ImagePreviewed,
     InspectModel,
     LayersFrozen,
     LayersUnfrozen,
@@ -275,7 +276,9 @@ def test_restore_puts_weights_freeze_set_and_step_back_and_the_curve_begins_a_ne
     assert curve.abandoned[0][0][0] == saved.step + 1
 
 
-@pytest.mark.parametrize("frozen", [["backbone"], []], ids=["head only", "everything"])
+@pytest.mark.parametrize(
+    "frozen", [pytest.param(["backbone"], id="head only"), pytest.param([], id="everything", marks=pytest.mark.slow)]
+)
 def test_stop_saves_and_resume_equals_the_run_that_was_never_stopped_to_the_bit(
     start_worker: Start, small_config: RunConfig, tmp_path: Path, frozen: list[str]
 ) -> None:
@@ -508,6 +511,33 @@ def test_a_start_ends_a_check_and_goes_on_at_once(start_worker: Start, small_con
     driver.wait_state(RunState.FINISHED)
 
 
+def test_a_look_up_that_fails_leaves_the_worker_idle(
+    start_worker: Start, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "thaw").mkdir(parents=True)
+    (tmp_path / "cache" / "thaw" / "views").write_text("a file where a folder is wanted")
+    driver = start_worker()
+    driver.wait_state(RunState.IDLE)
+    image = next(Path(small_config.data.path).rglob("*.png"))
+    refused = driver.ask(PreviewImage(config=small_config, path=str(image)), ImagePreviewed)
+    assert isinstance(refused, CommandRejected)
+    assert refused.reason.startswith("Previewing an image failed: FileExistsError")
+    assert isinstance(driver.ask(CheckData(data=small_config.data), DataChecked), DataChecked)
+
+
+def test_a_start_waits_for_no_preview(start_worker: Start, small_config: RunConfig, tmp_path: Path) -> None:
+    driver = start_worker()
+    driver.wait_state(RunState.IDLE)
+    images = sorted(Path(small_config.data.path).rglob("*.png"))[:8]
+    slow = small_config.model_copy(update={"data": DataConfig(path=str(slow_to_scan(tmp_path / "slow")))})
+    sent = [driver.send(PreviewImage(config=slow, path=str(image))) for image in images]
+    driver.prepare(small_config, tmp_path / "runs")
+    overtaken = [event for event in driver.seen if isinstance(event, CommandRejected)]
+    assert [event.command_id for event in overtaken] == sent
+    assert all("something else was asked for" in event.reason for event in overtaken)
+
+
 def test_a_check_can_be_cancelled_and_the_worker_is_free_again(
     start_worker: Start, small_config: RunConfig, tmp_path: Path
 ) -> None:
@@ -545,6 +575,7 @@ def test_a_worker_that_is_to_end_leaves_a_check_and_ends_well(start_worker: Star
     assert driver.wait(WorkerLost).was_expected
 
 
+@pytest.mark.slow
 def test_of_two_workers_that_resume_a_run_at_once_one_gets_it(
     start_worker: Start, small_config: RunConfig, tmp_path: Path
 ) -> None:
@@ -591,6 +622,7 @@ def test_files_of_the_users_folder_are_not_run_by_the_worker(
     assert start_worker().wait_state(RunState.IDLE).sentence == ""
 
 
+@pytest.mark.slow
 def test_a_relative_data_path_still_holds_for_a_resume_from_elsewhere(
     start_worker: Start, small_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -613,5 +645,5 @@ def test_an_unreadable_image_is_skipped_by_name_and_never_touched(
     bad.write_text("no image")
     driver = start_worker()
     driver.prepare(small_config, tmp_path / "runs")
-    assert "zz.png" in driver.wait(LogWritten).text
+    driver.wait(LogWritten, lambda event: "zz.png" in event.text)
     assert bad.read_text() == "no image"

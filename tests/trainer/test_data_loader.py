@@ -18,7 +18,6 @@ from torch import Tensor
 from trainer.config import DataConfig, TrainingConfig
 from trainer.data.images import DataError
 from trainer.data.loader import ImageData
-from trainer.data.sampler import EpochSampler
 from trainer.data.scan import ScannedData
 from trainer.data.transforms import Preprocessing
 from trainer.messages import DataSummary
@@ -230,6 +229,10 @@ def test_the_fingerprint_tells_other_data(scanned: ScannedData) -> None:
     with Path(scanned.samples[0][0]).open("ab") as file:
         file.write(b"x")
     assert loaded(scanned).fingerprint != before
+    other_class = [(path, (class_idx + 1) % 3) for path, class_idx in scanned.samples]
+    assert loaded(replace(scanned, samples=other_class)).fingerprint != loaded(scanned).fingerprint
+    other_split = ["train" if split == "validation" else "validation" for split in scanned.splits]
+    assert loaded(replace(scanned, splits=other_split)).fingerprint != loaded(scanned).fingerprint
     Path(scanned.samples[0][0]).unlink()
     with pytest.raises(DataError, match="any more"):
         loaded(scanned)
@@ -250,23 +253,3 @@ def test_loader_processes_are_chosen_by_the_machine(scanned: ScannedData, monkey
 
 
 # -- order ------------------------------------------------------------------------------------------------------
-
-
-def test_the_order_is_a_function_of_seed_and_epoch() -> None:
-    sampler = EpochSampler(100, 8, seed=1)
-    assert sampler.order(3) == EpochSampler(100, 16, seed=1).order(3)
-    assert sorted(sampler.order(3)) == list(range(100))
-    assert sampler.order(3) != sampler.order(4)
-    assert sampler.order(3) != EpochSampler(100, 8, seed=2).order(3)
-
-
-@pytest.mark.parametrize(
-    ("num_samples", "batch_size", "sizes"),
-    [(10, 4, [4, 4, 2]), (9, 4, [4, 4]), (1, 4, [1]), (3, 1, [1, 1, 1]), (4, 4, [4]), (5, 4, [4])],
-)
-def test_a_last_batch_of_one_image_is_left_out_where_there_are_others(
-    num_samples: int, batch_size: int, sizes: list[int]
-) -> None:
-    sampler = EpochSampler(num_samples, batch_size, seed=0)
-    assert [len(batch) for batch in sampler.batches(0)] == sizes
-    assert sampler.num_batches == len(sizes)

@@ -130,13 +130,13 @@ def test_every_class_with_two_groups_of_its_own_is_in_both(
     assert {labels[index] for index in validation} == {label for label, number in num_groups.items() if number > 1}
 
 
-def test_the_groups_that_come_nearest_to_the_fraction_are_set_aside() -> None:
+def test_drawn_groups_that_come_near_to_the_fraction_are_set_aside() -> None:
     assert validation_sizes(50, 30, 20) == [20]
     assert validation_sizes(50, 30) == [30], "2 too few rather than 12 too many or none"
     assert validation_sizes(55, 45) == [45], "far too many, but the class must be in both"
     assert validation_sizes(60, 8, 7, 5) == [8, 7], "1 too few rather than 4 too many"
     assert validation_sizes(60, 12, 7) == [12, 7], "3 too many rather than 4 too few"
-    assert validation_sizes(60, 12, 7, 6) == [12, 6], "1 too many"
+    assert validation_sizes(60, 12, 7, 6) == [7, 6], "drawn first, and 12 would be farther from 17 than they are"
     assert validation_sizes(100) == []
 
 
@@ -187,3 +187,11 @@ def test_which_group_is_drawn_follows_the_seed_and_not_the_groups_names() -> Non
     assert len(chosen) > 5
     renamed = [f"patient {9 - group}" for group in groups]
     assert validation_of(labels, renamed, 0.2, 3) == validation_of(labels, groups, 0.2, 3)
+
+
+def test_what_has_no_split_goes_with_its_group() -> None:
+    given = ["train", "validation", "test", "", "", "", ""]
+    groups = ["a", "b", "c", "a", "b", "c", "d"]
+    assert assign_splits([0, 1, 0, 1, 0, 1, 0], given, groups, 0.2, 7) == [
+        "train", "validation", "test", "train", "validation", "test", "train",
+    ]  # fmt: skip

@@ -99,7 +99,9 @@ def unpack(path: Path, cache_dir: Path, on_progress: Progress, check_cancelled: 
             _settle(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    except _DAMAGE as error:
+    except DataError:
+        raise
+    except (*_DAMAGE, ValueError) as error:  # a plain ValueError: tarfile's, about numbers in its extended headers
         raise DataError(_damaged(shown, kind, error)) from error
     except OSError as error:
         if error.errno is None:  # gzip's and bzip2's own errors about the bytes

@@ -20,6 +20,8 @@ def find_issues(
     images: Sequence[ReportedImage],
     class_names: Sequence[str],
     pairs: Sequence[Pair],
+    groups: Sequence[str],
+    are_splits_given: bool,
     unreadable: Sequence[tuple[SourceFile, str]],
     skipped: Sequence[tuple[str, str]],
 ) -> list[ReportedIssue]:
@@ -29,11 +31,18 @@ def find_issues(
         images: The readable images, with their splits.
         class_names: Names of their classes.
         pairs: Positions in ``images`` of the same, or nearly the same, picture.
+        groups: The group of each image, "" for none.
+        are_splits_given: Whether the data's author made the splits. Where Thaw did, nearly the same pictures are in
+            two splits only if those of the data are so many and so alike that nothing else was left to do.
         unreadable: Files that no run will read, and why.
         skipped: (shown path, reason) of what was not looked at.
 
     """
-    issues = [_pair_issue(images[pair.first_idx], images[pair.second_idx], pair, class_names) for pair in pairs]
+    issues = [
+        _pair_issue(images[pair.first_idx], images[pair.second_idx], pair, class_names, are_splits_given)
+        for pair in pairs
+    ]
+    issues += _torn_groups(images, groups)
     issues += [
         ReportedIssue(IssueKind.UNREADABLE, str(file.path), file.shown, f"Not used: {reason}.")
         for file, reason in unreadable
@@ -48,7 +57,7 @@ def advice(summary: DataSummary, left_out: Sequence[str]) -> list[str]:
     num_leaks = summary.issue_counts.get(IssueKind.LEAK, 0)
     if num_leaks:
         found.append(
-            f"{num_leaks:,} {'picture is' if num_leaks == 1 else 'pictures are'} in two splits, the same or nearly: "
+            f"{num_leaks:,} {'picture or group is' if num_leaks == 1 else 'pictures or groups are'} in two splits: "
             "validation will look better than it is. Take them out of one."
         )
     num_conflicts = summary.issue_counts.get(IssueKind.CONFLICT, 0)
@@ -81,11 +90,13 @@ def advice(summary: DataSummary, left_out: Sequence[str]) -> list[str]:
 
 
 def _pair_issue(
-    first: ReportedImage, second: ReportedImage, pair: Pair, class_names: Sequence[str]
+    first: ReportedImage, second: ReportedImage, pair: Pair, class_names: Sequence[str], are_splits_given: bool
 ) -> ReportedIssue:  # fmt: skip
     what = "The same file" if pair.is_same_file else "Nearly the same picture"
     if first.split != second.split:
-        kind, where = IssueKind.LEAK, f"is in {first.split} and in {second.split}"
+        is_leak = pair.is_same_file or are_splits_given
+        kind = IssueKind.LEAK if is_leak else IssueKind.NEAR_DUPLICATE
+        where = f"is in {first.split} and in {second.split}"
     elif pair.is_same_file and first.class_idx != second.class_idx:
         kind = IssueKind.CONFLICT
         where = f"is in {class_names[first.class_idx]} and in {class_names[second.class_idx]}"
@@ -95,6 +106,18 @@ def _pair_issue(
     return ReportedIssue(kind, second.path, second.shown, f"{what} {where}.", first.path, first.shown)
 
 
+def _torn_groups(images: Sequence[ReportedImage], groups: Sequence[str]) -> list[ReportedIssue]:
+    firsts: dict[str, ReportedImage] = {}
+    torn: dict[tuple[str, str], ReportedIssue] = {}
+    for image, group in zip(images, groups, strict=True):
+        first = firsts.setdefault(group, image)
+        if group and image.split != first.split:
+            sentence = f"Its group {group} is in {first.split} and in {image.split}."
+            issue = ReportedIssue(IssueKind.LEAK, image.path, image.shown, sentence, first.path, first.shown)
+            torn.setdefault((group, image.split), issue)
+    return list(torn.values())
+
+
 def _named(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_MAX_NAMED])
+    shown = ", ".join(f'"{name}"' if "," in name else name for name in names[:_MAX_NAMED])
     return f"{shown} and {len(names) - _MAX_NAMED:,} more" if len(names) > _MAX_NAMED else shown

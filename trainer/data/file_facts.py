@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from trainer.data.images import reason_for, try_load
+from trainer.data.images import NO_MEMORY, reason_for, try_load
 
 EMPTY = "it is empty (0 bytes)"
 
@@ -75,7 +75,8 @@ def _facts_of(file: BinaryIO, size_bytes: int, content_hash: str) -> FileFacts:
         return FileFacts(EMPTY, content_hash=content_hash)
     image, reason = try_load(file, is_grey_enough=True)
     if image is None:
-        return FileFacts(reason, size_bytes=size_bytes, content_hash=content_hash)
+        # Memory may be there the next time: without a hash, this is not remembered.
+        return FileFacts(reason, size_bytes=size_bytes, content_hash="" if reason == NO_MEMORY else content_hash)
     return FileFacts("", image.width, image.height, size_bytes, content_hash, picture_hash(image))
 
 

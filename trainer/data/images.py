@@ -19,6 +19,9 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 """What is read, by Pillow's names. Some of its other formats run a program to draw (EPS runs Ghostscript)."""
 
 
+NO_MEMORY = "there was not enough memory to decode it"
+
+
 class DataError(ValueError):
     """Data that cannot be used. ``field`` is the dotted name of the config field at fault."""
 
@@ -88,6 +91,8 @@ def reason_for(error: Exception) -> str:
             return "it is not there any more"
         case PermissionError():
             return "there is no permission to read it"
+        case MemoryError():
+            return NO_MEMORY
     return f"it is damaged or incomplete ({_first_line(error)})"
 
 

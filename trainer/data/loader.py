@@ -37,7 +37,8 @@ class ImageData:
         preprocessing: How images are made to fit the model.
         steps_per_epoch: Number of training batches in an epoch.
         num_loader_workers: Processes that load images; 0: this one does.
-        fingerprint: SHA-256 over the images' relative paths and sizes, to notice that data changed before a resume.
+        fingerprint: SHA-256 over the images' relative paths, sizes, classes and splits, to notice that data changed
+            before a resume.
         num_kept: Number of images that are decoded only once, because there is room to keep them.
         store_bytes: What these take on the disk, once all are decoded.
         images_per_s: Training images a second that loading alone sustains, by epoch; so far, where one is
@@ -168,10 +169,13 @@ def _content(
 
 def _fingerprint(scanned: ScannedData, states: list[os.stat_result]) -> str:
     digest = hashlib.sha256()
-    for path, size_bytes in sorted(
-        (path, state.st_size) for (path, _), state in zip(scanned.samples, states, strict=True)
-    ):
+    rows = (
+        (path, class_idx, split, state.st_size)
+        for (path, class_idx), split, state in zip(scanned.samples, scanned.splits, states, strict=True)
+    )
+    for path, class_idx, split, size_bytes in sorted(rows):
         # A table may name images elsewhere.
         place = Path(path).relative_to(scanned.root) if Path(path).is_relative_to(scanned.root) else Path(path)
-        digest.update(f"{place.as_posix()}\0{size_bytes}\n".encode("utf-8", "surrogateescape"))
+        said = f"{place.as_posix()}\0{size_bytes}\0{scanned.class_names[class_idx]}\0{split}\n"
+        digest.update(said.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +18,7 @@ from trainer.data.examination import FileFacts, examine
 from trainer.data.images import DataError
 from trainer.data.sources import Source, SourceFile, read_source
 from trainer.data.split import assign_splits
-from trainer.data_report import ReportedImage, write_report
+from trainer.data_report import ReportedImage, ReportedIssue, write_report
 from trainer.messages import DataSummary
 
 __all__ = ["DataError", "Progress", "ScannedData", "scan"]
@@ -27,6 +29,9 @@ pictures of this data are alike by nature, and binding them would leave nothing 
 
 MAX_ASPECT = 50
 """Sides of an image beyond which it is no picture: 2 × 10,000 pixels, fitted by the short side, take 4 GB."""
+
+REPORTS_KEPT_S = 180 * 24 * 3600.0
+"""A report that nobody asked for in this time is deleted; a check writes it again."""
 
 _COLUMNS = ("path_column", "label_column", "split_column", "group_column")
 _SPLITS = ("train", "validation", "test")
@@ -97,7 +102,8 @@ def scan(
         )
         for file, split, fact in zip(files, splits, facts, strict=True)
     ]  # fmt: skip
-    issues = find_issues(images, class_names, pairs, unreadable, source.skipped)
+    groups, are_splits_given = [file.group for file in files], any(file.split for file in files)
+    issues = find_issues(images, class_names, pairs, groups, are_splits_given, unreadable, source.skipped)
     summary = DataSummary(
         layout=source.layout,
         class_names=class_names,
@@ -105,12 +111,12 @@ def scan(
         num_skipped=len(source.skipped) + len(unreadable),
         issue_counts=dict(Counter(issue.kind.value for issue in issues)),
         image_sides=_sides(images),
+        aspects=_aspects(images),
         num_bytes=sum(image.size_bytes for image in images),
     )
     left_out = [name for name in source.class_names if name not in set(class_names)]
     summary = summary.model_copy(update={"advice": advice(summary, left_out)})
-    report_path = cache_dir / "reports" / f"{_report_key(data, seed)}.db"
-    write_report(report_path, summary, images, issues)
+    report_path = _kept_report(cache_dir / "reports", summary, images, issues)
     return ScannedData(
         root=source.root,
         class_names=class_names,
@@ -194,7 +200,30 @@ def _sides(images: Sequence[ReportedImage]) -> list[tuple[int, int]]:
     return [by_area[0], by_area[len(by_area) // 2], by_area[-1]]
 
 
-def _report_key(data: DataConfig, seed: int) -> str:
-    # What only training looks at makes no other report.
+def _aspects(images: Sequence[ReportedImage]) -> list[float]:
+    aspects = sorted(image.width / image.height for image in images)
+    return [round(aspects[idx], 2) for idx in (0, len(aspects) // 2, -1)]
+
+
+def _kept_report(
+    folder: Path, summary: DataSummary, images: Sequence[ReportedImage], issues: Sequence[ReportedIssue]
+) -> Path:
+    """Write a report under a name made of what it says, so that none that a run refers to is ever written over."""
+    digest = hashlib.blake2b(summary.model_dump_json().encode(), digest_size=16)
+    for row in (*images, *issues):
+        digest.update(repr(row).encode("utf-8", "surrogateescape"))
+    path = folder / f"{digest.hexdigest()}.db"
+    if path.exists():
+        os.utime(path)
+        return path
+    write_report(path, summary, images, issues)
+    for old in folder.glob("*.db"):
+        if time.time() - old.stat().st_mtime > REPORTS_KEPT_S:
+            old.unlink(missing_ok=True)
+    return path
+
+
+def scan_key(data: DataConfig, seed: int) -> str:
+    """Name what decides which images there are and how they are split; what only training looks at does not."""
     said = data.model_dump_json(include={"path", "layout", "validation_fraction", *_COLUMNS})
     return hashlib.sha256(f"{said} {seed}".encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -13,9 +13,10 @@ def assign_splits(
 ) -> list[str]:
     """Return "train", "validation" or "test" for each sample.
 
-    What the data's author decided is kept, even where it tears a group apart: that is for a report to say. Where there
-    is a validation split, what has no split trains. Where there is none, some of what trains or has no split is set
-    aside, by class, in whole groups: greedily, large groups first, as scikit-learn's StratifiedGroupKFold does.
+    What the data's author decided is kept, even where it tears a group apart: that is for a report to say. What has no
+    split goes with its group where that has one. Where there is a validation split, the rest trains. Where there is
+    none, some of what trains is set aside, by class, in whole groups: greedily, much as scikit-learn's
+    StratifiedGroupKFold does, but in random order, so that copies are no likelier to validate than others.
 
     No class loses its last training images, and every class with two groups gets validation images, as far as
     groups that hold several classes allow it. Where every class is one single group, nothing is set aside.
@@ -30,7 +31,11 @@ def assign_splits(
 
     """
     assert len(labels) == len(given) == len(groups)
-    splits = [split or "train" for split in given]
+    named: dict[object, set[str]] = defaultdict(set)
+    for split, group in zip(given, groups, strict=True):
+        named[group].add(split)
+    # What has no split goes with its group: a copy of a validation image must not train.
+    splits = [split or _split_of(named[group]) for split, group in zip(given, groups, strict=True)]
     if "validation" in splits:
         return splits
     free = [sample_idx for sample_idx, split in enumerate(splits) if split == "train"]
@@ -38,6 +43,10 @@ def assign_splits(
         for sample_idx in group.members:
             splits[sample_idx] = "validation"
     return splits
+
+
+def _split_of(named: set[str]) -> str:
+    return next((split for split in ("train", "validation", "test") if split in named), "train")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +69,8 @@ def _make_groups(free: Sequence[int], labels: Sequence[int], groups: Sequence[ob
         random.Random(f"{seed} {label}").shuffle(members)
         places.update((sample_idx, (place, sample_idx)) for place, sample_idx in enumerate(members))
     return [
-        _Group(members, Counter(labels[sample_idx] for sample_idx in members), min(places[idx] for idx in members))
+        # One member stands for its group: the first place of them all would draw large groups more often.
+        _Group(members, Counter(labels[sample_idx] for sample_idx in members), places[members[0]])
         for members in by_group.values()
     ]
 
@@ -68,16 +78,17 @@ def _make_groups(free: Sequence[int], labels: Sequence[int], groups: Sequence[ob
 def _set_aside(groups: Sequence[_Group], validation_fraction: float) -> list[_Group]:
     """Choose the groups that become validation images."""
     choice = _Choice(groups, validation_fraction)
-    large_first = sorted(groups, key=lambda group: (-len(group.members), group.place))
-    for group in large_first:
+    # In random order: large groups first would fill validation with copies and bursts.
+    drawn = sorted(groups, key=lambda group: group.place)
+    for group in drawn:
         if choice.has_room(group):
             choice.add(group)
     # All that is left is too large for one of its classes: take it where that comes nearer to what is wanted.
-    for group in reversed(large_first):
+    for group in drawn:
         if group not in choice.chosen and choice.added_distance(group) < 0:
             choice.add(group)
     by_class: dict[int, list[_Group]] = defaultdict(list)
-    for group in large_first:
+    for group in drawn:
         for label in group.counts:
             by_class[label].append(group)
     for candidates in by_class.values():

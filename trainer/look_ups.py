@@ -1,0 +1,58 @@
+"""Answers to what is asked before there is a run: models, a model's tree, a check, an estimate, a preview."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from trainer import models
+from trainer.config import ConfigError
+from trainer.messages import (
+    CheckData,
+    DataChecked,
+    EstimateRun,
+    Event,
+    ImagePreviewed,
+    InspectModel,
+    ListModels,
+    ModelInspected,
+    ModelsListed,
+    PreviewImage,
+    RunEstimated,
+)
+from trainer.preparation import Preparation, summarize
+
+LookUp = ListModels | InspectModel | CheckData | EstimateRun | PreviewImage
+
+
+def answer(command: LookUp, preparation: Preparation) -> Event:
+    """Look up what a command asks for.
+
+    Raises:
+        ValueError: There is no such data, model, layer or image, or the trial does not fit into memory.
+        PreparationCancelled: The user stopped it, or asked for something else.
+
+    """
+    command_id = command.command_id
+    match command:
+        case ListModels():
+            return ModelsListed(models=models.list_models(), command_id=command_id)
+        case InspectModel():
+            return ModelInspected(summary=summarize(command.model, command.num_classes), command_id=command_id)
+        case CheckData():
+            scanned = preparation.scan(command.data, command.seed)
+            report_path = str(scanned.report_path)
+            return DataChecked(
+                path=command.data.path, summary=scanned.summary, report_path=report_path, command_id=command_id
+            )
+        case EstimateRun():
+            try:
+                estimate = preparation.estimate(command.config, Path(command.runs_dir))
+            except torch.OutOfMemoryError:
+                sentence = "A trial step ran out of memory. Choose a smaller batch or smaller images."
+                raise ConfigError(sentence, "training.batch_size") from None
+            return RunEstimated(estimate=estimate, command_id=command_id)
+        case PreviewImage():
+            views = preparation.preview(command.config, command.path, command.num_views)
+            return ImagePreviewed(path=command.path, views=list(map(str, views)), command_id=command_id)
