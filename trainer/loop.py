@@ -407,8 +407,8 @@ class Trainer:
         ]
         if checkpoint["data_fingerprint"] != self.data.fingerprint:
             text = (
-                "The data set, or its split, has changed since this checkpoint was saved: images that were trained on "
-                "may validate now, and make it look better than it is. The run goes on with the data as they are."
+                "The data set has changed since this checkpoint was saved. The run goes on with it as it is now; new "
+                "images train, the others stay in their splits."
             )
             events.append(LogWritten(level="warning", text=text))
         # An epoch's checkpoint is saved before the plan's change for the next one.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import platformdirs
 import torch
 
 from trainer.config import ConfigError, DataConfig, ModelConfig, RunConfig, resolve_paths
+from trainer.data.kept_split import read_split, write_split
 from trainer.data.loader import ImageData
 from trainer.data.preview import write_views
 from trainer.data.scan import ScannedData, scan, scan_key
@@ -71,8 +72,8 @@ class Preparation:
         self._default_num_threads = torch.get_num_threads()
         self._last_scan: tuple[str, ScannedData] | None = None
 
-    def scan(self, data: DataConfig, seed: int) -> ScannedData:
-        """Look through a data set, as a run with this seed would split it.
+    def scan(self, data: DataConfig, seed: int, kept_split: Mapping[str, str] | None = None) -> ScannedData:
+        """Look through a data set, as a run with this seed would split it, or did split it.
 
         Raises:
             ValueError: There is none, or it cannot be trained on.
@@ -81,7 +82,7 @@ class Preparation:
         """
         if not data.path:
             raise ConfigError("No data is chosen. Choose a folder, an archive or a table of images.", "data.path")
-        scanned = scan(data, seed, self._cache_dir / "data", self._report, self._check_cancelled)
+        scanned = scan(data, seed, self._cache_dir / "data", self._report, self._check_cancelled, kept_split)
         self._last_scan = scan_key(data, seed), scanned
         return scanned
 
@@ -136,6 +137,7 @@ class Preparation:
         folder = RunFolder.create(runs_dir, config)
         try:
             folder.claim(self.worker)
+            write_split(folder.path, scanned)
             trainer.begin(folder)
             return self._prepared(trainer, scanned, folder, TensorBoardLog(folder.tensorboard_dir, None), [])
         except BaseException:
@@ -164,7 +166,7 @@ class Preparation:
                 )
             # The run's own files hold every weight, so none are downloaded or read from elsewhere.
             random = config.model.model_copy(update={"weights": "random"})
-            trainer, scanned = self._load(config, random, self._emit)
+            trainer, scanned = self._load(config, random, self._emit, read_split(folder.path))
             events = trainer.go_on(folder, info)
             log = TensorBoardLog(folder.tensorboard_dir, trainer.step)
             return self._prepared(trainer, scanned, folder, log, events)
@@ -174,11 +176,15 @@ class Preparation:
             raise
 
     def _load(
-        self, config: RunConfig, model: ModelConfig, emit: Callable[[Event], None]
+        self,
+        config: RunConfig,
+        model: ModelConfig,
+        emit: Callable[[Event], None],
+        kept_split: Mapping[str, str] | None = None,
     ) -> tuple[Trainer, ScannedData]:
         device = choose_device(config.training.device)
         torch.set_num_threads(config.training.num_threads or self._default_num_threads)
-        scanned = self.scan(config.data, config.training.seed)
+        scanned = self.scan(config.data, config.training.seed, kept_split)
         loaded = build_model(
             model,
             len(scanned.class_names),

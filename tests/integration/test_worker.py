@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 from tests.integration.conftest import Driver
 from trainer.client import RunOpened, WorkerLost
 from trainer.config import DataConfig, PlanPhase, RunConfig
+from trainer.data_report import DataReport
 from trainer.messages import (
     ALLOWED_COMMANDS,
     CancelLookUp,
@@ -509,6 +511,35 @@ def test_a_start_ends_a_check_and_goes_on_at_once(start_worker: Start, small_con
     assert refused.command_id == check_id
     assert "something else was asked for" in refused.reason
     driver.wait_state(RunState.FINISHED)
+
+
+def test_a_resume_keeps_to_the_split_that_the_run_began_with(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    driver = start_worker()
+    run_dir = driver.prepare(longer(small_config), tmp_path / "runs")
+    driver.wait(CheckpointSaved)
+    driver.send(StopRun())
+    driver.wait_state(RunState.STOPPED)
+    driver.end()
+
+    def split() -> dict[str, str]:
+        rows = (run_dir / "split.csv").read_text().splitlines()[1:]
+        return {place: name for place, _, name in (row.split(",") for row in rows)}
+
+    before = split()
+    assert sorted(before.values()).count("validation") == 9
+    # One image is gone and another is new: drawn again, most of the class would change places.
+    gone = next(place for place, name in before.items() if name == "validation")
+    folder = Path(small_config.data.path)
+    (folder / gone).rename(folder / "class_2" / "new.png")
+    again = start_worker()
+    again.send(OpenRun(run_dir=str(run_dir)))
+    info = again.wait(RunPrepared).run
+    with closing(DataReport(Path(info.report_path))) as report:
+        after = {Path(image.path).relative_to(folder).as_posix(): image.split for image in report.images()}
+    assert after == {**{place: name for place, name in before.items() if place != gone}, "class_2/new.png": "train"}
+    assert "The data set has changed" in again.wait(LogWritten, lambda event: "data set" in event.text).text
 
 
 def test_a_look_up_that_fails_leaves_the_worker_idle(

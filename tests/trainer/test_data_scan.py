@@ -289,3 +289,12 @@ def test_copies_are_no_likelier_than_others_to_validate(tmp_path: Path) -> None:
     validated = [name for name, split in splits_by_name(found).items() if split == "validation"]
     assert len(validated) == 16
     assert 0 < len([name for name in validated if "copy" in name]) < 8
+
+
+def test_a_kept_split_is_kept_and_other_data_are_refused(pets: Path) -> None:
+    data, cache = DataConfig(path=str(pets)), pets.parent / "cache"
+    kept = {name: split for name, split in splits_by_name(scanned(pets)).items() if name != "dog/3.png"}
+    again = scan(data, 99, cache, lambda *_: None, lambda: None, kept)
+    assert splits_by_name(again) == {**kept, "dog/3.png": "train"}
+    with pytest.raises(DataError, match="None of the images that the run began with"):
+        scan(data, 99, cache, lambda *_: None, lambda: None, {"other/1.png": "validation"})

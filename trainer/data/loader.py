@@ -13,7 +13,7 @@ from trainer.data.dataset import ImageDataset
 from trainer.data.decoding import num_usable_cores
 from trainer.data.images import DataError, displayed
 from trainer.data.sampler import EpochSampler
-from trainer.data.scan import ScannedData
+from trainer.data.scan import ScannedData, place_in
 from trainer.data.store import DecodedStore, StoreContent, open_stores, store_content
 from trainer.data.stream import Batch, Stream
 from trainer.data.transforms import ImageTransform, Preprocessing, train_transform, validation_transform
@@ -174,8 +174,6 @@ def _fingerprint(scanned: ScannedData, states: list[os.stat_result]) -> str:
         for (path, class_idx), split, state in zip(scanned.samples, scanned.splits, states, strict=True)
     )
     for path, class_idx, split, size_bytes in sorted(rows):
-        # A table may name images elsewhere.
-        place = Path(path).relative_to(scanned.root) if Path(path).is_relative_to(scanned.root) else Path(path)
-        said = f"{place.as_posix()}\0{size_bytes}\0{scanned.class_names[class_idx]}\0{split}\n"
+        said = f"{place_in(scanned.root, path)}\0{size_bytes}\0{scanned.class_names[class_idx]}\0{split}\n"
         digest.update(said.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,7 +64,12 @@ class ScannedData:
 
 
 def scan(
-    data: DataConfig, seed: int, cache_dir: Path, on_progress: Progress, check_cancelled: Callable[[], None]
+    data: DataConfig,
+    seed: int,
+    cache_dir: Path,
+    on_progress: Progress,
+    check_cancelled: Callable[[], None],
+    kept_split: Mapping[str, str] | None = None,
 ) -> ScannedData:
     """Read every image of a data set, split it, look for what is wrong with it, and write its report.
 
@@ -74,6 +79,8 @@ def scan(
         cache_dir: Where archives are unpacked, what was found is remembered, and the report goes.
         on_progress: Called with (what, done, total, unit).
         check_cancelled: Called several times a second; raises to end the scan.
+        kept_split: The split that a run began with, by each image's ``place_in`` the data. An image that it does not
+            know trains. None splits anew.
 
     Raises:
         DataError: There is nothing that can be trained on; says what to do.
@@ -90,7 +97,7 @@ def scan(
     pairs = find_pairs(facts)
     splits = assign_splits(
         [file.class_idx for file in files],
-        [file.split for file in files],
+        [file.split for file in files] if kept_split is None else _kept(kept_split, source.root, files),
         _units(files, pairs),
         data.validation_fraction,
         seed,
@@ -127,6 +134,22 @@ def scan(
         summary=summary,
         report_path=report_path,
     )
+
+
+def place_in(root: Path, path: str) -> str:
+    """Return an image's path within a data set, the same on every system; a table's image elsewhere keeps its own."""
+    file = Path(path)
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.as_posix()
+
+
+def _kept(kept_split: Mapping[str, str], root: Path, files: Sequence[SourceFile]) -> list[str]:
+    places = [place_in(root, str(file.path)) for file in files]
+    if not kept_split.keys() & set(places):
+        raise DataError(
+            "None of the images that the run began with is in its data any more. Put them back as they were, or begin "
+            "a new run."
+        )
+    return [kept_split.get(place, "train") for place in places]
 
 
 def _reason_against_shape(fact: FileFacts) -> str:
