@@ -20,15 +20,16 @@ from app.listings import (
     classes_table,
     issues_table,
     models_table,
+    need_sentence,
     run_values,
     runs_table,
 )
 from app.steering import ask
 from app.terminal import TerminalView
 from trainer.client import WorkerClient
-from trainer.config import config_from_dict
+from trainer.config import config_from_dict, load_config
 from trainer.data_report import DataReport, write_issues_csv
-from trainer.messages import CheckData, DataChecked, ListModels, ModelsListed
+from trainer.messages import CheckData, DataChecked, EstimateRun, ListModels, ModelsListed, RunEstimated
 from trainer.run_list import find_run, list_runs
 from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder
@@ -82,8 +83,14 @@ def show_models(json: Json = False) -> None:
 
 @commands.command()
 def check(
+    context: typer.Context,
     dataset: Annotated[
-        Path, typer.Argument(metavar="DATASET", help="A folder, a zip or tar, or a CSV or TSV table of images.")
+        Path,
+        typer.Argument(
+            metavar="DATASET",
+            help="A folder, a zip or tar, or a CSV or TSV table of images; or a run's CONFIG.toml, whose data are "
+            "checked as it says, and for which it is tried out what the run will need.",
+        ),
     ],
     layout: Annotated[
         str, typer.Option(metavar="LAYOUT", help="auto, class_folders, split_folders, table or file_names.")
@@ -100,29 +107,41 @@ def check(
     json: Json = False,
 ) -> None:
     """Scan a data set: classes, splits, leaks, duplicates, and the files that no run will read."""
-    config = config_from_dict(
-        {
-            "data": {
-                "path": str(dataset.expanduser().absolute()),
-                "layout": layout,
-                "path_column": path_column,
-                "label_column": label_column,
-                "split_column": split_column,
-                "group_column": group_column,
-                "validation_fraction": validation_fraction,
-            },
-            "training": {"seed": seed},
-        }
+    is_run = dataset.suffix.lower() == ".toml"
+    config = (
+        load_config(dataset)
+        if is_run
+        else config_from_dict(
+            {
+                "data": {
+                    "path": str(dataset.expanduser().absolute()),
+                    "layout": layout,
+                    "path_column": path_column,
+                    "label_column": label_column,
+                    "split_column": split_column,
+                    "group_column": group_column,
+                    "validation_fraction": validation_fraction,
+                },
+                "training": {"seed": seed},
+            }
+        )
     )
     checked = _ask(CheckData(data=config.data, seed=config.training.seed))
     assert isinstance(checked, DataChecked)
+    need = None
+    if is_run:
+        estimated = _ask(EstimateRun(config=config, runs_dir=str(runs_dir(context, None))))
+        assert isinstance(estimated, RunEstimated)
+        need = estimated.estimate
     with closing(DataReport(Path(checked.report_path))) as report:
         if csv is not None:
             write_issues_csv(csv, report.issues())
         if json:
-            print_line(to_json(check_values(checked, report)))
+            print_line(to_json(check_values(checked, report, need)))
         else:
             _print_check(checked, report)
+            if need is not None:
+                print_line(f"\n{need_sentence(need)}")
 
 
 def _print_check(checked: DataChecked, report: DataReport) -> None:
@@ -147,7 +166,7 @@ def _print_check(checked: DataChecked, report: DataReport) -> None:
         print_line(f"… and {num_issues - MAX_ISSUES_SHOWN:,} more: `--csv FILE` writes them all.")
 
 
-def _ask(question: ListModels | CheckData) -> ModelsListed | DataChecked:
+def _ask(question: ListModels | CheckData | EstimateRun) -> ModelsListed | DataChecked | RunEstimated:
     # Progress goes to standard error, so that the table or the JSON can be piped on.
     with TerminalView(Console(stderr=True)) as view:
         return ask(WorkerClient.start(), question, view.show)

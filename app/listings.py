@@ -14,7 +14,15 @@ from rich.text import Text
 
 from app.figures import count, duration, printable, size
 from trainer.data_report import DataReport, ReportedIssue
-from trainer.messages import CheckpointRestored, DataChecked, DataSummary, FreezeChanged, ModelEntry, ProgressReported
+from trainer.messages import (
+    CheckpointRestored,
+    DataChecked,
+    DataSummary,
+    FreezeChanged,
+    ModelEntry,
+    ProgressReported,
+    RunEstimate,
+)
 from trainer.run_record import RunListing, RunRecord, best_checkpoint
 from trainer.runs import RunFolder
 
@@ -114,8 +122,18 @@ def issues_table(issues: Iterable[ReportedIssue]) -> Table:
     return table
 
 
-def check_values(checked: DataChecked, report: DataReport) -> dict[str, Any]:
-    """Return what a scan of a data set found, with every issue, as plain values."""
+def need_sentence(need: RunEstimate) -> str:
+    """Say what a run will need."""
+    whole_s = need.seconds_per_epoch * need.num_epochs
+    return (
+        f"The run will need about {duration(max(need.seconds_per_epoch, 1))} an epoch, {duration(max(whole_s, 1))} in "
+        f"all on {need.device}, {size(need.memory_bytes)} of memory and {size(need.disk_bytes)} on disk "
+        f"({size(need.free_bytes)} free)."
+    )
+
+
+def check_values(checked: DataChecked, report: DataReport, need: RunEstimate | None) -> dict[str, Any]:
+    """Return what a scan of a data set found, with every issue, and what a run will need, as plain values."""
     issues = [
         {"kind": issue.kind.value, "file": issue.shown, "other_file": issue.other_shown, "sentence": issue.sentence}
         for issue in report.issues()
@@ -125,6 +143,7 @@ def check_values(checked: DataChecked, report: DataReport) -> dict[str, Any]:
         **checked.summary.model_dump(mode="json"),
         "class_counts": checked.summary.class_counts,
         "issues": issues,
+        "need": None if need is None else need.model_dump(mode="json"),
     }
 
 

@@ -23,6 +23,7 @@ from trainer.messages import (
     Command,
     CommandRejected,
     DataChecked,
+    EstimateRun,
     LayersFrozen,
     LayersUnfrozen,
     ListModels,
@@ -31,6 +32,7 @@ from trainer.messages import (
     PrepareRun,
     ProgressReported,
     RestoreCheckpoint,
+    RunEstimated,
     RunPrepared,
     RunState,
     ShutDown,
@@ -115,8 +117,8 @@ def go_on(
 
 
 def ask(
-    client: WorkerClient, question: ListModels | CheckData, show: Callable[[ClientEvent], None]
-) -> ModelsListed | DataChecked:
+    client: WorkerClient, question: ListModels | CheckData | EstimateRun, show: Callable[[ClientEvent], None]
+) -> ModelsListed | DataChecked | RunEstimated:
     """Give ``question`` to a new worker, show its progress, return the answer, and end the worker.
 
     Raises:
@@ -138,7 +140,7 @@ def ask(
                 command_id = client.send(question)
             elif isinstance(event, CommandRejected) and event.command_id == command_id:
                 raise CommandRefusedError(event.reason)
-            elif isinstance(event, ModelsListed | DataChecked) and event.command_id == command_id:
+            elif isinstance(event, ModelsListed | DataChecked | RunEstimated) and event.command_id == command_id:
                 timeout_s = SHUT_DOWN_TIMEOUT_S
                 return event
     finally:

@@ -268,6 +268,16 @@ def test_check_counts_the_images_of_each_class_and_names_what_it_skips(here, ima
     assert issue["file"].endswith("broken.png")
 
 
+def test_check_of_a_configuration_says_what_its_run_will_need(here, small_config, capsys):
+    (here / "run.toml").write_text(config_to_toml(small_config))
+    code, checked = answer(capsys, "check", "run.toml")
+    assert code == 0
+    assert checked["counts"] == {"train": [9, 9, 9], "validation": [3, 3, 3]}
+    assert checked["need"]["num_epochs"] == 3
+    assert checked["need"]["disk_bytes"] > 1_000_000
+    assert not (here / "runs").exists()
+
+
 def test_models_lists_the_networks_on_offer(here, capsys):
     code, models = answer(capsys, "models")
     assert code == 0
