@@ -669,6 +669,39 @@ def test_a_relative_data_path_still_holds_for_a_resume_from_elsewhere(
     assert isinstance(second.ask(OpenRun(run_dir=str(run_dir)), RunPrepared), RunPrepared)
 
 
+def test_a_run_trains_on_whatever_can_be_read_of_a_bad_data_set(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    folder = Path(small_config.data.path) / "class_0"
+    whole = (folder / "000.png").read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("no image")
+    (folder / "copy.png").write_bytes(whole)
+    (folder.parent / "class_1" / "conflict.png").write_bytes(whole)
+    (folder / "nested.zip").write_bytes(b"PK")
+    (folder / "loop").symlink_to(folder, target_is_directory=True)
+    Image.new("RGB", (1, 1)).save(folder / "dot.png")
+    Image.new("RGB", (2, 400)).save(folder / "sliver.png")
+    Image.new("CMYK", (20, 20)).save(folder / "print.jpg")
+    Image.new("I;16", (20, 20)).save(folder / "deep.png")
+    Image.new("1", (12_000, 12_000)).save(folder / "bomb.png")
+    frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    if sys.platform == "linux":
+        os.mkfifo(folder / "pipe.png")
+        Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).write_bytes(whole[:-1] + b"x")
+    (folder.parent / "empty class").mkdir()
+    driver = start_worker()
+    driver.prepare(small_config, tmp_path / "runs")
+    info = driver.wait(RunPrepared).run
+    assert info.class_names == ["class_0", "class_1", "class_2"]
+    driver.wait_state(RunState.FINISHED)
+    told = [event.text for event in driver.seen if isinstance(event, LogWritten)]
+    named = ("cut.png", "empty.jpg", "text.jpg", "nested.zip", "loop", "sliver.png", "bomb.png", "empty class")
+    assert [name for name in named if not any(name in text for text in told)] == []
+
+
 def test_an_unreadable_image_is_skipped_by_name_and_never_touched(
     start_worker: Start, small_config: RunConfig, tmp_path: Path
 ) -> None:
