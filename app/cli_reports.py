@@ -24,7 +24,7 @@ from app.listings import (
     run_values,
     runs_table,
 )
-from app.steering import ask
+from app.steering import Question, ask
 from app.terminal import TerminalView
 from trainer.client import WorkerClient
 from trainer.config import config_from_dict, load_config
@@ -73,7 +73,7 @@ def show_checkpoints(context: typer.Context, run: Run, runs: RunsDir = None, jso
 @commands.command("models")
 def show_models(json: Json = False) -> None:
     """List the models that can be fine-tuned."""
-    listed = _ask(ListModels())
+    (listed,) = _ask(ListModels())
     assert isinstance(listed, ModelsListed)
     if json:
         print_line(to_json([entry.model_dump(mode="json") for entry in listed.models]))
@@ -126,13 +126,12 @@ def check(
             }
         )
     )
-    checked = _ask(CheckData(data=config.data, seed=config.training.seed))
-    assert isinstance(checked, DataChecked)
-    need = None
+    questions: list[Question] = [CheckData(data=config.data, seed=config.training.seed)]
     if is_run:
-        estimated = _ask(EstimateRun(config=config, runs_dir=str(runs_dir(context, None))))
-        assert isinstance(estimated, RunEstimated)
-        need = estimated.estimate
+        questions.append(EstimateRun(config=config, runs_dir=str(runs_dir(context, None))))
+    checked, *estimated = _ask(*questions)
+    assert isinstance(checked, DataChecked)
+    need = next((answer.estimate for answer in estimated if isinstance(answer, RunEstimated)), None)
     with closing(DataReport(Path(checked.report_path))) as report:
         if csv is not None:
             write_issues_csv(csv, report.issues())
@@ -166,7 +165,7 @@ def _print_check(checked: DataChecked, report: DataReport) -> None:
         print_line(f"… and {num_issues - MAX_ISSUES_SHOWN:,} more: `--csv FILE` writes them all.")
 
 
-def _ask(question: ListModels | CheckData | EstimateRun) -> ModelsListed | DataChecked | RunEstimated:
+def _ask(*questions: Question) -> list[ModelsListed | DataChecked | RunEstimated]:
     # Progress goes to standard error, so that the table or the JSON can be piped on.
     with TerminalView(Console(stderr=True)) as view:
-        return ask(WorkerClient.start(), question, view.show)
+        return ask(WorkerClient.start(), questions, view.show)

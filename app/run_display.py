@@ -18,6 +18,7 @@ from app.viewmodels.run_list import RunListItemModel
 from app.viewmodels.run_status import FolderSize, RunStatusViewModel
 from trainer.client import RunOpened, WorkerLost
 from trainer.config import ModelConfig, RunConfig
+from trainer.data_report import is_text
 from trainer.messages import (
     CheckpointRestored,
     CheckpointSaved,
@@ -106,7 +107,7 @@ class RunDisplay(QObject):
     def preview_image(self, path: str) -> None:
         """Have it shown what the form's model would see of an image, where a worker is free to do that."""
         config = self.run_config.valid_config()
-        if config is not None and self._is_form_open and self._session.allows("PreviewImage") and _is_text(path):
+        if config is not None and self._is_form_open and self._session.allows("PreviewImage") and is_text(path):
             self._session.preview_image(config, path)
 
     def inspect_model(self) -> None:
@@ -377,12 +378,3 @@ class RunDisplay(QObject):
 
     def _show_measures(self, size: FolderSize | None) -> None:
         self.status.measure(size, self._process.memory_info().rss)
-
-
-def _is_text(path: str) -> bool:
-    """Tell whether a path can be sent to the worker: a name of bytes that are no UTF-8 cannot."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -6,7 +6,8 @@ import queue
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,9 @@ from trainer.messages import (
     is_allowed,
 )
 from trainer.run_record import RunRecord
+
+Question = ListModels | CheckData | EstimateRun
+"""What a worker answers before it has a run."""
 
 ATTACH_TIMEOUT_S = 10.0
 SHUT_DOWN_TIMEOUT_S = 30.0
@@ -117,32 +121,37 @@ def go_on(
 
 
 def ask(
-    client: WorkerClient, question: ListModels | CheckData | EstimateRun, show: Callable[[ClientEvent], None]
-) -> ModelsListed | DataChecked | RunEstimated:
-    """Give ``question`` to a new worker, show its progress, return the answer, and end the worker.
+    client: WorkerClient, questions: Sequence[Question], show: Callable[[ClientEvent], None]
+) -> list[ModelsListed | DataChecked | RunEstimated]:
+    """Give questions to a new worker, one after the other, show its progress, return the answers, and end the worker.
 
     Raises:
         CommandRefusedError: The worker refused, with its reason.
         RunFailedError: The worker was lost.
 
     """
+    waiting = deque(questions)
+    answers: list[ModelsListed | DataChecked | RunEstimated] = []
     command_id = None
     timeout_s = 0.0
     try:
-        while True:
+        while len(answers) < len(questions):
             event = _next_event(client, _POLL_S)
             if event is None:
                 continue
             show(event)
             if isinstance(event, WorkerLost):
                 raise RunFailedError(_lost_sentence(event, None))
-            if command_id is None and _is_idle(event):
-                command_id = client.send(question)
-            elif isinstance(event, CommandRejected) and event.command_id == command_id:
+            if isinstance(event, CommandRejected) and event.command_id == command_id:
                 raise CommandRefusedError(event.reason)
-            elif isinstance(event, ModelsListed | DataChecked | RunEstimated) and event.command_id == command_id:
-                timeout_s = SHUT_DOWN_TIMEOUT_S
-                return event
+            is_free = command_id is None and _is_idle(event)
+            if isinstance(event, ModelsListed | DataChecked | RunEstimated) and event.command_id == command_id:
+                answers.append(event)
+                is_free = True
+            if waiting and is_free:
+                command_id = client.send(waiting.popleft())
+        timeout_s = SHUT_DOWN_TIMEOUT_S
+        return answers
     finally:
         # Without an answer (Ctrl+C in a long scan) there is nothing to wait for.
         end_worker(client, timeout_s)

@@ -12,6 +12,7 @@ from PySide6.QtCore import QFile, QFileDevice, QIODevice, QObject, QSize, Qt, Si
 from PySide6.QtGui import QImage, QImageReader, QPixmap
 
 from app.backlog import Backlog
+from trainer.data_report import is_text
 
 BUDGET_BYTES = 64 * 2**20
 _MAX_DECODED_MB = 192
@@ -119,7 +120,7 @@ def _opened(path: str) -> QFile | None:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 (a path of any bytes, in one call)
             return None
         file = QFile(path)
-        if _is_text(path):
+        if is_text(path):
             return file if file.open(QIODevice.OpenModeFlag.ReadOnly) else None
         # A name on Linux is bytes that need be no text, which Qt's names are.
         handle = os.open(path, os.O_RDONLY)
@@ -127,14 +128,6 @@ def _opened(path: str) -> QFile | None:
         return file if is_open else None
     except (OSError, ValueError):
         return None
-
-
-def _is_text(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _size_of(pixmap: QPixmap) -> int:

@@ -142,11 +142,6 @@ class DataReport:
         """Close the file."""
         self._db.close()
 
-    def num_images(self, class_idx: int | None = None) -> int:
-        """Count the images of a class, or of all."""
-        where, values = ("", ()) if class_idx is None else (" WHERE class_idx = ?", (class_idx,))
-        return int(self._db.execute(f"SELECT count(*) FROM images{where}", values).fetchone()[0])
-
     def images(self, class_idx: int | None = None, offset: int = 0, limit: int = -1) -> list[ReportedImage]:
         """Return images in the order of the data set, of a class or of all."""
         where, values = ("", ()) if class_idx is None else (" WHERE class_idx = ?", (class_idx,))
@@ -186,6 +181,15 @@ def write_issues_csv(path: Path, issues: Iterable[ReportedIssue]) -> None:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise DataReportError(f"Cannot write {path}: {error.strerror or error}. Choose another folder.") from error
+
+
+def is_text(path: str) -> bool:
+    """Tell whether a path can be sent or shown as it is: a name on Linux is bytes, and need be no UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(path: str) -> bytes:

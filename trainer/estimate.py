@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from trainer.data.archive import Progress
-from trainer.freezing import FreezeSet
 from trainer.loop import Trainer
 from trainer.messages import RunEstimate
 from trainer.schedules import phases_at
@@ -97,16 +96,20 @@ def _checkpoint_bytes(trainer: Trainer) -> list[int]:
     num_states = _STATES_PER_PARAMETER[optimizer.name] if optimizer.name != "SGD" or optimizer.momentum else 0
     freeze_set = trainer.freeze_set
     frozen, trained = set(freeze_set.frozen), set(freeze_set.units) - freeze_set.frozen
-    sizes = []
+    sizes: list[int] = []
+    num_counted = size = 0
     for epoch in range(1, trainer.config.training.epochs + 1):
-        sizes.append(_size_of(trainer.module, freeze_set, trained, num_states))
+        # Only a phase of the plan makes them larger.
+        if len(trained) > num_counted:
+            num_counted, size = len(trained), _size_of(trainer.module, trained, num_states)
+        sizes.append(size)
         for phase in phases_at(trainer.config.plan, epoch):
             frozen = frozen.union(freeze_set.resolve(phase.freeze)).difference(freeze_set.resolve(phase.unfreeze))
             trained = trained.union(set(freeze_set.units) - frozen)
     return sizes
 
 
-def _size_of(module: nn.Module, freeze_set: FreezeSet, trained: set[str], num_states: int) -> int:
+def _size_of(module: nn.Module, trained: set[str], num_states: int) -> int:
     num_bytes = 0
     for unit in trained:
         child = module.get_submodule(unit)

@@ -32,6 +32,9 @@ class RunState(StrEnum):
 
 S = RunState
 
+SPLITS = ("train", "validation", "test")
+"""The parts of a data set, in the order in which they matter."""
+
 TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     S.STARTING: frozenset({S.IDLE}),
     S.IDLE: frozenset({S.PREPARING}),

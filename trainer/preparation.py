@@ -6,6 +6,7 @@ import gc
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import platformdirs
@@ -83,7 +84,8 @@ class Preparation:
         if not data.path:
             raise ConfigError("No data is chosen. Choose a folder, an archive or a table of images.", "data.path")
         scanned = scan(data, seed, self._cache_dir / "data", self._report, self._check_cancelled, kept_split)
-        self._last_scan = scan_key(data, seed), scanned
+        if kept_split is None:
+            self._last_scan = scan_key(data, seed), scanned
         return scanned
 
     def estimate(self, config: RunConfig, runs_dir: Path) -> RunEstimate:
@@ -95,7 +97,8 @@ class Preparation:
 
         """
         # Weights from elsewhere cost what random ones cost.
-        trainer, _ = self._load(config, config.model.model_copy(update={"weights": "random"}), lambda _: None)
+        random = config.model.model_copy(update={"weights": "random"})
+        trainer, _ = self._load(config, random, lambda _: None, partial(self._known_scan, config))
         try:
             return estimate(trainer, runs_dir, self._report, self._check_cancelled)
         finally:
@@ -114,13 +117,16 @@ class Preparation:
             PreparationCancelled: The user stopped it.
 
         """
-        # Of the data as they were checked last: going from picture to picture is no reason to look through them again.
-        data, seed = config.data, config.training.seed
-        key, known = self._last_scan or ("", None)
-        scanned = known if known is not None and key == scan_key(data, seed) else self.scan(data, seed)
+        scanned = self._known_scan(config)
         preprocessing = preprocessing_of(config.model.name, config.data.image_size).edited(config.data)
         folder = self._cache_dir / "views"
         return write_views(scanned, config.data, config.training.seed, preprocessing, path, folder, num_views)
+
+    def _known_scan(self, config: RunConfig) -> ScannedData:
+        """Return the data as they were checked last: a trial, or another picture, is no reason to check them again."""
+        key, known = self._last_scan or ("", None)
+        data, seed = config.data, config.training.seed
+        return known if known is not None and key == scan_key(data, seed) else self.scan(data, seed)
 
     def begin(self, config: RunConfig, runs_dir: Path) -> PreparedRun:
         """Make a new run. Nothing is left of it where this fails.
@@ -133,7 +139,8 @@ class Preparation:
         check_writable(runs_dir)
         # A resume reads the paths again, from wherever it is started.
         config = resolve_paths(config, Path.cwd())
-        trainer, scanned = self._load(config, config.model, self._emit)
+        look_through = partial(self.scan, config.data, config.training.seed)
+        trainer, scanned = self._load(config, config.model, self._emit, look_through)
         folder = RunFolder.create(runs_dir, config)
         try:
             folder.claim(self.worker)
@@ -166,7 +173,8 @@ class Preparation:
                 )
             # The run's own files hold every weight, so none are downloaded or read from elsewhere.
             random = config.model.model_copy(update={"weights": "random"})
-            trainer, scanned = self._load(config, random, self._emit, read_split(folder.path))
+            look_through = partial(self.scan, config.data, config.training.seed, read_split(folder.path))
+            trainer, scanned = self._load(config, random, self._emit, look_through)
             events = trainer.go_on(folder, info)
             log = TensorBoardLog(folder.tensorboard_dir, trainer.step)
             return self._prepared(trainer, scanned, folder, log, events)
@@ -180,11 +188,11 @@ class Preparation:
         config: RunConfig,
         model: ModelConfig,
         emit: Callable[[Event], None],
-        kept_split: Mapping[str, str] | None = None,
+        look_through: Callable[[], ScannedData],
     ) -> tuple[Trainer, ScannedData]:
         device = choose_device(config.training.device)
         torch.set_num_threads(config.training.num_threads or self._default_num_threads)
-        scanned = self.scan(config.data, config.training.seed, kept_split)
+        scanned = look_through()
         loaded = build_model(
             model,
             len(scanned.class_names),

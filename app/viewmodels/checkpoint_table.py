@@ -6,9 +6,10 @@ import math
 import time
 from typing import Any
 
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, QSortFilterProxyModel, Qt
+from PySide6.QtCore import QModelIndex, QObject, QSortFilterProxyModel, Qt
 
 from app.viewmodels.quantities import ago_text, count_text, moment_text, number_text, percent_text, size_text
+from app.viewmodels.table_item_model import Index, TableItemModel
 from trainer.messages import CheckpointInfo
 from trainer.run_record import best_checkpoint
 
@@ -20,12 +21,13 @@ NameRole = Qt.ItemDataRole.UserRole + 2
 IsBestRole = Qt.ItemDataRole.UserRole + 3
 IsDamagedRole = Qt.ItemDataRole.UserRole + 4
 
-_Index = QModelIndex | QPersistentModelIndex
 _NUMBERS = frozenset({EPOCH, STEP, LOSS, ACCURACY, SIZE})
 
 
-class CheckpointItemModel(QAbstractTableModel):
+class CheckpointItemModel(TableItemModel):
     """One row a checkpoint, in the order in which they were saved."""
+
+    number_columns = frozenset({EPOCH, STEP, LOSS, ACCURACY, SIZE})
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -73,39 +75,35 @@ class CheckpointItemModel(QAbstractTableModel):
         """Say what is wrong with a checkpoint's file, "" if nothing is known to be."""
         return self._problems.get(name, "")
 
-    # -- QAbstractTableModel ----------------------------------------------------------------------------------
+    # -- TableItemModel ---------------------------------------------------------------------------------------
 
-    def rowCount(self, parent: _Index = QModelIndex()) -> int:
-        """Return the number of checkpoints."""
-        return 0 if parent.isValid() else len(self._checkpoints)
+    def num_rows(self) -> int:
+        """Return the number of rows."""
+        return len(self._checkpoints)
 
-    def columnCount(self, parent: _Index = QModelIndex()) -> int:
-        """Return the number of columns."""
-        return 0 if parent.isValid() else NUM_COLUMNS
+    def headings(self) -> tuple[str, ...]:
+        """Return the columns' headings."""
+        return (
+            "",
+            self.tr("Epoch"),
+            self.tr("Step"),
+            self.tr("Loss"),
+            self.tr("Accuracy"),
+            self.tr("Frozen"),
+            self.tr("Size"),
+            self.tr("Saved"),
+            self.tr("Tags"),
+        )
 
     def headerData(
         self, section: int, orientation: Qt.Orientation, role: int = int(Qt.ItemDataRole.DisplayRole)
     ) -> Any:
-        """Return a column's heading."""
-        if orientation is not Qt.Orientation.Horizontal:
-            return None
-        if role == Qt.ItemDataRole.DisplayRole:
-            return (
-                "",
-                self.tr("Epoch"),
-                self.tr("Step"),
-                self.tr("Loss"),
-                self.tr("Accuracy"),
-                self.tr("Frozen"),
-                self.tr("Size"),
-                self.tr("Saved"),
-                self.tr("Tags"),
-            )[section]
+        """Return a column's heading, and of which split its figures are."""
         if role == Qt.ItemDataRole.ToolTipRole and section in {LOSS, ACCURACY}:
             return self.tr("Measured on the validation split")
-        return _alignment(section) if role == Qt.ItemDataRole.TextAlignmentRole else None
+        return super().headerData(section, orientation, role)
 
-    def data(self, index: _Index, role: int = int(Qt.ItemDataRole.DisplayRole)) -> Any:
+    def data(self, index: Index, role: int = int(Qt.ItemDataRole.DisplayRole)) -> Any:
         """Return what a cell shows, or its number for sorting."""
         checkpoint = self._checkpoints[index.row()]
         column = index.column()
@@ -115,7 +113,7 @@ class CheckpointItemModel(QAbstractTableModel):
             case Qt.ItemDataRole.ToolTipRole:
                 return self._tooltip(checkpoint, column)
             case Qt.ItemDataRole.TextAlignmentRole:
-                return _alignment(column)
+                return self.alignment(column)
             case Qt.ItemDataRole.AccessibleTextRole:
                 is_best = column == STAR and checkpoint.name == self._best_name
                 return self.tr("best") if is_best else self._text(checkpoint, column)
@@ -219,8 +217,3 @@ class CheckpointSortModel(QSortFilterProxyModel):
         self.setSourceModel(checkpoints)
         self.setSortRole(SortRole)
         self.sort(SAVED, Qt.SortOrder.DescendingOrder)
-
-
-def _alignment(column: int) -> Qt.AlignmentFlag:
-    side = Qt.AlignmentFlag.AlignRight if column in _NUMBERS else Qt.AlignmentFlag.AlignLeft
-    return side | Qt.AlignmentFlag.AlignVCenter

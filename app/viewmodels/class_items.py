@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
+from PySide6.QtCore import QObject, Qt
 
+from app.viewmodels.field_words import split_text
 from app.viewmodels.quantities import count_text
-from app.viewmodels.run_config import split_text
-from trainer.messages import DataSummary
+from app.viewmodels.table_item_model import Index, TableItemModel
+from trainer.messages import SPLITS, DataSummary
 
 NAME, BAR, COUNT = range(3)
-SPLITS = ("train", "validation", "test")
 
 ClassIdxRole = Qt.ItemDataRole.UserRole + 1
 """The class's index; None for all classes."""
 SharesRole = Qt.ItemDataRole.UserRole + 2
 """list[tuple[str, float]]: the splits that the row has images in, each with its share of the longest bar, 0 to 1."""
 
-_Index = QModelIndex | QPersistentModelIndex
 _ALL = -1
 
 
-class ClassItemModel(QAbstractTableModel):
+class ClassItemModel(TableItemModel):
     """One row a class, and "All classes" before them, in whatever order."""
+
+    number_columns = frozenset({COUNT})
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -68,27 +69,21 @@ class ClassItemModel(QAbstractTableModel):
         """Return the splits that have images."""
         return [split for split, count in zip(SPLITS, self._counts[_ALL], strict=True) if count] if self._counts else []
 
-    # -- QAbstractTableModel ----------------------------------------------------------------------------------
+    # -- TableItemModel ---------------------------------------------------------------------------------------
 
-    def rowCount(self, parent: _Index = QModelIndex()) -> int:
-        """Return the number of rows: "All classes" and the classes."""
-        return 0 if parent.isValid() else len(self._rows)
+    def num_rows(self) -> int:
+        """Return the number of rows."""
+        return len(self._rows)
 
-    def columnCount(self, parent: _Index = QModelIndex()) -> int:
-        """Return the number of columns."""
-        return 0 if parent.isValid() else 3
+    def headings(self) -> tuple[str, ...]:
+        """Return the columns' headings."""
+        return (
+            self.tr("Class"),
+            "",
+            self.tr("Images"),
+        )
 
-    def headerData(
-        self, section: int, orientation: Qt.Orientation, role: int = int(Qt.ItemDataRole.DisplayRole)
-    ) -> Any:
-        """Return a column's heading."""
-        if orientation is not Qt.Orientation.Horizontal:
-            return None
-        if role == Qt.ItemDataRole.DisplayRole:
-            return (self.tr("Class"), "", self.tr("Images"))[section]
-        return _alignment(section) if role == Qt.ItemDataRole.TextAlignmentRole else None
-
-    def data(self, index: _Index, role: int = int(Qt.ItemDataRole.DisplayRole)) -> Any:
+    def data(self, index: Index, role: int = int(Qt.ItemDataRole.DisplayRole)) -> Any:
         """Return what a cell shows."""
         class_idx, column = self._rows[index.row()], index.column()
         counts = self._counts[class_idx]
@@ -100,7 +95,7 @@ class ClassItemModel(QAbstractTableModel):
             case Qt.ItemDataRole.AccessibleTextRole:
                 return (self._name(class_idx), self._counts_text(counts), count_text(sum(counts)))[column]
             case Qt.ItemDataRole.TextAlignmentRole:
-                return _alignment(column)
+                return self.alignment(column)
         if role == ClassIdxRole:
             return None if class_idx == _ALL else class_idx
         return self._shares(class_idx) if role == SharesRole else None
@@ -138,8 +133,3 @@ class ClassItemModel(QAbstractTableModel):
         # All classes together would dwarf each of them: their bar is full, and shows how the splits share it.
         longest = sum(counts) if class_idx == _ALL else self._largest
         return [(split, count / longest) for split, count in zip(SPLITS, counts, strict=True) if count]
-
-
-def _alignment(column: int) -> Qt.AlignmentFlag:
-    side = Qt.AlignmentFlag.AlignRight if column == COUNT else Qt.AlignmentFlag.AlignLeft
-    return side | Qt.AlignmentFlag.AlignVCenter

@@ -10,10 +10,10 @@ from typing import Any
 from PySide6.QtCore import QAbstractListModel, QModelIndex, QObject, QPersistentModelIndex, Qt, Signal
 
 from app.backlog import Backlog
+from app.viewmodels.field_words import split_text
 from app.viewmodels.picture_page import PageRole, Picture, PicturePage
 from app.viewmodels.quantities import count_text, size_text
 from app.viewmodels.report_queries import PAGE_ROWS, ImagePage, read_images
-from app.viewmodels.run_config import split_text
 from trainer.data_report import ReportedImage
 
 MAX_PAGES = 16

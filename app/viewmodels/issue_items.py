@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import (
-    QAbstractTableModel,
     QCoreApplication,
-    QModelIndex,
     QObject,
-    QPersistentModelIndex,
     Qt,
     Signal,
 )
@@ -19,6 +16,7 @@ from PySide6.QtCore import (
 from app.backlog import Backlog
 from app.viewmodels.picture_page import PageRole, Picture, PicturePage
 from app.viewmodels.report_queries import IssueExport, IssueQuery, read_issues, write_issues
+from app.viewmodels.table_item_model import Index, TableItemModel
 from trainer.data_report import IssueKind, ReportedIssue
 
 KIND, FILE, WHAT = range(3)
@@ -26,11 +24,10 @@ KIND, FILE, WHAT = range(3)
 IsGraveRole = Qt.ItemDataRole.UserRole + 1
 """Whether the issue spoils a run, or its figures: a leak, a conflict, a file that cannot be read."""
 
-_Index = QModelIndex | QPersistentModelIndex
 _GRAVE = frozenset({IssueKind.LEAK, IssueKind.UNREADABLE, IssueKind.CONFLICT})
 
 
-class IssueItemModel(QAbstractTableModel):
+class IssueItemModel(TableItemModel):
     """One row an issue, the gravest first. What was found for another filter stays until the new one is answered."""
 
     failed = Signal(str)
@@ -68,25 +65,21 @@ class IssueItemModel(QAbstractTableModel):
         assert self._query is not None
         self._exports.want([IssueExport(self._query, csv_path)])
 
-    # -- QAbstractTableModel ----------------------------------------------------------------------------------
+    # -- TableItemModel ---------------------------------------------------------------------------------------
 
-    def rowCount(self, parent: _Index = QModelIndex()) -> int:
-        """Return the number of issues."""
-        return 0 if parent.isValid() else len(self._issues)
+    def num_rows(self) -> int:
+        """Return the number of rows."""
+        return len(self._issues)
 
-    def columnCount(self, parent: _Index = QModelIndex()) -> int:
-        """Return the number of columns."""
-        return 0 if parent.isValid() else 3
+    def headings(self) -> tuple[str, ...]:
+        """Return the columns' headings."""
+        return (
+            self.tr("Issue"),
+            self.tr("File"),
+            self.tr("What"),
+        )
 
-    def headerData(
-        self, section: int, orientation: Qt.Orientation, role: int = int(Qt.ItemDataRole.DisplayRole)
-    ) -> Any:
-        """Return a column's heading."""
-        if orientation is Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole:
-            return (self.tr("Issue"), self.tr("File"), self.tr("What"))[section]
-        return None
-
-    def data(self, index: _Index, role: int = int(Qt.ItemDataRole.DisplayRole)) -> Any:
+    def data(self, index: Index, role: int = int(Qt.ItemDataRole.DisplayRole)) -> Any:
         """Return what a cell shows."""
         issue = self._issues[index.row()]
         if role == Qt.ItemDataRole.DisplayRole:

@@ -6,9 +6,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
+from PySide6.QtCore import QModelIndex, QObject, Qt
 
 from app.viewmodels.quantities import clock_text, count_text, moment_text, number_text, percent_text
+from app.viewmodels.table_item_model import Index, TableItemModel
 from trainer.client import WorkerLost
 from trainer.messages import (
     AnyEvent,
@@ -29,8 +30,6 @@ TIME, WHAT, ASKED, APPLIED, RESULT = range(5)
 LevelRole = Qt.ItemDataRole.UserRole + 1
 """The row's weight: "info", "warning" or "error"."""
 
-_Index = QModelIndex | QPersistentModelIndex
-
 
 @dataclass(frozen=True)
 class LogRow:
@@ -44,8 +43,10 @@ class LogRow:
     level: str = "info"
 
 
-class LogItemModel(QAbstractTableModel):
+class LogItemModel(TableItemModel):
     """The log of the run on display, oldest first; beyond MAX_ROWS the oldest leave (run.db keeps them all)."""
+
+    number_columns = frozenset({ASKED, APPLIED})
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -75,33 +76,23 @@ class LogItemModel(QAbstractTableModel):
         """Return rows as tab-separated text, for the clipboard."""
         return "\n".join("\t".join(self._text(self._rows[row], column) for column in range(5)) for row in rows)
 
-    # -- QAbstractTableModel ----------------------------------------------------------------------------------
+    # -- TableItemModel ---------------------------------------------------------------------------------------
 
-    def rowCount(self, parent: _Index = QModelIndex()) -> int:
+    def num_rows(self) -> int:
         """Return the number of rows."""
-        return 0 if parent.isValid() else len(self._rows)
+        return len(self._rows)
 
-    def columnCount(self, parent: _Index = QModelIndex()) -> int:
-        """Return the number of columns."""
-        return 0 if parent.isValid() else 5
+    def headings(self) -> tuple[str, ...]:
+        """Return the columns' headings."""
+        return (
+            self.tr("Time"),
+            self.tr("What"),
+            self.tr("Asked at step"),
+            self.tr("Applied at step"),
+            self.tr("Result"),
+        )
 
-    def headerData(
-        self, section: int, orientation: Qt.Orientation, role: int = int(Qt.ItemDataRole.DisplayRole)
-    ) -> Any:
-        """Return a column's heading."""
-        if orientation is not Qt.Orientation.Horizontal:
-            return None
-        if role == Qt.ItemDataRole.DisplayRole:
-            return (
-                self.tr("Time"),
-                self.tr("What"),
-                self.tr("Asked at step"),
-                self.tr("Applied at step"),
-                self.tr("Result"),
-            )[section]
-        return _alignment(section) if role == Qt.ItemDataRole.TextAlignmentRole else None
-
-    def data(self, index: _Index, role: int = int(Qt.ItemDataRole.DisplayRole)) -> Any:
+    def data(self, index: Index, role: int = int(Qt.ItemDataRole.DisplayRole)) -> Any:
         """Return what a cell shows."""
         row = self._rows[index.row()]
         match role:
@@ -110,7 +101,7 @@ class LogItemModel(QAbstractTableModel):
             case Qt.ItemDataRole.ToolTipRole:
                 return moment_text(row.time) if index.column() == TIME else row.result or row.what
             case Qt.ItemDataRole.TextAlignmentRole:
-                return _alignment(index.column())
+                return self.alignment(index.column())
             case _:
                 return row.level if role == LevelRole else None
 
@@ -210,8 +201,3 @@ class LogItemModel(QAbstractTableModel):
             "plan": self.tr("by the plan"),
             "restore": self.tr("by a restore"),
         }.get(source, source)
-
-
-def _alignment(column: int) -> Qt.AlignmentFlag:
-    side = Qt.AlignmentFlag.AlignRight if column in {ASKED, APPLIED} else Qt.AlignmentFlag.AlignLeft
-    return side | Qt.AlignmentFlag.AlignVCenter

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from PySide6.QtCore import QCoreApplication, QLocale, QObject, Signal
+from PySide6.QtCore import QLocale, QObject, Signal
 
+from app.viewmodels.field_words import choice_text, field_label, split_text
+from app.viewmodels.plan_text import parse_plan, plan_sentence, plan_text
 from app.viewmodels.quantities import duration_text, size_text
 from trainer.config import ConfigError, DataConfig, OptimizerConfig, RunConfig, config_from_dict
 from trainer.messages import CommandRejected, DataChecked, ModelEntry, RunEstimate, RunInfo
@@ -52,7 +54,6 @@ _NUMBERS = frozenset(
 )
 _CHANNELS = frozenset({"data.mean", "data.std"})
 _MAY_BE_EMPTY = frozenset({"data.image_size", "data.resize_size", "data.cache_gb"}) | _CHANNELS
-_PHASE = re.compile(r"\s*(\d+)\s*:\s*(.+)")
 
 DEFAULT_NUM_CLASSES = 10
 
@@ -346,105 +347,6 @@ class RunConfigViewModel(QObject):
             return field
         owner = next((known for known in FIELDS if field.startswith(f"{known}.")), "")
         return owner or next((known for known in FIELDS if field and known.endswith(f".{field}")), "")
-
-
-def field_label(field: str) -> str:
-    """Return the label of a field."""
-    labels = {
-        "name": QCoreApplication.translate("RunForm", "Name"),
-        "data.path": QCoreApplication.translate("RunForm", "Data"),
-        "data.layout": QCoreApplication.translate("RunForm", "Layout"),
-        "data.path_column": QCoreApplication.translate("RunForm", "Paths in"),
-        "data.label_column": QCoreApplication.translate("RunForm", "Classes in"),
-        "data.split_column": QCoreApplication.translate("RunForm", "Splits in"),
-        "data.group_column": QCoreApplication.translate("RunForm", "Groups in"),
-        "model.name": QCoreApplication.translate("RunForm", "Model"),
-        "model.weights": QCoreApplication.translate("RunForm", "Weights"),
-        "plan": QCoreApplication.translate("RunForm", "Plan"),
-        "optimizer.name": QCoreApplication.translate("RunForm", "Optimizer"),
-        "optimizer.rate": QCoreApplication.translate("RunForm", "Rate"),
-        "optimizer.schedule": QCoreApplication.translate("RunForm", "Schedule"),
-        "optimizer.weight_decay": QCoreApplication.translate("RunForm", "Decay"),
-        "optimizer.momentum": QCoreApplication.translate("RunForm", "Momentum"),
-        "training.epochs": QCoreApplication.translate("RunForm", "Epochs"),
-        "training.batch_size": QCoreApplication.translate("RunForm", "Batch"),
-        "training.precision": QCoreApplication.translate("RunForm", "Precision"),
-        "training.device": QCoreApplication.translate("RunForm", "Device"),
-        "training.seed": QCoreApplication.translate("RunForm", "Seed"),
-        "data.image_size": QCoreApplication.translate("RunForm", "Image size"),
-        "data.resize_size": QCoreApplication.translate("RunForm", "Resized to"),
-        "data.mean": QCoreApplication.translate("RunForm", "Mean"),
-        "data.std": QCoreApplication.translate("RunForm", "Deviation"),
-        "data.augmentation": QCoreApplication.translate("RunForm", "Augment"),
-        "data.mixing": QCoreApplication.translate("RunForm", "Mixing"),
-        "data.balance": QCoreApplication.translate("RunForm", "Balance"),
-        "data.cache_gb": QCoreApplication.translate("RunForm", "Cache, GB"),
-        "data.validation_fraction": QCoreApplication.translate("RunForm", "Validation"),
-    }
-    return labels[field]
-
-
-def choice_text(value: str) -> str:
-    """Return the words for a value that is chosen from a list; most values are words themselves."""
-    words = {
-        "class_folders": QCoreApplication.translate("RunForm", "class folders"),
-        "split_folders": QCoreApplication.translate("RunForm", "train and val folders"),
-        "table": QCoreApplication.translate("RunForm", "table"),
-        "file_names": QCoreApplication.translate("RunForm", "file names"),
-        "class_weights": QCoreApplication.translate("RunForm", "class weights"),
-    }
-    return words.get(value, value)
-
-
-def split_text(split: str) -> str:
-    """Return the word for a split."""
-    words = {
-        "train": QCoreApplication.translate("RunForm", "train"),
-        "validation": QCoreApplication.translate("RunForm", "validation"),
-        "test": QCoreApplication.translate("RunForm", "test"),
-    }
-    return words[split]
-
-
-def parse_plan(text: str) -> list[dict[str, Any]] | None:
-    """Read "3: +stage4, +conv5; 5: -conv1" as phases: + unfreezes at that epoch, - freezes. None if it is no plan."""
-    phases: list[dict[str, Any]] = []
-    for part in filter(None, (piece.strip() for piece in re.split(r"[;\n]", text))):
-        matched = _PHASE.fullmatch(part)
-        if matched is None:
-            return None
-        phase: dict[str, Any] = {"epoch": int(matched[1]), "freeze": [], "unfreeze": []}
-        for layer in filter(None, (piece.strip() for piece in matched[2].split(","))):
-            key = "freeze" if layer[0] in "-−" else "unfreeze"
-            phase[key].append(layer.lstrip("+-−").strip())
-        if not all(phase["freeze"] + phase["unfreeze"]):
-            return None
-        phases.append(phase)
-    return phases
-
-
-def plan_text(plan: list[dict[str, Any]]) -> str:
-    """Write phases as ``parse_plan`` reads them."""
-    return "; ".join(
-        f"{phase['epoch']}: "
-        + ", ".join([f"+{layer}" for layer in phase["unfreeze"]] + [f"-{layer}" for layer in phase["freeze"]])
-        for phase in plan
-    )
-
-
-def plan_sentence(plan: list[dict[str, Any]] | None) -> str:
-    """Say a plan in words: "After epoch 3: unfreeze stage4, conv5."."""
-    sentences = []
-    for phase in plan or []:
-        changes = []
-        if phase["unfreeze"]:
-            changes.append(QCoreApplication.translate("RunForm", "unfreeze {}").format(", ".join(phase["unfreeze"])))
-        if phase["freeze"]:
-            changes.append(QCoreApplication.translate("RunForm", "freeze {}").format(", ".join(phase["freeze"])))
-        sentences.append(
-            QCoreApplication.translate("RunForm", "After epoch {}: {}.").format(phase["epoch"], "; ".join(changes))
-        )
-    return " ".join(sentences)
 
 
 def _number(text: str) -> float | str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
+from PySide6.QtCore import QObject, Qt
 
 from app.viewmodels.quantities import MISSING, count_text, day_text, percent_text
+from app.viewmodels.table_item_model import Index, TableItemModel
 from trainer.messages import RunState
 from trainer.run_record import RunListing
 
@@ -19,11 +20,11 @@ PathRole = Qt.ItemDataRole.UserRole + 2
 ToneRole = Qt.ItemDataRole.UserRole + 3
 """How the state reads: "live", "danger" or ""."""
 
-_Index = QModelIndex | QPersistentModelIndex
 
-
-class RunListItemModel(QAbstractTableModel):
+class RunListItemModel(TableItemModel):
     """One row a run. Rows are replaced as a whole when the folder was read again, and only if something changed."""
+
+    number_columns = frozenset({EPOCH, ACCURACY})
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -41,35 +42,25 @@ class RunListItemModel(QAbstractTableModel):
         """Return the row of a run's folder, or None."""
         return next((row for row, run in enumerate(self._runs) if run.path == path), None)
 
-    # -- QAbstractTableModel ----------------------------------------------------------------------------------
+    # -- TableItemModel ---------------------------------------------------------------------------------------
 
-    def rowCount(self, parent: _Index = QModelIndex()) -> int:
-        """Return the number of runs."""
-        return 0 if parent.isValid() else len(self._runs)
+    def num_rows(self) -> int:
+        """Return the number of rows."""
+        return len(self._runs)
 
-    def columnCount(self, parent: _Index = QModelIndex()) -> int:
-        """Return the number of columns."""
-        return 0 if parent.isValid() else NUM_COLUMNS
+    def headings(self) -> tuple[str, ...]:
+        """Return the columns' headings."""
+        return (
+            self.tr("Run"),
+            self.tr("Model"),
+            self.tr("State"),
+            self.tr("Epoch"),
+            self.tr("Best accuracy"),
+            self.tr("Started"),
+            self.tr("Folder"),
+        )
 
-    def headerData(
-        self, section: int, orientation: Qt.Orientation, role: int = int(Qt.ItemDataRole.DisplayRole)
-    ) -> Any:
-        """Return a column's heading."""
-        if orientation is not Qt.Orientation.Horizontal:
-            return None
-        if role == Qt.ItemDataRole.DisplayRole:
-            return (
-                self.tr("Run"),
-                self.tr("Model"),
-                self.tr("State"),
-                self.tr("Epoch"),
-                self.tr("Best accuracy"),
-                self.tr("Started"),
-                self.tr("Folder"),
-            )[section]
-        return _alignment(section) if role == Qt.ItemDataRole.TextAlignmentRole else None
-
-    def data(self, index: _Index, role: int = int(Qt.ItemDataRole.DisplayRole)) -> Any:
+    def data(self, index: Index, role: int = int(Qt.ItemDataRole.DisplayRole)) -> Any:
         """Return what a cell shows, or its number for sorting."""
         run = self._runs[index.row()]
         match role:
@@ -78,7 +69,7 @@ class RunListItemModel(QAbstractTableModel):
             case Qt.ItemDataRole.ToolTipRole:
                 return run.problem or str(run.path)
             case Qt.ItemDataRole.TextAlignmentRole:
-                return _alignment(index.column())
+                return self.alignment(index.column())
         if role == SortRole:
             return self._sort_key(run, index.column())
         if role == PathRole:
@@ -134,8 +125,3 @@ class RunListItemModel(QAbstractTableModel):
             RunState.STOPPED: self.tr("stopped"),
             RunState.FAILED: self.tr("failed"),
         }[run.state]
-
-
-def _alignment(column: int) -> Qt.AlignmentFlag:
-    side = Qt.AlignmentFlag.AlignRight if column in {EPOCH, ACCURACY} else Qt.AlignmentFlag.AlignLeft
-    return side | Qt.AlignmentFlag.AlignVCenter

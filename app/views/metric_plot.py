@@ -131,12 +131,6 @@ class MetricPlot(QWidget):
             self._crosshair.setValue(step)
         self._header.show_step(step, self._history, self._quantity)
 
-    def has_positive_values(self) -> bool:
-        """Tell whether anything on the screen has a logarithm."""
-        first, last = self.view_box.viewRange()[0]
-        points = self._history.query(f"{self._quantity.stem}/train", first, last, MAX_POINTS)
-        return bool((points.values > 0).any())
-
     def changeEvent(self, event: QEvent) -> None:
         """Follow the theme: pyqtgraph does not by itself."""
         super().changeEvent(event)

@@ -24,14 +24,13 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
+from app.viewmodels.field_words import choice_text, field_label
 from app.viewmodels.quantities import count_text, percent_text, size_text
 from app.viewmodels.run_config import (
     CHECKED_FIELDS,
     COLUMN_FIELDS,
     FIELDS,
     RunConfigViewModel,
-    choice_text,
-    field_label,
 )
 
 _CHOICES: dict[str, tuple[str, ...]] = {

@@ -7,8 +7,8 @@ from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QWidget
 
 from app import theme
-from app.viewmodels.class_items import SPLITS
-from app.viewmodels.run_config import split_text
+from app.viewmodels.field_words import split_text
+from trainer.messages import SPLITS
 
 
 def paint_split(painter: QPainter, rect: QRectF, split: str, colors: theme.Palette) -> None:

@@ -174,7 +174,7 @@ def test_check_prints_the_first_issues_and_writes_all_of_them(tmp_path, runs_dir
     ]
     write_report(tmp_path / "report.db", summary, [], issues)
     checked = DataChecked(path="", summary=summary, report_path=str(tmp_path / "report.db"))
-    monkeypatch.setattr(cli_reports, "_ask", lambda question: checked)
+    monkeypatch.setattr(cli_reports, "_ask", lambda *questions: [checked])
     assert main(["check", "photos"]) == 0
     out = capsys.readouterr().out
     assert "class folders: 5 train, 2 validation in 2 classes, 2,345 files skipped" in out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import time
 from pathlib import Path
 
 import pytest
@@ -98,10 +97,11 @@ def test_an_answer_for_the_class_before_is_not_taken_for_this_one(data, tmp_path
     data.show(make_event(tmp_path))
     data.images.want_rows(0, 0)
     wishes = data.images._backlog._wishes
-    while wishes.answers.empty():
-        # The answer is there, and was not fetched yet.
-        time.sleep(0.001)
+    # The answer is there, and is not fetched yet.
+    data.images._backlog._timer.stop()
+    qtbot.waitUntil(lambda: not wishes.answers.empty())
     data.choose_class(2)
+    data.images._backlog._timer.start()
     qtbot.waitUntil(wishes.answers.empty)
     assert data.images.image(0) is None
     read(qtbot, data.images, 0)

@@ -6,7 +6,8 @@ import pytest
 from PySide6.QtCore import QLocale, Qt
 from PySide6.QtWidgets import QComboBox, QLineEdit
 
-from app.viewmodels.run_config import FIELDS, RunConfigViewModel, parse_plan, plan_sentence, plan_text
+from app.viewmodels.plan_text import parse_plan, plan_sentence, plan_text
+from app.viewmodels.run_config import FIELDS, RunConfigViewModel
 from app.views.run_form import RunForm
 from tests.app.conftest import checked
 from trainer.config import DataConfig, ModelConfig, PlanPhase, RunConfig

@@ -26,15 +26,19 @@ def noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
+def seen(transform: ImageTransform, image: Image.Image) -> Tensor:
+    return transform.normalize(transform.augment(transform.fit(image)))
+
+
 def seeded(transform: ImageTransform, image: Image.Image, seed: int) -> Tensor:
     torch.manual_seed(seed)
-    return transform(image)
+    return seen(transform, image)
 
 
 def views(transform: ImageTransform, image: Image.Image, number: int) -> list[Tensor]:
     fitted = transform.fit(image)
     torch.manual_seed(0)
-    return [transform.finish(fitted) for _ in range(number)]
+    return [transform.normalize(transform.augment(fitted)) for _ in range(number)]
 
 
 # -- sizes ----------------------------------------------------------------------------------------------------
@@ -57,7 +61,7 @@ def test_every_image_becomes_the_square_that_the_model_sees(
 def test_colours_are_scaled_by_the_models_mean_and_std(
     preprocessing: Preprocessing, augmentation: Augmentation
 ) -> None:
-    x = train_transform(preprocessing, augmentation)(Image.new("RGB", (30, 40), (255, 0, 128)))
+    x = seen(train_transform(preprocessing, augmentation), Image.new("RGB", (30, 40), (255, 0, 128)))
     mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
     assert torch.allclose(x.mean((1, 2)), (torch.tensor([1, 0, 128 / 255]) - mean) / std, atol=1e-5)
 
@@ -113,7 +117,7 @@ def test_light_is_the_same_to_the_bit_as_in_earlier_runs(resize_size: int) -> No
 def test_validation_images_and_unaugmented_ones_are_cut_from_the_centre_without_randomness() -> None:
     image = noise(60, 40)
     for preprocessing in (SQUARE, CUT):
-        expected = validation_transform(preprocessing)(image)
+        expected = seen(validation_transform(preprocessing), image)
         for seed in range(3):
             assert torch.equal(seeded(train_transform(preprocessing, "none"), image, seed), expected)
 

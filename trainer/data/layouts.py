@@ -11,7 +11,7 @@ from pathlib import Path
 from trainer.config import DataConfig
 from trainer.data.images import DataError, displayed
 from trainer.data.listing import IMAGE_SUFFIXES, Entry, Shown, counted, entries
-from trainer.data.table import SPLITS, TABLE_SUFFIXES, check_columns
+from trainer.data.table import SPLIT_WORDS, TABLE_SUFFIXES, check_columns
 
 MIN_NAMED_SHARE = 0.9
 """Share of a folder's files that must be named like "cat.12.jpg" before the names are taken for classes."""
@@ -30,7 +30,8 @@ class Level:
     @property
     def splits(self) -> dict[Path, str]:
         """Return the folders named after splits, if one is for training and one is not."""
-        found = {folder: SPLITS[folder.name.lower()] for folder in self.folders if folder.name.lower() in SPLITS}
+        named = {folder: SPLIT_WORDS.get(folder.name.lower(), "") for folder in self.folders}
+        found = {folder: split for folder, split in named.items() if split}
         return found if "train" in found.values() and len(set(found.values())) > 1 else {}
 
     @property

@@ -17,11 +17,10 @@ from trainer.data.scan import ScannedData, place_in
 from trainer.data.store import DecodedStore, StoreContent, open_stores, store_content
 from trainer.data.stream import Batch, Stream
 from trainer.data.transforms import ImageTransform, Preprocessing, train_transform, validation_transform
+from trainer.messages import SPLITS
 
 SMALL_IMAGE_SIZE = 64
 MAX_CHOSEN_WORKERS = 4
-SPLITS = ("train", "validation", "test")
-"""In the order in which they are given room in the store: what is loaded most often comes first."""
 
 
 class ImageData:
@@ -88,6 +87,7 @@ class ImageData:
         self._batch_size = training.batch_size
         transforms = {split: validation_transform(preprocessing) for split in SPLITS}
         transforms["train"] = train_transform(preprocessing, data.augmentation)
+        # Room is given in this order: what is loaded most often comes first.
         stores: dict[str, DecodedStore | None] = dict.fromkeys(SPLITS)
         if store_dir is not None:
             contents = [_content(scanned, states, parts[split], transforms[split]) for split in SPLITS]

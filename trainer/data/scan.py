@@ -19,7 +19,7 @@ from trainer.data.images import DataError
 from trainer.data.sources import Source, SourceFile, read_source
 from trainer.data.split import assign_splits
 from trainer.data_report import ReportedImage, ReportedIssue, write_report
-from trainer.messages import DataSummary
+from trainer.messages import SPLITS, DataSummary
 
 __all__ = ["DataError", "Progress", "ScannedData", "scan"]
 
@@ -34,7 +34,6 @@ REPORTS_KEPT_S = 180 * 24 * 3600.0
 """A report that nobody asked for in this time is deleted; a check writes it again."""
 
 _COLUMNS = ("path_column", "label_column", "split_column", "group_column")
-_SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -102,38 +101,46 @@ def scan(
         data.validation_fraction,
         seed,
     )
-    _check_splits(data, splits)
+    _check_splits(splits)
     images = [
-        ReportedImage(
-            str(file.path), file.shown, file.class_idx, split, fact.width, fact.height, fact.size_bytes
-        )
+        ReportedImage(str(file.path), file.shown, file.class_idx, split, fact.width, fact.height, fact.size_bytes)
         for file, split, fact in zip(files, splits, facts, strict=True)
-    ]  # fmt: skip
+    ]
     groups, are_splits_given = [file.group for file in files], any(file.split for file in files)
     issues = find_issues(images, class_names, pairs, groups, are_splits_given, unreadable, source.skipped)
+    skipped = [*source.skipped, *((file.shown, reason) for file, reason in unreadable)]
+    summary = _summary(source, class_names, images, issues, len(skipped))
+    return ScannedData(
+        root=source.root,
+        class_names=class_names,
+        samples=[(image.path, image.class_idx) for image in images],
+        skipped=skipped,
+        splits=splits,
+        sides=[(image.width, image.height) for image in images],
+        summary=summary,
+        report_path=_kept_report(cache_dir / "reports", summary, images, issues),
+    )
+
+
+def _summary(
+    source: Source,
+    class_names: list[str],
+    images: Sequence[ReportedImage],
+    issues: Sequence[ReportedIssue],
+    num_skipped: int,
+) -> DataSummary:
     summary = DataSummary(
         layout=source.layout,
         class_names=class_names,
         counts=_counts(images, len(class_names)),
-        num_skipped=len(source.skipped) + len(unreadable),
+        num_skipped=num_skipped,
         issue_counts=dict(Counter(issue.kind.value for issue in issues)),
         image_sides=_sides(images),
         aspects=_aspects(images),
         num_bytes=sum(image.size_bytes for image in images),
     )
     left_out = [name for name in source.class_names if name not in set(class_names)]
-    summary = summary.model_copy(update={"advice": advice(summary, left_out)})
-    report_path = _kept_report(cache_dir / "reports", summary, images, issues)
-    return ScannedData(
-        root=source.root,
-        class_names=class_names,
-        samples=[(image.path, image.class_idx) for image in images],
-        splits=splits,
-        sides=[(image.width, image.height) for image in images],
-        skipped=[*source.skipped, *((file.shown, reason) for file, reason in unreadable)],
-        summary=summary,
-        report_path=report_path,
-    )
+    return summary.model_copy(update={"advice": advice(summary, left_out)})
 
 
 def place_in(root: Path, path: str) -> str:
@@ -202,7 +209,7 @@ def _joined(size: int, links: Sequence[tuple[int, int]]) -> list[int]:
     return [root_of(idx) for idx in range(size)]
 
 
-def _check_splits(data: DataConfig, splits: Sequence[str]) -> None:
+def _check_splits(splits: Sequence[str]) -> None:
     if "train" not in splits:
         raise DataError("Every image belongs to validation or test, so there is nothing to train on. Add train images.")
     if "validation" not in splits:
@@ -215,7 +222,7 @@ def _check_splits(data: DataConfig, splits: Sequence[str]) -> None:
 def _counts(images: Sequence[ReportedImage], num_classes: int) -> dict[str, list[int]]:
     counted = Counter((image.split, image.class_idx) for image in images)
     used = {image.split for image in images}
-    return {split: [counted[split, idx] for idx in range(num_classes)] for split in _SPLITS if split in used}
+    return {split: [counted[split, idx] for idx in range(num_classes)] for split in SPLITS if split in used}
 
 
 def _sides(images: Sequence[ReportedImage]) -> list[tuple[int, int]]:

@@ -27,7 +27,7 @@ PATH_NAMES: tuple[str, ...] = (
 LABEL_NAMES = ("label", "class", "category", "target", "y", "class_name")
 SPLIT_NAMES = ("split", "set", "subset")
 
-SPLITS = {
+SPLIT_WORDS = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -271,13 +271,13 @@ def _reason_against(cells: list[str], columns: _Columns) -> str:
 
 def _split(cell: str, number: int, shown: str) -> str:
     word = _tidied(cell)
-    if word.lower() not in SPLITS and word:
+    if word.lower() not in SPLIT_WORDS and word:
         raise DataError(
             f'{shown} has the split "{word[:_LONGEST_SHOWN]}" in row {number}, which is none of train, validation and '
             "test. Mend it, or rename the column if it is no split.",
             "data.split_column",
         )
-    return SPLITS.get(word.lower(), "")
+    return SPLIT_WORDS.get(word.lower(), "")
 
 
 def _located(cell: str, folder: Path, confines: Path | None) -> tuple[Path, str]:

@@ -73,10 +73,11 @@ class Preprocessing:
 
 
 class ImageTransform:
-    """From a PIL image to a float32 tensor (3, H, W), in two parts.
+    """From a PIL image to a float32 tensor (3, H, W), in three parts.
 
-    ``fit`` is deterministic and gives a uint8 tensor that a cache may keep; ``finish`` augments and normalizes it.
-    Randomness comes from torch's global CPU generator alone.
+    ``fit`` is deterministic and gives a uint8 tensor that may be kept; ``augment`` changes that at random;
+    ``normalize`` makes of one, or of a batch, what the model takes. Randomness comes from torch's global CPU generator
+    alone.
     """
 
     def __init__(self, preprocessing: Preprocessing, augmentation: Augmentation) -> None:
@@ -130,14 +131,6 @@ class ImageTransform:
         """Scale an augmented image, or a batch of them, as the model wants it. Returns float32 of the same shape."""
         # In place: fresh memory for each result takes longer than the arithmetic.
         return augmented.to(torch.float32).sub_(self._mean).mul_(self._scale)
-
-    def finish(self, fitted: Tensor) -> Tensor:
-        """Augment and normalize a fitted image. Returns float32 (3, image_size, image_size)."""
-        return self.normalize(self.augment(fitted))
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Return the float32 tensor (3, image_size, image_size) of an RGB image."""
-        return self.finish(self.fit(image))
 
 
 def train_transform(preprocessing: Preprocessing, augmentation: Augmentation) -> ImageTransform:
