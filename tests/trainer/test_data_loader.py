@@ -106,6 +106,33 @@ def test_the_stream_is_the_same_for_every_number_of_loader_processes_from_any_ba
     helped.close()
 
 
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_resume_at_a_small_last_batch_has_room_for_the_whole_batches_of_the_next_epoch(
+    scanned: ScannedData, num_workers: int
+) -> None:
+    data = loaded(scanned, num_workers, batch_size=6)
+    assert [len(y) for _, y in data.train_batches(0, start_batch=3)] == [3]
+    assert digests(data.train_batches(1)) == digests(loaded(scanned, batch_size=6).train_batches(1))
+    data.close()
+
+
+def test_without_room_in_shared_memory_the_stream_is_the_same_from_this_process(
+    scanned: ScannedData, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: Tensor) -> Tensor:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(Tensor, "share_memory_", refuse)
+    data = loaded(scanned, 2)
+    assert digests(data.train_batches(0)) == digests(loaded(scanned).train_batches(0))
+    assert "no room in shared memory for the batches of 2 loader processes" in caplog.text
+
+
+def test_batches_that_are_kept_stay_as_they_were(two_workers: ImageData, scanned: ScannedData) -> None:
+    """Their bytes lie where those of later batches come to lie."""
+    assert digests(list(two_workers.train_batches(0))) == digests(loaded(scanned).train_batches(0))
+
+
 def test_splits_are_those_of_the_scan(scanned: ScannedData) -> None:
     data = loaded(scanned)
     assert list(data.test_batches()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from trainer.config import ConfigError, DataConfig
+from trainer.data.images import load_rgb
 from trainer.data.transforms import Augmentation, ImageTransform, Preprocessing, train_transform, validation_transform
 
 AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
@@ -82,11 +84,6 @@ def test_a_square_image_gets_a_margin_to_be_cropped_from() -> None:
     assert shapes == [(100, 100), (116, 116), (116, 116), (116, 116)]
 
 
-def test_another_image_size_keeps_the_proportion_of_the_cut() -> None:
-    assert Preprocessing(224, 256).resized_to(112) == Preprocessing(112, 128)
-    assert Preprocessing(224, 224).resized_to(96) == Preprocessing(96, 96)
-
-
 # -- presets --------------------------------------------------------------------------------------------------
 
 
@@ -95,8 +92,7 @@ def test_the_configuration_offers_these_presets() -> None:
 
 
 @pytest.mark.parametrize("resize_size", [100, 120])
-def test_light_is_the_same_to_the_bit_as_in_earlier_runs(resize_size: int) -> None:
-    """A run of Thaw 0.1 that is resumed must see the images that it would have seen."""
+def test_light_is_the_same_to_the_bit_as_torchvisions_transforms_of_the_whole_image(resize_size: int) -> None:
     interpolation, size = v2.InterpolationMode.BICUBIC, [100, 100]
     if resize_size == 100:
         resize, pad = v2.Resize(size, interpolation, antialias=True), v2.Pad(8, padding_mode="edge")
@@ -104,14 +100,56 @@ def test_light_is_the_same_to_the_bit_as_in_earlier_runs(resize_size: int) -> No
     else:
         resize, pad = v2.Resize([120], interpolation, antialias=True), v2.Identity()
         area, ratio = (0.8, 1.0), (3 / 4, 4 / 3)
-    before = v2.Compose([resize, pad, v2.PILToTensor(), v2.RandomResizedCrop(size, area, ratio, interpolation)])
+    stock = v2.Compose([v2.PILToTensor(), resize, pad, v2.RandomResizedCrop(size, area, ratio, interpolation)])
     preprocessing = Preprocessing(100, resize_size, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3), "bicubic")
     mean, std = torch.tensor(preprocessing.mean).view(3, 1, 1), torch.tensor(preprocessing.std).view(3, 1, 1)
     transform, image = train_transform(preprocessing, "light"), noise(131, 147)
     for seed in range(10):
         torch.manual_seed(seed)
-        expected = (before(image).to(torch.float32) - mean * 255) * (1 / (std * 255))
+        expected = (stock(image).to(torch.float32) - mean * 255) * (1 / (std * 255))
         assert torch.equal(seeded(transform, image, seed), expected)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("sides", [(131, 147), (400, 90), (20, 14)])
+def test_images_are_fitted_as_pillow_resizes_them_within_a_level(interpolation: str, sides: tuple[int, int]) -> None:
+    preprocessing = Preprocessing(48, 60, interpolation=interpolation)
+    mode = v2.InterpolationMode(interpolation)
+    stock = v2.Compose([v2.Resize([60], mode, antialias=True), v2.CenterCrop([48, 48]), v2.PILToTensor()])
+    difference = validation_transform(preprocessing).fit(noise(*sides)).int() - stock(noise(*sides)).int()
+    assert difference.abs().max() <= 1
+
+
+def photograph(path: Path, width: int, height: int) -> Image.Image:
+    """Write a large JPEG with smooth and fine detail, and return it as it is decoded whole."""
+    coarse = np.random.default_rng(5).integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
+    Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(path, quality=95)
+    return load_rgb(path)
+
+
+@pytest.mark.parametrize(
+    ("sides", "decoded"),
+    [((1600, 1200), (400, 300)), ((1604, 1202), (802, 601)), ((1601, 1200), (1601, 1200)), ((240, 160), (240, 160))],
+)
+def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same(
+    tmp_path: Path, sides: tuple[int, int], decoded: tuple[int, int]
+) -> None:
+    transform = validation_transform(Preprocessing(100, 120))
+    whole = photograph(tmp_path / "photo.jpg", *sides)
+    assert load_rgb(tmp_path / "photo.jpg", 240).size == decoded
+    seen, expected = transform.read(str(tmp_path / "photo.jpg")), transform.fit(whole)
+    assert seen.shape == expected.shape
+    difference = (seen.int() - expected.int()).abs().float()
+    assert difference.mean() < 1
+    assert difference.max() <= 8
+
+
+def test_a_large_jpeg_with_a_rotation_is_upright_and_has_the_size_that_was_reckoned(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (1600, 800), "red").save(tmp_path / "turned.jpg", exif=exif)
+    transform = train_transform(Preprocessing(100, 120), "light")
+    assert transform.read(str(tmp_path / "turned.jpg")).shape[1:] == transform.fitted_shape(800, 1600) == (240, 120)
 
 
 def test_validation_images_and_unaugmented_ones_are_cut_from_the_centre_without_randomness() -> None:

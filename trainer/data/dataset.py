@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from trainer.data.images import load_rgb
 from trainer.data.store import DecodedStore
 from trainer.data.transforms import ImageTransform
 
@@ -43,6 +42,11 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         self._seed = seed
         self._store = store
 
+    @property
+    def item_shape(self) -> tuple[int, int, int]:
+        """Return the shape (3, H, W) of the items."""
+        return 3, self._transform.image_size, self._transform.image_size
+
     def __len__(self) -> int:
         return len(self._samples)
 
@@ -72,7 +76,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         kept = None if self._store is None else self._store.read(index)
         if kept is not None:
             return kept
-        fitted = self._transform.fit(load_rgb(self._samples[index][0]))
+        fitted = self._transform.read(self._samples[index][0])
         if self._store is not None:
             self._store.write(index, fitted)
         return fitted

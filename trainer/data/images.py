@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from typing import BinaryIO
 
@@ -23,22 +23,31 @@ NO_MEMORY = "there was not enough memory to decode it"
 
 
 class DataError(ValueError):
-    """Data that cannot be used. ``field`` is the dotted name of the config field at fault."""
+    """Data that cannot be used.
 
-    def __init__(self, message: str, field: str = "data.path") -> None:
+    ``field`` is the dotted name of the config field at fault, ``choices`` what it could be instead, if that is known.
+    """
+
+    def __init__(self, message: str, field: str = "data.path", choices: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.field = field
+        self.choices = list(choices)
 
 
-def load_rgb(path: str | PathLike[str]) -> Image.Image:
+def load_rgb(path: str | PathLike[str], least_side: int | None = None) -> Image.Image:
     """Read an image as a person sees it: upright, in RGB, 8 bits a channel, transparency over white, first frame.
+
+    Args:
+        path: The file.
+        least_side: A large JPEG may be decoded at a half, a quarter or an eighth of its size, which is three to four
+            times as fast, where its sides can be divided so and keep at least this many pixels. None: as it is.
 
     Raises:
         DataError: The file cannot be read or decoded; names it.
 
     """
     with quiet_pillow():
-        image, reason = try_load(path)
+        image, reason = try_load(path, least_side=least_side)
     if image is None:
         raise DataError(
             f"Cannot read the image {displayed(path)}: {reason}. Put it back as it was, or take it out and start a new "
@@ -59,13 +68,16 @@ def quiet_pillow() -> Iterator[None]:
         yield
 
 
-def try_load(source: str | PathLike[str] | BinaryIO, *, is_grey_enough: bool = False) -> tuple[Image.Image | None, str]:
+def try_load(
+    source: str | PathLike[str] | BinaryIO, *, is_grey_enough: bool = False, least_side: int | None = None
+) -> tuple[Image.Image | None, str]:
     """Decode an image fully. Returns (image, "") or (None, the reason in a few words); raises nothing.
 
     Args:
         source: A path, or an open file of bytes, which is read from its start.
         is_grey_enough: Whether the image may be grey ("L") in place of RGB. All of a JPEG's bytes are decoded even so,
             only no colors are made of them, which takes time.
+        least_side: As in ``load_rgb``.
 
     """
     try:
@@ -74,6 +86,9 @@ def try_load(source: str | PathLike[str] | BinaryIO, *, is_grey_enough: bool = F
                 return None, _too_large(f"{image.width} × {image.height} pixels")
             if is_grey_enough:
                 image.draft("L", None)
+            if least_side is not None and (divisor := _divisor(image, least_side)) > 1:
+                # The decoder's own scaling (libjpeg's); other formats take no notice.
+                image.draft(None, (image.width // divisor, image.height // divisor))
             image.load()
             return _as_seen(image, is_grey_enough=is_grey_enough), ""
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise anything on damaged bytes; the reason is kept
@@ -99,6 +114,13 @@ def reason_for(error: Exception) -> str:
 def displayed(path: str | PathLike[str]) -> str:
     """Return a path as text that any file and message can hold: bytes that are no UTF-8 become replacement marks."""
     return os.fsencode(path).decode("utf-8", "replace")
+
+
+def _divisor(image: Image.Image, least_side: int) -> int:
+    """Return by what an image can be made smaller and keep its proportions to the pixel, and ``least_side``."""
+    width, height = image.size
+    fitting = (by for by in (8, 4, 2) if width % by == height % by == 0 and min(width, height) // by >= least_side)
+    return next(fitting, 1)
 
 
 def _too_large(size: str) -> str:

@@ -40,6 +40,7 @@ class ImageData:
             before a resume.
         num_kept: Number of images that are decoded only once, because there is room to keep them.
         store_bytes: What these take on the disk, once all are decoded.
+        all_store_bytes: What all images would take there.
         images_per_s: Training images a second that loading alone sustains, by epoch; so far, where one is
             going on.
 
@@ -95,11 +96,13 @@ class ImageData:
         self._stores = [store for store in stores.values() if store is not None]
         self.num_kept = sum(store.num_kept for store in self._stores)
         self.store_bytes = sum(store.num_bytes for store in self._stores)
+        self.all_store_bytes = sum(store.all_bytes for store in self._stores)
         self._train, self._validation, self._test = (
             Stream(
                 ImageDataset(
                     [scanned.samples[idx] for idx in parts[split]], transforms[split], training.seed, stores[split]
                 ),
+                training.batch_size,
                 self.num_loader_workers,
             )
             for split in SPLITS

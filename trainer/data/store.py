@@ -26,7 +26,7 @@ from trainer.data.transforms import ImageTransform
 if sys.platform != "win32":
     import fcntl
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: to be raised where images.py reads an image otherwise, or a store is laid out otherwise."""
 
 MAX_CHOSEN_BYTES = 20 * 10**9
@@ -116,6 +116,7 @@ class DecodedStore:
     Attributes:
         num_kept: Number of images that have a place: the first ones.
         num_bytes: What the file takes when all of them are in it.
+        all_bytes: What it would take if there were a place for every image.
 
     """
 
@@ -136,6 +137,7 @@ class DecodedStore:
         self._starts = ends - sizes
         self.num_kept = int(np.searchsorted(ends, max_bytes, side="right"))
         self.num_bytes = int(ends[self.num_kept - 1]) if self.num_kept else 0
+        self.all_bytes = int(ends[-1]) if len(ends) else 0
         self._is_compared = bytearray(self.num_kept)
         if self.num_kept:
             try:

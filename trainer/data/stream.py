@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import sys
 import time
@@ -11,30 +12,38 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from trainer.data.dataset import ImageDataset
 from trainer.data.images import DataError
 
 Batch = tuple[Tensor, Tensor]
 
+BATCHES_AHEAD = 2
+"""Batches that each loader process makes before they are asked for."""
+
+_log = logging.getLogger(__name__)
+
 
 class Stream:
     """Batches of one dataset by lists of keys. Loader processes stay from one epoch to the next."""
 
-    def __init__(self, dataset: ImageDataset, num_workers: int) -> None:
+    def __init__(self, dataset: ImageDataset, batch_size: int, num_workers: int) -> None:
         """Describe the batches; no process is started yet.
 
         Args:
             dataset: The images.
+            batch_size: The largest number of images in a batch.
             num_workers: Number of loader processes; 0 loads in this one.
 
         """
         self._dataset = dataset
+        self._batch_size = batch_size
         self._num_workers = num_workers
         self._keys = _Keys()
         self._loader: DataLoader[Any] | None = None
         self._current: Generator[Batch, None, None] | None = None
+        self._slots = torch.empty(0)
 
     def batches(
         self, keys: list[list[tuple[int, int]]], tell_images_per_s: Callable[[float], None] | None = None
@@ -58,6 +67,7 @@ class Stream:
         self._end_current()
         # Without its last reference the loader's iterator ends its processes and waits for them.
         self._loader = None
+        self._slots = torch.empty(0)
 
     def _end_current(self) -> None:
         if self._current is not None:
@@ -69,9 +79,10 @@ class Stream:
     ) -> Generator[Batch, None, None]:
         if not keys:
             return
-        self._keys.batches = keys
         if self._loader is None:
+            self._slots = self._new_slots()
             self._loader = self._new_loader()
+        self._keys.batches = [(number % len(self._slots), batch) for number, batch in enumerate(keys)]
         iterator = iter(self._loader)
         num_images, busy_s = 0, 0.0
         try:
@@ -79,11 +90,12 @@ class Stream:
                 loaded = self._next(iterator)
                 if isinstance(loaded, DataError):
                     raise loaded
-                num_images += len(loaded.y)
+                num_images += len(loaded.labels)
                 busy_s += loaded.busy_s
                 if tell_images_per_s is not None:
                     tell_images_per_s(num_images * max(self._num_workers, 1) / busy_s)
-                yield self._dataset.normalize(loaded.x), loaded.y
+                x = self._slots[loaded.slot, : len(loaded.labels)]
+                yield self._dataset.normalize(x), torch.tensor(loaded.labels)
         finally:
             # An error keeps its frames alive, and these the processes: they would end at some later garbage collection,
             # which waits ten seconds for them.
@@ -105,9 +117,31 @@ class Stream:
             )
         return loaded
 
+    def _new_slots(self) -> Tensor:
+        """Return room for the batches under way: uint8 (num_slots, batch_size, 3, H, W).
+
+        Each batch is written into a slot that another one had before, since fresh shared memory for each costs a third
+        of all loading. The loader asks for a batch ahead before it hands over the present one, hence one slot more.
+        """
+        num_slots = self._num_workers * BATCHES_AHEAD + 1
+        slots = torch.empty((num_slots, self._batch_size, *self._dataset.item_shape), dtype=torch.uint8)
+        if self._num_workers:
+            try:
+                slots.share_memory_()  # type: ignore[no-untyped-call]
+            except RuntimeError as error:
+                # A container often has 64 MB of it.
+                _log.warning(
+                    "There is no room in shared memory for the batches of %d loader processes (%s): images are loaded "
+                    "by the worker itself. Give the container more shared memory, or choose smaller batches.",
+                    self._num_workers,
+                    error,
+                )
+                self._num_workers = 0
+        return slots
+
     def _new_loader(self) -> DataLoader[Any]:
         return DataLoader(
-            _WholeBatches(self._dataset),
+            _WholeBatches(self._dataset, self._slots),
             # One item of the dataset is a batch.
             batch_size=None,
             sampler=self._keys,
@@ -115,17 +149,22 @@ class Stream:
             # Its own, or making an iterator would draw a number from the global generator.
             generator=torch.Generator(),
             multiprocessing_context=_context() if self._num_workers else None,
+            prefetch_factor=BATCHES_AHEAD if self._num_workers else None,
             persistent_workers=self._num_workers > 0,
         )
 
 
-class _Keys(Sampler[list[tuple[int, int]]]):
-    """The batches of keys that the loader's next iterator goes through."""
+Keys = tuple[int, list[tuple[int, int]]]
+"""The slot of a batch, and the key of each of its images."""
+
+
+class _Keys(Sampler[Keys]):
+    """The batches that the loader's next iterator goes through."""
 
     def __init__(self) -> None:
-        self.batches: list[list[tuple[int, int]]] = []
+        self.batches: list[Keys] = []
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[Keys]:
         return iter(self.batches)
 
     def __len__(self) -> int:
@@ -133,27 +172,34 @@ class _Keys(Sampler[list[tuple[int, int]]]):
 
 
 class _Loaded(NamedTuple):
-    """A batch before it is normalized, and the seconds that loading it took in the process that did."""
+    """Where a batch lies, the class indexes of its images, and the seconds that loading took in the process that did.
 
-    x: Tensor
-    y: Tensor
+    No tensor is in it: each would be handed over by a file of shared memory of its own.
+    """
+
+    slot: int
+    labels: list[int]
     busy_s: float
 
 
 class _WholeBatches(Dataset["_Loaded | DataError"]):
     """The batch of a list of keys, or a DataError: raised in a loader process, it would come wrapped in a traceback."""
 
-    def __init__(self, dataset: ImageDataset) -> None:
+    def __init__(self, dataset: ImageDataset, slots: Tensor) -> None:
         self._dataset = dataset
+        self._slots = slots
 
-    def __getitem__(self, keys: list[tuple[int, int]]) -> _Loaded | DataError:
+    def __getitem__(self, keys: Keys) -> _Loaded | DataError:
         started = time.perf_counter()
+        slot, batch = keys
+        labels = []
         try:
-            # In a loader process this stacks right into the memory that is handed over.
-            x, y = default_collate([self._dataset[key] for key in keys])
+            for position, key in enumerate(batch):
+                self._slots[slot, position], label = self._dataset[key]
+                labels.append(label)
         except DataError as error:
             return error
-        return _Loaded(x, y, time.perf_counter() - started)
+        return _Loaded(slot, labels, time.perf_counter() - started)
 
 
 def _context() -> BaseContext:

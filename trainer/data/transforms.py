@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from trainer.config import ConfigError, DataConfig
+from trainer.data.images import load_rgb
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -66,22 +67,22 @@ class Preprocessing:
         mean, std = (tuple(said) if said else own for said, own in ((data.mean, self.mean), (data.std, self.std)))
         return replace(self, resize_size=resize_size, mean=mean, std=std)
 
-    def resized_to(self, image_size: int) -> Preprocessing:
-        """Return the same with another image size, in the same proportion to the size before the cut."""
-        resize_size = max(image_size, round(image_size * self.resize_size / self.image_size))
-        return replace(self, image_size=image_size, resize_size=resize_size)
-
 
 class ImageTransform:
-    """From a PIL image to a float32 tensor (3, H, W), in three parts.
+    """From an image file to a float32 tensor (3, H, W), in three parts.
 
-    ``fit`` is deterministic and gives a uint8 tensor that may be kept; ``augment`` changes that at random;
+    ``read`` is deterministic and gives a uint8 tensor that may be kept; ``augment`` changes that at random;
     ``normalize`` makes of one, or of a batch, what the model takes. Randomness comes from torch's global CPU generator
     alone.
+
+    Attributes:
+        image_size: H and W.
+
     """
 
     def __init__(self, preprocessing: Preprocessing, augmentation: Augmentation) -> None:
         size, self._resize_size = preprocessing.image_size, preprocessing.resize_size
+        self.image_size = size
         interpolation = v2.InterpolationMode(preprocessing.interpolation)
         is_square = size == self._resize_size
         is_augmented = augmentation != "none"
@@ -98,13 +99,24 @@ class ImageTransform:
             if not is_augmented:
                 fit.append(v2.CenterCrop([size, size]))
                 self._fitted_size = size
-        self._fit = v2.Compose([*fit, v2.PILToTensor()])
+        # On the tensor: more than twice as fast as Pillow resizes, and the same within one level of 255.
+        self._fit = v2.Compose([v2.PILToTensor(), *fit])
         self._augment = _augment(augmentation, size, interpolation, is_square) if is_augmented else None
         # With the mean colour, which a model sees as nothing.
         colour = [round(255 * channel) for channel in preprocessing.mean]
         self._erase = v2.RandomErasing(ERASING_PROBABILITY, value=colour) if augmentation == "strong" else None
         self._mean = torch.tensor(preprocessing.mean).view(3, 1, 1) * 255
         self._scale = 1 / (torch.tensor(preprocessing.std).view(3, 1, 1) * 255)
+
+    def read(self, path: str) -> Tensor:
+        """Decode a file, no larger than it needs be, and fit it. Returns uint8 (3, h, w).
+
+        Raises:
+            DataError: The file cannot be read or decoded; names it.
+
+        """
+        # From twice the size on, resizing cannot tell a decoder's smaller picture from the whole one.
+        return self.fit(load_rgb(path, 2 * self._resize_size))
 
     def fit(self, image: Image.Image) -> Tensor:
         """Resize (and, without augmentation, cut) an RGB image. Returns uint8 (3, h, w)."""
