@@ -19,6 +19,7 @@ from app.steering import Ending, RunFailedError, follow, go_on, shown_path
 from app.terminal import TerminalView
 from trainer.client import ClientEvent, WorkerClient
 from trainer.config import RunConfig, load_config
+from trainer.data_path import look_at
 from trainer.messages import OpenRun, PrepareRun
 from trainer.run_list import find_run
 from trainer.run_record import RunFolderError
@@ -104,7 +105,10 @@ def train(
     json: Json = False,
 ) -> int:
     """Train as a configuration says. Ctrl+C stops and saves; a second Ctrl+C ends it at once."""
-    return _follow(PrepareRun(config=load_config(config), runs_dir=str(runs_dir(context, runs))), json)
+    loaded = load_config(config)
+    # The worker says the same, but not before it has loaded torch.
+    look_at(loaded.data)
+    return _follow(PrepareRun(config=loaded, runs_dir=str(runs_dir(context, runs))), json)
 
 
 @thaw.command()

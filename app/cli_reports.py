@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from app.cli_options import Json, Run, RunsDir, console, print_line, runs_dir
+from app.cli_options import Json, Run, RunsDir, complain, console, print_line, runs_dir
 from app.figures import counted
 from app.json_lines import to_json
 from app.listings import (
     MAX_ISSUES_SHOWN,
+    bins_table,
     check_values,
     checkpoint_values,
     checkpoints_table,
@@ -24,12 +25,21 @@ from app.listings import (
     run_values,
     runs_table,
 )
-from app.steering import Question, ask
+from app.steering import Answer, CommandRefusedError, Question, ask
 from app.terminal import TerminalView
 from trainer.client import WorkerClient
 from trainer.config import config_from_dict, load_config
+from trainer.data_path import look_at
 from trainer.data_report import DataReport, write_issues_csv
-from trainer.messages import CheckData, DataChecked, EstimateRun, ListModels, ModelsListed, RunEstimated
+from trainer.messages import (
+    CheckData,
+    CommandRejected,
+    DataChecked,
+    EstimateRun,
+    ListModels,
+    ModelsListed,
+    RunEstimated,
+)
 from trainer.run_list import find_run, list_runs
 from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder
@@ -88,6 +98,7 @@ def check(
         Path,
         typer.Argument(
             metavar="DATASET",
+            readable=False,  # what cannot be read is said below, in our words
             help="A folder, a zip or tar, or a CSV or TSV table of images; or a run's CONFIG.toml, whose data are "
             "checked as it says, and for which it is tried out what the run will need.",
         ),
@@ -105,7 +116,7 @@ def check(
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the split.")] = 7,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every issue into a CSV file.")] = None,
     json: Json = False,
-) -> None:
+) -> int:
     """Scan a data set: classes, splits, leaks, duplicates, and the files that no run will read."""
     is_run = dataset.suffix.lower() == ".toml"
     config = (
@@ -126,6 +137,8 @@ def check(
             }
         )
     )
+    # The worker says the same, but not before it has loaded torch.
+    look_at(config.data)
     questions: list[Question] = [CheckData(data=config.data, seed=config.training.seed)]
     if is_run:
         questions.append(EstimateRun(config=config, runs_dir=str(runs_dir(context, None))))
@@ -141,6 +154,8 @@ def check(
             _print_check(checked, report)
             if need is not None:
                 print_line(f"\n{need_sentence(need)}")
+    refused = next((answer for answer in estimated if isinstance(answer, CommandRejected)), None)
+    return complain(refused.reason, 2) if refused is not None else 0
 
 
 def _print_check(checked: DataChecked, report: DataReport) -> None:
@@ -155,6 +170,12 @@ def _print_check(checked: DataChecked, report: DataReport) -> None:
         smallest, median, largest = (f"{width:,} × {height:,}" for width, height in summary.image_sides)
         low, high = summary.aspects[0], summary.aspects[-1]
         print_line(f"{smallest} to {largest} pixels, median {median}; width to height {low:g} to {high:g}")
+    for bins in report.bins().values():
+        if bins:
+            print_line("")
+            console().print(bins_table(bins))
+    if summary.advice:
+        print_line("")
     for sentence in summary.advice:
         print_line(f"! {sentence}")
     num_issues = sum(summary.issue_counts.values())
@@ -165,7 +186,16 @@ def _print_check(checked: DataChecked, report: DataReport) -> None:
         print_line(f"… and {num_issues - MAX_ISSUES_SHOWN:,} more: `--csv FILE` writes them all.")
 
 
-def _ask(*questions: Question) -> list[ModelsListed | DataChecked | RunEstimated]:
+def _ask(*questions: Question) -> list[Answer]:
+    """Return a new worker's answers: to the first question, and to the others up to one that is refused.
+
+    Raises:
+        CommandRefusedError: The worker refused the first one.
+
+    """
     # Progress goes to standard error, so that the table or the JSON can be piped on.
     with TerminalView(Console(stderr=True)) as view:
-        return ask(WorkerClient.start(), questions, view.show)
+        answers = ask(WorkerClient.start(), questions, view.show)
+    if isinstance(answers[0], CommandRejected):
+        raise CommandRefusedError(answers[0].reason)
+    return answers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.figures import count, duration, printable, size
-from trainer.data_report import DataReport, ReportedIssue
+from trainer.data_report import Bin, DataReport, Measure, ReportedIssue
 from trainer.messages import (
     CheckpointRestored,
     DataChecked,
@@ -27,6 +27,7 @@ from trainer.run_record import RunListing, RunRecord, best_checkpoint
 from trainer.runs import RunFolder
 
 MAX_ISSUES_SHOWN = 20
+_BAR_LETTERS = 30
 
 
 def runs_table(listings: list[RunListing]) -> Table:
@@ -113,6 +114,32 @@ def classes_table(summary: DataSummary) -> Table:
     return table
 
 
+def bins_table(bins: Sequence[Bin]) -> Table:
+    """Return how many images have which size, or which shape, as bars."""
+    is_size = bins[0].measure is Measure.SIZE
+    table = _table("short side, px>" if is_size else "width : height>", "images>", "")
+    largest = max(each.num_images for each in bins)
+    for each in bins:
+        _add(
+            table,
+            _size_text(each) if is_size else "{} : {}".format(*each.shape),
+            f"{each.num_images:,}",
+            _bar(each.num_images / largest),
+        )
+    return table
+
+
+def _size_text(size: Bin) -> str:
+    low, high = f"{size.low:,.0f}", f"{size.high - 1:,.0f}"
+    return low if low == high else f"{low} – {high}"
+
+
+def _bar(share: float) -> str:
+    """Return a bar of eighths of a letter. One image among thousands still has one to be seen."""
+    eighths = max(round(share * _BAR_LETTERS * 8), 1 if share else 0)
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
 def issues_table(issues: Iterable[ReportedIssue]) -> Table:
     """Return the first ``MAX_ISSUES_SHOWN`` issues of a data set, the gravest first."""
     table = _table("issue", "file", "what")
@@ -125,10 +152,15 @@ def issues_table(issues: Iterable[ReportedIssue]) -> Table:
 def need_sentence(need: RunEstimate) -> str:
     """Say what a run will need."""
     whole_s = need.seconds_per_epoch * need.num_epochs
+    kept = (
+        f" Of its decoded images, {size(need.kept_bytes)} of {size(need.decoded_bytes)} will be kept."
+        if need.kept_bytes < need.decoded_bytes
+        else ""
+    )
     return (
         f"The run will need about {duration(max(need.seconds_per_epoch, 1))} an epoch, {duration(max(whole_s, 1))} in "
         f"all on {need.device}, {size(need.memory_bytes)} of memory and {size(need.disk_bytes)} on disk "
-        f"({size(need.free_bytes)} free)."
+        f"({size(need.free_bytes)} free).{kept}"
     )
 
 
@@ -138,10 +170,15 @@ def check_values(checked: DataChecked, report: DataReport, need: RunEstimate | N
         {"kind": issue.kind.value, "file": issue.shown, "other_file": issue.other_shown, "sentence": issue.sentence}
         for issue in report.issues()
     ]
+    bins = {
+        f"{measure.value}s": [{"from": each.low, "below": each.high, "images": each.num_images} for each in found]
+        for measure, found in report.bins().items()
+    }
     return {
         "path": checked.path,
         **checked.summary.model_dump(mode="json"),
         "class_counts": checked.summary.class_counts,
+        **bins,
         "issues": issues,
         "need": None if need is None else need.model_dump(mode="json"),
     }

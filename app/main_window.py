@@ -123,6 +123,7 @@ class MainWindow(QWidget):
         self.restoreGeometry(self._settings.layout("window"))
         self._columns.restoreState(self._settings.layout("columns"))
         self._rows.restoreState(self._settings.layout("rows"))
+        self.form.restore_state(self._settings.layout("form"))
 
     # -- connections ------------------------------------------------------------------------------------------
 
@@ -155,6 +156,7 @@ class MainWindow(QWidget):
         self.form.start_requested.connect(self._start)
         self.form.data_changed.connect(display.check_data)
         self.data_view.views_wanted.connect(display.preview_image)
+        self.data_view.check_wanted.connect(display.check_data)
         self.form.model_chosen.connect(display.inspect_model)
         display.layer_tree.freeze_requested.connect(self._freeze)
         display.layer_tree.unfreeze_requested.connect(self._unfreeze)
@@ -282,6 +284,7 @@ class MainWindow(QWidget):
         self._settings.keep_layout("window", self.saveGeometry())
         self._settings.keep_layout("columns", self._columns.saveState())
         self._settings.keep_layout("rows", self._rows.saveState())
+        self._settings.keep_layout("form", self.form.save_state())
         self.display.keep_form()
         self._tensorboard.close()
         self.session.detach()

@@ -6,6 +6,7 @@ import psutil
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.folder_reader import FolderReader
+from app.image_previews import ImagePreviews
 from app.session import TrainingSession
 from app.settings import Settings
 from app.viewmodels.checkpoint_table import CheckpointItemModel
@@ -18,14 +19,12 @@ from app.viewmodels.run_list import RunListItemModel
 from app.viewmodels.run_status import FolderSize, RunStatusViewModel
 from trainer.client import RunOpened, WorkerLost
 from trainer.config import ModelConfig, RunConfig
-from trainer.data_report import is_text
 from trainer.messages import (
     CheckpointRestored,
     CheckpointSaved,
     CommandRejected,
     DataChecked,
     FreezeVerified,
-    ImagePreviewed,
     LayersFrozen,
     LayersUnfrozen,
     ModelInspected,
@@ -71,6 +70,7 @@ class RunDisplay(QObject):
         self.data = DataViewModel(self)
         self.run_config = RunConfigViewModel(settings.form_values, self)
         self.run_config.recent_data = settings.recent_data
+        self._previews = ImagePreviews(session, self.run_config, self.data, self)
         self._connect()
         self._measure_timer = QTimer(self)
         self._measure_timer.setInterval(_MEASURE_INTERVAL_MS)
@@ -105,10 +105,8 @@ class RunDisplay(QObject):
         self._estimate_id = self._session.estimate_run(config)
 
     def preview_image(self, path: str) -> None:
-        """Have it shown what the form's model would see of an image, where a worker is free to do that."""
-        config = self.run_config.valid_config()
-        if config is not None and self._is_form_open and self._session.allows("PreviewImage") and is_text(path):
-            self._session.preview_image(config, path)
+        """Have it shown what the model of the run on display, or of the form's, sees of an image of the Data tab."""
+        self._previews.want(path)
 
     def inspect_model(self) -> None:
         """Have the form's model built, for the tree."""
@@ -144,7 +142,7 @@ class RunDisplay(QObject):
         session.models_listed.connect(lambda event: self.run_config.offer_models(event.models))
         session.data_checked.connect(self._on_data_checked)
         session.run_estimated.connect(self._on_run_estimated)
-        session.image_previewed.connect(self._on_image_previewed)
+        session.image_previewed.connect(self.status.finish_look_up)
         session.preparation_progressed.connect(self.status.prepare_progress)
         session.metrics_logged.connect(self.history.add)
         session.progress_reported.connect(self.status.progress)
@@ -292,6 +290,9 @@ class RunDisplay(QObject):
             # Another window or shell was refused: told here, answered there.
             self.log.add(event)
             return
+        if event.command == "PreviewImage":
+            self._previews.refuse(event)
+            return
         is_last_check = event.command_id == self._check_id
         if event.command in _LOOK_UPS and not self._is_form_open:
             # A run overtook it. What matters of the answer, the run's own preparation says.
@@ -303,12 +304,13 @@ class RunDisplay(QObject):
             return
         if event.command == "EstimateRun" and event.command_id != self._estimate_id:
             return
+        self.log.add(event)
+        if is_last_check and event.is_cancelled:
+            self.data.show_unchecked()
+            self.run_config.show_unchecked()
+            return
         if is_last_check:
             self.data.refuse(event.reason)
-        self.log.add(event)
-        if event.command == "PreviewImage":
-            # The picture itself is there; what is missing stands in the log.
-            return
         self.layer_tree.reject(event.command_id, event.reason)
         is_beside_field = self.run_config.reject(event)
         if event.command == "EstimateRun":
@@ -343,10 +345,6 @@ class RunDisplay(QObject):
         self.status.finish_look_up()
         if event.command_id == self._estimate_id and self._is_form_open:
             self.run_config.show_estimate(event.estimate)
-
-    def _on_image_previewed(self, event: ImagePreviewed) -> None:
-        self.status.finish_look_up()
-        self.data.show_views(event.path, event.views)
 
     def _forget_estimate(self) -> None:
         self._estimate_id, self._estimated, self._are_data_known = "", None, False

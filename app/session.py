@@ -109,6 +109,16 @@ class TrainingSession(QObject):
         """Return whether the worker takes a command of this kind now."""
         return self._client is not None and self._shown_state is None and messages.is_allowed(kind, self._worker_state)
 
+    def can_ask(self, kind: str) -> bool:
+        """Return whether a worker will answer a command of this kind, whatever run is on display."""
+        is_starting = self._worker_state is RunState.STARTING
+        return self._client is not None and (is_starting or messages.is_allowed(kind, self._worker_state))
+
+    @property
+    def has_worker(self) -> bool:
+        """Return whether there is a worker, with a run or without."""
+        return self._client is not None
+
     def has_sent(self, command_id: str) -> bool:
         """Return whether a command is this session's own, and not one of another window or a shell."""
         return command_id in self._sent_ids
@@ -131,9 +141,9 @@ class TrainingSession(QObject):
         """Ask what a run would need. Returns the command's id."""
         return self._send(messages.EstimateRun(config=config, runs_dir=str(self.runs_dir)))
 
-    def preview_image(self, config: RunConfig, path: str) -> str:
-        """Ask what the model would see of an image. Returns the command's id."""
-        return self._send(messages.PreviewImage(config=config, path=path))
+    def preview_image(self, config: RunConfig, report_path: Path, path: str) -> str:
+        """Ask what a run's model sees of an image; the report is of the run's data. Returns the command's id."""
+        return self._send(messages.PreviewImage(config=config, report_path=str(report_path), path=path))
 
     def cancel(self) -> str:
         """End what the worker does before a run: a preparation, or a look-up. Returns the command's id."""

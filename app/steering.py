@@ -49,6 +49,8 @@ from trainer.run_record import RunRecord
 Question = ListModels | CheckData | EstimateRun
 """What a worker answers before it has a run."""
 
+Answer = ModelsListed | DataChecked | RunEstimated | CommandRejected
+
 ATTACH_TIMEOUT_S = 10.0
 SHUT_DOWN_TIMEOUT_S = 30.0
 _POLL_S = 0.1
@@ -120,18 +122,17 @@ def go_on(
         client.close()
 
 
-def ask(
-    client: WorkerClient, questions: Sequence[Question], show: Callable[[ClientEvent], None]
-) -> list[ModelsListed | DataChecked | RunEstimated]:
+def ask(client: WorkerClient, questions: Sequence[Question], show: Callable[[ClientEvent], None]) -> list[Answer]:
     """Give questions to a new worker, one after the other, show its progress, return the answers, and end the worker.
 
+    A refusal is an answer, too, and the last one: what comes after it is not asked any more.
+
     Raises:
-        CommandRefusedError: The worker refused, with its reason.
         RunFailedError: The worker was lost.
 
     """
     waiting = deque(questions)
-    answers: list[ModelsListed | DataChecked | RunEstimated] = []
+    answers: list[Answer] = []
     command_id = None
     timeout_s = 0.0
     try:
@@ -142,12 +143,12 @@ def ask(
             show(event)
             if isinstance(event, WorkerLost):
                 raise RunFailedError(_lost_sentence(event, None))
-            if isinstance(event, CommandRejected) and event.command_id == command_id:
-                raise CommandRefusedError(event.reason)
             is_free = command_id is None and _is_idle(event)
-            if isinstance(event, ModelsListed | DataChecked | RunEstimated) and event.command_id == command_id:
+            if isinstance(event, Answer) and event.command_id == command_id:
                 answers.append(event)
                 is_free = True
+                if isinstance(event, CommandRejected):
+                    break
             if waiting and is_free:
                 command_id = client.send(waiting.popleft())
         timeout_s = SHUT_DOWN_TIMEOUT_S

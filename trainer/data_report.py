@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from trainer.messages import DataSummary
+from trainer.messages import SPLITS, DataSummary
 
 SCHEMA_VERSION = 1
 
@@ -27,6 +30,22 @@ CREATE TABLE issues (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, path BLOB NOT N
                      sentence TEXT NOT NULL, other_path BLOB NOT NULL, other_shown TEXT NOT NULL);
 CREATE INDEX issues_by_kind ON issues (kind, id);
 """
+
+
+SHAPES = ((1, 3), (1, 2), (9, 16), (2, 3), (3, 4), (1, 1), (4, 3), (3, 2), (16, 9), (2, 1), (3, 1))
+"""The shapes that people know, width to height; each image is counted with the nearest one."""
+
+MAX_SIZE_BINS = 14
+_ROUND_NUMBERS = (
+    # Renard's series: 40, 20, 10 or 5 round numbers in each power of ten, at even distances of the logarithm.
+    (100, 106, 112, 118, 125, 132, 140, 150, 160, 170, 180, 190, 200, 212, 224, 236, 250, 265, 280, 300, 315, 335, 355,
+     375, 400, 425, 450, 475, 500, 530, 560, 600, 630, 670, 710, 750, 800, 850, 900, 950),
+    (100, 112, 125, 140, 160, 180, 200, 224, 250, 280, 315, 355, 400, 450, 500, 560, 630, 710, 800, 900),
+    (100, 125, 160, 200, 250, 315, 400, 500, 630, 800),
+    (100, 160, 250, 400, 630),
+    (100, 250, 500),
+    (100,),
+)  # fmt: skip
 
 
 class DataReportError(ValueError):
@@ -61,6 +80,49 @@ class ReportedImage:
     width: int
     height: int
     size_bytes: int
+
+
+class Measure(StrEnum):
+    """What images are counted by."""
+
+    SIZE = "size"
+    """The short side, in pixels."""
+    SHAPE = "shape"
+    """Width divided by height."""
+
+
+_EXPRESSIONS = {Measure.SIZE: "MIN(width, height)", Measure.SHAPE: "CAST(width AS REAL) / height"}
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The images of which ``low <= measure < high``. ``counts`` has their number in each of SPLITS."""
+
+    measure: Measure
+    low: float
+    high: float
+    counts: tuple[int, ...]
+
+    @property
+    def num_images(self) -> int:
+        """Return the number of images over all splits."""
+        return sum(self.counts)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return the one of SHAPES that a bin of shapes stands for."""
+        return SHAPES[_SHAPE_EDGES.index(self.low)]
+
+
+@dataclass(frozen=True)
+class ImageChoice:
+    """Which images of a report: those of a class (None: of all), and of them those of a bin (None: of all)."""
+
+    class_idx: int | None = None
+    bin: Bin | None = None
+
+
+ALL_IMAGES = ImageChoice()
 
 
 @dataclass(frozen=True)
@@ -129,28 +191,72 @@ class DataReport:
     def __init__(self, path: Path) -> None:
         try:
             self._db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, check_same_thread=False)
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version != SCHEMA_VERSION:
+            try:
+                self.summary = self._read_summary(path)
+            except BaseException:
                 self._db.close()
-                raise DataReportError(f"{path} has format {version}, not {SCHEMA_VERSION}. Check the data again.")
-            (body,) = self._db.execute("SELECT body FROM summary").fetchone()
-            self.summary = DataSummary.model_validate_json(body)
+                raise
         except (sqlite3.Error, TypeError, ValidationError) as error:
             raise DataReportError(f"Cannot read the data's report {path}: {error}. Check the data again.") from error
+
+    def _read_summary(self, path: Path) -> DataSummary:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version != SCHEMA_VERSION:
+            raise DataReportError(f"{path} has format {version}, not {SCHEMA_VERSION}. Check the data again.")
+        (body,) = self._db.execute("SELECT body FROM summary").fetchone()
+        return DataSummary.model_validate_json(body)
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
 
-    def images(self, class_idx: int | None = None, offset: int = 0, limit: int = -1) -> list[ReportedImage]:
-        """Return images in the order of the data set, of a class or of all."""
-        where, values = ("", ()) if class_idx is None else (" WHERE class_idx = ?", (class_idx,))
+    def images(self, choice: ImageChoice = ALL_IMAGES, offset: int = 0, limit: int = -1) -> list[ReportedImage]:
+        """Return images in the order of the data set."""
+        where, values = _where(choice)
         rows = self._db.execute(
             "SELECT path, shown, class_idx, split, width, height, size_bytes FROM images"
             f"{where} ORDER BY id LIMIT ? OFFSET ?",
             (*values, limit, offset),
         )
         return [ReportedImage(_path(path), *rest) for path, *rest in rows]
+
+    def samples(self) -> dict[str, list[tuple[str, int]]]:
+        """Return (path, class index) of the images of each split, in the order in which a run numbers them."""
+        found: dict[str, list[tuple[str, int]]] = {split: [] for split in SPLITS}
+        for path, class_idx, split in self._db.execute("SELECT path, class_idx, split FROM images ORDER BY id"):
+            found[split].append((_path(path), class_idx))
+        return found
+
+    def bins(self, class_idx: int | None = None) -> dict[Measure, list[Bin]]:
+        """Count the images of a class, or of all, by their sizes and by their shapes.
+
+        The bins of a measure lie side by side, from the lowest to the highest. They are the same for every class.
+        """
+        size, shape = _EXPRESSIONS.values()
+        (smallest, largest, lowest, highest) = self._db.execute(
+            f"SELECT MIN({size}), MAX({size}), MIN({shape}), MAX({shape}) FROM images"
+        ).fetchone()
+        if smallest is None:
+            return {measure: [] for measure in Measure}
+        edges = {
+            Measure.SIZE: _size_edges(smallest, largest),
+            Measure.SHAPE: _around(_SHAPE_EDGES, lowest, highest),
+        }
+        counts = {measure: [[0] * len(SPLITS) for _ in bounds[1:]] for measure, bounds in edges.items()}
+        where, values = _where(ImageChoice(class_idx))
+        rows = self._db.execute(
+            f"SELECT split, width, height, COUNT(*) FROM images{where} GROUP BY split, width, height", values
+        )
+        for split, width, height, num_images in rows:
+            for measure, value in ((Measure.SIZE, min(width, height)), (Measure.SHAPE, width / height)):
+                counts[measure][bisect_right(edges[measure], value) - 1][SPLITS.index(split)] += num_images
+        return {
+            measure: [
+                Bin(measure, low, high, tuple(by_split))
+                for (low, high), by_split in zip(pairwise(bounds), counts[measure], strict=True)
+            ]
+            for measure, bounds in edges.items()
+        }
 
     def issues(self) -> Iterator[ReportedIssue]:
         """Give every issue, the gravest kind first, each kind in the order of the data set."""
@@ -181,6 +287,48 @@ def write_issues_csv(path: Path, issues: Iterable[ReportedIssue]) -> None:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise DataReportError(f"Cannot write {path}: {error.strerror or error}. Choose another folder.") from error
+
+
+def _where(choice: ImageChoice) -> tuple[str, tuple[float, ...]]:
+    conditions: list[str] = []
+    values: list[float] = []
+    if choice.class_idx is not None:
+        conditions.append("class_idx = ?")
+        values.append(choice.class_idx)
+    if choice.bin is not None:
+        expression = _EXPRESSIONS[choice.bin.measure]
+        conditions.append(f"{expression} >= ? AND {expression} < ?")
+        values += [choice.bin.low, choice.bin.high]
+    return f" WHERE {' AND '.join(conditions)}" if conditions else "", tuple(values)
+
+
+def _shape_edges() -> list[float]:
+    """Return the bounds between the shapes: half-way by factors, so that 3:4 is as wide as 4:3."""
+    ratios = [width / height for width, height in SHAPES]
+    between = [math.sqrt(ratio * following) for ratio, following in pairwise(ratios)]
+    return [0.0, *between, math.inf]
+
+
+_SHAPE_EDGES = _shape_edges()
+
+
+def _size_edges(low: int, high: int) -> list[float]:
+    """Return round numbers of pixels that part ``low`` to ``high`` into few bins; the last one lies above ``high``."""
+    if low == high:
+        return [low, low + 1]
+    candidates = (_rounded_edges(numbers, low, high) for numbers in _ROUND_NUMBERS)
+    return next(edges for edges in candidates if len(edges) <= MAX_SIZE_BINS + 1)
+
+
+def _rounded_edges(numbers: Sequence[int], low: int, high: int) -> list[float]:
+    # Sides are whole pixels, at most 8 digits of them: a bound of 1.06 would part nothing.
+    scaled = (number * 10.0**power for power in range(-2, 7) for number in numbers)
+    bounds = sorted({float(round(bound)) for bound in scaled if bound >= 1})
+    return _around(bounds, low, high)
+
+
+def _around(bounds: list[float], low: float, high: float) -> list[float]:
+    return bounds[bisect_right(bounds, low) - 1 : bisect_right(bounds, high) + 1]
 
 
 def is_text(path: str) -> bool:

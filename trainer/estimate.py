@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from trainer.data.archive import Progress
 from trainer.loop import Trainer
 from trainer.messages import RunEstimate
+from trainer.run_list import runs_on
 from trainer.schedules import phases_at
 
 MAX_STEPS = 4
@@ -26,6 +27,21 @@ _SAMPLE_INTERVAL_S = 0.01
 _STATES_PER_PARAMETER = {"SGD": 1, "Adam": 2, "AdamW": 2}
 _FILE_BYTES_PER_TENSOR = 450
 """A tensor's record in a zip of torch.save, beside its values."""
+
+
+def check_no_run_uses(device: torch.device, runs_dir: Path) -> None:
+    """Refuse a trial on a GPU that a live run uses: it could take the memory that the run's next step needs.
+
+    Raises:
+        ValueError: There is such a run; names it.
+
+    """
+    users = runs_on(str(device), runs_dir) if device.type == "cuda" else []
+    if users:
+        raise ValueError(
+            f"No trial was made, because the run {users[0]} uses {device} and might miss the memory. Ask again when it "
+            "has ended, or choose another device."
+        )
 
 
 def estimate(
@@ -57,6 +73,8 @@ def estimate(
         device=str(trainer.device),
         checkpoint_bytes=max(checkpoint_bytes),
         disk_bytes=sum(checkpoint_bytes) + _base_bytes(trainer.module) + data.store_bytes,
+        kept_bytes=data.store_bytes,
+        decoded_bytes=data.all_store_bytes,
         free_bytes=_free_bytes(runs_dir),
     )
 

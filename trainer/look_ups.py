@@ -1,4 +1,4 @@
-"""Answers to what is asked before there is a run: models, a model's tree, a check, an estimate, a preview."""
+"""Answers to what is looked up: models, a model's tree, a check, an estimate; and, also in mid-run, a preview."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 
 from trainer import models
 from trainer.config import ConfigError
+from trainer.data.preview import EpochStart
 from trainer.messages import (
     CheckData,
     DataChecked,
@@ -21,13 +22,13 @@ from trainer.messages import (
     PreviewImage,
     RunEstimated,
 )
-from trainer.preparation import Preparation, summarize
+from trainer.preparation import Preparation, PreparedRun, summarize
 
 LookUp = ListModels | InspectModel | CheckData | EstimateRun | PreviewImage
 
 
-def answer(command: LookUp, preparation: Preparation) -> Event:
-    """Look up what a command asks for.
+def answer(command: LookUp, preparation: Preparation, run: PreparedRun | None = None) -> Event:
+    """Look up what a command asks for; ``run`` is the worker's own, if it has one.
 
     Raises:
         ValueError: There is no such data, model, layer or image, or the trial does not fit into memory.
@@ -54,5 +55,14 @@ def answer(command: LookUp, preparation: Preparation) -> Event:
                 raise ConfigError(sentence, "training.batch_size") from None
             return RunEstimated(estimate=estimate, command_id=command_id)
         case PreviewImage():
-            views = preparation.preview(command.config, command.path, command.num_views)
-            return ImagePreviewed(path=command.path, views=list(map(str, views)), command_id=command_id)
+            present = EpochStart() if run is None else _present(command, run)
+            views = preparation.preview(
+                command.config, Path(command.report_path), command.path, command.num_views, present
+            )
+            return ImagePreviewed(path=command.path, views=views, command_id=command_id)
+
+
+def _present(command: PreviewImage, run: PreparedRun) -> EpochStart:
+    if (command.config, command.report_path) != (run.info.config, run.info.report_path):
+        return EpochStart()
+    return EpochStart(run.trainer.epoch, run.trainer.step - run.trainer.batch)

@@ -54,6 +54,10 @@ it was by a start, and goes to READY by a restore, as FINISHED does.
 """
 
 
+SMALL_IMAGE_SIZE = 96
+"""Side in pixels up to which an image is not cut."""
+
+
 class _Message(BaseModel):
     # NaN and infinity are losses that a user must see: pydantic's default would turn them into null.
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -104,13 +108,24 @@ class CheckpointInfo(_Message):
     segment: int
 
 
+class TableColumns(_Message):
+    """The columns of a table of images: their names, and which of them were taken for what.
+
+    ``taken`` names columns by the config field that chooses another one ("label_column"); what was looked for and not
+    found is not in it.
+    """
+
+    names: list[str]
+    taken: dict[str, str]
+
+
 class DataSummary(_Message):
     """What a scan of a data set found, in a few figures. Every image and issue is in the report (``data_report``).
 
     ``counts`` has for each split ("train", "validation", "test") the images of each class, in the order of
     ``class_names``. ``issue_counts`` counts the issues by kind. ``advice`` are sentences about what to look at before a
     run. ``image_sides`` are the smallest, median and largest (width, height), by area, in pixels; ``aspects`` the
-    lowest, median and highest of width divided by height.
+    lowest, median and highest of width divided by height. ``columns`` are a table's, None in another layout.
     """
 
     layout: str
@@ -122,6 +137,7 @@ class DataSummary(_Message):
     image_sides: list[tuple[int, int]] = Field(default_factory=list)
     aspects: list[float] = Field(default_factory=list)
     num_bytes: int = 0
+    columns: TableColumns | None = None
 
     @property
     def class_counts(self) -> dict[str, int]:
@@ -145,7 +161,8 @@ class RunEstimate(_Message):
     ``seconds_per_epoch`` is of an epoch as the run begins, validation included. ``memory_bytes`` is the most that the
     steps held, of the GPU or else of the worker. ``checkpoint_bytes`` is the largest checkpoint's size, ``disk_bytes``
     that of all of them, of their base and of the decoded images that are kept, ``free_bytes`` what the disk of the runs
-    has left.
+    has left. ``kept_bytes`` is the size of the decoded images that are kept, ``decoded_bytes`` that of all: what there
+    is no room for is decoded in every epoch.
     """
 
     step_ms: float
@@ -156,16 +173,58 @@ class RunEstimate(_Message):
     checkpoint_bytes: int
     disk_bytes: int
     free_bytes: int
+    kept_bytes: int
+    decoded_bytes: int
+
+
+class ImagePreset(_Message):
+    """How a model wants its images: sides in pixels, mean and std of red, green and blue for values of 0 to 1.
+
+    The short side is resized to ``resize_size`` and a square of ``image_size`` cut from the centre.
+    """
+
+    image_size: int
+    resize_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def resized_to(self, image_size: int) -> ImagePreset:
+        """Return the same with another image size, in the same proportion to the size before the cut.
+
+        A small image has no border to spare: it is resized to the square instead of cut from a larger one.
+        """
+        in_proportion = max(image_size, round(image_size * self.resize_size / self.image_size))
+        resize_size = image_size if image_size <= SMALL_IMAGE_SIZE else in_proportion
+        return self.model_copy(update={"image_size": image_size, "resize_size": resize_size})
 
 
 class ModelEntry(_Message):
-    """A model on offer. Published figures of its default weights; ``is_cached``: they are on this disk already."""
+    """A model on offer. Published figures of its default weights; ``is_cached``: they are on this disk already.
+
+    ``images`` is how every run of the model has its images, whatever its weights, unless its configuration says so.
+    """
 
     name: str
     num_params: int
     accuracy: float
     size_bytes: int
     is_cached: bool
+    images: ImagePreset
+
+
+class ImageView(_Message):
+    """What the model sees of an image in an epoch: the PNG file of its pixels, "" where the epoch does without it.
+
+    ``epoch`` counts from 1; None stands for every epoch. ``num_times`` says how often the epoch has the image: the file
+    shows the first time. ``mixed_with`` is the class of the image that is mixed in, "" if none is, and ``mixed_share``
+    that image's share, 0 to 1.
+    """
+
+    file: str
+    epoch: int | None
+    num_times: int = 1
+    mixed_with: str = ""
+    mixed_share: float = 0.0
 
 
 class RunInfo(_Message):
@@ -231,10 +290,15 @@ class EstimateRun(Command):
 
 
 class PreviewImage(Command):
-    """Write what the model would see of one image, by its absolute path, in the first ``num_views`` epochs of a run."""
+    """Write what the model sees of one image, by its absolute path, in ``num_views`` epochs of a run.
+
+    The run need not be the worker's, nor exist yet: ``report_path`` is the report of its data. Of the worker's own run,
+    the epochs from the present one on are shown, else the first ones.
+    """
 
     kind: Literal["PreviewImage"] = "PreviewImage"
     config: RunConfig
+    report_path: str
     path: str
     num_views: int = Field(6, ge=1, le=16)
 
@@ -344,13 +408,14 @@ AnyCommand = Annotated[
 
 _ANYWHERE = frozenset(RunState)
 _LOADED = frozenset({S.READY, S.RUNNING, S.PAUSED})
+_SETTLED = _ANYWHERE - {S.STARTING, S.PREPARING, S.STOPPING}
 
 ALLOWED_COMMANDS: dict[str, frozenset[RunState]] = {
     "InspectModel": frozenset({S.IDLE}),
     "ListModels": frozenset({S.IDLE}),
     "CheckData": frozenset({S.IDLE}),
     "EstimateRun": frozenset({S.IDLE}),
-    "PreviewImage": frozenset({S.IDLE}),
+    "PreviewImage": _SETTLED,
     "CancelLookUp": frozenset({S.IDLE}),
     "PrepareRun": frozenset({S.IDLE}),
     "OpenRun": frozenset({S.IDLE}),
@@ -411,12 +476,18 @@ class StateChanged(Event):
 
 
 class CommandRejected(Event):
-    """A command was refused. ``reason`` is the sentence for the user; ``field`` names the config field at fault."""
+    """A command was refused. ``reason`` is the sentence for the user; ``field`` names the config field at fault.
+
+    ``choices`` are values that the field could have instead, where they are known. ``is_cancelled``: nothing is at
+    fault, the user ended it.
+    """
 
     kind: Literal["CommandRejected"] = "CommandRejected"
     command: str
     reason: str
     field: str = ""
+    choices: list[str] = Field(default_factory=list)
+    is_cancelled: bool = False
 
 
 class ModelInspected(Event):
@@ -450,11 +521,11 @@ class RunEstimated(Event):
 
 
 class ImagePreviewed(Event):
-    """What the model sees of the image at ``path``: ``views[i]`` is a PNG file of epoch i + 1."""
+    """What the model sees of the image at ``path``, epoch by epoch."""
 
     kind: Literal["ImagePreviewed"] = "ImagePreviewed"
     path: str
-    views: list[str]
+    views: list[ImageView]
 
 
 class PreparationProgressed(Event):

@@ -19,7 +19,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from trainer.config import ModelConfig
 from trainer.data.transforms import Preprocessing
-from trainer.messages import LayerInfo, ModelEntry
+from trainer.messages import ImagePreset, LayerInfo, ModelEntry
 from trainer.weights import ModelError, Progress, cached_path, fetch_published, read_weights
 
 __all__ = [
@@ -34,9 +34,6 @@ __all__ = [
 
 PUBLISHED = "published"
 RANDOM = "random"
-SMALL_IMAGE_SIZE = 96
-"""Up to this side an image has no border to spare: it is resized to the square instead of cut from a larger one."""
-
 NUM_PUBLISHED_CLASSES = 1000
 AUXILIARY_MODELS = frozenset({"googlenet", "inception_v3"})
 _AUXILIARY_KEYS = ("aux1.", "aux2.", "AuxLogits.")
@@ -78,6 +75,7 @@ def list_models() -> list[ModelEntry]:
                 accuracy=round(weights.meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100, 5),
                 size_bytes=round(weights.meta["_file_size"] * 1024**2),
                 is_cached=cached_path(weights.url).is_file(),
+                images=_image_preset(name),
             )
         )
     return entries
@@ -166,8 +164,17 @@ def _default_weights(name: str) -> Any:
 
 
 def _published_image_size(name: str) -> int:
-    size: int = _default_weights(name).transforms().crop_size[0]
-    return size
+    return _image_preset(name).image_size
+
+
+def _image_preset(name: str) -> ImagePreset:
+    preset = _default_weights(name).transforms()
+    return ImagePreset(
+        image_size=preset.crop_size[0],
+        resize_size=preset.resize_size[0],
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+    )
 
 
 def preprocessing_of(name: str, image_size: int | None) -> Preprocessing:
@@ -177,19 +184,11 @@ def preprocessing_of(name: str, image_size: int | None) -> Preprocessing:
         ModelError: There is no such model.
 
     """
-    preset = _default_weights(name).transforms()
-    published = Preprocessing(
-        image_size=preset.crop_size[0],
-        resize_size=preset.resize_size[0],
-        mean=tuple(preset.mean),
-        std=tuple(preset.std),
-        interpolation=preset.interpolation.value,
-    )
-    if image_size is None:
-        return published
-    if image_size <= SMALL_IMAGE_SIZE:
-        return Preprocessing(image_size, image_size, published.mean, published.std, published.interpolation)
-    return published.resized_to(image_size)
+    images = _image_preset(name)
+    if image_size is not None:
+        images = images.resized_to(image_size)
+    interpolation = _default_weights(name).transforms().interpolation.value
+    return Preprocessing(images.image_size, images.resize_size, images.mean, images.std, interpolation)
 
 
 def _check_image_size(name: str, image_size: int, published_size: int) -> None:

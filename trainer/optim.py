@@ -65,7 +65,8 @@ def choose_device(wanted: str) -> torch.device:
     """
     if wanted == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
+            # Not by current_device(): that would take a GPU's memory before anything is to be done there.
+            return torch.device("cuda", 0)
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(wanted)

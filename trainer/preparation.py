@@ -12,16 +12,16 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from trainer.config import ConfigError, DataConfig, ModelConfig, RunConfig, resolve_paths
+from trainer.config import DataConfig, ModelConfig, RunConfig, resolve_paths
 from trainer.data.kept_split import read_split, write_split
 from trainer.data.loader import ImageData
-from trainer.data.preview import write_views
+from trainer.data.preview import EpochStart, write_views
 from trainer.data.scan import ScannedData, scan, scan_key
-from trainer.estimate import estimate
+from trainer.estimate import check_no_run_uses, estimate
 from trainer.freezing import FreezeSet
 from trainer.logs import TensorBoardLog
 from trainer.loop import Trainer
-from trainer.messages import Event, ModelSummary, RunEstimate, RunInfo
+from trainer.messages import Event, ImageView, ModelSummary, RunEstimate, RunInfo
 from trainer.models import build_model, inspect, layer_tree, preprocessing_of
 from trainer.optim import choose_device
 from trainer.run_list import check_writable
@@ -81,8 +81,6 @@ class Preparation:
             PreparationCancelled: The user stopped it.
 
         """
-        if not data.path:
-            raise ConfigError("No data is chosen. Choose a folder, an archive or a table of images.", "data.path")
         scanned = scan(data, seed, self._cache_dir / "data", self._report, self._check_cancelled, kept_split)
         if kept_split is None:
             self._last_scan = scan_key(data, seed), scanned
@@ -92,10 +90,11 @@ class Preparation:
         """Try a few steps of a run. Nothing is downloaded, and nothing is left of it.
 
         Raises:
-            ValueError: The data or the model cannot be used.
+            ValueError: The data or the model cannot be used, or a live run uses the GPU.
             PreparationCancelled: The user stopped it.
 
         """
+        check_no_run_uses(choose_device(config.training.device), runs_dir)
         # Weights from elsewhere cost what random ones cost.
         random = config.model.model_copy(update={"weights": "random"})
         trainer, _ = self._load(config, random, lambda _: None, partial(self._known_scan, config))
@@ -109,21 +108,22 @@ class Preparation:
                 # What the trial held would else stay with this process, and count in the next one's peak.
                 torch.cuda.empty_cache()
 
-    def preview(self, config: RunConfig, path: str, num_views: int) -> list[Path]:
-        """Write what the model would see of an image in the first epochs. Returns the PNG files.
+    def preview(
+        self, config: RunConfig, report_path: Path, path: str, num_views: int, present: EpochStart
+    ) -> list[ImageView]:
+        """Write what the model sees of an image from the present epoch of a run on.
 
         Raises:
-            ValueError: The data, the model or the image cannot be used.
-            PreparationCancelled: The user stopped it.
+            ValueError: The report, the model or the image cannot be used.
+            PreparationCancelled: Something else is of more interest by now.
 
         """
-        scanned = self._known_scan(config)
         preprocessing = preprocessing_of(config.model.name, config.data.image_size).edited(config.data)
         folder = self._cache_dir / "views"
-        return write_views(scanned, config.data, config.training.seed, preprocessing, path, folder, num_views)
+        return write_views(report_path, config, preprocessing, path, folder, num_views, present, self._check_cancelled)
 
     def _known_scan(self, config: RunConfig) -> ScannedData:
-        """Return the data as they were checked last: a trial, or another picture, is no reason to check them again."""
+        """Return the data as they were checked last: a trial is no reason to check them again."""
         key, known = self._last_scan or ("", None)
         data, seed = config.data, config.training.seed
         return known if known is not None and key == scan_key(data, seed) else self.scan(data, seed)

@@ -50,6 +50,20 @@ def list_runs(runs_dir: Path) -> list[RunListing]:
     return listings
 
 
+def runs_on(device: str, runs_dir: Path) -> list[str]:
+    """Name the runs under a folder that a living worker trains, or is about to, on a device ("cuda:0")."""
+    live = [run.path for run in list_runs(runs_dir) if run.is_live]
+    return [path.name for path in live if _device_of(path) == device]
+
+
+def _device_of(path: Path) -> str:
+    with RunFolder(path, read_only=True) as folder:
+        info = folder.run_info()
+        # Until it is prepared, only what it asks for is known.
+        device = info.device if info is not None else folder.config().training.device
+    return "cuda:0" if device in {"auto", "cuda"} else device
+
+
 def check_writable(runs_dir: Path) -> None:
     """Make the folder of the runs if need be, before hours go into a run that could not be kept there.
 

@@ -10,7 +10,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -74,7 +74,11 @@ class RunFolder:
                 isolation_level=None,
                 check_same_thread=False,
             )
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            try:
+                version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            except sqlite3.Error:
+                self._db.close()
+                raise
         except sqlite3.Error as error:
             raise RunFolderError(f"Cannot read {database}: {error}. Restore the file from a copy.") from error
         if version != SCHEMA_VERSION:
@@ -102,11 +106,10 @@ class RunFolder:
             path = _make_new_folder(runs_dir, stem)
             (path / "checkpoints").mkdir()
             (path / "run.toml").write_text(config_to_toml(config), encoding="utf-8")
-            with sqlite3.connect(path / "run.db") as database:
+            with closing(sqlite3.connect(path / "run.db")) as database, database:
                 database.execute("PRAGMA journal_mode = WAL")
                 database.executescript(_SCHEMA)
                 database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            database.close()
         except (OSError, sqlite3.Error) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise RunFolderError(

@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections import deque
+from collections.abc import Sequence
 from multiprocessing.connection import Listener
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,7 +70,7 @@ _OVERTAKES = {
     "PrepareRun": _LONG_LOOK_UPS,
     "OpenRun": _LONG_LOOK_UPS,
     "CheckData": _LONG_LOOK_UPS,
-    "EstimateRun": frozenset({"EstimateRun", "PreviewImage"}),
+    "EstimateRun": frozenset({"EstimateRun"}),
     "PreviewImage": frozenset({"PreviewImage"}),
 }
 """Which look-ups, under way or waiting, are of no interest any more when a command comes."""
@@ -164,7 +165,7 @@ class Worker:
         try:
             self._apply(command, requested_step)
         except ValueError as error:
-            self._reject(command, str(error), getattr(error, "field", ""))
+            self._reject(command, str(error), getattr(error, "field", ""), getattr(error, "choices", ()))
 
     def _apply(self, command: AnyCommand, requested_step: int) -> None:
         command_id = command.command_id
@@ -222,9 +223,10 @@ class Worker:
 
         self._looking_up, self._is_cancelled = command.kind, False
         try:
-            self._server.publish(answer(command, self._preparation))
+            self._server.publish(answer(command, self._preparation, self._prepared))
         except PreparationCancelled:
-            self._reject(command, LOOK_UP_CANCELLED if self._is_cancelled else LOOK_UP_OVERTAKEN)
+            reason = LOOK_UP_CANCELLED if self._is_cancelled else LOOK_UP_OVERTAKEN
+            self._reject(command, reason, is_cancelled=self._is_cancelled)
         except ValueError:
             raise
         except Exception as error:
@@ -299,7 +301,7 @@ class Worker:
         self._server.publish(PreparationProgressed(what=what, done=done, total=total, unit=unit))
 
     def _check_cancelled(self) -> None:
-        """Look for commands while a preparation or a check goes on, which have no step boundaries.
+        """Look for commands while a preparation or a look-up goes on, which have no step boundaries.
 
         Nothing begins in here: what is not refused at once waits until the work has ended.
         """
@@ -308,7 +310,8 @@ class Worker:
         while not self._commands.empty():
             command, requested_step = self._commands.get()
             if isinstance(command, ShutDown):
-                self._is_ending = True
+                # In mid-run it saves first, which is done at the step boundary.
+                self._put_aside.appendleft((command, requested_step))
                 raise PreparationCancelled
             if isinstance(command, CancelLookUp) and self.state is RunState.IDLE:
                 self._is_cancelled = True
@@ -385,9 +388,24 @@ class Worker:
         self.state = state
         self._server.publish(StateChanged(state=state, sentence=sentence, command_id=command_id))
 
-    def _reject(self, command: AnyCommand, reason: str, field: str = "") -> None:
+    def _reject(
+        self,
+        command: AnyCommand,
+        reason: str,
+        field: str = "",
+        choices: Sequence[str] = (),
+        *,
+        is_cancelled: bool = False,
+    ) -> None:
         self._server.publish(
-            CommandRejected(command=command.kind, reason=reason, field=field, command_id=command.command_id)
+            CommandRejected(
+                command=command.kind,
+                reason=reason,
+                field=field,
+                choices=list(choices),
+                is_cancelled=is_cancelled,
+                command_id=command.command_id,
+            )
         )
 
     def _fail(self, sentence: str) -> None:

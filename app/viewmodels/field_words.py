@@ -9,7 +9,7 @@ def field_label(field: str) -> str:
     """Return the label of a field."""
     labels = {
         "name": QCoreApplication.translate("RunForm", "Name"),
-        "data.path": QCoreApplication.translate("RunForm", "Data"),
+        "data.path": QCoreApplication.translate("RunForm", "Path"),
         "data.layout": QCoreApplication.translate("RunForm", "Layout"),
         "data.path_column": QCoreApplication.translate("RunForm", "Paths in"),
         "data.label_column": QCoreApplication.translate("RunForm", "Classes in"),
@@ -39,6 +39,19 @@ def field_label(field: str) -> str:
         "data.validation_fraction": QCoreApplication.translate("RunForm", "Validation"),
     }
     return labels[field]
+
+
+def section_title(section: str) -> str:
+    """Return the heading of a section of the form."""
+    titles = {
+        "data": QCoreApplication.translate("RunForm", "Data"),
+        "model": QCoreApplication.translate("RunForm", "Model"),
+        "training": QCoreApplication.translate("RunForm", "Training"),
+        "columns": QCoreApplication.translate("RunForm", "Columns of the table"),
+        "images": QCoreApplication.translate("RunForm", "Images"),
+        "more": QCoreApplication.translate("RunForm", "More"),
+    }
+    return titles[section]
 
 
 def choice_text(value: str) -> str:

@@ -1,4 +1,4 @@
-"""ImageItemModel: the images of a class, or of all, read from the report a page at a time as they come into sight."""
+"""ImageItemModel: the images that were chosen, read from the report a page at a time as they come into sight."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.viewmodels.field_words import split_text
 from app.viewmodels.picture_page import PageRole, Picture, PicturePage
 from app.viewmodels.quantities import count_text, size_text
 from app.viewmodels.report_queries import PAGE_ROWS, ImagePage, read_images
-from trainer.data_report import ReportedImage
+from trainer.data_report import ALL_IMAGES, ImageChoice, ReportedImage
 
 MAX_PAGES = 16
 """Pages that are kept: 4,096 rows, a few screens more than the largest one shows."""
@@ -36,17 +36,17 @@ class ImageItemModel(QAbstractListModel):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._report_path = Path()
-        self._class_idx: int | None = None
+        self._choice = ALL_IMAGES
         self._class_names: Sequence[str] = ()
         self._num_images = 0
         self._pages: OrderedDict[int, list[ReportedImage]] = OrderedDict()
         self._backlog = Backlog(read_images, parent=self)
         self._backlog.answered.connect(self._take)
 
-    def show(self, report_path: Path, class_names: Sequence[str], class_idx: int | None, num_images: int) -> None:
-        """Show the images of a class (None: of all) of a report, of which there are so many."""
+    def show(self, report_path: Path, class_names: Sequence[str], choice: ImageChoice, num_images: int) -> None:
+        """Show the chosen images of a report, of which there are so many."""
         self.beginResetModel()
-        self._report_path, self._class_names, self._class_idx = report_path, class_names, class_idx
+        self._report_path, self._class_names, self._choice = report_path, class_names, choice
         self._num_images = num_images
         self._pages.clear()
         self._backlog.want([])
@@ -54,13 +54,13 @@ class ImageItemModel(QAbstractListModel):
 
     def clear(self) -> None:
         """Show nothing."""
-        self.show(Path(), (), None, 0)
+        self.show(Path(), (), ALL_IMAGES, 0)
 
     def want_rows(self, first: int, last: int) -> None:
         """Read these rows (both are included), and no others that were wanted before."""
         wanted = range(max(0, first) // PAGE_ROWS, max(0, min(last, self._num_images - 1)) // PAGE_ROWS + 1)
         missing = [page_idx for page_idx in wanted if page_idx not in self._pages] if self._num_images else []
-        self._backlog.want([ImagePage(self._report_path, self._class_idx, page_idx) for page_idx in missing])
+        self._backlog.want([ImagePage(self._report_path, self._choice, page_idx) for page_idx in missing])
 
     def image(self, row: int) -> ReportedImage | None:
         """Return a row's image, None while it was not read yet."""
@@ -105,8 +105,8 @@ class ImageItemModel(QAbstractListModel):
         return " · ".join([class_name, split_text(image.split), sides, size_text(image.size_bytes)])
 
     def _take(self, page: ImagePage, answer: list[ReportedImage] | str) -> None:
-        if (page.report_path, page.class_idx) != (self._report_path, self._class_idx):
-            # Another class was chosen meanwhile.
+        if (page.report_path, page.choice) != (self._report_path, self._choice):
+            # Others were chosen meanwhile.
             return
         if isinstance(answer, str):
             self.failed.emit(answer)

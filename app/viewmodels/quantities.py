@@ -30,6 +30,13 @@ def size_text(num_bytes: float) -> str:
     return f"{QLocale().toString(value, 'f', decimals)} {unit}"
 
 
+def part_text(part_bytes: float, whole_bytes: float) -> str:
+    """Write a size and the whole that it is a part of, in one unit where both have it: "1.2 of 3.4 GB"."""
+    part, whole = size_text(part_bytes), size_text(whole_bytes)
+    unit = whole.rpartition(" ")[2]
+    return QCoreApplication.translate("Quantities", "{} of {}").format(part.removesuffix(f" {unit}"), whole)
+
+
 def number_text(value: float | None, decimals: int) -> str:
     """Write a measured number with a fixed number of decimals; a dash where there is none, "NaN" where it is none."""
     if value is None:

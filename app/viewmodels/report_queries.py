@@ -1,4 +1,4 @@
-"""What the Data tab asks of a report, in a thread: a page of images, the issues that match, and their CSV file."""
+"""What the Data tab asks of a report, in a thread: images by the page, sizes and shapes, issues, their CSV file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from typing import NamedTuple
 from PySide6.QtCore import QCoreApplication
 
 from trainer.data_report import (
+    Bin,
     DataReport,
     DataReportError,
+    ImageChoice,
     IssueKind,
+    Measure,
     ReportedImage,
     ReportedIssue,
     write_issues_csv,
@@ -23,11 +26,18 @@ PAGE_ROWS = 256
 
 
 class ImagePage(NamedTuple):
-    """Images ``page_idx * PAGE_ROWS`` and on, of a class or of all."""
+    """Images ``page_idx * PAGE_ROWS`` and on, of those that were chosen."""
+
+    report_path: Path
+    choice: ImageChoice
+    page_idx: int
+
+
+class BinQuery(NamedTuple):
+    """How many images of a class (None: of all) have which size and shape."""
 
     report_path: Path
     class_idx: int | None
-    page_idx: int
 
 
 class IssueQuery(NamedTuple):
@@ -52,9 +62,18 @@ def read_images(page: ImagePage) -> list[ReportedImage] | str:
     """Return a page's images, or the sentence that says why they cannot be read."""
     try:
         with closing(DataReport(page.report_path)) as report:
-            return report.images(page.class_idx, page.page_idx * PAGE_ROWS, PAGE_ROWS)
+            return report.images(page.choice, page.page_idx * PAGE_ROWS, PAGE_ROWS)
     except (DataReportError, sqlite3.Error) as error:
         return _sentence(page.report_path, error)
+
+
+def read_bins(query: BinQuery) -> dict[Measure, list[Bin]] | str:
+    """Return the bins of each measure, or the sentence that says why they cannot be read."""
+    try:
+        with closing(DataReport(query.report_path)) as report:
+            return report.bins(query.class_idx)
+    except (DataReportError, sqlite3.Error) as error:
+        return _sentence(query.report_path, error)
 
 
 def read_issues(query: IssueQuery) -> list[ReportedIssue] | str:

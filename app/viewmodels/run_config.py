@@ -9,41 +9,46 @@ from PySide6.QtCore import QLocale, QObject, Signal
 
 from app.viewmodels.field_words import choice_text, field_label, split_text
 from app.viewmodels.plan_text import parse_plan, plan_sentence, plan_text
-from app.viewmodels.quantities import duration_text, size_text
+from app.viewmodels.quantities import duration_text, part_text, size_text
 from trainer.config import ConfigError, DataConfig, OptimizerConfig, RunConfig, config_from_dict
-from trainer.messages import CommandRejected, DataChecked, ModelEntry, RunEstimate, RunInfo
+from trainer.messages import CommandRejected, DataChecked, DataSummary, ModelEntry, RunEstimate, RunInfo
 
 COLUMN_FIELDS = ("data.path_column", "data.label_column", "data.split_column", "data.group_column")
 """The fields that only a table of images has."""
 
-FIELDS = (
-    "data.path",
-    "data.layout",
-    *COLUMN_FIELDS,
-    "model.name",
-    "model.weights",
-    "plan",
-    "optimizer.name",
-    "optimizer.rate",
-    "optimizer.schedule",
-    "optimizer.weight_decay",
-    "optimizer.momentum",
-    "training.epochs",
-    "training.batch_size",
-    "training.precision",
-    "training.device",
-    "training.seed",
-    "data.image_size",
-    "data.resize_size",
-    "data.mean",
-    "data.std",
-    "data.augmentation",
-    "data.mixing",
-    "data.balance",
-    "data.validation_fraction",
-    "data.cache_gb",
-    "name",
-)
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "data": ("data.path", "data.layout", "data.validation_fraction"),
+    "model": ("model.name", "model.weights", "plan"),
+    "training": (
+        "training.epochs",
+        "training.batch_size",
+        "optimizer.name",
+        "optimizer.rate",
+        "optimizer.schedule",
+    ),
+    "columns": COLUMN_FIELDS,
+    "images": (
+        "data.augmentation",
+        "data.mixing",
+        "data.balance",
+        "data.image_size",
+        "data.resize_size",
+        "data.mean",
+        "data.std",
+    ),
+    "more": (
+        "optimizer.weight_decay",
+        "optimizer.momentum",
+        "training.precision",
+        "training.device",
+        "training.seed",
+        "data.cache_gb",
+        "name",
+    ),
+}
+"""The sections of the form with their fields: what every run needs first, then what is rarely changed."""
+
+FIELDS = tuple(field for fields in SECTIONS.values() for field in fields)
 """The fields of the form by their dotted names in RunConfig; ``model.frozen`` comes from the model's tree."""
 
 CHECKED_FIELDS = ("data.path", "data.layout", *COLUMN_FIELDS, "data.validation_fraction", "training.seed")
@@ -53,7 +58,8 @@ _NUMBERS = frozenset(
     {"optimizer.rate", "optimizer.weight_decay", "optimizer.momentum", "data.validation_fraction", "data.cache_gb"}
 )
 _CHANNELS = frozenset({"data.mean", "data.std"})
-_MAY_BE_EMPTY = frozenset({"data.image_size", "data.resize_size", "data.cache_gb"}) | _CHANNELS
+_OWN_OF_WEIGHTS = frozenset({"data.image_size", "data.resize_size"}) | _CHANNELS
+_MAY_BE_EMPTY = _OWN_OF_WEIGHTS | {"data.cache_gb"}
 
 DEFAULT_NUM_CLASSES = 10
 
@@ -78,10 +84,13 @@ class RunConfigViewModel(QObject):
         self.frozen: list[str] = ["backbone"]
         self.num_classes = DEFAULT_NUM_CLASSES
         """Classes of the data that was last looked through."""
+        self.columns: list[str] = []
+        """Columns of the table that was last looked through, to choose from."""
         self.need = ""
         """What the run would need of time, memory and disk, "" while that is not known."""
         self.lacks_room = False
         self._found_layout = ""
+        self._taken: dict[str, str] | None = None
         self._notes: dict[str, str] = {}
         self._errors: dict[str, str] = {}
         self._texts: dict[str, str] = {}
@@ -102,11 +111,54 @@ class RunConfigViewModel(QObject):
 
     def note(self, field: str) -> str:
         """Return what is known about a field beside its value: the classes found, the precision applied."""
-        return self._notes.get(field, "")
+        return self._notes.get(field) or self._resting_note(field)
+
+    def _resting_note(self, field: str) -> str:
+        """Say what an empty field means, where the note about its value would stand."""
+        if self._texts[field].strip():
+            return ""
+        return {
+            "data.path": self.tr("A folder, an archive or a table of images."),
+            "plan": self.tr("What is frozen stays frozen."),
+        }.get(field, "")
+
+    def placeholder(self, field: str) -> str:
+        """Return what holds where a field is left empty, or an example of what to write."""
+        if field in _OWN_OF_WEIGHTS:
+            return self._own_of_weights(field)
+        if field in COLUMN_FIELDS:
+            return self._found_column(field)
+        return {
+            "name": self.tr("the data's name"),
+            "data.path": self.tr("choose or drop"),
+            "data.cache_gb": self.tr("what the disk can spare"),
+            "plan": self.tr("3: +stage4, +conv5"),
+        }.get(field, "")
+
+    def _found_column(self, field: str) -> str:
+        if self._taken is None:
+            return self.tr("none") if field == "data.group_column" else self.tr("found by its name")
+        name = self._taken.get(field)
+        return self.tr("found: {}").format(name) if name else self.tr("none")
+
+    def _own_of_weights(self, field: str) -> str:
+        entry = next((entry for entry in self.models if entry.name == self._texts["model.name"].strip()), None)
+        if entry is None:
+            return self.tr("the weights' own")
+        images, image_size = entry.images, self._typed("data.image_size")
+        if field == "data.resize_size" and image_size is not None and not self._check("data.image_size"):
+            images = images.resized_to(DataConfig(image_size=image_size).image_size or images.image_size)
+        return _shown(getattr(images, field.removeprefix("data.")))
 
     def error(self, field: str) -> str:
         """Return what is wrong with a field, "" if nothing is known to be."""
         return self._errors.get(field, "")
+
+    def has_field(self, field: str) -> bool:
+        """Return whether a field matters by what the others say: only SGD has momentum, only a table has columns."""
+        if field in COLUMN_FIELDS:
+            return self.is_table
+        return field != "optimizer.momentum" or self._texts["optimizer.name"] == "SGD"
 
     def set_text(self, field: str, text: str) -> None:
         """Take what was typed and check it at once."""
@@ -115,6 +167,9 @@ class RunConfigViewModel(QObject):
         self._texts[field] = text
         if field == "data.path":
             self._forget_data()
+        if field in COLUMN_FIELDS:
+            # What the next check takes is another question.
+            self._taken = None
         if field == "model.name":
             # Another model has other layers; only these two names hold in every one.
             self.frozen = ["backbone"]
@@ -143,6 +198,7 @@ class RunConfigViewModel(QObject):
         }
         self._notes = {"plan": plan_sentence(values["plan"])}
         self._errors = {}
+        self._forget_data()
 
     def values(self) -> dict[str, Any]:
         """Return the form as RunConfig's nested plain values; what cannot be read stays text, for the check to name."""
@@ -215,7 +271,7 @@ class RunConfigViewModel(QObject):
             return
         summary, locale = event.summary, QLocale()
         self.num_classes = len(summary.class_names)
-        self._found_layout = summary.layout
+        self._show_found(summary)
         parts = [self.tr("{} classes").format(locale.toString(self.num_classes))]
         parts += [f"{locale.toString(sum(counts))} {split_text(split)}" for split, counts in summary.counts.items()]
         if summary.num_skipped:
@@ -226,11 +282,17 @@ class RunConfigViewModel(QObject):
             leaks = self.tr("1 leak") if num_leaks == 1 else self.tr("{} leaks")
             parts.append(leaks.format(locale.toString(num_leaks)))
         self._notes["data.path"] = " · ".join(parts)
-        if self._texts["data.layout"] == "auto":
-            self._notes["data.layout"] = self.tr("found: {}").format(choice_text(summary.layout))
         for field in CHECKED_FIELDS:
             self._errors[field] = self._check(field)
         self.changed.emit()
+
+    def _show_found(self, summary: DataSummary) -> None:
+        self._found_layout = summary.layout
+        if self._texts["data.layout"] == "auto":
+            self._notes["data.layout"] = self.tr("found: {}").format(choice_text(summary.layout))
+        if summary.columns is not None:
+            self.columns = summary.columns.names
+            self._taken = {f"data.{field}": name for field, name in summary.columns.taken.items()}
 
     def show_estimating(self) -> None:
         """Say that a few steps are being tried."""
@@ -250,6 +312,9 @@ class RunConfigViewModel(QObject):
             disk=size_text(estimate.disk_bytes),
             free=size_text(estimate.free_bytes),
         )
+        if estimate.kept_bytes < estimate.decoded_bytes:
+            kept = part_text(estimate.kept_bytes, estimate.decoded_bytes)
+            text = self.tr("{} · {} of images kept decoded").format(text, kept)
         self.show_need(text, lacks_room=estimate.disk_bytes > estimate.free_bytes)
 
     def show_need(self, text: str, *, lacks_room: bool = False) -> None:
@@ -263,6 +328,11 @@ class RunConfigViewModel(QObject):
         self._notes["data.path"] = self.tr("Looking through the images …")
         for field in CHECKED_FIELDS:
             self._errors[field] = ""
+        self.changed.emit()
+
+    def show_unchecked(self) -> None:
+        """Note that the user ended the check: nothing is known of the data, and nothing is wrong with them."""
+        self._notes["data.path"] = self.tr("Not checked. Check again from the folder's menu.")
         self.changed.emit()
 
     def stop_checking(self) -> None:
@@ -281,6 +351,8 @@ class RunConfigViewModel(QObject):
             return False
         if field.startswith("data."):
             self._notes.pop("data.path", None)
+        if field in COLUMN_FIELDS and event.choices:
+            self.columns = event.choices
         self._errors[field] = event.reason
         self.changed.emit()
         if event.command in {"PrepareRun", "OpenRun"}:
@@ -296,6 +368,8 @@ class RunConfigViewModel(QObject):
         self._notes["data.path"] = self.tr("{} classes · {} train · {} validation").format(
             locale.toString(len(run.class_names)), locale.toString(run.num_train), locale.toString(run.num_validation)
         )
+        if run.data_summary is not None:
+            self._show_found(run.data_summary)
         self._notes["data.image_size"] = self.tr("applied: {} px").format(locale.toString(run.image_size))
         self._notes["training.precision"] = self.tr("applied: {}").format(run.precision)
         self._notes["training.device"] = self.tr("applied: {}").format(run.device)
@@ -311,7 +385,7 @@ class RunConfigViewModel(QObject):
     # -- checks -----------------------------------------------------------------------------------------------
 
     def _forget_data(self) -> None:
-        self._found_layout = ""
+        self._found_layout, self._taken, self.columns = "", None, []
         for field in ("data.path", "data.layout"):
             self._notes.pop(field, None)
 
@@ -361,7 +435,7 @@ def _number(text: str) -> float | str:
 def _shown(value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(str(number) for number in value)
     if isinstance(value, float):
         return QLocale().toString(value, "g", QLocale.FloatingPointPrecisionOption.FloatingPointShortest.value)

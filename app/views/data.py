@@ -7,6 +7,7 @@ from PySide6.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
     QLabel,
+    QPushButton,
     QSplitter,
     QStackedWidget,
     QVBoxLayout,
@@ -30,6 +31,8 @@ _CHECKING_DELAY_MS = 300
 class DataView(QWidget):
     """Classes on the left, images in the middle, issues on the right; a sentence while there are none."""
 
+    check_wanted = Signal()
+    """The data are to be looked through, after all."""
     views_wanted = Signal(str)
     """The path of an image that is looked at: what the model sees of it would be good to know."""
 
@@ -42,13 +45,15 @@ class DataView(QWidget):
         self.sentence.setTextFormat(Qt.TextFormat.PlainText)
         self.sentence.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.sentence.setWordWrap(True)
+        self.check_button = QPushButton(self.tr("Check again"))
+        self.check_button.clicked.connect(self.check_wanted)
         self.chart = ClassChart(data)
         self.grid = ThumbnailGrid(data.images)
         self.issues = IssuesPanel(data)
         self.grid.opened.connect(lambda index: self._open(index, self.grid, self.tr("Image")))
         self.issues.opened.connect(lambda index: self._open(index, self.issues.table, self.tr("Issue")))
         self._stack = QStackedWidget()
-        self._stack.addWidget(self.sentence)
+        self._stack.addWidget(self._make_sentence())
         self._stack.addWidget(self._make_columns())
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -58,7 +63,7 @@ class DataView(QWidget):
         self._checking_timer.setInterval(_CHECKING_DELAY_MS)
         self._checking_timer.timeout.connect(lambda: self._stack.setCurrentIndex(0))
         data.changed.connect(self._show)
-        data.class_changed.connect(self._show_figures)
+        data.choice_changed.connect(self._show_figures)
         self._show()
 
     @property
@@ -76,9 +81,12 @@ class DataView(QWidget):
             self.sentence.setText(data.problem)
         elif is_checking:
             self.sentence.setText(self.tr("Looking through the images …"))
+        elif data.state is DataState.UNCHECKED:
+            self.sentence.setText(self.tr("You stopped the check, so nothing is known of these data yet."))
         else:
             self.sentence.setText(self.tr("Choose data: what Thaw finds in them stands here before the first step."))
         theme.set_property(self.sentence, "role", "error" if data.problem else "dim")
+        self.check_button.setVisible(data.state is DataState.UNCHECKED)
         if is_checking and self._stack.currentIndex() == 1:
             self._checking_timer.start()
         else:
@@ -105,6 +113,7 @@ class DataView(QWidget):
             # An issue's file is no image of the run, or one of two.
             self._dialog.views_wanted.connect(self.views_wanted)
             self._data.views_shown.connect(self._dialog.show_views)
+            self._data.views_refused.connect(self._dialog.refuse_views)
         self._dialog.finished.connect(self._forget_dialog)
         self._dialog.show_row()
         self._dialog.show()
@@ -114,6 +123,16 @@ class DataView(QWidget):
 
     # -- building ---------------------------------------------------------------------------------------------
 
+    def _make_sentence(self) -> QWidget:
+        page = QWidget()
+        layout = QVBoxLayout(page)
+        layout.setSpacing(2 * theme.SPACE)
+        layout.addStretch(1)
+        layout.addWidget(self.sentence)
+        layout.addWidget(self.check_button, 0, Qt.AlignmentFlag.AlignHCenter)
+        layout.addStretch(1)
+        return page
+
     def _make_columns(self) -> QSplitter:
         columns = QSplitter(Qt.Orientation.Horizontal)
         columns.setHandleWidth(2 * theme.PANEL_PADDING)
@@ -121,8 +140,10 @@ class DataView(QWidget):
         for widget, least_width in ((self.chart, 244), (self._make_images(), 240), (self.issues, 300)):
             widget.setMinimumWidth(least_width)
             columns.addWidget(widget)
-        columns.setStretchFactor(1, 1)
-        columns.setSizes([264, 424, 540])
+        # What a larger window brings, all three share: names, pictures and sentences are cut in a small one.
+        for column, factor in enumerate((2, 3, 4)):
+            columns.setStretchFactor(column, factor)
+        columns.setSizes([284, 404, 540])
         return columns
 
     def _make_images(self) -> QWidget:

@@ -22,13 +22,18 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.viewmodels.data import DataViewModel
 from app.viewmodels.issue_items import FILE, KIND, WHAT, IsGraveRole
-from app.views.elided_label import ElidedLabel
+from app.views.advice import AdviceLines
 from app.views.issue_chips import IssueChips
 from app.views.table import Table
 
 # A word is typed in this time; each of its letters need not be looked for.
 _FILTER_DELAY_MS = 150
-_LEAST_HEIGHT_FOR_ALL_ADVICE = 280
+_ADVICE_SHARE = 0.3
+"""Of the panel's height."""
+_KIND_WIDTH = 108
+_FILE_SHARE = 0.36
+"""Of the width beside the kind: what is wrong with a file takes more words than its name."""
+_LEAST_FILE_WIDTH = 110
 _LEAST_HEIGHT_FOR_HEADINGS = 200
 _HEADINGS_HEIGHT = 30
 
@@ -53,21 +58,18 @@ class IssuesPanel(QWidget):
         self._data.issues.save(csv_path)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """Say all of the advice, and show the columns' headings, where there is room; the rows come first."""
+        """Share the room anew: the rows come first, then the columns' headings, then all of the advice."""
         super().resizeEvent(event)
         has_room = self.height() >= _LEAST_HEIGHT_FOR_HEADINGS
         self.table.horizontalHeader().setFixedHeight(_HEADINGS_HEIGHT if has_room else 0)
-        self._fit_advice()
+        self.advice.set_room(int(self.height() * _ADVICE_SHARE))
+        if event.size().width() != event.oldSize().width():
+            self._fit_columns()
 
     # -- building ---------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        self.advice_line = ElidedLabel(Qt.TextElideMode.ElideRight, 40)
-        self.advice = QLabel()
-        self.advice.setWordWrap(True)
-        for label in (self.advice_line, self.advice):
-            label.setTextFormat(Qt.TextFormat.PlainText)
-            label.setProperty("role", "dim")
+        self.advice = AdviceLines()
         self.chips = IssueChips()
         self.chips.chosen.connect(self._filter)
         self.filter_box = QLineEdit()
@@ -96,7 +98,7 @@ class IssuesPanel(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(theme.SPACE)
         layout.addLayout(tools)
-        for widget in (self.advice_line, self.advice, self.chips, self.message):
+        for widget in (self.advice, self.chips, self.message):
             layout.addWidget(widget)
         layout.addWidget(self._make_table(), 1)
 
@@ -106,11 +108,15 @@ class IssuesPanel(QWidget):
         self.table.setItemDelegate(_IssueDelegate(self.table))
         self.table.setSelectionMode(Table.SelectionMode.SingleSelection)
         self.table.setAccessibleName(self.tr("Issues"))
-        self.table.set_widths({KIND: 112, FILE: 150})
+        self.table.setColumnWidth(KIND, _KIND_WIDTH)
         self.table.horizontalHeader().setSectionResizeMode(WHAT, QHeaderView.ResizeMode.Stretch)
         self.table.clicked.connect(self.opened)
         self.table.enter_pressed.connect(self._open_current)
         return self.table
+
+    def _fit_columns(self) -> None:
+        room = self.table.viewport().width() - _KIND_WIDTH
+        self.table.setColumnWidth(FILE, max(_LEAST_FILE_WIDTH, int(room * _FILE_SHARE)))
 
     # -- what is shown ----------------------------------------------------------------------------------------
 
@@ -125,15 +131,7 @@ class IssuesPanel(QWidget):
         has_issues = any(summary.issue_counts.values())
         self.filter_box.setVisible(has_issues)
         self.save_button.setVisible(has_issues)
-        self.advice.setText("\n".join(summary.advice))
-        self.advice_line.set_whole_text(" ".join(summary.advice))
-        self._fit_advice()
-
-    def _fit_advice(self) -> None:
-        has_advice = bool(self.advice.text())
-        is_tall = self.height() >= _LEAST_HEIGHT_FOR_ALL_ADVICE
-        self.advice.setVisible(has_advice and is_tall)
-        self.advice_line.setVisible(has_advice and not is_tall)
+        self.advice.show_sentences(summary.advice)
 
     def _enable_save(self) -> None:
         has_rows = bool(self._data.issues.rowCount())

@@ -10,9 +10,10 @@ from app import theme
 from app.backlog import Backlog
 from app.thumbnail_loader import PictureRequest, load_picture
 from app.viewmodels.picture_page import PageRole, Picture, PicturePage
-from app.viewmodels.quantities import count_text
+from app.viewmodels.quantities import count_text, percent_text
 from app.views.elided_label import ElidedLabel
 from app.views.thumbnail_tile import paint_fitted
+from trainer.messages import ImageView
 
 _SIZE = QSize(760, 620)
 _NUM_VIEWS = 6
@@ -40,6 +41,7 @@ class PictureDialog(QDialog):
         self._backlog = Backlog(load_picture, 2, self)
         self._backlog.answered.connect(self._take)
         self._view_files: dict[str, _Canvas] = {}
+        self._is_mixed = False
         self._view_backlog = Backlog(load_picture, 2, self)
         self._view_backlog.answered.connect(self._take_view)
         self._build()
@@ -105,38 +107,57 @@ class PictureDialog(QDialog):
 
     def _make_views(self) -> QWidget:
         self.views = QWidget()
-        self._views_title = QLabel()
-        self._views_title.setProperty("role", "dim")
-        self.view_canvases = tuple(_Canvas() for _ in range(_NUM_VIEWS))
-        strip = QHBoxLayout()
+        self.views_title = QLabel()
+        self.views_title.setTextFormat(Qt.TextFormat.PlainText)
+        self.views_title.setWordWrap(True)
+        self.views_title.setProperty("role", "dim")
+        self.view_tiles = tuple(_ViewTile() for _ in range(_NUM_VIEWS))
+        self._strip = QWidget()
+        strip = QHBoxLayout(self._strip)
+        strip.setContentsMargins(0, 0, 0, 0)
         strip.setSpacing(2 * theme.SPACE)
-        for canvas in self.view_canvases:
-            canvas.setMinimumSize(_VIEW_SIDE, _VIEW_SIDE)
-            strip.addWidget(canvas, 1)
+        for tile in self.view_tiles:
+            strip.addWidget(tile, 1)
         layout = QVBoxLayout(self.views)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(theme.SPACE)
-        layout.addWidget(self._views_title)
-        layout.addLayout(strip)
+        layout.addWidget(self.views_title)
+        layout.addWidget(self._strip)
         self.views.hide()
         return self.views
 
     # -- what is shown ----------------------------------------------------------------------------------------
 
-    def show_views(self, path: str, views: list[str]) -> None:
-        """Show what the model sees of the image at ``path`` in the first epochs, unless another one is shown by now."""
+    def show_views(self, path: str, views: list[ImageView]) -> None:
+        """Show what the model sees of the image at ``path``, epoch by epoch, unless another one is shown by now."""
         if path != self.panes[0].path:
             return
-        self._views_title.setText(
-            self.tr("As the model sees it in epochs 1 to {}").format(count_text(len(views)))
-            if len(views) > 1
-            else self.tr("As the model sees it, in every epoch")
-        )
-        self._view_files = dict(zip(views, self.view_canvases, strict=False))
-        for number, canvas in enumerate(self.view_canvases):
-            canvas.setVisible(number < len(views))
+        self.views_title.setText(self._views_text(views))
+        # Once there, the line about mixing keeps its place, so that the picture above does not jump.
+        self._is_mixed = self._is_mixed or any(view.mixed_with for view in views)
+        for tile, view in zip(self.view_tiles, (*views, *[None] * len(self.view_tiles)), strict=False):
+            tile.show_view(view, is_mixed=self._is_mixed)
+        self._view_files = {
+            view.file: tile.canvas for view, tile in zip(views, self.view_tiles, strict=False) if view.file
+        }
+        self._strip.show()
         self.views.show()
-        self._view_backlog.want([PictureRequest(view, _MAX_SIDE) for view in views])
+        self._view_backlog.want([PictureRequest(file, _MAX_SIDE) for file in self._view_files])
+
+    def refuse_views(self, path: str, sentence: str) -> None:
+        """Say why nobody can tell what the model sees of the image at ``path``."""
+        if path == self.panes[0].path:
+            self.views_title.setText(sentence)
+            self._strip.hide()
+            self.views.show()
+
+    def _views_text(self, views: list[ImageView]) -> str:
+        first, last = views[0].epoch, views[-1].epoch
+        if first is None or last is None:
+            return self.tr("As the model sees it, in every epoch")
+        if first == last:
+            return self.tr("As the model sees it in epoch {}").format(count_text(first))
+        return self.tr("As the model sees it in epochs {} to {}").format(count_text(first), count_text(last))
 
     def _take_view(self, request: PictureRequest, image: QImage) -> None:
         if (canvas := self._view_files.get(request.path)) is not None:
@@ -159,8 +180,11 @@ class PictureDialog(QDialog):
         # The strip stays where it is from picture to picture, so that the picture does not jump.
         self._view_files = {}
         self._view_backlog.want([])
-        for canvas in self.view_canvases:
-            canvas.show_pixmap(None)
+        for tile in self.view_tiles:
+            tile.canvas.show_pixmap(None)
+        if self._strip.isHidden():
+            # The sentence was about another picture.
+            self.views_title.clear()
         if len(pictures) == 1:
             self.views_wanted.emit(pictures[0].path)
         else:
@@ -203,17 +227,60 @@ class _Pane(QWidget):
         self.canvas.show_pixmap(QPixmap.fromImage(image))
 
 
+class _ViewTile(QWidget):
+    """What the model sees of an image in an epoch: the picture, the epoch, and what is mixed in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.canvas = _Canvas()
+        self.canvas.setMinimumSize(_VIEW_SIDE, _VIEW_SIDE)
+        self.epoch = ElidedLabel(Qt.TextElideMode.ElideRight, 40)
+        self.mix = ElidedLabel(Qt.TextElideMode.ElideRight, 40)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self.canvas, 1)
+        for label in (self.epoch, self.mix):
+            label.setProperty("role", "dim")
+            label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+            layout.addWidget(label)
+
+    def show_view(self, view: ImageView | None, *, is_mixed: bool) -> None:
+        """Say what a view is of, whose picture is to come; hide without one."""
+        self.setVisible(view is not None)
+        self.canvas.show_pixmap(None)
+        if view is None:
+            return
+        self.canvas.sentence = "" if view.file else self.tr("Not drawn in this epoch.")
+        epoch = "" if view.epoch is None else self.tr("epoch {}").format(count_text(view.epoch))
+        if view.num_times > 1:
+            epoch = self.tr("{epoch} · {number} ×").format(epoch=epoch, number=count_text(view.num_times))
+            self.canvas.setToolTip(self.tr("The epoch has this image several times; this is the first."))
+        else:
+            self.canvas.setToolTip("")
+        self.epoch.set_whole_text(epoch)
+        self.epoch.setVisible(bool(epoch))
+        share = percent_text(view.mixed_share)
+        self.mix.set_whole_text(f"+ {share} {view.mixed_with}" if view.mixed_with else "")
+        self.mix.setVisible(is_mixed)
+
+
 class _Canvas(QWidget):
     """Draws a picture as large as it fits; a small one grows by whole steps."""
 
     def __init__(self) -> None:
         super().__init__()
         self.pixmap: QPixmap | None = None
+        self.sentence = ""
+        """Why there is no picture; "" while one is to come."""
         self.setMinimumSize(120, 120)
 
     def show_pixmap(self, pixmap: QPixmap | None) -> None:
         """Draw a picture: null if the file cannot be shown, None while it is read."""
         self.pixmap = pixmap
+        self.sentence = ""
+        if pixmap is not None and pixmap.isNull():
+            self.sentence = self.tr("This file cannot be shown as a picture.")
         self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
@@ -223,11 +290,9 @@ class _Canvas(QWidget):
         painter.setBrush(QColor(colors.panel))
         painter.drawRoundedRect(QRectF(self.rect()), 2 * theme.SPACE, 2 * theme.SPACE)
         room = self.rect().adjusted(theme.SPACE, theme.SPACE, -theme.SPACE, -theme.SPACE)
-        if self.pixmap is not None and self.pixmap.isNull():
+        if self.sentence:
             painter.setPen(QColor(colors.dim))
-            painter.drawText(
-                room, int(Qt.AlignmentFlag.AlignCenter), self.tr("This file cannot be shown as a picture.")
-            )
+            painter.drawText(room, int(Qt.AlignmentFlag.AlignCenter | Qt.TextFlag.TextWordWrap), self.sentence)
         elif self.pixmap is not None:
             paint_fitted(painter, room, self.pixmap, self.devicePixelRatioF())
         painter.end()

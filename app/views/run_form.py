@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Sequence
 from functools import partial
 
-from PySide6.QtCore import QEvent, QStringListModel, Qt, QTimer, Signal
+from PySide6.QtCore import QByteArray, QEvent, Qt, QTimer, Signal
 from PySide6.QtWidgets import (
-    QComboBox,
-    QCompleter,
     QFileDialog,
     QFrame,
     QGridLayout,
@@ -24,27 +23,39 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
-from app.viewmodels.field_words import choice_text, field_label
+from app.viewmodels.field_words import field_label, section_title
 from app.viewmodels.quantities import count_text, percent_text, size_text
-from app.viewmodels.run_config import (
-    CHECKED_FIELDS,
-    COLUMN_FIELDS,
-    FIELDS,
-    RunConfigViewModel,
-)
+from app.viewmodels.run_config import CHECKED_FIELDS, COLUMN_FIELDS, SECTIONS, RunConfigViewModel
+from app.views.choice_field import ChoiceField
+from app.views.field_note import FieldNote
+from app.views.section_heading import SectionHeading
+from trainer.messages import ModelEntry
 
 _CHOICES: dict[str, tuple[str, ...]] = {
+    "model.name": (),
     "model.weights": ("published", "random"),
     "optimizer.name": ("AdamW", "Adam", "SGD"),
     "optimizer.schedule": ("constant", "cosine"),
     "training.precision": ("auto", "fp32", "bf16"),
-    "training.device": ("auto", "cpu"),
+    "training.device": ("auto",),
     "data.layout": ("auto", "class_folders", "split_folders", "table", "file_names"),
+    **dict.fromkeys(COLUMN_FIELDS, ()),
     "data.augmentation": ("light", "none", "standard", "strong"),
     "data.mixing": ("none", "mixup", "cutmix"),
     "data.balance": ("none", "class_weights", "sampler"),
 }
-_FREE_CHOICES = frozenset({"model.name", "model.weights", "training.device"})
+_FREE_CHOICES = frozenset({"model.name", "model.weights", "training.device", *COLUMN_FIELDS})
+_NOTE_LINES = {
+    "data.path": 2,
+    "data.layout": 1,
+    "plan": 2,
+    "data.image_size": 1,
+    "training.precision": 1,
+    "training.device": 1,
+}
+"""The fields that notes are about, and the lines that are kept for them: no row moves as a note comes or goes."""
+_NEED_LINES = 3
+_OPEN_AT_FIRST = frozenset({"data", "model", "training"})
 # A scan or a model's tree is asked for when the typing rests.
 _TYPING_PAUSE_MS = 400
 
@@ -62,14 +73,12 @@ class RunForm(QWidget):
     def __init__(self, run_config: RunConfigViewModel, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._run_config = run_config
-        self._editors: dict[str, QLineEdit | QComboBox] = {}
+        self._headings: dict[str, SectionHeading] = {}
+        self._editors: dict[str, QLineEdit | ChoiceField] = {}
         self._labels: dict[str, QLabel] = {}
-        self._hints: dict[str, QLabel] = {}
+        self._hints: dict[str, FieldNote] = {}
         self._holders: dict[str, QWidget] = {}
         self._browse: dict[str, QToolButton] = {}
-        self._model_names = QStringListModel(self)
-        self._offered: dict[str, list[str]] = {}
-        self._is_showing = False
         self._data_timer = self._pause_timer(self.data_changed.emit)
         self._model_timer = self._pause_timer(self.model_chosen.emit)
         self._build()
@@ -92,7 +101,23 @@ class RunForm(QWidget):
 
     def focus_first(self) -> None:
         """Put the cursor where a new run begins: into the data field."""
+        self._unfold("data.path")
         self._editors["data.path"].setFocus(Qt.FocusReason.OtherFocusReason)
+
+    def save_state(self) -> QByteArray:
+        """Return which sections are open, for ``restore_state``."""
+        is_open = {section: heading.isChecked() for section, heading in self._headings.items()}
+        return QByteArray(json.dumps(is_open).encode())
+
+    def restore_state(self, state: QByteArray) -> None:
+        """Fold and unfold the sections as they were; a state that is empty or damaged changes nothing."""
+        try:
+            is_open = json.loads(bytes(state.data()))
+        except ValueError:
+            return
+        for section, heading in self._headings.items():
+            if isinstance(is_open, dict):
+                heading.setChecked(bool(is_open.get(section, heading.isChecked())))
 
     def changeEvent(self, event: QEvent) -> None:
         """Draw the icon in the theme's colour."""
@@ -108,10 +133,8 @@ class RunForm(QWidget):
         self._start = QPushButton(self.tr("Start"))
         self._start.setProperty("kind", "primary")
         self._start.clicked.connect(self.start_requested)
-        self._need = QLabel()
-        self._need.setTextFormat(Qt.TextFormat.PlainText)
-        self._need.setWordWrap(True)
-        self._need.setToolTip(self.tr("From a few trial steps, as the run begins; unfreezing layers changes it."))
+        tip = self.tr("From a few trial steps, as the run begins; unfreezing layers changes it.")
+        self._need = FieldNote(_NEED_LINES, tip)
         self._live_note = QLabel(self.tr("The values of this run. New run begins another with them."))
         self._live_note.setProperty("role", "note")
         self._live_note.setWordWrap(True)
@@ -122,14 +145,24 @@ class RunForm(QWidget):
         grid.setHorizontalSpacing(theme.SPACE * 2)
         grid.setVerticalSpacing(0)
         grid.setColumnStretch(1, 1)
-        for row, field in enumerate(FIELDS):
-            self._add_row(grid, row, field)
-        grid.setRowStretch(len(FIELDS), 1)
+        for section, names in SECTIONS.items():
+            self._headings[section] = SectionHeading(section_title(section), is_open=section in _OPEN_AT_FIRST)
+            self._headings[section].toggled.connect(self._show_rows)
+            grid.addWidget(self._headings[section], grid.rowCount(), 0, 1, 2)
+            for field in names:
+                self._add_row(grid, grid.rowCount(), field)
+        grid.setRowStretch(grid.rowCount(), 1)
+        # Those of folded sections, too: unfolding one must not move the fields of the others.
+        grid.setColumnMinimumWidth(0, max(label.sizeHint().width() for label in self._labels.values()))
 
         self._scroll = QScrollArea()
         self._scroll.setWidgetResizable(True)
         self._scroll.setFrameShape(QFrame.Shape.NoFrame)
         self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        # Its place is kept: where there is nothing to scroll, the bar shows nothing.
+        self._scroll.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOn)
+        bar = self._scroll.verticalScrollBar()
+        bar.rangeChanged.connect(lambda lowest, highest: bar.setEnabled(highest > lowest))
         self._scroll.setWidget(fields)
         # Coming to a field must not push the labels out of sight where the form is narrow.
         self._scroll.horizontalScrollBar().valueChanged.connect(
@@ -154,14 +187,11 @@ class RunForm(QWidget):
         editor = self._editor(field)
         label.setBuddy(editor)
         editor.setAccessibleName(field_label(field))
-        hint = QLabel()
-        hint.setTextFormat(Qt.TextFormat.PlainText)
-        hint.setWordWrap(True)
-        hint.hide()
+        hint = FieldNote(_NOTE_LINES.get(field, 0))
 
         holder = QWidget()
         cell = QVBoxLayout(holder)
-        cell.setContentsMargins(0, 3, 0, 3)
+        cell.setContentsMargins(0, theme.SPACE // 2, 0, theme.SPACE // 2)
         cell.setSpacing(2)
         if field in {"data.path", "model.weights"}:
             line = QHBoxLayout()
@@ -173,60 +203,23 @@ class RunForm(QWidget):
         else:
             cell.addWidget(editor)
         cell.addWidget(hint)
-        label.setFixedHeight(theme.FIELD_HEIGHT + 6)
+        label.setFixedHeight(theme.FIELD_HEIGHT + theme.SPACE)
         grid.addWidget(label, row, 0, Qt.AlignmentFlag.AlignTop)
         grid.addWidget(holder, row, 1)
         self._holders[field] = holder
         self._editors[field], self._labels[field], self._hints[field] = editor, label, hint
 
-    def _editor(self, field: str) -> QLineEdit | QComboBox:
-        if field != "model.name" and field not in _CHOICES:
+    def _editor(self, field: str) -> QLineEdit | ChoiceField:
+        if field not in _CHOICES:
             edit = QLineEdit()
-            edit.setPlaceholderText(self._placeholder(field))
             edit.textEdited.connect(lambda text: self._take(field, text))
             return edit
-        combo = QComboBox()
-        combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        combo.setMinimumContentsLength(5)
-        combo.setMaxVisibleItems(16)
-        # Scrolling the form must not change a value that happens to lie under the pointer.
-        combo.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        combo.installEventFilter(self)
-        for value in _CHOICES.get(field, ()):
-            combo.addItem(choice_text(value), value)
-        if field not in _FREE_CHOICES:
-            combo.currentIndexChanged.connect(lambda _: self._take(field, combo.currentData()))
-            return combo
-        combo.setEditable(True)
-        combo.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
-        if field == "model.name":
-            completer = QCompleter(self._model_names, combo)
-            completer.setFilterMode(Qt.MatchFlag.MatchContains)
-            completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
-            combo.setCompleter(completer)
-        combo.currentTextChanged.connect(lambda text: self._take(field, text))
-        return combo
-
-    def eventFilter(self, watched: object, event: QEvent) -> bool:
-        """Give the wheel to the scrolled form, unless the field has the focus."""
-        is_wheel = event.type() == QEvent.Type.Wheel
-        if is_wheel and isinstance(watched, QComboBox) and not watched.hasFocus():
-            event.ignore()
-            return True
-        return False
-
-    def _placeholder(self, field: str) -> str:
-        return {
-            "name": self.tr("the data's name"),
-            "data.path": self.tr("a folder, an archive or a table of images"),
-            **dict.fromkeys(COLUMN_FIELDS, self.tr("found by its name")),
-            "data.group_column": self.tr("none"),
-            "data.cache_gb": self.tr("what the disk can spare"),
-            "plan": self.tr("3: +stage4, +conv5"),
-            **dict.fromkeys(
-                ("data.image_size", "data.resize_size", "data.mean", "data.std"), self.tr("the weights' own")
-            ),
-        }.get(field, "")
+        choice = ChoiceField(_CHOICES[field], is_free=field in _FREE_CHOICES)
+        if field in _FREE_CHOICES:
+            choice.currentTextChanged.connect(lambda text: self._take(field, text))
+        else:
+            choice.currentIndexChanged.connect(lambda _: self._take(field, choice.currentData()))
+        return choice
 
     def _browse_weights_button(self) -> QToolButton:
         button = _icon_button(self.tr("Choose a file of weights"))
@@ -271,8 +264,6 @@ class RunForm(QWidget):
     # -- typing -----------------------------------------------------------------------------------------------
 
     def _take(self, field: str, text: str) -> None:
-        if self._is_showing:
-            return
         self._run_config.set_text(field, text)
         if field in CHECKED_FIELDS:
             self._data_timer.start()
@@ -304,60 +295,53 @@ class RunForm(QWidget):
     # -- showing ----------------------------------------------------------------------------------------------
 
     def _show_values(self) -> None:
-        self._is_showing = True
-        try:
-            self._offer("model.name", [entry.name for entry in self._run_config.models])
-            self._offer("training.device", ["auto", *self._run_config.devices])
-            for field, editor in self._editors.items():
-                text = self._run_config.text(field)
-                if isinstance(editor, QLineEdit):
-                    if editor.text() != text:
-                        editor.setText(text)
-                elif (line := editor.lineEdit()) is not None:
-                    if editor.currentText() != text:
-                        editor.setEditText(text)
-                        # A name is known by its beginning, a path by its end.
-                        line.setCursorPosition(len(text) if field == "model.weights" else 0)
-                else:
-                    editor.setCurrentIndex(editor.findData(text))
-        finally:
-            self._is_showing = False
+        models = self._run_config.models
+        self._offer("model.name", [entry.name for entry in models], [self._model_text(entry) for entry in models])
+        self._offer("training.device", ["auto", *self._run_config.devices])
+        for field in COLUMN_FIELDS:
+            self._offer(field, self._run_config.columns)
+        for field, editor in self._editors.items():
+            text = self._run_config.text(field)
+            if isinstance(editor, ChoiceField):
+                # A name is known by its beginning, a path by its end.
+                editor.show_value(text, is_end_seen=field == "model.weights")
+            elif editor.text() != text:
+                editor.setText(text)
+            line = editor.lineEdit() if isinstance(editor, ChoiceField) else editor
+            if line is not None:
+                line.setPlaceholderText(self._run_config.placeholder(field))
         self._show_model_tooltip()
-        is_sgd = self._run_config.text("optimizer.name") == "SGD"
-        for field, is_shown in (
-            ("optimizer.momentum", is_sgd),
-            *((f, self._run_config.is_table) for f in COLUMN_FIELDS),
-        ):
-            self._labels[field].setVisible(is_shown)
-            self._holders[field].setVisible(is_shown)
+        self._show_rows()
         self._show_hints()
+
+    def _show_rows(self) -> None:
+        for section, fields in SECTIONS.items():
+            shown = {field for field in fields if self._run_config.has_field(field)}
+            heading = self._headings[section]
+            heading.setVisible(bool(shown))
+            for field in fields:
+                is_shown = heading.isChecked() and field in shown
+                self._labels[field].setVisible(is_shown)
+                self._holders[field].setVisible(is_shown)
+
+    def _unfold(self, field: str) -> None:
+        section = next(section for section, fields in SECTIONS.items() if field in fields)
+        self._headings[section].setChecked(True)
 
     def _reveal(self, field: str) -> None:
         if field not in self._editors:
             return
+        self._unfold(field)
         self._editors[field].setFocus(Qt.FocusReason.OtherFocusReason)
         # Once the form has made room for the error below the field.
         QTimer.singleShot(0, self, lambda: self._scroll.ensureWidgetVisible(self._holders[field]))
 
-    def _offer(self, field: str, names: Iterable[str]) -> None:
-        combo = self._editors[field]
-        assert isinstance(combo, QComboBox)
-        offered = list(dict.fromkeys(names))
-        if not offered or offered == self._offered.get(field):
-            return
-        self._offered[field] = offered
-        text = combo.currentText()
-        combo.clear()
-        combo.addItems(offered)
-        combo.setEditText(text)
-        if field == "model.name":
-            self._model_names.setStringList(offered)
-            for row, entry in enumerate(self._run_config.models):
-                combo.setItemData(row, self._model_text(row), Qt.ItemDataRole.ToolTipRole)
-                assert combo.itemText(row) == entry.name
+    def _offer(self, field: str, names: Sequence[str], tips: Sequence[str] = ()) -> None:
+        choice = self._editors[field]
+        assert isinstance(choice, ChoiceField)
+        choice.offer(names, tips)
 
-    def _model_text(self, row: int) -> str:
-        entry = self._run_config.models[row]
+    def _model_text(self, entry: ModelEntry) -> str:
         place = self.tr("on this disk") if entry.is_cached else self.tr("to be downloaded")
         return self.tr("{} parameters · ImageNet {} · {} {}").format(
             count_text(entry.num_params), percent_text(entry.accuracy), size_text(entry.size_bytes), place
@@ -365,23 +349,23 @@ class RunForm(QWidget):
 
     def _show_model_tooltip(self) -> None:
         name = self._run_config.text("model.name")
-        row = next((row for row, entry in enumerate(self._run_config.models) if entry.name == name), None)
-        self._editors["model.name"].setToolTip("" if row is None else self._model_text(row))
+        chosen = next((entry for entry in self._run_config.models if entry.name == name), None)
+        self._editors["model.name"].setToolTip("" if chosen is None else self._model_text(chosen))
 
     def _show_need(self) -> None:
-        self._need.setText(self._run_config.need)
-        theme.set_property(self._need, "role", "error" if self._run_config.lacks_room else "note")
-        self._need.setVisible(bool(self._run_config.need) and not self._start.isHidden())
+        resting = self.tr("What the run will need stands here once the data are checked.")
+        self._need.show_text(self._run_config.need or resting, is_error=self._run_config.lacks_room)
+        self._need.setVisible(not self._start.isHidden())
 
     def _show_hints(self) -> None:
         for field, hint in self._hints.items():
             error = self._run_config.error(field)
             text = error or self._run_config.note(field)
-            hint.setVisible(bool(text))
-            theme.set_property(hint, "role", "error" if error else "note")
-            hint.setText(text)
+            if error and error != hint.whole_text:
+                self._unfold(field)
+            hint.show_text(text, is_error=bool(error))
             theme.set_property(self._editors[field], "invalid", bool(error))
-            self._editors[field].setAccessibleDescription(text)
+            self._editors[field].setAccessibleDescription(text or self._run_config.placeholder(field))
 
 
 def _icon_button(words: str) -> QToolButton:
@@ -389,4 +373,6 @@ def _icon_button(words: str) -> QToolButton:
     button.setToolTip(words)
     button.setAccessibleName(words)
     button.setProperty("kind", "icon")
+    # As high as its field, so that the row stays as it is without the button.
+    button.setFixedHeight(theme.FIELD_HEIGHT)
     return button

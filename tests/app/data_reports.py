@@ -11,6 +11,7 @@ from trainer.data_report import IssueKind, ReportedImage, ReportedIssue, write_r
 from trainer.messages import DataChecked, DataSummary
 
 CLASS_NAMES = ("2", "10", "cat")
+WIDTHS = (20, 25, 26, 27)
 
 
 def make_event(
@@ -21,7 +22,7 @@ def make_event(
 ) -> DataChecked:
     """Write a report whose images are a few small JPEGs again and again, and return what a worker would say of it."""
     folder.mkdir(exist_ok=True)
-    files = [make_jpeg(folder / f"{number}.jpg", (24 + number, 20)) for number in range(4)]
+    files = [make_jpeg(folder / f"{number}.jpg", (width, 20)) for number, width in enumerate(WIDTHS)]
     issues = list(issues)
     images = [
         ReportedImage(
@@ -29,7 +30,7 @@ def make_event(
             shown=f"animals/{CLASS_NAMES[class_idx]}/{number:04}.jpg",
             class_idx=class_idx,
             split="validation" if number % 5 == 0 else "train",
-            width=24 + number % 4,
+            width=WIDTHS[number % 4],
             height=20,
             size_bytes=files[number % 4].stat().st_size,
         )
@@ -47,7 +48,7 @@ def make_event(
         counts=counts,
         issue_counts={kind: count for kind, count in issue_counts.items() if count},
         advice=["Class 2 has 40 images, class 10 has 300."],
-        image_sides=[(24, 20), (25, 20), (27, 20)],
+        image_sides=[(20, 20), (25, 20), (27, 20)],
         num_bytes=1_500_000,
     )
     report_path = folder / name

@@ -16,8 +16,10 @@ import pytest
 from app import cli, cli_reports, cli_steering, display
 from app.cli import main
 from app.display import display_problem
-from trainer.config import RunConfig
-from trainer.data_report import IssueKind, ReportedIssue, write_report
+from app.listings import need_sentence
+from trainer.config import DataConfig, RunConfig
+from trainer.data.sources import read_source
+from trainer.data_report import IssueKind, ReportedImage, ReportedIssue, write_report
 from trainer.frames import decode_command, encode
 from trainer.messages import (
     CheckpointInfo,
@@ -29,6 +31,7 @@ from trainer.messages import (
     LayersFrozen,
     LayersUnfrozen,
     ProgressReported,
+    RunEstimate,
     RunPrepared,
     RunState,
     Series,
@@ -128,6 +131,7 @@ def scripted_worker(run_folder, tmp_path):
         (["demo", "--epochs", "0"], "thaw: Invalid value for '--epochs'"),
         (["train", "none.toml"], "thaw: Cannot read the configuration none.toml: No such file or directory."),
         (["train", "bad.toml"], "training.epochs is 'many'"),
+        (["train", "gone.toml"], "thaw: There is no file or folder "),
         (["status", "nothing"], "thaw: No run named 'nothing' in "),
         (["checkpoints", "nothing"], "thaw: No run named 'nothing' in "),
         (["resume", "digits", "--from", "nothing"], "has no checkpoint named 'nothing'"),
@@ -138,6 +142,7 @@ def scripted_worker(run_folder, tmp_path):
 )
 def test_wrong_input_gets_one_sentence_and_exit_code_2(arguments, sentence, run_folder, capsys):
     Path("bad.toml").write_text('[training]\nepochs = "many"\n')
+    Path("gone.toml").write_text('[data]\npath = "gone"\n')
     assert main(arguments) == 2
     printed = capsys.readouterr()
     assert sentence in printed.err
@@ -175,6 +180,7 @@ def test_check_prints_the_first_issues_and_writes_all_of_them(tmp_path, runs_dir
     write_report(tmp_path / "report.db", summary, [], issues)
     checked = DataChecked(path="", summary=summary, report_path=str(tmp_path / "report.db"))
     monkeypatch.setattr(cli_reports, "_ask", lambda *questions: [checked])
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
     assert main(["check", "photos"]) == 0
     out = capsys.readouterr().out
     assert "class folders: 5 train, 2 validation in 2 classes, 2,345 files skipped" in out
@@ -186,6 +192,74 @@ def test_check_prints_the_first_issues_and_writes_all_of_them(tmp_path, runs_dir
     assert len((tmp_path / "issues.csv").read_text().splitlines()) == 2346
     assert main(["check", "photos", "--csv", str(tmp_path / "missing" / "issues.csv")]) == 2
     assert "Cannot write " in capsys.readouterr().err
+
+
+def test_check_prints_how_many_images_have_which_size_and_shape(tmp_path, runs_dir, monkeypatch, capsys):
+    summary = DataSummary(layout="class_folders", class_names=["cat", "dog"], counts={"train": [60, 61]})
+    sides = [(400, 300)] * 80 + [(300, 400)] * 40 + [(30, 30)]
+    images = [
+        ReportedImage(f"/{number}", f"{number}", number % 2, "train", width, height, 1)
+        for number, (width, height) in enumerate(sides)
+    ]
+    write_report(tmp_path / "report.db", summary, images, [])
+    checked = DataChecked(path="", summary=summary, report_path=str(tmp_path / "report.db"))
+    monkeypatch.setattr(cli_reports, "_ask", lambda *questions: [checked])
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    assert main(["check", "photos"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["25", "–", "31", "1", "▎"] in rows
+    assert ["250", "–", "314", "120", "█" * 30] in rows
+    assert ["3", ":", "4", "40", "█" * 15] in rows
+    assert ["4", ":", "3", "80", "█" * 30] in rows
+    assert main(["check", "photos", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert [each for each in values["sizes"] if each["images"]] == [
+        {"from": 25, "below": 32, "images": 1},
+        {"from": 250, "below": 315, "images": 120},
+    ]
+    assert [each["images"] for each in values["shapes"]] == [40, 1, 80]
+
+
+def test_check_says_what_its_path_leads_to_without_a_worker(runs_dir, monkeypatch, capsys):
+    def start():
+        raise AssertionError("a worker would load torch first")
+
+    monkeypatch.setattr(cli_reports.WorkerClient, "start", start)
+    Path("notes.txt").write_text("hello")
+    Path("empty").mkdir()
+    Path("run.toml").write_text('[data]\npath = "gone"\n')
+    for given, path in (("nowhere", "nowhere"), ("notes.txt", "notes.txt"), ("empty", "empty"), ("run.toml", "gone")):
+        with pytest.raises(ValueError, match=path) as said_by_worker:
+            read_source(DataConfig(path=str(Path(path).absolute())), Path(), lambda *_: None, lambda: None)
+        assert main(["check", given]) == 2
+        assert capsys.readouterr().err == f"thaw: {said_by_worker.value}\n"
+    Path("locked").mkdir(mode=0)
+    if not os.access("locked", os.R_OK):
+        assert main(["check", "locked"]) == 2
+        assert "Cannot read the folder" in capsys.readouterr().err
+
+
+def test_check_prints_its_report_also_where_no_trial_was_made(tmp_path, runs_dir, monkeypatch, capsys):
+    summary = DataSummary(
+        layout="class_folders", class_names=["cat", "dog"], counts={"train": [3, 2], "validation": [1, 1]}
+    )
+    write_report(tmp_path / "report.db", summary, [], [])
+
+    def answer(client, questions, show):
+        assert [question.kind for question in questions] == ["CheckData", "EstimateRun"]
+        checked = DataChecked(path="photos", summary=summary, report_path=str(tmp_path / "report.db"))
+        return [checked, CommandRejected(command="EstimateRun", reason="The GPU is busy.")]
+
+    monkeypatch.setattr(cli_reports.WorkerClient, "start", lambda: None)
+    monkeypatch.setattr(cli_reports, "ask", answer)
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "run.toml").write_text('[data]\npath = "photos"\n')
+    assert main(["check", "run.toml"]) == 2
+    printed = capsys.readouterr()
+    assert "class folders: 5 train, 2 validation in 2 classes" in printed.out
+    assert printed.err == "thaw: The GPU is busy.\n"
+    assert main(["check", "run.toml", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["need"] is None
 
 
 def test_check_names_an_option_that_cannot_be(runs_dir, capsys):
@@ -560,3 +634,13 @@ def test_second_platform_will_do_when_the_first_does_not_answer(no_display, monk
     monkeypatch.setattr(display, "_x11_answers", lambda: False)
     monkeypatch.setattr(display, "_wayland_answers", lambda: True)
     assert display_problem() == ""
+
+
+def test_what_a_run_will_need_says_how_much_of_the_images_is_kept_decoded() -> None:
+    need = RunEstimate(
+        step_ms=40.0, seconds_per_epoch=34.0, num_epochs=10, memory_bytes=900_000_000, device="cpu",
+        checkpoint_bytes=1_700_000, disk_bytes=20_000_000, free_bytes=80_000_000_000, kept_bytes=1_200_000_000,
+        decoded_bytes=3_400_000_000,
+    )  # fmt: skip
+    assert need_sentence(need).endswith("(80.0 GB free). Of its decoded images, 1.2 GB of 3.4 GB will be kept.")
+    assert need_sentence(need.model_copy(update={"kept_bytes": 3_400_000_000})).endswith("(80.0 GB free).")

@@ -9,14 +9,14 @@ from PySide6.QtCore import QModelIndex, QPoint, Qt
 from PySide6.QtGui import QColor, QImage
 
 from app import theme
-from app.viewmodels.class_items import COUNT, NAME
+from app.viewmodels.bar_items import BAR, COUNT, NAME
 from app.viewmodels.data import DataViewModel
 from app.viewmodels.issue_items import FILE
 from app.viewmodels.report_queries import PAGE_ROWS
 from app.views.data import DataView
 from tests.app.data_reports import make_event, make_issues, make_jpeg
-from trainer.data_report import IssueKind
-from trainer.messages import DataSummary
+from trainer.data_report import IssueKind, Measure
+from trainer.messages import DataChecked, DataSummary, ImageView
 
 pytestmark = [
     pytest.mark.window,
@@ -67,6 +67,18 @@ def test_while_the_data_are_checked_a_line_says_so(view, data, tmp_path) -> None
     assert view.grid.isVisible()
 
 
+def test_a_check_that_was_stopped_can_be_made_again(view, data, tmp_path, qtbot) -> None:
+    data.show_checking()
+    assert not view.check_button.isVisible()
+    data.show_unchecked()
+    assert view.sentence.text() == "You stopped the check, so nothing is known of these data yet."
+    assert view.sentence.property("role") == "dim"
+    with qtbot.waitSignal(view.check_wanted):
+        qtbot.mouseClick(view.check_button, Qt.MouseButton.LeftButton)
+    data.show(make_event(tmp_path))
+    assert view.grid.isVisible()
+
+
 def test_what_was_found_stays_through_a_short_check_and_goes_in_a_long_one(shown, data, qtbot) -> None:
     data.show_checking()
     assert shown.grid.isVisible()
@@ -90,6 +102,50 @@ def test_choosing_a_class_filters_the_images(shown, data, qtbot) -> None:
     assert data.images.rowCount() == 40
     qtbot.waitUntil(lambda: has_thumbnails(shown, data))
     assert data.images.image(0).shown == "animals/2/0000.jpg"
+
+
+def test_the_switch_shows_sizes_and_shapes_and_a_bar_filters_the_images(shown, data, qtbot) -> None:
+    chart, shapes = shown.chart, shown.chart.bins[Measure.SHAPE]
+    assert not shapes.isVisible()
+    data.choose_class(1)
+    # From button to button with the arrows, as in any group.
+    chart.button(0).setFocus()
+    qtbot.keyClick(chart.button(0), Qt.Key.Key_Right)
+    qtbot.keyClick(chart.button(1), Qt.Key.Key_Right)
+    assert shapes.isVisible()
+    qtbot.waitUntil(lambda: data.bins[Measure.SHAPE].rowCount() == 3 and shapes.currentIndex().row() == 0)
+    qtbot.keyClick(shapes, Qt.Key.Key_Down)
+    assert shown._whose.whole_text == "10 · 1 : 1 · 75 images"
+    assert data.images.rowCount() == 75
+    qtbot.waitUntil(lambda: has_thumbnails(shown, data))
+    assert shapes.currentIndex().row() == 1
+    # What is not in sight filters nothing.
+    chart.button(0).click()
+    assert shown._whose.whole_text == "10 · 300 images"
+    assert chart.table.currentIndex().row() == 2
+
+
+def test_nothing_is_counted_while_nobody_sees_it(view, data, tmp_path, qtbot) -> None:
+    view.chart.button(1).click()
+    view.hide()
+    data.show(make_event(tmp_path))
+    assert data._bin_backlog._wishes.is_open is False
+    view.show()
+    qtbot.waitUntil(lambda: data.bins[Measure.SIZE].rowCount() > 0)
+
+
+def test_a_long_name_is_cut_in_its_middle_and_never_pushes_its_bar_away(view, data, tmp_path, qtbot) -> None:
+    event = make_event(tmp_path)
+    names = ["Black-footed albatross (juvenile)", "Black-footed albatross (adult plumage)", "새끼 고양이"]
+    data.show(event.model_copy(update={"summary": event.summary.model_copy(update={"class_names": names})}))
+    table = view.chart.table
+    qtbot.waitUntil(lambda: table.columnWidth(NAME) > 100)
+    assert table.textElideMode() is Qt.TextElideMode.ElideMiddle
+    assert table.columnWidth(BAR) >= 40
+    assert data.classes.index(2, NAME).data(Qt.ItemDataRole.ToolTipRole).startswith(names[1])
+    narrow = table.columnWidth(NAME)
+    view.resize(1900, 460)
+    qtbot.waitUntil(lambda: table.columnWidth(NAME) > narrow)
 
 
 def test_sorting_the_classes_keeps_the_chosen_one(shown, data) -> None:
@@ -272,13 +328,33 @@ def test_saving_says_where_or_why_not(shown, tmp_path, qtbot) -> None:
     assert shown.issues.message.property("role") == "error"
 
 
-def test_advice_takes_one_line_where_the_tab_is_low(shown) -> None:
-    assert shown.issues.advice.isVisible()
-    assert not shown.issues.advice_line.isVisible()
+# Of each popup, that it can neither come to the front nor take the keyboard.
+@pytest.mark.qt_log_ignore("This plugin does not support")
+def test_advice_takes_one_line_where_the_tab_is_low_and_a_click_shows_all(shown, data, tmp_path, qtbot) -> None:
+    advice, sentences = shown.issues.advice, [f"Class {number} has few images." for number in range(4)]
+    long_sentences = [sentence * 30 for sentence in sentences]
+    summary = data.summary.model_copy(update={"advice": sentences})
+    data.show(DataChecked(path=str(tmp_path), summary=summary, report_path=str(data.report_path)))
+    qtbot.waitUntil(advice.whole.isVisible)
+    assert advice.whole.text() == "\n".join(sentences)
+    assert not advice.more_button.isVisible()
     shown.resize(1256, 160)
-    assert shown.issues.advice_line.isVisible()
-    assert shown.issues.advice_line.whole_text == "Class 2 has 40 images, class 10 has 300."
-    assert not shown.issues.advice.isVisible()
+    qtbot.waitUntil(lambda: advice.first.isVisible() and not advice.whole.isVisible())
+    assert advice.first.whole_text == sentences[0]
+    assert advice.more_button.text() == "Advice (4)"
+    advice.more_button.setFocus()
+    qtbot.keyClick(advice.more_button, Qt.Key.Key_Space)
+    popup = advice._popup
+    qtbot.waitUntil(popup.isVisible)
+    assert popup.words.text() == "\n\n".join(sentences)
+    qtbot.keyClick(popup, Qt.Key.Key_Escape)
+    assert not popup.isVisible()
+    # However long it is, none of it is cut off.
+    advice.show_sentences(long_sentences)
+    advice.more_button.click()
+    qtbot.waitUntil(popup.isVisible)
+    assert popup.words.height() >= popup.words.heightForWidth(popup.words.width())
+    popup.hide()
 
 
 def test_the_tab_fits_where_the_window_is_smallest(shown, qtbot) -> None:
@@ -361,19 +437,50 @@ def test_what_the_model_sees_of_an_image_stands_below_its_picture(shown, data, t
     dialog = shown.dialog
     assert len(wanted) == 1
     assert dialog.views.isHidden()
-    views = []
-    for number in range(3):
-        views.append(str(tmp_path / f"view_{number}.png"))
-        image = QImage(24, 24, QImage.Format.Format_RGB32)
-        image.fill(QColor(("#ff0000", "#00ff00", "#0000ff")[number]))
-        image.save(views[-1])
+    views = [
+        ImageView(file=make_view(tmp_path, 0, "#ff0000"), epoch=4),
+        ImageView(file=make_view(tmp_path, 1, "#00ff00"), epoch=5, num_times=3, mixed_with="cat", mixed_share=0.273),
+        ImageView(file="", epoch=6, num_times=0),
+    ]
     data.show_views("/another/image.png", views)
     assert dialog.views.isHidden()
     data.show_views(wanted[0], views)
-    qtbot.waitUntil(lambda: all(canvas.pixmap is not None for canvas in dialog.view_canvases[:3]))
-    assert [canvas.isVisible() for canvas in dialog.view_canvases] == [True] * 3 + [False] * 3
-    colors = [canvas.pixmap.toImage().pixelColor(5, 5).name() for canvas in dialog.view_canvases[:3]]
-    assert colors == ["#ff0000", "#00ff00", "#0000ff"]
+    tiles = dialog.view_tiles
+    qtbot.waitUntil(lambda: all(tile.canvas.pixmap is not None for tile in tiles[:2]))
+    assert dialog.views_title.text() == "As the model sees it in epochs 4 to 6"
+    assert [tile.isVisible() for tile in tiles] == [True] * 3 + [False] * 3
+    assert [tile.canvas.pixmap.toImage().pixelColor(5, 5).name() for tile in tiles[:2]] == ["#ff0000", "#00ff00"]
+    assert tiles[2].canvas.sentence == "Not drawn in this epoch."
+    assert [tile.epoch.whole_text for tile in tiles[:3]] == ["epoch 4", "epoch 5 · 3 ×", "epoch 6"]
+    assert [tile.mix.whole_text for tile in tiles[:3]] == ["", "+ 27.3 % cat", ""]
     dialog.show_next(1)
     assert len(wanted) == 2
-    assert dialog.view_canvases[0].pixmap is None
+    assert tiles[0].canvas.pixmap is None
+    data.show_views(wanted[1], [ImageView(file=make_view(tmp_path, 2, "#0000ff"), epoch=None)])
+    assert dialog.views_title.text() == "As the model sees it, in every epoch"
+    assert [tile.isVisible() for tile in tiles] == [True] + [False] * 5
+
+
+def test_where_nobody_can_tell_what_the_model_sees_a_sentence_says_why(shown, data, tmp_path, qtbot) -> None:
+    place = shown.grid.visualRect(data.images.index(0)).center()
+    qtbot.mouseClick(shown.grid.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    dialog, path = shown.dialog, str(tmp_path / "0.jpg")
+    data.refuse_views("/another/image.png", "Of another one.")
+    assert dialog.views.isHidden()
+    data.refuse_views(path, "No worker is running.")
+    assert dialog.views_title.text() == "No worker is running."
+    assert dialog.views_title.isVisible()
+    assert not dialog.view_tiles[0].isVisible()
+    data.show_views(path, [ImageView(file=make_view(tmp_path, 0, "#ff0000"), epoch=1)])
+    assert dialog.views_title.text() == "As the model sees it in epoch 1"
+    assert dialog.view_tiles[0].isVisible()
+    data.refuse_views(path, "No worker is running.")
+    dialog.show_next(1)
+    assert dialog.views_title.text() == ""
+
+
+def make_view(folder, number: int, color: str) -> str:
+    image = QImage(24, 24, QImage.Format.Format_RGB32)
+    image.fill(QColor(color))
+    image.save(str(folder / f"view_{number}.png"))
+    return str(folder / f"view_{number}.png")

@@ -9,21 +9,22 @@ import pytest
 from PySide6.QtCore import QPersistentModelIndex, Qt
 from PySide6.QtTest import QAbstractItemModelTester
 
-from app.viewmodels.class_items import BAR, COUNT, NAME, SharesRole
+from app.viewmodels.bar_items import BAR, COUNT, NAME, SharesRole
 from app.viewmodels.data import DataState, DataViewModel
 from app.viewmodels.image_items import MAX_PAGES, ImageItemModel, PathRole, SplitRole
 from app.viewmodels.issue_items import FILE, KIND, IsGraveRole
 from app.viewmodels.picture_page import PageRole
 from app.viewmodels.report_queries import PAGE_ROWS
 from tests.app.data_reports import make_event, make_issues
-from trainer.data_report import IssueKind, ReportedIssue
+from trainer.data_report import IssueKind, Measure, ReportedIssue
 
 
 @pytest.fixture
 def data(qapp) -> DataViewModel:
     made = DataViewModel()
     mode = QAbstractItemModelTester.FailureReportingMode.Fatal
-    made.testers = [QAbstractItemModelTester(model, mode) for model in (made.classes, made.images, made.issues)]
+    models = (made.classes, made.images, made.issues, *made.bins.values())
+    made.testers = [QAbstractItemModelTester(model, mode) for model in models]
     return made
 
 
@@ -47,7 +48,8 @@ def test_classes_have_their_counts_and_all_of_them_come_first(data, tmp_path) ->
     shares = dict(data.classes.index(1, BAR).data(SharesRole))
     assert shares == pytest.approx({"train": 32 / 300, "validation": 8 / 300})
     assert sum(dict(data.classes.index(0, BAR).data(SharesRole)).values()) == pytest.approx(1)
-    assert data.classes.index(1, BAR).data(Qt.ItemDataRole.AccessibleTextRole) == "32 train, 8 validation"
+    read_aloud = data.classes.index(1, BAR).data(Qt.ItemDataRole.AccessibleTextRole)
+    assert read_aloud == "32 train, 8 validation (6.7 % of all)"
 
 
 def test_classes_sort_by_name_and_by_count_and_a_selected_one_stays_so(data, tmp_path) -> None:
@@ -82,7 +84,7 @@ def test_images_are_read_a_page_at_a_time_when_they_are_wanted(data, tmp_path, q
 
 def test_a_class_shows_its_own_images_only(data, tmp_path, qtbot) -> None:
     data.show(make_event(tmp_path))
-    with qtbot.waitSignal(data.class_changed):
+    with qtbot.waitSignal(data.choice_changed):
         data.choose_class(0)
     assert data.images.rowCount() == 40
     read(qtbot, data.images, 39)
@@ -212,3 +214,52 @@ def test_an_issues_file_is_named_as_it_lies_in_the_data(data, tmp_path, qtbot, l
     event = make_event(tmp_path, issues=[ReportedIssue(IssueKind.UNREADABLE, shown, shown, "Not used.")])
     data.show(event.model_copy(update={"path": str(tmp_path / "animals")}))
     qtbot.waitUntil(lambda: column(data.issues, FILE) == [name])
+
+
+# -- sizes and shapes ---------------------------------------------------------------------------------------------
+
+
+def test_sizes_and_shapes_are_counted_only_when_they_are_looked_at(data, tmp_path, qtbot) -> None:
+    data.show(make_event(tmp_path))
+    assert data.bins[Measure.SIZE].rowCount() == 0
+    data.want_bins(are_wanted=True)
+    qtbot.waitUntil(lambda: data.bins[Measure.SIZE].rowCount() == 2)
+    assert column(data.bins[Measure.SIZE], NAME) == ["All sizes", "20"]
+    assert column(data.bins[Measure.SHAPE], NAME) == ["All shapes", "1 : 1", "4 : 3"]
+    assert column(data.bins[Measure.SHAPE], COUNT) == ["600", "150", "450"]
+    shape = data.bins[Measure.SHAPE].index(2, BAR)
+    spoken = "Width to height about 4 : 3 (1.15 to 1.41)"
+    assert shape.data(Qt.ItemDataRole.ToolTipRole) == f"{spoken}\n360 train, 90 validation (75.0 % of all)"
+    assert shape.siblingAtColumn(NAME).data(Qt.ItemDataRole.AccessibleTextRole) == spoken
+    assert dict(shape.data(SharesRole)) == pytest.approx({"train": 0.8, "validation": 0.2})
+
+
+def test_the_counts_are_those_of_the_chosen_class(data, tmp_path, qtbot) -> None:
+    data.show(make_event(tmp_path))
+    data.want_bins(are_wanted=True)
+    qtbot.waitUntil(lambda: column(data.bins[Measure.SHAPE], COUNT) == ["600", "150", "450"])
+    data.choose_class(0)
+    qtbot.waitUntil(lambda: column(data.bins[Measure.SHAPE], COUNT) == ["40", "10", "30"])
+
+
+def test_a_chosen_shape_shows_its_images_only_and_another_class_all_of_its_own(data, tmp_path, qtbot) -> None:
+    data.show(make_event(tmp_path))
+    data.want_bins(are_wanted=True)
+    data.choose_class(1)
+    qtbot.waitUntil(lambda: column(data.bins[Measure.SHAPE], COUNT) == ["300", "75", "225"])
+    data.choose_bin(data.bins[Measure.SHAPE].bins[0])
+    assert data.images_text() == "10 · 1 : 1 · 75 images"
+    assert data.images.rowCount() == 75
+    read(qtbot, data.images, 74)
+    assert {data.images.image(row).width for row in range(75)} == {20}
+    data.choose_bin(data.bins[Measure.SIZE].bins[0])
+    assert data.images_text() == "10 · 20 px · 300 images"
+    data.choose_class(None)
+    assert data.images_text() == "All classes · 600 images"
+
+
+def test_a_report_that_goes_while_it_is_counted_is_told_in_a_sentence(data, tmp_path, qtbot) -> None:
+    data.show(make_event(tmp_path))
+    (tmp_path / "report.db").unlink()
+    data.want_bins(are_wanted=True)
+    qtbot.waitUntil(lambda: "Cannot read the data's report" in data.problem)

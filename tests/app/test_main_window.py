@@ -24,6 +24,8 @@ from trainer.messages import (
     CheckpointSaved,
     CommandRejected,
     FreezeVerified,
+    ImagePreviewed,
+    ImageView,
     InspectModel,
     LayersUnfrozen,
     MetricsLogged,
@@ -163,8 +165,9 @@ def test_a_refused_start_is_said_beside_its_field_or_in_the_notice(
     )
     if is_beside:
         # In sight, wherever the form was scrolled to.
+        qtbot.waitUntil(lambda: window.form._hints[field].text() == "It cannot be so.")
         qtbot.waitUntil(lambda: window.form._hints[field].visibleRegion().boundingRect().height() > 8)
-        assert window.form._hints[field].text() == "It cannot be so."
+        assert window.form._hints[field].whole_text == "It cannot be so."
         assert window.notice.text == ""
     else:
         qtbot.waitUntil(lambda: window.notice.text == "It cannot be so.")
@@ -418,12 +421,41 @@ def test_start_goes_to_the_first_wrong_field(qtbot, window, clients, tmp_path) -
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
     window.activateWindow()
     qtbot.waitUntil(window.isActiveWindow)
-    for field in ("data.validation_fraction", "training.seed"):
+    for field in ("data.cache_gb", "training.seed"):
         window.display.run_config.set_text(field, "x")
+    window.form._headings["more"].setChecked(False)
     qtbot.mouseClick(window.form._start, Qt.MouseButton.LeftButton)
     seed = window.form._editors["training.seed"]
     assert seed.hasFocus()
     qtbot.waitUntil(lambda: seed.visibleRegion().boundingRect().height() == seed.height())
+
+
+def test_a_large_window_shows_the_open_sections_without_scrolling(qtbot, window, clients, tmp_path) -> None:
+    window.resize(1920, 1080)
+    clients[0].serve()
+    window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
+    qtbot.waitUntil(lambda: "CheckData" in clients[0].kinds())
+    bar = window.form._scroll.verticalScrollBar()
+    assert bar.maximum() == 0
+    # A table has one section more.
+    found = checked(str(tmp_path), {"a": 3, "b": 3}, layout="table", command_id=clients[0].sent[-1].command_id)
+    clients[0].say(found)
+    qtbot.waitUntil(lambda: window.form._headings["columns"].isVisible())
+    more = window.form._headings["more"]
+    qtbot.waitUntil(lambda: more.visibleRegion().boundingRect().height() == more.height())
+    assert bar.maximum() == 0
+
+
+def test_folded_sections_are_remembered(qtbot, themed, session, settings) -> None:
+    first = MainWindow(session, settings)
+    qtbot.addWidget(first)
+    first.form._headings["training"].click()
+    first.form._headings["images"].click()
+    first.close()
+    second = MainWindow(session, settings)
+    qtbot.addWidget(second)
+    opened = [name for name, heading in second.form._headings.items() if heading.isChecked()]
+    assert opened == ["data", "model", "images"]
 
 
 def test_an_error_goes_when_its_field_was_mended_on_the_disk(qtbot, window, clients, tmp_path) -> None:
@@ -571,6 +603,7 @@ def estimate(**values: float) -> RunEstimate:
     needs = {
         "step_ms": 40.0, "seconds_per_epoch": 34.0, "num_epochs": 10, "memory_bytes": 900_000_000,
         "checkpoint_bytes": 1_700_000, "disk_bytes": 20_000_000, "free_bytes": 80_000_000_000,
+        "kept_bytes": 3_400_000_000, "decoded_bytes": 3_400_000_000,
     }  # fmt: skip
     return RunEstimate.model_validate({**needs, "device": "cpu", **values})
 
@@ -581,7 +614,8 @@ def test_what_a_run_will_need_stands_above_start(qtbot, window, clients, tmp_pat
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
     window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
     need = window.form._need
-    assert need.isHidden()
+    resting = "What the run will need stands here once the data are checked."
+    assert need.text() == resting
     clients[0].say(checked(str(tmp_path), {"a": 3, "b": 3}, command_id=clients[0].id_of_last("CheckData")))
     qtbot.waitUntil(lambda: clients[0].kinds()[-1] == "EstimateRun")
     assert need.text() == "Trying a few steps …"
@@ -589,6 +623,8 @@ def test_what_a_run_will_need_stands_above_start(qtbot, window, clients, tmp_pat
     qtbot.waitUntil(lambda: need.text().startswith("About"))
     assert need.text() == "About 0:34 an epoch, 5:40 in all · 900 MB of memory · 20.0 MB on disk, 80 GB free"
     assert need.property("role") == "note"
+    window.display.run_config.show_estimate(estimate(kept_bytes=1_200_000_000))
+    assert need.whole_text.endswith("80 GB free · 1.2 of 3.4 GB of images kept decoded")
     # Another batch size is tried again.
     window.display.run_config.set_text("training.batch_size", "64")
     qtbot.waitUntil(lambda: clients[0].kinds().count("EstimateRun") == 2)
@@ -597,7 +633,7 @@ def test_what_a_run_will_need_stands_above_start(qtbot, window, clients, tmp_pat
     qtbot.waitUntil(lambda: need.property("role") == "error")
     # Other data make it unknown.
     window.display.check_data()
-    assert need.isHidden()
+    assert need.text() == resting
 
 
 def test_a_trial_that_fails_says_so_beside_its_field(qtbot, window, clients, tmp_path) -> None:
@@ -616,7 +652,7 @@ def test_a_trial_that_fails_says_so_beside_its_field(qtbot, window, clients, tmp
     clients[0].say(refused)
     hint = window.form._hints["training.batch_size"]
     qtbot.waitUntil(lambda: hint.text().startswith("A trial step ran out of memory."))
-    assert window.form._need.isHidden()
+    assert window.display.run_config.need == ""
 
 
 def test_a_check_is_cancelled_beside_its_progress(qtbot, window, clients, tmp_path) -> None:
@@ -630,12 +666,110 @@ def test_a_check_is_cancelled_beside_its_progress(qtbot, window, clients, tmp_pa
     qtbot.waitUntil(cancel.isVisible)
     qtbot.mouseClick(cancel, Qt.MouseButton.LeftButton)
     assert clients[0].kinds()[-1] == "CancelLookUp"
-    clients[0].say(CommandRejected(command="CheckData", reason="Stopped.", command_id=check_id))
+    clients[0].say(CommandRejected(command="CheckData", reason="Stopped.", command_id=check_id, is_cancelled=True))
     qtbot.waitUntil(cancel.isHidden)
-    assert window.form._hints["data.path"].text() == "Stopped."
+    # It was asked for, so that nothing is wrong: a note says how to go on, in the form and in the tab.
+    assert not window.form._editors["data.path"].property("invalid")
+    assert window.form._hints["data.path"].whole_text == "Not checked. Check again from the folder's menu."
+    assert window.form._hints["data.path"].property("role") == "note"
+    assert window.data_view.sentence.text().startswith("You stopped the check")
+    assert window.data_view.sentence.property("role") == "dim"
+    menu = window.form._browse["data.path"].menu()
+    menu.aboutToShow.emit()
+    next(action for action in menu.actions() if action.text() == "Check again").trigger()
+    assert clients[0].kinds()[-1] == "CheckData"
+    assert window.form._hints["data.path"].whole_text == "Looking through the images …"
     # A preparation is ended by the same button.
     clients[0].say(StateChanged(state=RunState.PREPARING, time=2.0))
     clients[0].say(PreparationProgressed(what="Checking images", done=3, total=30, unit="images"))
     qtbot.waitUntil(cancel.isVisible)
     qtbot.mouseClick(cancel, Qt.MouseButton.LeftButton)
     assert clients[0].kinds()[-1] == "StopRun"
+
+
+# -- what the model sees of an image --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def refusals(window: MainWindow) -> list[tuple[str, str]]:
+    """Return the sentences that say why nobody can tell what the model sees, each after its image's path."""
+    told: list[tuple[str, str]] = []
+    window.display.data.views_refused.connect(lambda path, sentence: told.append((path, sentence)))
+    return told
+
+
+def answer_preview(client: ScriptedClient, path: str) -> None:
+    views = [ImageView(file="1.png", epoch=1)]
+    client.say(ImagePreviewed(path=path, views=views, command_id=client.id_of_last("PreviewImage")))
+
+
+def test_a_running_worker_is_asked_for_one_picture_at_a_time_and_for_the_last_one_next(
+    qtbot, window, running, run_info
+) -> None:
+    with qtbot.waitSignal(window.display.data.views_shown) as shown:
+        for path in ("/1.png", "/2.png", "/3.png"):
+            window.display.preview_image(path)
+        assert [command.path for command in running.sent] == ["/1.png"]
+        assert running.sent[0].config == run_info.config, "the run's, not the form's"
+        answer_preview(running, "/1.png")
+    assert shown.args[0] == "/1.png"
+    qtbot.waitUntil(lambda: [command.path for command in running.sent] == ["/1.png", "/3.png"])
+    # A picture that another window asked for is none of ours.
+    with qtbot.assertNotEmitted(window.display.data.views_shown, wait=100):
+        running.say(ImagePreviewed(path="/1.png", views=[], command_id="of-another-window"))
+
+
+def test_a_refused_preview_is_told_where_the_picture_is(qtbot, window, running, refusals) -> None:
+    window.display.preview_image("/1.png")
+    reason = "1.png is no image of these data any more. Check the data again."
+    command_id = running.id_of_last("PreviewImage")
+    running.say(CommandRejected(command="PreviewImage", reason=reason, command_id=command_id))
+    qtbot.waitUntil(lambda: refusals == [("/1.png", reason)])
+    assert window.notice.text == ""
+    window.display.preview_image("/2.png")
+    assert running.sent[-1].path == "/2.png"
+
+
+def test_a_preview_waits_while_a_run_is_prepared(qtbot, window, clients, begin_run: Begin, refusals) -> None:
+    clients[0].serve()
+    clients[0].say(StateChanged(state=RunState.PREPARING, time=2.0))
+    qtbot.waitUntil(lambda: window.session.state is RunState.PREPARING)
+    window.display.preview_image("/1.png")
+    assert refusals == [("/1.png", "What the model sees is shown here as soon as the worker is free.")]
+    begin_run(clients[0])
+    qtbot.waitUntil(lambda: "PreviewImage" in clients[0].kinds())
+    assert clients[0].kinds().count("PreviewImage") == 1
+
+
+def test_a_run_that_no_worker_has_is_previewed_by_an_idle_one(
+    qtbot, window, clients, session, run_info, refusals
+) -> None:
+    clients[0].serve()
+    window.display.run_config.set_text("training.epochs", "x")
+    window.session.open_run(write_run(session.runs_dir, run_info))
+    qtbot.waitUntil(lambda: window.session.state is RunState.STOPPED)
+    window.display.preview_image("/1.png")
+    assert clients[-1].sent[-1].config == run_info.config
+    answer_preview(clients[-1], "/1.png")
+    with qtbot.waitSignal(window.display.data.views_shown):
+        pass
+    assert refusals == []
+
+
+def test_without_a_worker_or_a_whole_form_a_sentence_says_why_there_is_no_preview(
+    qtbot, window, clients, tmp_path, refusals
+) -> None:
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    window.display.preview_image("/1.png")
+    assert refusals[-1][1] == "What the model sees depends on the form. Mend the field that is marked there first."
+    window.display.run_config.set_text("data.path", str(tmp_path))
+    window.display.preview_image("/\udcff.png")
+    assert "its name is no text" in refusals[-1][1]
+    # One that never served is not started again by itself.
+    clients[0].say(WorkerLost(False, "It was killed."))
+    window.session._has_served = False
+    qtbot.waitUntil(lambda: not window.session.has_worker)
+    window.display.preview_image("/1.png")
+    assert refusals[-1][1] == "No worker is running that could show what the model sees. New run starts one."
+    assert len(clients) == 1

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
-from PySide6.QtCore import QLocale, Qt
-from PySide6.QtWidgets import QComboBox, QLineEdit
+from PySide6.QtCore import QByteArray, QLocale, QRect, Qt
+from PySide6.QtWidgets import QApplication, QComboBox, QLabel, QLineEdit, QWidget
 
 from app.viewmodels.plan_text import parse_plan, plan_sentence, plan_text
-from app.viewmodels.run_config import FIELDS, RunConfigViewModel
+from app.viewmodels.run_config import COLUMN_FIELDS, FIELDS, SECTIONS, RunConfigViewModel
 from app.views.run_form import RunForm
 from tests.app.conftest import checked
 from trainer.config import DataConfig, ModelConfig, PlanPhase, RunConfig
-from trainer.messages import CommandRejected, ModelEntry
+from trainer.messages import CommandRejected, DataChecked, ImagePreset, ModelEntry, TableColumns
 
 
 @pytest.fixture
@@ -23,7 +25,22 @@ def run_config(qapp) -> RunConfigViewModel:
 def form(qtbot, themed, run_config: RunConfigViewModel) -> RunForm:
     made = RunForm(run_config)
     qtbot.addWidget(made)
+    made._headings["columns"].setChecked(True)
+    made._headings["more"].setChecked(True)
     return made
+
+
+@pytest.fixture
+def shown_form(qtbot, form: RunForm) -> Iterator[RunForm]:
+    """Return the form on screen, as narrow as the window may make it."""
+    window = QWidget()
+    form.setParent(window)
+    form.resize(272, 700)
+    window.resize(form.size())
+    with qtbot.waitExposed(window):
+        window.show()
+    yield form
+    form.setParent(None)
 
 
 def test_a_configuration_comes_back_as_it_was_shown(run_config: RunConfigViewModel) -> None:
@@ -132,6 +149,63 @@ def test_only_a_table_has_columns(form: RunForm, run_config) -> None:
     assert not form._holders["data.label_column"].isHidden()
 
 
+def test_an_empty_field_shows_what_the_weights_want(form: RunForm, run_config) -> None:
+    def shown() -> list[str]:
+        names = ("data.image_size", "data.resize_size", "data.mean", "data.std")
+        return [form._editors[name].placeholderText() for name in names]
+
+    run_config.set_text("model.name", "resnet18")
+    assert shown() == ["the weights' own"] * 4
+    run_config.offer_models([entry("resnet18")])
+    assert shown() == ["224", "256", "0.485, 0.456, 0.406", "0.229, 0.224, 0.225"]
+    # The size before the cut follows the image size, as it will in the run.
+    run_config.set_text("data.image_size", "112")
+    assert shown()[1] == "128"
+    run_config.set_text("data.image_size", "48")
+    assert shown()[1] == "48"
+    run_config.set_text("data.image_size", "wide")
+    assert shown()[1] == "256"
+    run_config.set_text("model.name", "resnet")
+    assert shown() == ["the weights' own"] * 4
+
+
+def found_in_table(path: str, names: list[str], **taken: str) -> DataChecked:
+    event = checked(path, {"jay": 5, "owl": 4}, layout="table")
+    columns = TableColumns(names=names, taken=taken)
+    return event.model_copy(update={"summary": event.summary.model_copy(update={"columns": columns})})
+
+
+def test_a_table_offers_its_columns_and_says_which_it_took(form: RunForm, run_config) -> None:
+    def shown() -> list[str]:
+        return [form._editors[field].lineEdit().placeholderText() for field in COLUMN_FIELDS]
+
+    run_config.set_text("data.path", "birds.csv")
+    assert shown() == ["found by its name"] * 3 + ["none"]
+    names = ["file", "species", "label", "site"]
+    run_config.show_data(found_in_table("birds.csv", names, path_column="file", label_column="label"))
+    assert shown() == ["found: file", "found: label", "none", "none"]
+    label = form._editors["data.label_column"]
+    assert [label.itemText(row) for row in range(label.count())] == names
+    assert label.currentText() == ""
+    assert label.accessibleDescription() == "found: label"
+    label.setCurrentIndex(1)
+    assert run_config.text("data.label_column") == "species"
+    # What the next check takes is not known yet.
+    assert shown() == ["found by its name"] * 3 + ["none"]
+    run_config.set_text("data.path", "others.csv")
+    assert label.count() == 0
+
+
+def test_a_table_without_a_column_of_classes_offers_those_that_it_has(form: RunForm, run_config) -> None:
+    run_config.set_text("data.path", "birds.csv")
+    names = ["file", "species"]
+    refusal = CommandRejected(command="CheckData", reason="No.", field="data.label_column", choices=names)
+    run_config.reject(refusal)
+    label = form._editors["data.label_column"]
+    assert [label.itemText(row) for row in range(label.count())] == names
+    assert form._hints["data.label_column"].text() == "No."
+
+
 def test_data_are_looked_through_as_a_run_would_split_them(run_config: RunConfigViewModel) -> None:
     assert run_config.chosen_data() is None
     run_config.set_text("data.path", "birds")
@@ -201,7 +275,7 @@ def test_a_live_run_is_shown_and_not_edited(form: RunForm, run_config, run_info)
     form.set_editable(False)
     assert not form._editors["optimizer.rate"].isEnabled()
     assert form._start.isHidden()
-    assert form._hints["training.device"].text() == "applied: cpu"
+    assert form._hints["training.device"].whole_text == "applied: cpu"
 
 
 @pytest.mark.window
@@ -211,8 +285,113 @@ def test_momentum_is_shown_for_the_optimizer_that_has_it(form: RunForm, run_conf
     assert not form._holders["optimizer.momentum"].isHidden()
 
 
+@pytest.mark.window
+def test_a_section_folds_by_click_and_by_key(qtbot, shown_form: RunForm) -> None:
+    heading, rate = shown_form._headings["training"], shown_form._editors["optimizer.rate"]
+    assert rate.isVisible()
+    qtbot.mouseClick(heading, Qt.MouseButton.LeftButton)
+    assert not rate.isVisible()
+    assert heading.isVisible()
+    assert heading.accessibleDescription() == "Section, folded"
+    heading.setFocus()
+    qtbot.keyClick(heading, Qt.Key.Key_Space)
+    assert rate.isVisible()
+    assert heading.accessibleDescription() == "Section, unfolded"
+
+
+@pytest.mark.window
+@pytest.mark.parametrize("opened", [[], ["more"], list(SECTIONS)])
+def test_folded_sections_come_back_as_they_were(qtbot, form: RunForm, run_config, opened: list[str]) -> None:
+    for section, heading in form._headings.items():
+        heading.setChecked(section in opened)
+    other = RunForm(run_config)
+    qtbot.addWidget(other)
+    at_first = [section for section, heading in other._headings.items() if heading.isChecked()]
+    for damaged in (b"", b"\xff{", b"[1]"):
+        other.restore_state(QByteArray(damaged))
+        assert [section for section, heading in other._headings.items() if heading.isChecked()] == at_first
+    other.restore_state(form.save_state())
+    assert [section for section, heading in other._headings.items() if heading.isChecked()] == opened
+
+
+@pytest.mark.window
+def test_every_section_and_field_is_reached_by_tab_in_the_order_shown(shown_form: RunForm) -> None:
+    expected = []
+    for section, fields in SECTIONS.items():
+        expected.append(shown_form._headings[section])
+        expected += [shown_form._editors[field] for field in fields]
+    chain = [shown_form]
+    while (following := chain[-1].nextInFocusChain()) is not shown_form:
+        chain.append(following)
+    assert [widget for widget in chain if widget in expected] == expected
+
+
+@pytest.mark.window
+def test_an_error_in_a_folded_section_unfolds_it(shown_form: RunForm, run_config) -> None:
+    heading = shown_form._headings["images"]
+    assert not heading.isChecked()
+    run_config.reject(CommandRejected(command="EstimateRun", reason="Too large.", field="data.resize_size"))
+    assert heading.isChecked()
+    assert shown_form._hints["data.resize_size"].isVisible()
+    # The user may fold it again, whatever else is typed.
+    heading.setChecked(False)
+    run_config.set_text("training.epochs", "3")
+    assert not heading.isChecked()
+
+
+@pytest.mark.window
+def test_no_field_moves_as_notes_come_and_go(shown_form: RunForm, run_config, run_info) -> None:
+    for heading in shown_form._headings.values():
+        heading.setChecked(True)
+
+    def places() -> dict[str, QRect]:
+        QApplication.processEvents()
+        return {field: holder.geometry() for field, holder in shown_form._holders.items() if holder.isVisible()}
+
+    before = places()
+    # The path is set first: what an earlier one had goes with it.
+    run_config.set_text("data.path", run_info.config.data.path)
+    assert places() == before
+    run_config.show_checking()
+    assert places() == before
+    counts = {f"class {idx}": 10_000 for idx in range(99)}
+    run_config.show_data(checked(run_info.config.data.path, counts, num_skipped=9))
+    assert places() == before
+    run_config.set_text("plan", "1: +conv5, +stage4; 2: +stage3; 3: +stage2; 4: +conv1")
+    assert places() == before
+    run_config.show_run(run_info)
+    shown_form.set_editable(False)
+    assert places() == before
+    run_config.leave_run()
+    assert places() == before
+
+
+@pytest.mark.window
+def test_a_note_that_is_too_long_says_all_in_its_tooltip(shown_form: RunForm, run_config) -> None:
+    run_config.set_text("plan", "1: +conv5, +stage4; 2: +stage3; 3: +stage2; 4: +conv1")
+    QApplication.processEvents()
+    hint = shown_form._hints["plan"]
+    assert hint.text().endswith("…")
+    assert hint.toolTip() == hint.whole_text == run_config.note("plan")
+    assert shown_form._editors["plan"].accessibleDescription() == run_config.note("plan")
+
+
+@pytest.mark.window
+def test_an_error_is_shown_whole(qtbot, shown_form: RunForm, run_config) -> None:
+    sentence = "There is no file or folder /home/someone/a/rather/long/way/to/the/data/set. Check the path."
+    run_config.reject(CommandRejected(command="CheckData", reason=sentence, field="data.path"))
+    hint = shown_form._hints["data.path"]
+    assert hint.text() == sentence
+    needed = QLabel.heightForWidth(hint, hint.width())
+    assert needed > 2 * hint.fontMetrics().lineSpacing()
+    qtbot.waitUntil(lambda: hint.height() >= needed)
+
+
 def entry(name: str) -> ModelEntry:
-    return ModelEntry(name=name, num_params=11_000_000, accuracy=0.69, size_bytes=46_000_000, is_cached=False)
+    images = ImagePreset(image_size=224, resize_size=256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    return ModelEntry(
+        name=name, num_params=11_000_000, accuracy=0.69, size_bytes=46_000_000, is_cached=False, images=images
+    )
 
 
 def test_a_wrong_momentum_does_not_outlive_the_field_that_shows_it() -> None:

@@ -275,6 +275,7 @@ def test_check_of_a_configuration_says_what_its_run_will_need(here, small_config
     assert checked["counts"] == {"train": [9, 9, 9], "validation": [3, 3, 3]}
     assert checked["need"]["num_epochs"] == 3
     assert checked["need"]["disk_bytes"] > 1_000_000
+    assert checked["need"]["kept_bytes"] == checked["need"]["decoded_bytes"] > 0
     assert not (here / "runs").exists()
 
 

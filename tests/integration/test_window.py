@@ -19,6 +19,7 @@ from app.main_window import MainWindow
 from app.session import TrainingSession
 from app.settings import Settings
 from app.viewmodels.image_items import SplitRole
+from app.views.data import DataView
 from tests.integration.conftest import Driver
 from trainer.config import RunConfig, load_config
 from trainer.messages import LayersFrozen, PauseRun, RunState, StateChanged, StopRun
@@ -214,13 +215,35 @@ def test_data_are_checked_before_a_run_and_shown_as_the_model_will_see_them(
     train = next(row for row in range(36) if display.data.images.index(row).data(SplitRole) == "train")
     place = view.grid.visualRect(display.data.images.index(train)).center()
     qtbot.mouseClick(view.grid.viewport(), Qt.MouseButton.LeftButton, pos=place)
-    canvases = view.dialog.view_canvases
-    qtbot.waitUntil(lambda: all(canvas.pixmap is not None for canvas in canvases), timeout=PATIENCE_MS)
-    assert len({bytes(canvas.pixmap.toImage().constBits()) for canvas in canvases}) == len(canvases)
+    wait_views(qtbot, view, num_epochs=3)
     view.dialog.close()
-    # And a run of it begins, with the same report.
-    begin(qtbot, window, small_config)
+    # And a run of it begins, with the same report; what its model sees is told while it trains.
+    begin(qtbot, window, long(small_config))
     assert display.data.summary.counts == {"train": [9, 9, 9], "validation": [3, 3, 3]}
+    qtbot.waitUntil(lambda: display.data.images.index(train).data(SplitRole) == "train", timeout=PATIENCE_MS)
+    qtbot.mouseClick(view.grid.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    wait_views(qtbot, view, num_epochs=6)
+    view.dialog.close()
+    # And when it was stopped and opened again, by a worker that has no run.
+    run_dir = window.session.run_dir
+    window.session.stop()
+    wait_state(qtbot, window, RunState.STOPPED)
+    window.session.new_run()
+    window.session.open_run(run_dir)
+    wait_state(qtbot, window, RunState.STOPPED)
+    qtbot.waitUntil(lambda: display.data.images.index(train).data(SplitRole) == "train", timeout=PATIENCE_MS)
+    qtbot.mouseClick(view.grid.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    wait_views(qtbot, view, num_epochs=6)
+    assert view.dialog.views_title.text() == "As the model sees it in epochs 1 to 6"
+    view.dialog.close()
+
+
+def wait_views(qtbot, view: DataView, num_epochs: int) -> None:
+    """Wait until the open dialog shows what the model sees, and that it is another thing in each epoch."""
+    tiles = view.dialog.view_tiles[:num_epochs]
+    qtbot.waitUntil(lambda: all(tile.canvas.pixmap is not None for tile in tiles), timeout=PATIENCE_MS)
+    assert len({bytes(tile.canvas.pixmap.toImage().constBits()) for tile in tiles}) == num_epochs
+    assert [tile.isVisible() for tile in view.dialog.view_tiles] == [True] * num_epochs + [False] * (6 - num_epochs)
 
 
 class Watchdog:

@@ -186,7 +186,7 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
         "CheckData": CheckData(data=small_config.data),
         "EstimateRun": EstimateRun(config=small_config, runs_dir=str(tmp_path / "other")),
         "CancelLookUp": CancelLookUp(),
-        "PreviewImage": PreviewImage(config=small_config, path=str(tmp_path / "none.png")),
+        "PreviewImage": PreviewImage(config=small_config, report_path=str(tmp_path / "none.db"), path="none.png"),
         "PrepareRun": PrepareRun(config=small_config, runs_dir=str(tmp_path / "other")),
         "OpenRun": OpenRun(run_dir=str(tmp_path / "none")),
         "StartRun": StartRun(),
@@ -207,6 +207,8 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
             answer = driver.ask(command, StateChanged)
             assert isinstance(answer, CommandRejected), (state, kind)
             assert f"not possible while the run is {state}" in answer.reason
+        # Allowed in each of these states: it is the report that is not there.
+        assert "none.db" in driver.ask(commands["PreviewImage"], ImagePreviewed).reason
 
     driver.wait_state(RunState.IDLE)
     walk(RunState.IDLE)
@@ -510,6 +512,7 @@ def test_a_start_ends_a_check_and_goes_on_at_once(start_worker: Start, small_con
     refused = driver.wait(CommandRejected)
     assert refused.command_id == check_id
     assert "something else was asked for" in refused.reason
+    assert not refused.is_cancelled
     driver.wait_state(RunState.FINISHED)
 
 
@@ -550,22 +553,72 @@ def test_a_look_up_that_fails_leaves_the_worker_idle(
     (tmp_path / "cache" / "thaw" / "views").write_text("a file where a folder is wanted")
     driver = start_worker()
     driver.wait_state(RunState.IDLE)
-    image = next(Path(small_config.data.path).rglob("*.png"))
-    refused = driver.ask(PreviewImage(config=small_config, path=str(image)), ImagePreviewed)
+    checked = driver.ask(CheckData(data=small_config.data), DataChecked)
+    assert isinstance(checked, DataChecked)
+    preview = preview_of(small_config, checked.report_path)
+    refused = driver.ask(preview, ImagePreviewed)
     assert isinstance(refused, CommandRejected)
     assert refused.reason.startswith("Previewing an image failed: FileExistsError")
+    gone = preview.model_copy(update={"report_path": str(tmp_path / "gone.db")})
+    refused = driver.ask(gone, ImagePreviewed)
+    assert isinstance(refused, CommandRejected)
+    assert "Check the data again." in refused.reason
     assert isinstance(driver.ask(CheckData(data=small_config.data), DataChecked), DataChecked)
+
+
+def preview_of(config: RunConfig, report_path: str) -> PreviewImage:
+    image = next(Path(config.data.path).rglob("*.png"))
+    return PreviewImage(config=config, report_path=report_path, path=str(image), num_views=2)
+
+
+def test_a_preview_is_answered_before_in_and_after_a_run(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    config = longer(small_config)
+    driver = start_worker()
+    run_dir = driver.prepare(config, tmp_path / "runs", start=False)
+    info = driver.wait(RunPrepared).run
+    with closing(DataReport(Path(info.report_path))) as report:
+        path = next(image.path for image in report.images() if image.split == "train")
+    preview = PreviewImage(config=info.config, report_path=info.report_path, path=path, num_views=2)
+
+    def epochs() -> list[int | None]:
+        answer = driver.ask(preview, ImagePreviewed)
+        assert isinstance(answer, ImagePreviewed), answer
+        assert len({Path(view.file).read_bytes() for view in answer.views}) == 2, "each epoch augments anew"
+        return [view.epoch for view in answer.views]
+
+    assert epochs() == [1, 2]
+    driver.ask(StartRun(), StateChanged)
+    driver.wait(CheckpointSaved)
+    first, second = epochs()
+    assert first >= 2, "from the present epoch on"
+    assert second == first + 1
+    driver.ask(PauseRun(), StateChanged)
+    driver.wait_state(RunState.PAUSED)
+    paused = epochs()
+    assert epochs() == paused, "nothing moves on"
+    # Its own end is not put off, and loses nothing.
+    driver.send(preview)
+    driver.end()
+    driver.wait_state(RunState.STOPPED)
+    driver.wait(WorkerLost)
+    with RunFolder(run_dir, read_only=True) as folder:
+        assert folder.checkpoints()[-1].reason == "stop"
+    driver = start_worker()
+    driver.wait_state(RunState.IDLE)
+    assert epochs() == [1, 2], "a worker without the run shows its beginning"
 
 
 def test_a_start_waits_for_no_preview(start_worker: Start, small_config: RunConfig, tmp_path: Path) -> None:
     driver = start_worker()
     driver.wait_state(RunState.IDLE)
-    images = sorted(Path(small_config.data.path).rglob("*.png"))[:8]
-    slow = small_config.model_copy(update={"data": DataConfig(path=str(slow_to_scan(tmp_path / "slow")))})
-    sent = [driver.send(PreviewImage(config=slow, path=str(image))) for image in images]
+    sent = [driver.send(CheckData(data=DataConfig(path=str(slow_to_scan(tmp_path / "slow")))))]
+    driver.wait(PreparationProgressed)
+    sent += [driver.send(preview_of(small_config, "")) for _ in range(8)]
     driver.prepare(small_config, tmp_path / "runs")
     overtaken = [event for event in driver.seen if isinstance(event, CommandRejected)]
-    assert [event.command_id for event in overtaken] == sent
+    assert {event.command_id for event in overtaken} == set(sent)
     assert all("something else was asked for" in event.reason for event in overtaken)
 
 
@@ -579,7 +632,14 @@ def test_a_check_can_be_cancelled_and_the_worker_is_free_again(
     driver.send(CancelLookUp())
     refused = driver.wait(CommandRejected)
     assert (refused.command_id, refused.reason) == (check_id, LOOK_UP_CANCELLED)
+    assert refused.is_cancelled
     assert isinstance(driver.ask(CheckData(data=small_config.data), DataChecked), DataChecked)
+    # One worker answers this as well: what a table lacks comes with what it has.
+    table = tmp_path / "birds.csv"
+    table.write_text("path,species\n1.png,jay\n")
+    refused = driver.ask(CheckData(data=DataConfig(path=str(table))), DataChecked)
+    assert (refused.field, refused.choices) == ("data.label_column", ["path", "species"])
+    assert not refused.is_cancelled
 
 
 def test_a_preparation_can_be_stopped_and_refuses_all_else(

@@ -22,8 +22,9 @@ import numpy as np
 import pytest
 
 from trainer.data import archive
-from trainer.data.archive import is_archive, unpack
+from trainer.data.archive import unpack
 from trainer.data.images import DataError
+from trainer.data_path import is_archive
 
 
 class CancelledError(Exception):
@@ -140,28 +141,6 @@ def test_archives_within_archives_stay_packed(tmp_path: Path) -> None:
     }
     outer = (tmp_path / "a.tar").read_bytes()
     assert contents(unpacked(zip_of(tmp_path / "a.zip", {"a.tar": outer}, zipfile.ZIP_STORED))) == {"a.tar": outer}
-
-
-def test_other_files_are_no_archives(tmp_path: Path) -> None:
-    for name, content in {
-        "a.txt": b"hello",
-        "b.gz": gzip.compress(b"no tar" * 1000),
-        "c": b"",
-        "d": bytes(4096),
-    }.items():
-        (tmp_path / name).write_bytes(content)
-        assert not is_archive(tmp_path / name)
-
-
-def test_an_archive_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Permissions do not hold for root, as tests in a container often are: the refusal is made here.
-    def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    path = zip_of(tmp_path / "a.zip", FILES)
-    monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(DataError, match=r"^Cannot read .*a\.zip: Permission denied\. Check its permissions\.$"):
-        is_archive(path)
 
 
 def test_a_zip_that_the_disk_has_no_room_for_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,6 +358,13 @@ def test_a_compressed_bomb_is_stopped_while_it_is_read(tmp_path: Path, compressi
     with pytest.raises(DataError, match=r"times its size or more, as no images do \(limit 100\)"):
         unpack(path, tmp_path / "cache", lambda *_: None, watch)
     assert 0 < most <= archive.RATIO_FLOOR_BYTES + 2**20
+    assert is_clean(tmp_path)
+
+
+@pytest.mark.parametrize("make", [zip_of, tar_of])
+def test_an_archive_of_hidden_files_alone_says_so(tmp_path: Path, make: Callable[..., Path]) -> None:
+    path = make(tmp_path / "a", {"__MACOSX/cat/._1.png": b"x", "cat/.DS_Store": b"x"})
+    assert sentence(path).startswith(f"{path} holds only hidden files, like __MACOSX, which are passed over. Put one")
     assert is_clean(tmp_path)
 
 

@@ -92,7 +92,7 @@ def test_a_readable_image_is_described_as_a_person_sees_it(tmp_path: Path) -> No
     facts = read_facts(tmp_path / "turned.jpg")
     content = (tmp_path / "turned.jpg").read_bytes()
     assert (facts.reason, facts.width, facts.height, facts.size_bytes) == ("", 40, 48, len(content))
-    assert facts.content_hash == hashlib.blake2b(content, digest_size=16).hexdigest()
+    assert facts.content_hash == hashlib.sha256(content).hexdigest()
     seen = picture_hash(load_rgb(tmp_path / "turned.jpg"))
     assert facts.picture_hash is not None
     assert seen is not None
@@ -254,7 +254,7 @@ def test_a_decoder_that_crashes_loses_only_its_file(
     assert num_killed == 2, "once among others, and once alone"
     assert facts[10] == FileFacts(CRASHED)
     assert not any(fact.reason for idx, fact in enumerate(facts) if idx != 10)
-    assert facts[11].content_hash == hashlib.blake2b(paths[11].read_bytes(), digest_size=16).hexdigest()
+    assert facts[11].content_hash == hashlib.sha256(paths[11].read_bytes()).hexdigest()
     # It may have been memory: the next examination tries again.
     paths[10].unlink()
     write_image(paths[10])
@@ -373,6 +373,14 @@ def test_unchanged_files_are_not_decoded_again(tmp_path: Path, cache_path: Path,
     os.utime(paths[1], ns=(time_ns, time_ns))
     assert examined(paths, cache_path)[1].width == 64
     assert decoded[6:] == [paths[0].name, paths[1].name]
+
+
+def test_a_file_that_is_named_twice_is_recalled_for_both(tmp_path: Path, cache_path: Path, decoded: list[str]) -> None:
+    paths = [*write_images(tmp_path / "images", 3), tmp_path / "images" / "000.jpg"]
+    first = examined(paths, cache_path)
+    decoded.clear()
+    assert examined(paths, cache_path) == first
+    assert decoded == []
 
 
 def test_what_could_not_be_read_is_tried_again(

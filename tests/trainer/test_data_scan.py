@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from app.cli import DEMO_CONFIG_PATH
 from trainer.config import DataConfig, load_config
 from trainer.data.scan import MAX_BURST, DataError, ScannedData, scan
 from trainer.data_report import DataReport, IssueKind, ReportedIssue
+from trainer.messages import TableColumns
 
 
 class CancelledError(Exception):
@@ -141,7 +143,7 @@ def test_a_picture_in_two_given_splits_is_a_leak(pets: Path, tmp_path: Path) -> 
     found = scanned(root)
     assert found.summary.counts == {"train": [4, 4], "validation": [5, 4]}
     (issue,) = [issue for issue in issues_of(found) if issue.kind is IssueKind.LEAK]
-    assert issue.sentence == "The same file is in train and in validation."
+    assert issue.sentence == "In train and in validation: the same file."
     assert {Path(issue.shown).name, Path(issue.other_shown).name} == {"again.png", "2.png"}
     assert found.summary.advice[0].startswith("1 picture or group is in two splits:")
 
@@ -151,7 +153,7 @@ def test_the_same_file_in_two_classes_is_a_conflict(pets: Path) -> None:
     found = scanned(pets)
     (issue,) = issues_of(found)
     assert issue.kind is IssueKind.CONFLICT
-    assert issue.sentence == "The same file is in cat and in dog."
+    assert issue.sentence == "In cat and in dog: the same file."
 
 
 def test_a_class_of_which_nothing_can_be_read_is_left_out_and_named(pets: Path) -> None:
@@ -161,6 +163,79 @@ def test_a_class_of_which_nothing_can_be_read_is_left_out_and_named(pets: Path) 
     assert found.class_names == ["cat", "dog"]
     assert sorted({class_idx for _, class_idx in found.samples}) == [0, 1]
     assert "axolotl: no readable image, so the run does without." in found.summary.advice
+
+
+OTHER_FORMATS = ("AVIF", "HEIC", "ICO", "TGA")
+
+
+def test_images_in_a_format_that_is_not_read_say_what_to_do(pets: Path, tmp_path: Path) -> None:
+    icon = picture(1, (64, 64))
+    for number, name in enumerate(OTHER_FORMATS):
+        path = pets / "cat" / f"photo_{number}.{name.lower()}"
+        if name in {"ICO", "TGA"}:
+            icon.save(path)
+        else:
+            path.write_bytes(b"\0\0\0\x1cftyp" + name.lower().encode() + bytes(40))
+    (pets / "dog" / "more.zip").write_bytes(b"PK\x05\x06" + bytes(18))
+    (pets / "dog" / "empty.heic").touch()
+    found = scanned(pets)
+    said = {Path(issue.shown).name: issue.sentence for issue in issues_of(found)}
+    assert {issue.kind for issue in issues_of(found)} == {IssueKind.UNREADABLE}
+    assert said == {
+        **{
+            f"photo_{number}.{name.lower()}": f"Not used: the format {name} is not read here: convert it to JPEG or "
+            "PNG."
+            for number, name in enumerate(OTHER_FORMATS)
+        },
+        "more.zip": "Not used: it is an archive, and stays packed: unpack it first.",
+        "empty.heic": "Not used: it is empty (0 bytes).",
+    }
+    (tmp_path / "phone").mkdir()
+    for number in range(2):
+        for name in ("cat", "dog"):
+            (tmp_path / "phone" / f"{name}_{number}.heic").write_bytes(b"\0\0\0\x1cftypheic" + bytes(40))
+    with pytest.raises(
+        DataError, match=r"no readable image \(.*cat_0\.heic: the format HEIC is not read here: convert"
+    ):
+        scanned(tmp_path / "phone")
+
+
+def refuse(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Permissions do not hold for root, as tests in a container often are: the refusal is made here.
+    real = os.scandir
+
+    def scandir(path: Path) -> object:
+        if Path(path) == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
+@pytest.mark.parametrize("is_real", [True, False])
+def test_a_locked_class_folder_is_an_issue_and_the_rest_is_used(
+    pets: Path, monkeypatch: pytest.MonkeyPatch, is_real: bool
+) -> None:
+    for number in range(10):
+        save(pets / "fox" / f"{number}.png", 200 + number)
+    (pets / "a.txt").write_text("a stray")
+    if is_real:
+        (pets / "fox").chmod(0)
+        if os.access(pets / "fox", os.R_OK):
+            pytest.skip("this user may open every folder")
+    else:
+        refuse(pets / "fox", monkeypatch)
+    found = scanned(pets)
+    assert found.class_names == ["cat", "dog"]
+    assert "fox: no readable image, so the run does without." in found.summary.advice
+    (locked,) = (issue for issue in issues_of(found) if issue.shown == str(pets / "fox"))
+    assert locked.kind is IssueKind.SKIPPED
+    assert locked.sentence == "Not used: it is a folder that cannot be read (Permission denied)."
+    for image in (pets / "dog").iterdir():
+        image.unlink()
+    with pytest.raises(DataError, match=r'"cat" \(.*fox: it is a folder that cannot be read \(Permission denied\)\)'):
+        scanned(pets)
+    (pets / "fox").chmod(0o755)
 
 
 def test_a_class_with_a_single_image_trains_and_is_named(pets: Path) -> None:
@@ -185,7 +260,10 @@ def test_groups_of_a_table_stay_together(pets: Path) -> None:
     rows = ["path,label,patient"]
     rows += [f"{name}/{number}.png,{name},{name}-{number // 2}" for name in ("cat", "dog") for number in range(10)]
     (pets / "pets.csv").write_text("\n".join(rows))
-    splits = splits_by_name(scanned(pets / "pets.csv", group_column="patient"))
+    found = scanned(pets / "pets.csv", group_column="patient")
+    taken = {"path_column": "path", "label_column": "label", "group_column": "patient"}
+    assert found.summary.columns == TableColumns(names=["path", "label", "patient"], taken=taken)
+    splits = splits_by_name(found)
     assert set(splits.values()) == {"train", "validation"}
     for name in ("cat", "dog"):
         for number in range(0, 10, 2):
@@ -274,7 +352,7 @@ def test_a_group_that_the_given_splits_tear_apart_is_a_leak(pets: Path) -> None:
     (pets / "pets.csv").write_text("\n".join(rows))
     found = scanned(pets / "pets.csv", group_column="patient")
     assert [issue.sentence for issue in issues_of(found)] == [
-        f"Its group {name}-3 is in train and in validation." for name in ("cat", "dog")
+        f"In train and in validation: its group {name}-3." for name in ("cat", "dog")
     ]
 
 

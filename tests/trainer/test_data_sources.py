@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from trainer.config import DataConfig
+from trainer.config import ConfigError, DataConfig
 from trainer.data.images import DataError
 from trainer.data.sources import Source, read_source
 
@@ -28,7 +28,7 @@ def source(path: Path, cache_dir: Path | None = None, **config: Any) -> Source:
 
 
 def sentence(path: Path, field: str = "data.path", **config: Any) -> str:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises((ConfigError, DataError)) as caught:
         source(path, **config)
     assert caught.value.field == field
     text = str(caught.value)
@@ -185,9 +185,19 @@ def refuse(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "scandir", scandir)
 
 
-def test_a_class_folder_that_cannot_be_read_is_a_sentence(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_folder_that_cannot_be_read_is_skipped_and_named(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse(pets / "dog", monkeypatch)
-    assert sentence(pets) == f"Cannot read the folder {pets / 'dog'}: Permission denied. Check its permissions."
+    read = source(pets)
+    assert read.skipped == [(str(pets / "dog"), "it is a folder that cannot be read (Permission denied)")]
+    assert read.class_names == ["cat", "dog"]
+    assert len(read.files) == 3
+
+
+def test_a_split_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "data"
+    put(*(data / split / name / "1.png" for split in ("train", "val") for name in ("cat", "dog")))
+    refuse(data / "val", monkeypatch)
+    assert sentence(data) == f"Cannot read the folder {data / 'val'}: Permission denied. Check its permissions."
 
 
 def test_a_deeper_folder_that_cannot_be_read_is_skipped(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,6 +410,26 @@ def test_an_archive_inside_an_archive_stays_packed(pets: Path, tmp_path: Path) -
     assert [file.path.name for file in read.files if file.class_idx == 1] == ["1.png", "2.png", "10.png", "zzz.zip"]
 
 
+def test_an_archive_of_nothing_but_archives_names_them(pets: Path, tmp_path: Path) -> None:
+    (tmp_path / "inside").mkdir()
+    zip_of(pets, tmp_path / "inside" / "train.zip")
+    (tmp_path / "inside" / "sample.csv").write_text("id,label\n1,cat\n")
+    outer = zip_of(tmp_path / "inside", tmp_path / "outer.zip")
+    assert sentence(outer) == (
+        f"{outer} holds no images but another archive, train.zip. Unpack that first, and choose its folder."
+    )
+    (tmp_path / "inside" / "test.7z").write_bytes(b"x")
+    wrapped = zip_of(tmp_path / "inside", tmp_path / "wrapped.zip", "kaggle/")
+    assert sentence(wrapped) == (
+        f"{wrapped / 'kaggle'} holds no images but 2 archives, test.7z and train.zip for example. Unpack them first, "
+        "each into a folder of its own, and choose the folder of these."
+    )
+    assert sentence(tmp_path / "inside").startswith(f"{tmp_path / 'inside'} holds no images but 2 archives")
+    assert "has no column of image paths" in sentence(tmp_path / "inside", "data.path_column", layout="table")
+    put(tmp_path / "inside" / "cat_1.jpg", tmp_path / "inside" / "dog_1.jpg")
+    assert source(tmp_path / "inside", layout="file_names").class_names == ["cat", "dog"]
+
+
 def test_a_table_in_an_archive_must_not_name_files_outside_of_it(tmp_path: Path) -> None:
     put(tmp_path / "data" / "images" / "1.png", tmp_path / "data" / "images" / "2.png", tmp_path / "secret.png")
     lines = ["path,label", "images/1.png,cat", "images/2.png,dog", "../../secret.png,cat", f"{tmp_path}/secret.png,cat"]
@@ -458,6 +488,14 @@ def test_a_pipe_or_a_link_to_itself(tmp_path: Path) -> None:
 def test_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert sentence(tmp_path / "empty").startswith(f"{tmp_path / 'empty'} is empty. Put one subfolder")
+
+
+def test_an_empty_or_hidden_folder_within_a_folder_is_named(tmp_path: Path) -> None:
+    inner = tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    assert sentence(tmp_path / "outer").startswith(f"{inner} is empty. Put one subfolder")
+    put(inner / "Thumbs.db")
+    assert sentence(tmp_path / "outer").startswith(f"{inner} holds only hidden files, like Thumbs.db, which")
 
 
 def test_images_without_class_subfolders(tmp_path: Path) -> None:

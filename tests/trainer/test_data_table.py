@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from trainer.config import DataConfig
+from trainer.config import ConfigError, DataConfig
 from trainer.data.images import DataError
 from trainer.data.sources import Source, read_source
+from trainer.messages import TableColumns
 
 
 class CancelledError(Exception):
@@ -41,7 +42,7 @@ def source(path: Path, **config: Any) -> Source:
 
 
 def sentence(path: Path, field: str = "data.path", **config: Any) -> str:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises((ConfigError, DataError)) as caught:
         source(path, **config)
     assert caught.value.field == field
     text = str(caught.value)
@@ -133,6 +134,20 @@ def test_columns_that_the_user_named_come_first(folder: Path) -> None:
     )
     assert labels(read) == CATS_AND_DOGS
     assert [(file.split, file.group) for file in read.files] == [("validation", "anna"), ("train", "")]
+    assert read.columns == TableColumns(
+        names=["path", "label", "photo", "kind", "part", "patient"],
+        taken={"path_column": "photo", "label_column": "kind", "split_column": "part", "group_column": "patient"},
+    )
+
+
+def test_a_table_says_its_columns_so_that_each_can_be_chosen(folder: Path) -> None:
+    header = 'path,"two\nlines",, Label '
+    chosen = table(folder, header, "images/1.png,cat,,x", "images/2.png,dog,,y")
+    read = source(chosen)
+    assert read.columns == TableColumns(
+        names=["path", "two lines", "Label"], taken={"path_column": "path", "label_column": "Label"}
+    )
+    assert labels(source(chosen, label_column="two lines")) == CATS_AND_DOGS
 
 
 @pytest.mark.parametrize(
@@ -274,6 +289,15 @@ def test_a_file_in_two_rows_counts_once_and_a_contradiction_not_at_all(folder: P
 )  # fmt: skip
 def test_a_table_that_is_none_is_refused(folder: Path, lines: list[str], field: str, words: str) -> None:
     assert words in sentence(table(folder, *lines), field)
+
+
+@pytest.mark.parametrize(
+    ("header", "chosen"), [("path,kind", ""), ("kind,label", ""), ("path,label", "kind"), ("path,kind", "kind")]
+)
+def test_a_refusal_of_columns_offers_those_that_there_are(folder: Path, header: str, chosen: str) -> None:
+    with pytest.raises(DataError) as caught:
+        source(table(folder, header, "images/1.png,cat", "images/2.png,cat"), label_column=chosen)
+    assert caught.value.choices == header.split(",")
 
 
 @pytest.mark.parametrize("column", ["path_column", "label_column", "split_column", "group_column"])

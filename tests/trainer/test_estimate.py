@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
+import trainer.preparation
 from trainer.config import OptimizerConfig, PlanPhase, RunConfig
+from trainer.estimate import check_no_run_uses
 from trainer.freezing import hash_layer
+from trainer.messages import ModelSummary, RunInfo, RunPrepared, RunState, StateChanged
 from trainer.preparation import Preparation, PreparationCancelled
 from trainer.run_record import WorkerAddress
+from trainer.runs import RunFolder
 
 
 def preparation(check_cancelled=lambda: None) -> Preparation:
@@ -42,6 +49,16 @@ def test_the_disk_that_a_run_needs_is_reckoned_to_a_few_percent(
     assert estimate.checkpoint_bytes == pytest.approx(max(sizes), rel=0.05, abs=30_000)
     assert estimate.disk_bytes == pytest.approx(sum(sizes) + base + kept, rel=0.05, abs=150_000)
     assert estimate.free_bytes > 0
+    assert estimate.kept_bytes == estimate.decoded_bytes == kept > 0
+
+
+def test_images_that_will_not_be_kept_are_reckoned(small_config: RunConfig, tmp_path: Path) -> None:
+    # 36 images of 32 pixels and a margin, three bytes each.
+    part_gb = 60_000 / 1e9
+    config = small_config.model_copy(update={"data": small_config.data.model_copy(update={"cache_gb": part_gb})})
+    estimate = preparation().estimate(config, tmp_path)
+    assert 36 * 3 * 32 * 32 < estimate.decoded_bytes < 36 * 3 * 38 * 38
+    assert 50_000 < estimate.kept_bytes <= 60_000
 
 
 def test_time_and_memory_are_measured(small_config: RunConfig, tmp_path: Path) -> None:
@@ -78,3 +95,81 @@ def test_a_trial_ends_when_it_is_cancelled(small_config: RunConfig, tmp_path: Pa
 
     with pytest.raises(PreparationCancelled):
         preparation(cancel).estimate(small_config, tmp_path)
+
+
+# -- beside a run on the same GPU -----------------------------------------------------------------------------
+
+
+def is_refused(device: str, runs_dir: Path) -> bool:
+    with suppress(ValueError):
+        check_no_run_uses(torch.device(device), runs_dir)
+        return False
+    return True
+
+
+def on_device(config: RunConfig, device: str) -> RunConfig:
+    return config.model_copy(update={"training": config.training.model_copy(update={"device": device})})
+
+
+@pytest.fixture
+def ours() -> WorkerAddress:
+    process = psutil.Process()
+    return WorkerAddress("nowhere", b"key", process.pid, process.create_time())
+
+
+@pytest.fixture
+def gpu_run(small_config: RunConfig, tmp_path: Path, ours: WorkerAddress) -> Iterator[RunFolder]:
+    """Return a run that is under way on the GPU cuda:1, with this process as its worker."""
+    info = RunInfo(
+        run_dir="", config=small_config, summary=ModelSummary(model="", layers=[], frozen=[], num_params=0,
+        num_trainable=0), class_names=[], num_train=0, num_validation=0, num_skipped=0, steps_per_epoch=1,
+        total_steps=1, device="cuda:1", precision="fp32", num_threads=1, image_size=32,
+    )  # fmt: skip
+    with RunFolder.create(tmp_path / "runs", on_device(small_config, "auto")) as folder:
+        folder.claim(ours)
+        folder.add_event(RunPrepared(run=info, step=0, epoch=0, segment=0))
+        folder.add_event(StateChanged(state=RunState.RUNNING))
+        yield folder
+
+
+def test_no_trial_is_made_on_the_gpu_of_a_live_run(gpu_run: RunFolder) -> None:
+    runs_dir = gpu_run.path.parent
+    with pytest.raises(ValueError, match=rf"^No trial was made, because the run {gpu_run.path.name} uses cuda:1 and"):
+        check_no_run_uses(torch.device("cuda:1"), runs_dir)
+    assert not is_refused("cuda:0", runs_dir)
+    assert not is_refused("cpu", runs_dir)
+    gpu_run.add_event(StateChanged(state=RunState.PAUSED))
+    assert is_refused("cuda:1", runs_dir)
+
+
+def test_a_run_that_has_ended_or_lost_its_worker_is_no_hindrance(gpu_run: RunFolder, ours: WorkerAddress) -> None:
+    gpu_run.remove_worker(ours)
+    assert not is_refused("cuda:1", gpu_run.path.parent)
+    gpu_run.claim(ours)
+    assert is_refused("cuda:1", gpu_run.path.parent)
+    gpu_run.add_event(StateChanged(state=RunState.FINISHED))
+    assert not is_refused("cuda:1", gpu_run.path.parent)
+    assert not is_refused("cuda:1", gpu_run.path.parent / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "hinders"), [("auto", "cuda:0"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "")]
+)
+def test_a_run_that_is_still_being_prepared_counts_by_what_it_asks_for(
+    small_config: RunConfig, tmp_path: Path, ours: WorkerAddress, asked_for: str, hinders: str
+) -> None:
+    with RunFolder.create(tmp_path / "runs", on_device(small_config, asked_for)) as folder:
+        folder.claim(ours)
+    assert [device for device in ("cpu", "cuda:0", "cuda:1") if is_refused(device, tmp_path / "runs")] == (
+        [hinders] if hinders else []
+    )
+
+
+def test_a_refused_trial_has_touched_neither_data_nor_gpu(
+    gpu_run: RunFolder, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # There need be no GPU: it is refused before one is asked for anything.
+    monkeypatch.setattr(trainer.preparation, "choose_device", lambda _: torch.device("cuda:1"))
+    monkeypatch.setattr(Preparation, "scan", lambda *_: pytest.fail("the data were looked through"))
+    with pytest.raises(ValueError, match="No trial was made"):
+        preparation().estimate(small_config, gpu_run.path.parent)

@@ -36,6 +36,7 @@ Make = Callable[[RunConfig], tuple[Trainer, list[Event]]]
 def make_trainer(tmp_path: Path) -> Iterator[Make]:
     """Make trainers with a run folder of their own, and the list that their events go to."""
     trainers: list[Trainer] = []
+    folders: list[RunFolder] = []
 
     def make(config: RunConfig) -> tuple[Trainer, list[Event]]:
         events: list[Event] = []
@@ -50,13 +51,14 @@ def make_trainer(tmp_path: Path) -> Iterator[Make]:
         )
         data = ImageData(config.data, config.training, loaded.preprocessing, scanned)
         trainer = Trainer(config, loaded, data, torch.device("cpu"), events.append)
-        trainer.begin(RunFolder.create(tmp_path / "runs", config))
         trainers.append(trainer)
+        folders.append(RunFolder.create(tmp_path / "runs", config))
+        trainer.begin(folders[-1])
         return trainer, events
 
     yield make
-    for trainer in trainers:
-        trainer.close()
+    for made in (*trainers, *folders):
+        made.close()
 
 
 def with_data(config: RunConfig, **changes: Any) -> RunConfig:

@@ -21,6 +21,7 @@ from torch import nn
 
 from trainer import models
 from trainer.config import ModelConfig
+from trainer.messages import ImagePreset
 from trainer.models import LoadedModel, ModelError, build_model, inspect, layer_tree, list_models, read_weights
 
 ONE_PER_FAMILY = [
@@ -125,6 +126,17 @@ def test_models_are_listed_with_published_figures(hub: Path) -> None:
     assert entries["resnet18"].size_bytes == pytest.approx(46_830_571, rel=1e-3)
     assert entries["resnet18"].is_cached
     assert not entries["resnet34"].is_cached
+
+
+@pytest.mark.parametrize("image_size", [None, 48, 112, 288])
+def test_a_listed_model_says_how_a_run_will_prepare_its_images(image_size: int | None) -> None:
+    images = {entry.name: entry.images for entry in list_models()}
+    assert (images["efficientnet_v2_m"].image_size, images["efficientnet_v2_l"].mean) == (480, (0.5, 0.5, 0.5))
+    said = images[SMALL] if image_size is None else images[SMALL].resized_to(image_size)
+    applied = built(image_size=image_size).preprocessing
+    assert said == ImagePreset(
+        image_size=applied.image_size, resize_size=applied.resize_size, mean=applied.mean, std=applied.std
+    )
 
 
 def test_an_unknown_model_is_refused_with_close_names() -> None:

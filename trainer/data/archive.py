@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
 import io
-import lzma
 import shutil
 import stat
-import struct
 import tarfile
 import tempfile
 import time
 import unicodedata
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from trainer.data.images import DataError, displayed
-
-ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+from trainer.data_path import DAMAGE, decompressed, is_ignored, is_tar, only_hidden
 
 MAX_BYTES = 64 * 1024**3
 MAX_FILES = 2_000_000
@@ -37,33 +31,8 @@ _LEFTOVER_AGE_S = 24 * 3600.0
 _TEMPORARY_PREFIX = ".unpacking-"
 _ADVICE = "If you trust it, unpack it yourself and choose the folder."
 
-# What reading an archive raises on damaged bytes, or for a compression that Python does not know.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    NotImplementedError,
-    UnicodeDecodeError,
-)
-
 Progress = Callable[[str, int, int, str], None]
 """Called with (what, done, total, unit), as in the event PreparationProgressed."""
-
-
-def is_archive(path: Path) -> bool:
-    """Tell a zip or a tar (plain, gzip, bzip2, xz) by its bytes, whatever its name.
-
-    Raises:
-        DataError: The file cannot be read.
-
-    """
-    try:
-        return _is_tar(path) or zipfile.is_zipfile(path)
-    except OSError as error:
-        raise DataError(f"Cannot read {displayed(path)}: {error.strerror}. Check its permissions.") from error
 
 
 def unpack(path: Path, cache_dir: Path, on_progress: Progress, check_cancelled: Callable[[], None]) -> Path:
@@ -85,7 +54,7 @@ def unpack(path: Path, cache_dir: Path, on_progress: Progress, check_cancelled: 
     shown = displayed(path)
     kind = "zip"
     try:
-        if _is_tar(path):
+        if is_tar(path):
             kind = "tar"
         target = cache_dir / _sha256(path, on_progress, check_cancelled)
         if target.is_dir():
@@ -96,12 +65,13 @@ def unpack(path: Path, cache_dir: Path, on_progress: Progress, check_cancelled: 
         try:
             intake = _Intake(path, temporary, on_progress, check_cancelled)
             (_unpack_tar if kind == "tar" else _unpack_zip)(path, intake)
+            intake.check_anything_came()
             _settle(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except DataError:
         raise
-    except (*_DAMAGE, ValueError) as error:  # a plain ValueError: tarfile's, about numbers in its extended headers
+    except (*DAMAGE, ValueError) as error:  # a plain ValueError: tarfile's, about numbers in its extended headers
         raise DataError(_damaged(shown, kind, error)) from error
     except OSError as error:
         if error.errno is None:  # gzip's and bzip2's own errors about the bytes
@@ -116,31 +86,6 @@ def unpack(path: Path, cache_dir: Path, on_progress: Progress, check_cancelled: 
 def _damaged(shown: str, kind: str, error: Exception) -> str:
     reason = " ".join(str(error).split()).strip(" .") or type(error).__name__
     return f"{shown} is not a readable {kind}: it is damaged or incomplete ({reason}). Copy or download it again."
-
-
-def _is_tar(path: Path) -> bool:
-    """Look at the first header alone: tarfile's own test would read as much as that header asks for."""
-    with path.open("rb") as raw:
-        try:
-            block = _decompressed(raw).read(tarfile.BLOCKSIZE)
-            tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
-        except (*_DAMAGE, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            return path.name.lower().endswith(ARCHIVE_SUFFIXES[1:])
-    return True
-
-
-def _decompressed(raw: io.BufferedReader) -> io.BufferedIOBase:
-    magic = raw.read(6)
-    raw.seek(0)
-    if magic.startswith(b"\x1f\x8b"):
-        return gzip.GzipFile(fileobj=raw)
-    if magic.startswith(b"BZh"):
-        return bz2.BZ2File(raw)
-    if magic == b"\xfd7zXZ\x00":
-        return lzma.LZMAFile(raw)
-    return raw
 
 
 def _sha256(path: Path, on_progress: Progress, check_cancelled: Callable[[], None]) -> str:
@@ -194,7 +139,7 @@ def _unpack_zip(path: Path, intake: _Intake) -> None:
 def _unpack_tar(path: Path, intake: _Intake) -> None:
     total = path.stat().st_size
     with path.open("rb") as raw:
-        stream = _CountedStream(_decompressed(raw), intake.count)
+        stream = _CountedStream(decompressed(raw), intake.count)
         # TarFile needs no more of a file than this stream can do.
         with tarfile.TarFile(fileobj=cast("IO[bytes]", stream)) as archive:
             while (info := archive.next()) is not None:
@@ -266,6 +211,8 @@ class _Intake:
     def __init__(self, path: Path, folder: Path, on_progress: Progress, check_cancelled: Callable[[], None]) -> None:
         self.num_bytes = 0
         self._num_entries = 0
+        self._hidden = ""
+        self._has_placed = False
         self._archive_bytes = path.stat().st_size
         self._shown = displayed(path)
         self._what = f"Unpacking {displayed(path.name)}"
@@ -291,7 +238,9 @@ class _Intake:
         name = PurePosixPath(entry.replace("\\", "/"))
         if name.is_absolute() or ".." in name.parts or ":" in (name.parts or ("",))[0]:
             raise DataError(f"{self._shown} has an entry that would leave its folder, {entry!r}. Pack it anew without.")
-        if not name.parts or any(part.startswith(".") or part == "__MACOSX" for part in name.parts):
+        hidden = next((part for part in name.parts if is_ignored(part)), "")
+        if hidden or not name.parts:
+            self._hidden = self._hidden or hidden
             return None
         if len(name.parts) > MAX_DEPTH:
             raise DataError(
@@ -300,6 +249,7 @@ class _Intake:
         if not is_plain:
             raise DataError(f"{self._shown} has a link or device in it, {entry!r}. Pack it anew with plain files only.")
         self._claim(name, is_folder)
+        self._has_placed = True
         return self._folder / name
 
     def write(self, source: _CountedStream | IO[bytes], place: Path) -> None:
@@ -334,6 +284,16 @@ class _Intake:
                 f"{self._shown} needs {num_bytes / 1e9:.1f} GB to unpack, but {displayed(self._folder.parent)} has "
                 f"{free / 1e9:.1f} GB free. Make room."
             )
+
+    def check_anything_came(self) -> None:
+        """Refuse an archive of nothing but entries that are left out.
+
+        Raises:
+            DataError: It is one.
+
+        """
+        if self._hidden and not self._has_placed:
+            raise DataError(only_hidden(self._shown, displayed(self._hidden)))
 
     def report(self, done: int, total: int) -> None:
         """Pass on progress, in bytes."""

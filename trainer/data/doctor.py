@@ -92,18 +92,19 @@ def advice(summary: DataSummary, left_out: Sequence[str]) -> list[str]:
 def _pair_issue(
     first: ReportedImage, second: ReportedImage, pair: Pair, class_names: Sequence[str], are_splits_given: bool
 ) -> ReportedIssue:  # fmt: skip
-    what = "The same file" if pair.is_same_file else "Nearly the same picture"
+    # Where it is comes first: in a narrow column, the end of a sentence is cut.
+    what = "the same file" if pair.is_same_file else "nearly the same picture"
     if first.split != second.split:
         is_leak = pair.is_same_file or are_splits_given
         kind = IssueKind.LEAK if is_leak else IssueKind.NEAR_DUPLICATE
-        where = f"is in {first.split} and in {second.split}"
+        where = f"In {first.split} and in {second.split}"
     elif pair.is_same_file and first.class_idx != second.class_idx:
         kind = IssueKind.CONFLICT
-        where = f"is in {class_names[first.class_idx]} and in {class_names[second.class_idx]}"
+        where = f"In {class_names[first.class_idx]} and in {class_names[second.class_idx]}"
     else:
         kind = IssueKind.DUPLICATE if pair.is_same_file else IssueKind.NEAR_DUPLICATE
-        where = f"is twice in {first.split}"
-    return ReportedIssue(kind, second.path, second.shown, f"{what} {where}.", first.path, first.shown)
+        where = f"Twice in {first.split}"
+    return ReportedIssue(kind, second.path, second.shown, f"{where}: {what}.", first.path, first.shown)
 
 
 def _torn_groups(images: Sequence[ReportedImage], groups: Sequence[str]) -> list[ReportedIssue]:
@@ -112,7 +113,7 @@ def _torn_groups(images: Sequence[ReportedImage], groups: Sequence[str]) -> list
     for image, group in zip(images, groups, strict=True):
         first = firsts.setdefault(group, image)
         if group and image.split != first.split:
-            sentence = f"Its group {group} is in {first.split} and in {image.split}."
+            sentence = f"In {first.split} and in {image.split}: its group {group}."
             issue = ReportedIssue(IssueKind.LEAK, image.path, image.shown, sentence, first.path, first.shown)
             torn.setdefault((group, image.split), issue)
     return list(torn.values())

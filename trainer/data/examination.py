@@ -9,7 +9,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import PIL
 
@@ -28,7 +28,7 @@ _LABEL = "Checking images"
 _FILES_PER_LOOK = 2_000
 
 # Other code, or another Pillow, may read what this one could not: what they found does not count here.
-_VERSION = zlib.crc32(f"1 {PIL.__version__}".encode()) & 0x7FFF_FFFF
+_VERSION = zlib.crc32(f"2 {PIL.__version__}".encode()) & 0x7FFF_FFFF
 
 _TABLE = """
 CREATE TABLE facts (
@@ -36,10 +36,8 @@ CREATE TABLE facts (
     reason TEXT, width INTEGER, height INTEGER, size_bytes INTEGER, content_hash TEXT, picture_hash BLOB
 ) WITHOUT ROWID
 """
-_FIND = """
-SELECT used_day, reason, width, height, size_bytes, content_hash, picture_hash
-FROM facts WHERE path = ? AND key_size_bytes = ? AND key_mtime_ns = ?
-"""
+_FILES_PER_QUERY = 500
+_FIND = f"SELECT * FROM facts WHERE path IN ({', '.join('?' * _FILES_PER_QUERY)})"
 _KEEP = f"INSERT OR REPLACE INTO facts VALUES ({', '.join('?' * 10)})"
 
 # What is not the file's own fault; it is left as it is.
@@ -132,17 +130,28 @@ class _Cache:
         if self._connection is None:
             return found
         with self._surviving():
-            cursor = self._connection.cursor()
+            positions: dict[_Key, list[int]] = {}
             for position, key in enumerate(keys):
-                row = cursor.execute(_FIND, key).fetchone()
-                if row is None:
+                positions.setdefault(key, []).append(position)
+            for row in self._rows([key.path for key in keys]):
+                *key_columns, used_day, reason, width, height, size_bytes, content_hash, packed = row
+                key = _Key(*key_columns)
+                if key not in positions:
+                    # The file is another one by now.
                     continue
-                used_day, reason, width, height, size_bytes, content_hash, packed = row
                 picture_hash = None if packed is None else int.from_bytes(packed, "big")
-                found.append((position, FileFacts(reason, width, height, size_bytes, content_hash, picture_hash)))
+                facts = FileFacts(reason, width, height, size_bytes, content_hash, picture_hash)
+                found += [(position, facts) for position in positions[key]]
                 if used_day != self._today:
                     self._used_again.append(key.path)
         return found
+
+    def _rows(self, names: list[bytes]) -> Iterator[tuple[Any, ...]]:
+        """Give what is known under some paths: a query for each took a tenth of a second for 10,000."""
+        assert self._connection is not None
+        for start in range(0, len(names), _FILES_PER_QUERY):
+            some = names[start : start + _FILES_PER_QUERY]
+            yield from self._connection.execute(_FIND, some + [b""] * (_FILES_PER_QUERY - len(some)))
 
     def keep(self, key: _Key, facts: FileFacts) -> None:
         """Remember what was found, on disk within a second or so."""

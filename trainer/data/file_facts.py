@@ -37,7 +37,7 @@ class FileFacts:
         width: As a person sees it (EXIF rotation applied), in pixels; 0 if unreadable.
         height: Likewise.
         size_bytes: Of the file.
-        content_hash: BLAKE2b-128 of the file's bytes, as hexadecimal digits; "" if they could not be read.
+        content_hash: SHA-256 of the file's bytes, as hexadecimal digits; "" if they could not be read.
         picture_hash: 64 bits that nearly the same pictures nearly share; None if unreadable, small, or without enough
             structure to be told from others.
 
@@ -58,16 +58,12 @@ def read_facts(path: str | Path) -> FileFacts:
             size_bytes = os.fstat(file.fileno()).st_size
             if size_bytes <= _MAX_BYTES_AT_ONCE:
                 content = file.read()
-                return _facts_of(io.BytesIO(content), len(content), _digest(content).hexdigest())
+                return _facts_of(io.BytesIO(content), len(content), hashlib.sha256(content).hexdigest())
             # It may be a film of gigabytes: never held in memory at once.
-            content_hash = hashlib.file_digest(file, _digest).hexdigest()
+            content_hash = hashlib.file_digest(file, "sha256").hexdigest()
             return _facts_of(file, size_bytes, content_hash)
     except OSError as error:
         return FileFacts(reason_for(error))
-
-
-def _digest(content: bytes = b"") -> hashlib.blake2b:
-    return hashlib.blake2b(content, digest_size=16)
 
 
 def _facts_of(file: BinaryIO, size_bytes: int, content_hash: str) -> FileFacts:

@@ -11,7 +11,8 @@ from pathlib import Path
 from trainer.config import DataConfig
 from trainer.data.images import DataError, displayed
 from trainer.data.listing import IMAGE_SUFFIXES, Entry, Shown, counted, entries
-from trainer.data.table import SPLIT_WORDS, TABLE_SUFFIXES, check_columns
+from trainer.data.table import SPLIT_WORDS, check_columns
+from trainer.data_path import PACKED_SUFFIXES, TABLE_SUFFIXES, emptiness
 
 MIN_NAMED_SHARE = 0.9
 """Share of a folder's files that must be named like "cat.12.jpg" before the names are taken for classes."""
@@ -40,6 +41,14 @@ class Level:
         return [
             entry.path for entry in self.others if entry.kind == "file" and entry.path.suffix.lower() in TABLE_SUFFIXES
         ]
+
+    @property
+    def archives(self) -> list[Path]:
+        """Return the files that are archives by their names, where there is nothing else that could hold images."""
+        names = [entry.path for entry in self.others if entry.kind == "file"]
+        if self.folders or any(path.suffix.lower() in IMAGE_SUFFIXES for path in names):
+            return []
+        return [path for path in names if path.name.lower().endswith(PACKED_SUFFIXES)]
 
     @property
     def named_share(self) -> float:
@@ -152,6 +161,9 @@ class _Search:
         """Say why no level has the layout that is looked for."""
         named = self._shown(levels[0].folder)
         layout = self._wanted
+        # Before what is wrong with a table: one beside the packed images often is no table of them.
+        if levels[-1].archives and layout != "table":
+            return DataError(self._packed(levels[-1]))
         if layout == "split_folders":
             return DataError(
                 f"{named} has no train folder of class subfolders beside one for validation or test. Choose another "
@@ -171,8 +183,8 @@ class _Search:
 
     def _no_classes(self, levels: list[Level]) -> str:
         top, last = levels[0], levels[-1]
-        if not top.folders and not top.others:
-            return f"{self._shown(top.folder)} is empty. Put one subfolder of images in it for each class."
+        if sentence := emptiness(last.folder, self._shown(last.folder)):
+            return sentence
         if last.splits:
             train = next(folder for folder, split in last.splits.items() if split == "train")
             parts = " and ".join(displayed(folder.name) for folder in last.splits)
@@ -185,4 +197,13 @@ class _Search:
         return (
             f"{self._shown(top.folder)} has {counted(len(top.others), 'file')} directly in it, but no class "
             "subfolders. Sort the images into one subfolder for each class, or name them like cat_12.jpg."
+        )
+
+    def _packed(self, level: Level) -> str:
+        named, names = self._shown(level.folder), [displayed(path.name) for path in level.archives]
+        if len(names) == 1:
+            return f"{named} holds no images but another archive, {names[0]}. Unpack that first, and choose its folder."
+        return (
+            f"{named} holds no images but {len(names)} archives, {names[0]} and {names[1]} for example. Unpack them "
+            "first, each into a folder of its own, and choose the folder of these."
         )

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 from trainer.data.images import DataError, displayed
+from trainer.data_path import PACKED_SUFFIXES, is_ignored, unreadable_folder
 
-IGNORED_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+UNREAD_SUFFIXES = frozenset({".avif", ".dng", ".eps", ".heic", ".heif", ".ico", ".jxl", ".psd", ".svg", ".tga", ".xcf"})
+"""Of images in formats that are not read here."""
+
+IMAGE_SUFFIXES = UNREAD_SUFFIXES | {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 """Only for telling an image's name from other text: whether a file is an image is told by its bytes."""
 
 _REPARSE_TAG_JUNCTION = 0xA0000003
@@ -72,25 +75,19 @@ def entries(folder: Path, shown: Shown) -> list[Entry]:
     try:
         return _scanned(folder)
     except OSError as error:
-        raise DataError(f"Cannot read the folder {shown(folder)}: {error.strerror}. Check its permissions.") from error
+        raise DataError(unreadable_folder(shown(folder), error)) from error
 
 
-def files_below(
-    folder: Path, resolved_root: Path, shown: Shown, check_cancelled: Callable[[], None]
-) -> Iterator[tuple[Path, str]]:
+def files_below(folder: Path, resolved_root: Path, check_cancelled: Callable[[], None]) -> Iterator[tuple[Path, str]]:
     """Give every file below a folder in natural order, with the reason why it must not be opened, "" if there is none.
 
     Args:
-        folder: A folder that can be read. One below it that cannot be is given with the reason.
+        folder: The folder. Where it, or one below it, cannot be read, that is given with the reason.
         resolved_root: The folder that links must not leave, without links in its own path.
-        shown: Names the folder in the sentence.
         check_cancelled: Called for each folder; raises to end the listing.
 
-    Raises:
-        DataError: The folder cannot be read.
-
     """
-    pending = entries(folder, shown)[::-1]
+    pending = [Entry(folder, "folder")]
     while pending:
         entry = pending.pop()
         if entry.kind != "folder":
@@ -119,6 +116,16 @@ def reason_against(entry: Entry, resolved_root: Path) -> str:
     return "" if stat.S_ISREG(mode) else "it is a link to something that is no file"
 
 
+def reason_against_format(path: Path) -> str:
+    """Say of a file that is no image that can be read here what it is by its name, and what to do; "" if not known."""
+    name = path.name.lower()
+    if name.endswith(PACKED_SUFFIXES):
+        return "it is an archive, and stays packed: unpack it first"
+    if path.suffix.lower() in UNREAD_SUFFIXES:
+        return f"the format {path.suffix[1:].upper()} is not read here: convert it to JPEG or PNG"
+    return ""
+
+
 def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """Return a key that sorts "2" before "10", without regard to case and to how accents are encoded."""
     key = []
@@ -139,11 +146,7 @@ def counted(number: int, noun: str) -> str:
 
 def _scanned(folder: Path) -> list[Entry]:
     with os.scandir(folder) as found:
-        visible = [
-            Entry(Path(entry.path), _kind(entry))
-            for entry in found
-            if not entry.name.startswith(".") and entry.name not in IGNORED_NAMES
-        ]
+        visible = [Entry(Path(entry.path), _kind(entry)) for entry in found if not is_ignored(entry.name)]
     return sorted(visible, key=lambda entry: natural(entry.path.name))
 
 

@@ -33,6 +33,11 @@ class BatchMixer:
         )
         self._seed = seed
 
+    @staticmethod
+    def neighbour(position: int, batch_size: int) -> int:
+        """Return the position of the image that is mixed into another one: torchvision rolls a batch on by one."""
+        return (position - 1) % batch_size
+
     def __call__(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Return the mixed batch; the global generator is left as it was, and the given tensors too.
 

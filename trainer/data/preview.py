@@ -1,65 +1,171 @@
-"""Pictures of what the model sees of one image, epoch by epoch: the very pixels that the run normalizes."""
+"""Pictures of what the model sees of one image, epoch by epoch: the very pixels that the run gets, mixed as it does."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
+import torch
 from PIL import Image
+from torch import Tensor
 
-from trainer.config import DataConfig
+from trainer.config import RunConfig
 from trainer.data.dataset import ImageDataset
 from trainer.data.images import DataError, displayed
-from trainer.data.scan import ScannedData
+from trainer.data.mixing import BatchMixer
+from trainer.data.sampler import EpochSampler
 from trainer.data.transforms import Preprocessing, train_transform, validation_transform
+from trainer.data_report import DataReport
+from trainer.messages import DataSummary, ImageView
 
 _KEPT_S = 3600.0
 
 
+class EpochStart(NamedTuple):
+    """An epoch and the step with which it begins, which mixing follows: a run that grew has made others before it."""
+
+    epoch: int = 0
+    step: int = 0
+
+
 def write_views(
-    scanned: ScannedData,
-    data: DataConfig,
-    seed: int,
+    report_path: Path,
+    config: RunConfig,
     preprocessing: Preprocessing,
     path: str,
     folder: Path,
     num_views: int,
-) -> list[Path]:
-    """Write what the model sees of an image in the first epochs, as PNG files.
+    present: EpochStart = EpochStart(),
+    check_cancelled: Callable[[], None] = lambda: None,
+) -> list[ImageView]:
+    """Write what the model sees of an image, as PNG files, from the present epoch of a run on.
+
+    Nothing of a run that is under way is touched: neither its generators nor its loader.
 
     Args:
-        scanned: The images of the run and their splits.
-        data: How they are augmented.
-        seed: The run's seed, which the augmentation follows.
-        preprocessing: How they are made to fit the model.
+        report_path: The report of the run's data: its images in their order, and their splits.
+        config: The run's configuration, which order, augmentation and mixing follow.
+        preprocessing: How images are made to fit the model.
         path: The image, by its absolute path.
         folder: Where the files go; those of an hour ago are removed from it.
-        num_views: Number of epochs. An image that is not trained on looks the same in all: then there is one file.
+        num_views: Number of epochs, or fewer if the run has fewer. An image that is not trained on looks the same in
+            all: then there is one view.
+        present: Where the run stands. Near its end, the last epochs are shown.
+        check_cancelled: Called before each epoch; raises to end the work.
 
     Raises:
-        DataError: The image is none of the data set, or cannot be read.
+        DataError: The image is none of the data set, or it or the one that is mixed in cannot be read.
+        DataReportError: The report cannot be read.
 
     """
-    listed = list(zip(scanned.samples, scanned.splits, strict=True))
-    split = next((split for (known, _), split in listed if known == path), "")
+    summary, samples = _read(report_path)
+    places = ((split, idx) for split in samples for idx, (known, _) in enumerate(samples[split]) if known == path)
+    split, index = next(places, ("", 0))
     if not split:
         raise DataError(f"{displayed(path)} is no image of these data any more. Check the data again.")
-    samples = [sample for sample, other in listed if other == split]
-    index = next(idx for idx, (known, _) in enumerate(samples) if known == path)
-    is_trained = split == "train"
-    transform = train_transform(preprocessing, data.augmentation) if is_trained else validation_transform(preprocessing)
-    dataset = ImageDataset(samples, transform, seed)
     folder.mkdir(parents=True, exist_ok=True)
     _remove_old(folder)
-    key = hashlib.sha256(f"{path} {seed} {preprocessing} {data}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
-    files = []
-    for epoch in range(num_views if is_trained else 1):
-        file = folder / f"{key}_{epoch}.png"
-        pixels, _ = dataset[epoch, index]
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file)
-        files.append(file)
-    return files
+    said = f"{path} {report_path} {preprocessing} {config.model_dump_json()}"
+    key = hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+    if split != "train":
+        dataset = ImageDataset(samples[split], validation_transform(preprocessing), config.training.seed)
+        return [ImageView(file=_save(dataset[0, index][0], folder / f"{key}.png"), epoch=None)]
+    num_epochs = config.training.epochs
+    first = max(0, min(present.epoch, num_epochs - num_views))
+    loop = _Loop(config, preprocessing, samples["train"], summary.class_names, present)
+    views = []
+    for epoch in range(first, min(first + num_views, num_epochs)):
+        check_cancelled()
+        views.append(_view(loop, epoch, index, folder / f"{key}_{epoch}_{loop.first_step(epoch)}.png"))
+    return views
+
+
+class _Loop:
+    """What the training loop does with the images of an epoch, image by image."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        preprocessing: Preprocessing,
+        samples: list[tuple[str, int]],
+        class_names: list[str],
+        present: EpochStart,
+    ) -> None:
+        data, training = config.data, config.training
+        self.class_names = class_names
+        self._samples = samples
+        self._preprocessing = preprocessing
+        self._present = present
+        self._dataset = ImageDataset(samples, train_transform(preprocessing, data.augmentation), training.seed)
+        labels = [label for _, label in samples] if data.balance == "sampler" else None
+        self._sampler = EpochSampler(len(samples), training.batch_size, training.seed, labels)
+        # A pair of images is mixed as they would be within their batch.
+        self._mixer = None if data.mixing == "none" else BatchMixer(data.mixing, 2, training.seed)
+
+    def first_step(self, epoch: int) -> int:
+        """Return the number of steps that were made before an epoch."""
+        return self._present.step + (epoch - self._present.epoch) * self._sampler.num_batches
+
+    def places(self, epoch: int, index: int) -> list[tuple[int, int]]:
+        """Return for each time that an image comes in an epoch: the step, and the index that it is mixed with."""
+        first_step = self.first_step(epoch)
+        return [
+            (step, batch[BatchMixer.neighbour(position, len(batch))][1])
+            for step, batch in enumerate(self._sampler.batches(epoch), first_step)
+            for position, key in enumerate(batch)
+            if key == (epoch, index)
+        ]
+
+    def label(self, index: int) -> str:
+        """Return the name of an image's class."""
+        return self.class_names[self._samples[index][1]]
+
+    def pixels(self, epoch: int, step: int, neighbour: int, index: int) -> tuple[Tensor, float]:
+        """Return what the model sees of an image, uint8 (3, H, W), and the share of its neighbour in it, 0 to 1."""
+        own = self._dataset[epoch, index][0]
+        if self._mixer is None:
+            return own, 0.0
+        pair = self._dataset.normalize(torch.stack([self._dataset[epoch, neighbour][0], own]))
+        mixed, shares = self._mixer(pair, torch.tensor([0, 1]), step)
+        return denormalized(mixed[1], self._preprocessing), float(shares[1, 0])
+
+
+def denormalized(x: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Return images as the model takes them, float32 (..., 3, H, W), as pixels to look at: uint8."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+    return ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def _view(loop: _Loop, epoch: int, index: int, file: Path) -> ImageView:
+    places = loop.places(epoch, index)
+    if not places:
+        return ImageView(file="", epoch=epoch + 1, num_times=0)
+    step, neighbour = places[0]
+    pixels, share = loop.pixels(epoch, step, neighbour, index)
+    return ImageView(
+        file=_save(pixels, file),
+        epoch=epoch + 1,
+        num_times=len(places),
+        mixed_with=loop.label(neighbour) if share else "",
+        mixed_share=share,
+    )
+
+
+def _save(pixels: Tensor, file: Path) -> str:
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file)
+    return str(file)
+
+
+@functools.lru_cache(maxsize=1)
+def _read(report_path: Path) -> tuple[DataSummary, dict[str, list[tuple[str, int]]]]:
+    # Once for picture after picture: a report is named by its content, and never written over.
+    with closing(DataReport(report_path)) as report:
+        return report.summary, report.samples()
 
 
 def _remove_old(folder: Path) -> None:

@@ -10,12 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from PIL import UnidentifiedImageError
+
 from trainer.config import DataConfig
 from trainer.data.archive import Progress
 from trainer.data.doctor import advice, find_issues
 from trainer.data.duplicates import Pair, find_pairs
 from trainer.data.examination import FileFacts, examine
-from trainer.data.images import DataError
+from trainer.data.images import DataError, reason_for
+from trainer.data.listing import reason_against_format
 from trainer.data.sources import Source, SourceFile, read_source
 from trainer.data.split import assign_splits
 from trainer.data_report import ReportedImage, ReportedIssue, write_report
@@ -32,6 +35,8 @@ MAX_ASPECT = 50
 
 REPORTS_KEPT_S = 180 * 24 * 3600.0
 """A report that nobody asked for in this time is deleted; a check writes it again."""
+
+_UNKNOWN_FORMAT = reason_for(UnidentifiedImageError())
 
 _COLUMNS = ("path_column", "label_column", "split_column", "group_column")
 
@@ -87,7 +92,7 @@ def scan(
     """
     source = read_source(data, cache_dir, on_progress, check_cancelled)
     facts = examine([file.path for file in source.files], cache_dir / "examined.db", on_progress, check_cancelled)
-    reasons = [fact.reason or _reason_against_shape(fact) for fact in facts]
+    reasons = [_reason_against(file.path, fact) for file, fact in zip(source.files, facts, strict=True)]
     unreadable = [(file, reason) for file, reason in zip(source.files, reasons, strict=True) if reason]
     used = [idx for idx, reason in enumerate(reasons) if not reason]
     files, facts = [source.files[idx] for idx in used], [facts[idx] for idx in used]
@@ -138,6 +143,7 @@ def _summary(
         image_sides=_sides(images),
         aspects=_aspects(images),
         num_bytes=sum(image.size_bytes for image in images),
+        columns=source.columns,
     )
     left_out = [name for name in source.class_names if name not in set(class_names)]
     return summary.model_copy(update={"advice": advice(summary, left_out)})
@@ -159,7 +165,9 @@ def _kept(kept_split: Mapping[str, str], root: Path, files: Sequence[SourceFile]
     return [kept_split.get(place, "train") for place in places]
 
 
-def _reason_against_shape(fact: FileFacts) -> str:
+def _reason_against(path: Path, fact: FileFacts) -> str:
+    if fact.reason:
+        return (fact.reason == _UNKNOWN_FORMAT and reason_against_format(path)) or fact.reason
     long, short = max(fact.width, fact.height), min(fact.width, fact.height)
     if long <= MAX_ASPECT * short:
         return ""
@@ -173,7 +181,9 @@ def _without_empty_classes(
     used = sorted({file.class_idx for file in files})
     class_names = [source.class_names[idx] for idx in used]
     if len(class_names) < 2:
-        why = f" ({unreadable[0][0].shown}: {unreadable[0][1]})" if unreadable else ""
+        empty = [(file.shown, reason) for file, reason in unreadable if file.class_idx not in used]
+        first = next(iter((*empty, *source.skipped)), None)
+        why = f" ({first[0]}: {first[1]})" if first else ""
         found = f'only one class with readable images, "{class_names[0]}"' if class_names else "no readable image"
         raise DataError(f"The data have {found}{why}. Add images of at least two classes.")
     new_idx = {old: new for new, old in enumerate(used)}

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainer.config import DataConfig
-from trainer.data.archive import ARCHIVE_SUFFIXES, Progress, is_archive, unpack
+from trainer.data.archive import Progress, unpack
 from trainer.data.images import DataError, displayed
 from trainer.data.layouts import Level, find_layout, label_of, one_class
 from trainer.data.listing import Entry, LabelledFile, Shown, entries, files_below, natural, reason_against
-from trainer.data.table import TABLE_SUFFIXES, read_table
-
-SPREADSHEET_SUFFIXES = frozenset({".xlsx", ".xlsm", ".xls", ".ods", ".numbers"})
-"""Most are zips inside, and their parts would be taken for classes."""
+from trainer.data.table import read_table
+from trainer.data_path import look_at
+from trainer.messages import TableColumns
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +47,7 @@ class Source:
         class_names: The classes, also those without any file.
         files: The files of all classes and splits.
         skipped: (shown, reason) of what no run will open. It stays where it is, untouched.
+        columns: A table's columns, None in another layout.
 
     """
 
@@ -58,6 +56,7 @@ class Source:
     class_names: list[str]
     files: list[SourceFile]
     skipped: list[tuple[str, str]]
+    columns: TableColumns | None = None
 
 
 def read_source(
@@ -72,43 +71,15 @@ def read_source(
         check_cancelled: Called several times a second; raises to end the work.
 
     Raises:
+        ConfigError: The path leads to nothing that could be a data set.
         DataError: There are no classes to be found; says what to do, and names the config field at fault.
 
     """
-    # pathlib's own would follow links, so that sentences name another path, and raise for an unknown "~user".
-    path = Path(os.path.abspath(os.path.expanduser(data.path)))  # noqa: PTH100, PTH111
-    if _is_folder(path):
-        return _Reader(data, Shown(path, path), on_progress, check_cancelled).of_folder()
-    if path.suffix.lower() in SPREADSHEET_SUFFIXES:
-        raise DataError(f"{displayed(path)} is a spreadsheet's own file. Save it as CSV UTF-8, and choose that.")
-    if is_archive(path) or path.name.lower().endswith(ARCHIVE_SUFFIXES):
-        root = unpack(path, cache_dir, on_progress, check_cancelled)
-        return _Reader(data, Shown(root, path), on_progress, check_cancelled).of_folder()
-    if data.layout == "table" or path.suffix.lower() in TABLE_SUFFIXES:
+    path, kind = look_at(data)
+    if kind == "table":
         return _Reader(data, Shown(path.parent, path.parent), on_progress, check_cancelled).of_table(path)
-    raise DataError(_neither(path))
-
-
-def _is_folder(path: Path) -> bool:
-    """Tell a folder from a regular file without opening either: opening a FIFO would hang."""
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise DataError(f"There is no file or folder {displayed(path)}. Check the path.") from None
-    except OSError as error:
-        raise DataError(
-            f"Cannot look at {displayed(path)}: {error.strerror}. Check the path and its permissions."
-        ) from error
-    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
-        raise DataError(_neither(path))
-    return stat.S_ISDIR(mode)
-
-
-def _neither(path: Path) -> str:
-    return (
-        f"{displayed(path)} is neither a folder nor a zip, a tar or a table (.csv, .tsv). Choose a folder of class "
-        "subfolders, an archive of one, or a table of images."
-    )
+    root = path if kind == "folder" else unpack(path, cache_dir, on_progress, check_cancelled)
+    return _Reader(data, Shown(root, path), on_progress, check_cancelled).of_folder()
 
 
 @dataclass(frozen=True)
@@ -130,15 +101,18 @@ class _Reader:
                 f'{self.shown(table)} is a table: its layout cannot be "{self.data.layout}". Choose the layout "auto".',
                 "data.layout",
             )
-        files, skipped = read_table(table, self.shown, self.data, confines, self.on_progress, self.check_cancelled)
+        files, skipped, columns = read_table(
+            table, self.shown, self.data, confines, self.on_progress, self.check_cancelled
+        )
         if len({file.label for file in files}) == 1:
             raise DataError(
                 f'{self.shown(table)} has only one class, "{files[0].label}". Add rows of at least one more, or choose '
                 "another column of classes.",
                 "data.label_column",
+                columns.names,
             )
         files.sort(key=lambda file: natural(file.shown))
-        return _numbered("table", table.parent, [], files, skipped)
+        return replace(_numbered("table", table.parent, [], files, skipped), columns=columns)
 
     def _of_level(self, layout: str, level: Level) -> Source:
         listing = _Listing(level.folder.resolve(), self.shown, self.check_cancelled)
@@ -157,11 +131,11 @@ class _Reader:
                 found = entries(folder, self.shown)
                 class_folders += [(entry.path, level.splits[folder]) for entry in found if entry.kind == "folder"]
                 strays += [entry for entry in found if entry.kind != "folder"]
-        for stray in strays:
-            listing.add(stray, "", "it is in no class subfolder")
         for done, (folder, split) in enumerate(class_folders, start=1):
             listing.add_class_folder(folder, split)
             self.on_progress("Listing files", done, len(class_folders), "folders")
+        for stray in strays:
+            listing.add(stray, "", "it is in no class subfolder")
         if len(set(listing.labels)) == 1:
             raise DataError(one_class(self.shown(level.folder), displayed(listing.labels[0])))
         return _numbered(layout, level.folder, listing.labels, listing.files, listing.skipped)
@@ -189,7 +163,7 @@ class _Listing:
         """Add all that is below a folder, which is named after its class."""
         label = unicodedata.normalize("NFC", folder.name)
         self.labels.append(label)
-        for path, reason in files_below(folder, self._resolved_root, self._shown, self._check_cancelled):
+        for path, reason in files_below(folder, self._resolved_root, self._check_cancelled):
             self._add(path, label, split, reason)
 
     def add(self, entry: Entry, label: str, without_label: str) -> None:

@@ -17,8 +17,7 @@ from trainer.config import DataConfig
 from trainer.data.archive import Progress
 from trainer.data.images import DataError, displayed
 from trainer.data.listing import IMAGE_SUFFIXES, LabelledFile, Shown, counted
-
-TABLE_SUFFIXES = (".csv", ".tsv")
+from trainer.messages import TableColumns
 
 PATH_NAMES: tuple[str, ...] = (
     *("path", "file", "filename", "file_name", "filepath", "file_path"),
@@ -43,6 +42,7 @@ _ROWS_PER_LOOK = 1000
 _LONGEST_HEADER = 65_536
 _LONGEST_SHOWN = 60
 _MOST_SHOWN = 12
+_MOST_OFFERED = 200
 
 
 def read_table(
@@ -52,7 +52,7 @@ def read_table(
     confines: Path | None,
     on_progress: Progress,
     check_cancelled: Callable[[], None],
-) -> tuple[list[LabelledFile], list[tuple[str, str]]]:
+) -> tuple[list[LabelledFile], list[tuple[str, str]], TableColumns]:
     """Read which images a table names. A row that cannot be used is skipped, with the reason and its number.
 
     Rows are numbered as a spreadsheet does: the header is row 1. Labels compare in NFC, with runs of white space (a
@@ -68,14 +68,14 @@ def read_table(
         check_cancelled: Called often; raises to end the reading.
 
     Returns:
-        The files in the order of the rows, each once, and (shown, reason) of what is skipped.
+        The files in the order of the rows, each once, (shown, reason) of what is skipped, and the columns.
 
     Raises:
         DataError: The table cannot be read, has no column of paths or of classes, a word in its column of splits that
             is none, or no row that can be used.
 
     """
-    rows, skipped = _rows(table, shown(table), data, check_cancelled)
+    rows, skipped, columns = _rows(table, shown(table), data, check_cancelled)
     first: dict[str, tuple[int, LabelledFile]] = {}
     conflicts: dict[str, str] = {}
     for idx, row in enumerate(rows):
@@ -95,7 +95,7 @@ def read_table(
     if not files:
         why = ", ".join(skipped[0]) if skipped else "they are empty"
         raise DataError(f"No row of {shown(table)} can be used: {_tidied(why)}. Mend the table, or choose another.")
-    return files, skipped
+    return files, skipped, columns
 
 
 def check_columns(table: Path, shown: Shown, data: DataConfig) -> None:
@@ -122,17 +122,22 @@ class _Row:
 class _Columns:
     """Positions of the columns, -1 for one that there is not, and the first row below the header."""
 
-    num_columns: int
+    names: list[str]
     path: int
     label: int
     split: int
     group: int
     first_row: list[str]
 
+    def said(self) -> TableColumns:
+        places = {"path": self.path, "label": self.label, "split": self.split, "group": self.group}
+        taken = {f"{what}_column": _tidied(self.names[idx]) for what, idx in places.items() if idx >= 0}
+        return TableColumns(names=_offered(self.names), taken=taken)
+
 
 def _rows(
     table: Path, shown: str, data: DataConfig, check_cancelled: Callable[[], None]
-) -> tuple[list[_Row], list[tuple[str, str]]]:
+) -> tuple[list[_Row], list[tuple[str, str]], TableColumns]:
     rows, skipped = [], []
     with _opened(table, shown) as reader:
         columns = _columns(reader, shown, data)
@@ -153,7 +158,7 @@ def _rows(
                     _tidied(cells[columns.group]) if columns.group >= 0 else "",
                 )
             )
-    return rows, skipped
+    return rows, skipped, columns.said()
 
 
 @contextlib.contextmanager
@@ -198,7 +203,7 @@ def _columns(reader: Iterator[list[str]], shown: str, data: DataConfig) -> _Colu
         # An image_id often is no file's name.
         path_names = tuple(name for name in PATH_NAMES if name != "image_id")
     columns = _Columns(
-        len(header),
+        header,
         table.position(data.path_column, path_names, "data.path_column"),
         table.position(data.label_column, LABEL_NAMES, "data.label_column"),
         table.position(data.split_column, SPLIT_NAMES, "data.split_column"),
@@ -233,7 +238,9 @@ class _Header:
             raise DataError(f'{self.shown} has two columns named "{self.names[matches[0]]}". Rename one.', field)
         if not matches:
             raise DataError(
-                f'{self.shown} has no column "{chosen}". It has {self._listed()}: choose one of them.', field
+                f'{self.shown} has no column "{chosen}". It has {self._listed()}: choose one of them.',
+                field,
+                _offered(self.names),
             )
         return matches[0]
 
@@ -242,11 +249,17 @@ class _Header:
             f'{self.shown} has no column of {what}: its first row has {self._listed()}. Name one "{name}", or choose '
             "one of them.",
             field,
+            _offered(self.names),
         )
 
     def _listed(self) -> str:
         shown = ", ".join(f'"{_tidied(name)[:_LONGEST_SHOWN]}"' for name in self.names[:_MOST_SHOWN])
         return shown + (" and more" if len(self.names) > _MOST_SHOWN else "")
+
+
+def _offered(names: list[str]) -> list[str]:
+    """Return the names to choose from; each is found again, however it is spelt in the table."""
+    return [tidied for name in names if (tidied := _tidied(name))][:_MOST_OFFERED]
 
 
 def _plain(name: str) -> str:
@@ -259,7 +272,7 @@ def _tidied(text: str) -> str:
 
 
 def _reason_against(cells: list[str], columns: _Columns) -> str:
-    excess = len(cells) - columns.num_columns
+    excess = len(cells) - len(columns.names)
     if excess:
         return f"has {counted(abs(excess), 'column')} too {'many' if excess > 0 else 'few'}"
     if not cells[columns.path].strip():
