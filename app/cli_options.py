@@ -24,6 +24,9 @@ Timeout = Annotated[float, typer.Option("--timeout", min=1, metavar="SECONDS", h
 Layers = Annotated[
     list[str], typer.Argument(metavar="LAYER...", help='Layers by qualified name; also "backbone" and "head".')
 ]
+NewRate = Annotated[
+    float, typer.Argument(metavar="RATE", help="The new learning rate; the run's schedule goes on from it.")
+]
 CheckpointName = Annotated[
     str, typer.Argument(metavar="CHECKPOINT", help='A unique piece of its name, "best" or "last".')
 ]

@@ -11,6 +11,7 @@ from app.cli_options import (
     CheckpointName,
     Json,
     Layers,
+    NewRate,
     Run,
     RunsDir,
     Timeout,
@@ -23,7 +24,8 @@ from app.figures import count
 from app.json_lines import event_to_json, to_json
 from app.listings import status_table, status_values
 from app.steering import RunFailedError, look, shown_path, steer
-from app.terminal import freeze_sentence
+from app.terminal import freeze_sentence, rate_sentence
+from trainer.config import config_from_dict
 from trainer.messages import (
     AnyEvent,
     CheckpointRestored,
@@ -33,9 +35,11 @@ from trainer.messages import (
     LayersFrozen,
     LayersUnfrozen,
     PauseRun,
+    RateChanged,
     RestoreCheckpoint,
     RunState,
     SaveCheckpoint,
+    SetRate,
     StateChanged,
     StopRun,
     UnfreezeLayers,
@@ -98,6 +102,20 @@ def unfreeze(
 
 
 @commands.command(rich_help_panel=_PANEL)
+def rate(
+    context: typer.Context,
+    run: Run,
+    new_rate: NewRate,
+    runs: RunsDir = None,
+    json: Json = False,
+    timeout: Timeout = STEER_TIMEOUT_S,
+) -> None:
+    """Change the learning rate at the next step."""
+    checked = config_from_dict({"optimizer": {"rate": new_rate}}).optimizer.rate
+    _steer(find_run(run, runs_dir(context, runs)), SetRate(rate=checked), json, timeout)
+
+
+@commands.command(rich_help_panel=_PANEL)
 def restore(
     context: typer.Context,
     run: Run,
@@ -144,6 +162,8 @@ def _answer_sentence(event: AnyEvent, run_dir: Path, found_state: RunState) -> s
             return "Nothing changed: these layers were trainable already."
         case LayersFrozen() | LayersUnfrozen():
             return f"{freeze_sentence(event)} · {count(event.num_trainable)} parameters trainable"
+        case RateChanged():
+            return rate_sentence(event)
         case CheckpointSaved(checkpoint=saved):
             return f"Saved {saved.name} at epoch {saved.epoch}, step {saved.step:,}."
         case CheckpointRestored() if found_state is not RunState.RUNNING:

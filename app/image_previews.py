@@ -28,7 +28,7 @@ class ImagePreviews(QObject):
         session.state_changed.connect(self._ask)
         session.run_left.connect(self._on_run_left)
         for signal in (session.worker_attached, session.worker_lost):
-            signal.connect(self._forget_asked)
+            signal.connect(self._on_worker_changed)
 
     def want(self, path: str) -> None:
         """Show what the model of the run on display, or of the form's, sees of an image of the Data tab."""
@@ -78,8 +78,15 @@ class ImagePreviews(QObject):
             self._ask()
 
     def _forget_asked(self) -> None:
-        # Answered, or whoever was asked is gone.
         self._asked_id = ""
+
+    def _on_worker_changed(self) -> None:
+        if not self._asked_id or self._session.is_waiting(self._asked_id):
+            return
+        # Not asked again by itself: it may be what ended the worker.
+        sentence = self.tr("The worker is gone that was to show what the model sees. Choose the image again.")
+        self._data.refuse_views(self._asked_path, sentence)
+        self._forget_asked()
 
     def _on_run_left(self) -> None:
         self._forget_asked()

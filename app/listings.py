@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -122,7 +123,7 @@ def bins_table(bins: Sequence[Bin]) -> Table:
     for each in bins:
         _add(
             table,
-            _size_text(each) if is_size else "{} : {}".format(*each.shape),
+            _size_text(each) if is_size else _shape_text(each),
             f"{each.num_images:,}",
             _bar(each.num_images / largest),
         )
@@ -132,6 +133,11 @@ def bins_table(bins: Sequence[Bin]) -> Table:
 def _size_text(size: Bin) -> str:
     low, high = f"{size.low:,.0f}", f"{size.high - 1:,.0f}"
     return low if low == high else f"{low} – {high}"
+
+
+def _shape_text(shape: Bin) -> str:
+    sign = "≤ " if shape.low == 0 else "≥ " if math.isinf(shape.high) else ""
+    return "{}{} : {}".format(sign, *shape.shape)
 
 
 def _bar(share: float) -> str:

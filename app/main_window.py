@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QMimeData, Qt, QUrl, Signal
@@ -15,6 +17,7 @@ from app.run_display import RunDisplay
 from app.session import TrainingSession
 from app.settings import Settings
 from app.tensorboard import TensorBoardServer
+from app.viewmodels.quantities import rate_text
 from app.views.checkpoints import CheckpointsView
 from app.views.data import DataView
 from app.views.leave_dialog import LeaveDialog
@@ -137,6 +140,7 @@ class MainWindow(QWidget):
         for signal in (session.state_changed, session.run_prepared, session.worker_lost, session.run_left):
             signal.connect(self.runs_view.refresh_soon)
         self.display.told.connect(self._tell)
+        self.display.rate_offered.connect(self._offer_rate)
         self.display.settled.connect(self.notice.hide)
 
     def _connect_views(self) -> None:
@@ -152,7 +156,6 @@ class MainWindow(QWidget):
         toolbar.save_requested.connect(session.save_checkpoint)
         toolbar.tensorboard_requested.connect(self._open_tensorboard)
         toolbar.scheme_chosen.connect(self._choose_scheme)
-        self.notice.action_requested.connect(self._resume)
         self.form.start_requested.connect(self._start)
         self.form.data_changed.connect(display.check_data)
         self.data_view.views_wanted.connect(display.preview_image)
@@ -191,7 +194,23 @@ class MainWindow(QWidget):
         self.setWindowTitle(self.tr("{} – Thaw").format(title) if title else self.tr("Thaw"))
 
     def _tell(self, sentence: str, can_resume: bool) -> None:
-        self.notice.tell(sentence, action=self.tr("Resume") if can_resume else "")
+        self.notice.tell(sentence, actions=[(self.tr("Resume"), self._resume)] if can_resume else [])
+
+    def _offer_rate(self, sentence: str, rate: float) -> None:
+        """Offer what can be done where a loss was not finite; with each of these the run goes on."""
+        session = self.session
+
+        def go_on(*commands: Callable[[], object]) -> None:
+            for send in (*commands, session.unpause):
+                send()
+
+        actions: list[tuple[str, Callable[[], None]]] = [
+            (self.tr("Set the rate to {}").format(rate_text(rate)), partial(go_on, partial(session.set_rate, rate))),
+            (self.tr("Go on without it"), go_on),
+        ]
+        if self.display.checkpoints.checkpoints():
+            actions.append((self.tr("Restore the last checkpoint"), partial(go_on, partial(session.restore, "last"))))
+        self.notice.tell(sentence, actions=actions)
 
     # -- what the user asks for -------------------------------------------------------------------------------
 

@@ -49,6 +49,8 @@ class RunDisplay(QObject):
 
     told = Signal(str, bool)
     """A sentence that the user should read, and whether Resume would help."""
+    rate_offered = Signal(str, float)
+    """The run was paused at a loss that was not finite: the sentence, and a lower rate that may help."""
     settled = Signal()
     """There is nothing more to tell: a run trains again, or another one is shown."""
 
@@ -80,7 +82,7 @@ class RunDisplay(QObject):
         self._estimate_timer.setSingleShot(True)
         self._estimate_timer.setInterval(_ESTIMATE_AFTER_MS)
         self._estimate_timer.timeout.connect(self.estimate_run)
-        self.run_config.changed.connect(self._estimate_timer.start)
+        self.run_config.changed.connect(self._estimate_soon)
 
     # -- what the views ask for -------------------------------------------------------------------------------
 
@@ -103,6 +105,15 @@ class RunDisplay(QObject):
         self._estimated = config
         self.run_config.show_estimating()
         self._estimate_id = self._session.estimate_run(config)
+
+    def _estimate_soon(self) -> None:
+        """Try again when the typing rests, and no longer show what another configuration would need."""
+        config = self.run_config.valid_config()
+        if self._are_data_known and self._is_form_open and (config is None or config != self._estimated):
+            self._estimate_id, self._estimated = "", None
+            waits_for = self.tr("What the run will need stands here once every field is right.")
+            self.run_config.show_need(waits_for if config is None else "")
+        self._estimate_timer.start()
 
     def preview_image(self, path: str) -> None:
         """Have it shown what the model of the run on display, or of the form's, sees of an image of the Data tab."""
@@ -153,6 +164,7 @@ class RunDisplay(QObject):
         session.open_failed.connect(lambda sentence: self.told.emit(sentence, False))
         for signal in (
             session.freeze_changed,
+            session.rate_changed,
             session.freeze_verified,
             session.log_written,
             session.state_changed,
@@ -185,7 +197,9 @@ class RunDisplay(QObject):
         is_refused = self.status.state is RunState.PREPARING and event.state is RunState.IDLE
         self.status.change_state(event)
         self._follow_run()
-        if event.state in {RunState.PAUSED, RunState.FAILED} and event.sentence:
+        if event.offered_rate is not None:
+            self.rate_offered.emit(event.sentence, event.offered_rate)
+        elif event.state in {RunState.PAUSED, RunState.FAILED} and event.sentence:
             self.told.emit(event.sentence, False)
         elif event.state is RunState.RUNNING:
             self.settled.emit()
@@ -362,7 +376,7 @@ class RunDisplay(QObject):
 
     def _keep_frozen(self) -> None:
         self.run_config.frozen = self.layer_tree.frozen_layers
-        self._estimate_timer.start()
+        self._estimate_soon()
 
     # -- measures ---------------------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ class TrainingSession(QObject):
     metrics_logged = Signal(object)
     progress_reported = Signal(object)
     freeze_changed = Signal(object)  # LayersFrozen or LayersUnfrozen
+    rate_changed = Signal(object)
     freeze_verified = Signal(object)
     checkpoint_saved = Signal(object)
     checkpoint_restored = Signal(object)
@@ -122,6 +123,10 @@ class TrainingSession(QObject):
     def has_sent(self, command_id: str) -> bool:
         """Return whether a command is this session's own, and not one of another window or a shell."""
         return command_id in self._sent_ids
+
+    def is_waiting(self, command_id: str) -> bool:
+        """Return whether a command has yet to be sent, because the worker is still starting."""
+        return any(command.command_id == command_id for command in self._waiting)
 
     # -- commands ---------------------------------------------------------------------------------------------
 
@@ -292,6 +297,10 @@ class TrainingSession(QObject):
                 if self._resume_when_read and self.can_resume:
                     self.resume()
 
+    def set_rate(self, rate: float) -> str:
+        """Change the run's learning rate at the next step boundary. Returns the command's id."""
+        return self._send(messages.SetRate(rate=rate))
+
     # -- events -----------------------------------------------------------------------------------------------
 
     def _signals_by_kind(self) -> dict[type[object], SignalInstance]:
@@ -307,6 +316,7 @@ class TrainingSession(QObject):
             messages.ProgressReported: self.progress_reported,
             messages.LayersFrozen: self.freeze_changed,
             messages.LayersUnfrozen: self.freeze_changed,
+            messages.RateChanged: self.rate_changed,
             messages.FreezeVerified: self.freeze_verified,
             messages.CheckpointSaved: self.checkpoint_saved,
             messages.CheckpointRestored: self.checkpoint_restored,

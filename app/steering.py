@@ -32,6 +32,7 @@ from trainer.messages import (
     OpenRun,
     PrepareRun,
     ProgressReported,
+    RateChanged,
     RestoreCheckpoint,
     RunEstimated,
     RunPrepared,
@@ -421,7 +422,7 @@ _WANTED_STATES = {
     "UnpauseRun": frozenset({RunState.RUNNING}),
     "StopRun": frozenset({RunState.STOPPED, RunState.FINISHED}),
 }
-_ANSWERS = (LayersFrozen, LayersUnfrozen, CheckpointSaved, CheckpointRestored)
+_ANSWERS = (LayersFrozen, LayersUnfrozen, RateChanged, CheckpointSaved, CheckpointRestored)
 
 
 def _lost_sentence(lost: WorkerLost, run_dir: Path | None) -> str:

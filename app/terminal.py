@@ -29,6 +29,7 @@ from trainer.messages import (
     MetricsLogged,
     PreparationProgressed,
     ProgressReported,
+    RateChanged,
     RunInfo,
     RunPrepared,
     RunState,
@@ -210,6 +211,9 @@ class TerminalView:
             "cyan" if isinstance(event, LayersFrozen) else "yellow",
         )
 
+    def _take_rate(self, event: RateChanged) -> None:
+        self._print(rate_sentence(event))
+
     def _take_checkpoint(self, event: CheckpointSaved) -> None:
         saved = event.checkpoint
         best = best_checkpoint([saved] if self._best is None else [self._best, saved])
@@ -310,6 +314,11 @@ class TerminalView:
         self._console.print(Text(printable(text), style=style), soft_wrap=True)
 
 
+def rate_sentence(event: RateChanged) -> str:
+    """Say a change of the rate with its step."""
+    return f"Rate {event.rate:g}, {event.before:g} before · from step {event.applied_step:,} on"
+
+
 def freeze_sentence(event: LayersFrozen | LayersUnfrozen) -> str:
     """Say what was frozen or unfrozen, the step at which it was asked for, and the step at which it took hold."""
     symbol = "❄" if isinstance(event, LayersFrozen) else "☀"
@@ -354,6 +363,7 @@ _HANDLERS: dict[type, Callable[[TerminalView, Any], None]] = {
     ProgressReported: TerminalView._take_progress,
     LayersFrozen: TerminalView._take_freeze,
     LayersUnfrozen: TerminalView._take_freeze,
+    RateChanged: TerminalView._take_rate,
     CheckpointSaved: TerminalView._take_checkpoint,
     CheckpointRestored: TerminalView._take_restored,
     FreezeVerified: TerminalView._take_verified,

@@ -27,7 +27,7 @@ _THREE = Field(min_length=3, max_length=3)
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
 
 
 class DataConfig(_Section):
@@ -110,12 +110,33 @@ class ModelConfig(_Section):
 class OptimizerConfig(_Section):
     """How the weights move."""
 
-    name: Literal["SGD", "Adam", "AdamW"] = Field("AdamW", description="The optimizer.")
-    rate: float = Field(1e-3, gt=0, le=10, description="Learning rate at the start.")
+    name: Literal["SGD", "Adam", "AdamW", "RMSprop"] = Field("AdamW", description="The optimizer.")
+    rate: float = Field(1e-3, gt=0, le=10, description="Learning rate; the largest of a schedule.")
     weight_decay: float = Field(0.01, ge=0, le=1, description="Weight decay, per unit of the learning rate.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum; SGD only.")
-    schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="How the rate goes over the run: constant, or falling to 0 as a half cosine."
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum; SGD and RMSprop only.")
+    nesterov: bool = Field(False, description="Whether the momentum is Nesterov's; SGD only, above a momentum of 0.")
+    clip_norm: float | None = Field(
+        None, gt=0, description="Largest norm of the whole gradient, longer ones are shortened; empty leaves them."
+    )
+    schedule: Literal["constant", "step", "cosine", "one_cycle", "plateau"] = Field(
+        "constant",
+        description="How the rate goes over the run: constant; step (lower every few epochs); falling to 0 as a half "
+        "cosine; one_cycle (rising, then falling); plateau (lower when the validation loss stays).",
+    )
+    warmup_epochs: float = Field(
+        0, ge=0, le=1000, description="Epochs over which the rate rises from 0 first; one_cycle has its own rise."
+    )
+    decay_factor: float = Field(0.1, gt=0, lt=1, description="What a step or plateau schedule multiplies the rate by.")
+    decay_epochs: int = Field(
+        3, ge=1, le=1000, description="Epochs to the next step; or epochs without a lower loss that a plateau may last."
+    )
+    ramp_steps: int = Field(
+        100, ge=0, le=1_000_000, description="Steps over which the rate of an unfrozen layer rises from 0; 0: at once."
+    )
+    state_on_unfreeze: Literal["auto", "keep", "drop"] = Field(
+        "auto",
+        description="What becomes of the optimizer's state of a layer when it is unfrozen: kept, dropped, or (auto) "
+        "dropped if it was frozen for an epoch or longer.",
     )
 
 
@@ -123,7 +144,10 @@ class TrainingConfig(_Section):
     """How long, how much at once, and on what."""
 
     epochs: int = Field(10, ge=1, le=10_000, description="Passes over the training data.")
-    batch_size: int = Field(32, ge=1, le=65_536, description="Images in one optimizer step.")
+    batch_size: int = Field(32, ge=1, le=65_536, description="Images that go through the model at once.")
+    accumulate_batches: int = Field(
+        1, ge=1, le=10_000, description="Batches whose gradients make one optimizer step: as one large batch would."
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Arithmetic of the forward pass: bf16 where a GPU does it well (auto), fp32, or bf16."
     )
@@ -252,7 +276,7 @@ def _wanted(error: ErrorDetails) -> str:
     kind = error["type"]
     if kind.startswith("int_"):
         return "a whole number"
-    if kind.startswith("float_"):
+    if kind.startswith("float_") or kind == "finite_number":
         return "a number"
     if kind == "string_too_long":
         return f"at most {error['ctx']['max_length']} characters long"

@@ -12,6 +12,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from os import PathLike
 from pathlib import Path
 from typing import Literal
 
@@ -57,8 +58,7 @@ def look_at(data: DataConfig) -> tuple[Path, Kind]:
         raise ConfigError("No data is chosen. Choose a folder, an archive or a table of images.", "data.path")
     # pathlib's own would follow links, so that sentences name another path, and raise for an unknown "~user".
     path = Path(os.path.abspath(os.path.expanduser(data.path)))  # noqa: PTH100, PTH111
-    # The home or the current folder may have bytes in its name that are no text.
-    shown = os.fsencode(path).decode("utf-8", "replace")
+    shown = displayed(path)
     if _is_folder(path, shown):
         try:
             problem = emptiness(path, shown)
@@ -78,6 +78,11 @@ def look_at(data: DataConfig) -> tuple[Path, Kind]:
     if data.layout == "table" or path.suffix.lower() in TABLE_SUFFIXES:
         return path, "table"
     raise ConfigError(_neither(shown), "data.path")
+
+
+def displayed(path: str | PathLike[str]) -> str:
+    """Return a path as text that any file and message can hold: bytes that are no UTF-8 become replacement marks."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _is_folder(path: Path, shown: str) -> bool:
@@ -119,7 +124,7 @@ def emptiness(folder: Path, shown: str) -> str:
         for entry in found:
             if not is_ignored(entry.name):
                 return ""
-            hidden = hidden or entry.name
+            hidden = hidden or displayed(entry.name)
     if hidden:
         return only_hidden(shown, hidden)
     return f"{shown} is empty. Put one subfolder of images in it for each class."

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trainer.data.archive import Progress
 from trainer.loop import Trainer
+from trainer.memory import give_memory_back
 from trainer.messages import RunEstimate
 from trainer.run_list import runs_on
 from trainer.schedules import phases_at
@@ -24,7 +25,9 @@ MAX_STEPS = 4
 MAX_SECONDS = 4.0
 """Whichever comes first ends the trial, but one measured step there must be."""
 _SAMPLE_INTERVAL_S = 0.01
-_STATES_PER_PARAMETER = {"SGD": 1, "Adam": 2, "AdamW": 2}
+_STATES_PER_PARAMETER = {"SGD": 0, "Adam": 2, "AdamW": 2, "RMSprop": 1}
+_WITH_MOMENTUM = frozenset({"SGD", "RMSprop"})
+"""Have one state more where their momentum is not 0."""
 _FILE_BYTES_PER_TENSOR = 450
 """A tensor's record in a zip of torch.save, beside its values."""
 
@@ -62,12 +65,13 @@ def estimate(
     images_per_s = data.images_per_s.get(0, 0.0)
     if images_per_s:
         # What loader processes had ready beforehand makes the few steps look faster than they go on.
-        step_s = max(step_s, config.training.batch_size / images_per_s)
+        num_images = config.training.batch_size * config.training.accumulate_batches
+        step_s = max(step_s, num_images / images_per_s)
     checkpoint_bytes = _checkpoint_bytes(trainer)
     num_validation_batches = -(-data.num_validation // config.training.batch_size)
     return RunEstimate(
         step_ms=step_s * 1000,
-        seconds_per_epoch=step_s * data.steps_per_epoch + validation_batch_s * num_validation_batches,
+        seconds_per_epoch=step_s * trainer.steps_per_epoch + validation_batch_s * num_validation_batches,
         num_epochs=config.training.epochs,
         memory_bytes=memory.peak_bytes,
         device=str(trainer.device),
@@ -90,11 +94,10 @@ def _timed_steps(trainer: Trainer, on_progress: Progress, check_cancelled: Calla
         check_cancelled()
         on_progress("Trying steps", len(seconds), MAX_STEPS, "steps")
         step_started = time.perf_counter()
-        batch = next(batches, None)
-        if batch is None:
+        taken = trainer.take_batches(batches)
+        if not taken:
             break
-        images, target = (tensor.to(trainer.device) for tensor in batch)
-        trainer.train_step(images, target)
+        trainer.train_step(taken)
         _wait_for(trainer.device)
         seconds.append(time.perf_counter() - step_started)
     check_cancelled()
@@ -111,7 +114,8 @@ def _timed_steps(trainer: Trainer, on_progress: Progress, check_cancelled: Calla
 def _checkpoint_bytes(trainer: Trainer) -> list[int]:
     """Reckon the size of each epoch's checkpoint: what differs from the base by then, and the optimizer's state."""
     optimizer = trainer.config.optimizer
-    num_states = _STATES_PER_PARAMETER[optimizer.name] if optimizer.name != "SGD" or optimizer.momentum else 0
+    has_momentum = optimizer.name in _WITH_MOMENTUM and optimizer.momentum > 0
+    num_states = _STATES_PER_PARAMETER[optimizer.name] + has_momentum
     freeze_set = trainer.freeze_set
     frozen, trained = set(freeze_set.frozen), set(freeze_set.units) - freeze_set.frozen
     sizes: list[int] = []
@@ -163,6 +167,8 @@ class _PeakMemory:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        # Of an earlier trial, with larger batches perhaps.
+        give_memory_back()
         self._process = psutil.Process()
         self._is_over = threading.Event()
         self._sampler = threading.Thread(target=self._sample, name="memory-sampler", daemon=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Literal
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from trainer.messages import AnyCommand, AnyEvent, Command, Event
 
@@ -26,6 +29,9 @@ class _EventFrame(BaseModel):
 
 _EVENT: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)
 
+_NO_TEXT = re.compile("[\ud800-\udfff]")
+"""What Python makes of bytes in a name that are no UTF-8: JSON cannot hold it."""
+
 
 class ProtocolError(ValueError):
     """A frame that is no message of ours: another version, or damaged."""
@@ -35,13 +41,33 @@ def encode(message: Command | Event, seq: int) -> bytes:
     """Write a message as a frame: JSON bytes with the protocol's version and a sequence number.
 
     Raises:
-        ProtocolError: The frame would be larger than MAX_FRAME_BYTES; what is large belongs in a file.
+        ProtocolError: The frame would be larger than MAX_FRAME_BYTES (what is large belongs in a file), or as for
+            ``as_json``.
 
     """
-    frame = f'{{"v":{PROTOCOL_VERSION},"seq":{seq},"message":{message.model_dump_json()}}}'.encode()
+    frame = f'{{"v":{PROTOCOL_VERSION},"seq":{seq},"message":{as_json(message)}}}'.encode()
     if len(frame) > MAX_FRAME_BYTES:
         raise ProtocolError(f"{type(message).__name__} takes {len(frame)} bytes, over the limit of {MAX_FRAME_BYTES}.")
     return frame
+
+
+def as_json(message: Command | Event) -> str:
+    """Write a message as JSON. What is no text in it, as a file's name on Linux need not be, becomes replacement marks.
+
+    Raises:
+        ProtocolError: It holds what is no plain value.
+
+    """
+    try:
+        return message.model_dump_json()
+    except PydanticSerializationError:
+        # Pydantic has no setting for it. Metrics come often, a name that is no text hardly ever.
+        pass
+    try:
+        values = message.model_dump(mode="json")
+    except PydanticSerializationError as error:
+        raise ProtocolError(f"{type(message).__name__} cannot be written as JSON: {error}.") from error
+    return _NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", json.dumps(values, ensure_ascii=False))
 
 
 def decode_command(frame: bytes) -> tuple[int, AnyCommand]:

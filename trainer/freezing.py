@@ -23,6 +23,12 @@ class FreezeSet:
     A *unit* is a module that owns parameters or buffers itself; a layer's name stands for all units at and below it.
     A frozen unit has ``requires_grad`` off and no gradient, and is in eval mode, as is every module below which
     everything is frozen, so that neither the optimizer, nor running statistics, nor dropout change what it computes.
+
+    Attributes:
+        units: Names of the units, in the model's order.
+        frozen: Names of those that are frozen.
+        adapting_buffers: Buffers of those that are not: a forward pass in train mode changes them.
+
     """
 
     def __init__(self, module: nn.Module, head: list[str]) -> None:
@@ -31,6 +37,7 @@ class FreezeSet:
         self._modules = dict(module.named_modules())
         self.units = [fqn for fqn, child in self._modules.items() if _owned_tensors(child)]
         self.frozen: set[str] = set()
+        self.adapting_buffers = list(module.buffers())
         self._hashes: dict[str, str] = {}
         self._eval_modules: list[nn.Module] = []
         self._is_training = True
@@ -107,6 +114,9 @@ class FreezeSet:
         self.frozen = wanted
         self._hashes = {unit: digest for unit, digest in self._hashes.items() if unit in wanted}
         self._eval_modules = [self._modules[fqn] for fqn in self._modules if self._is_module_frozen(fqn)]
+        self.adapting_buffers = [
+            buffer for unit in self.units if unit not in wanted for buffer in self._modules[unit].buffers(recurse=False)
+        ]
         self.set_mode(training=self._is_training)
 
     def check(self, wanted: set[str]) -> None:
@@ -121,6 +131,10 @@ class FreezeSet:
             raise FreezeError(f"The model has no layer {min(unknown)!r}. Its tree lists the names.")
         if not any(_parameters(self._modules[unit]) for unit in self.units if unit not in wanted):
             raise FreezeError("Cannot freeze every layer: nothing would be left to train. Leave the head unfrozen.")
+
+    def parameters(self, units: Iterable[str]) -> list[nn.Parameter]:
+        """Return the parameters that units own."""
+        return [parameter for unit in units for parameter in _parameters(self._modules[unit])]
 
     def set_mode(self, *, training: bool) -> None:
         """Put the model in train or eval mode. Everything frozen stays in eval mode, whatever ``train()`` would do."""

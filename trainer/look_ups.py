@@ -8,7 +8,6 @@ import torch
 
 from trainer import models
 from trainer.config import ConfigError
-from trainer.data.preview import EpochStart
 from trainer.messages import (
     CheckData,
     DataChecked,
@@ -55,14 +54,11 @@ def answer(command: LookUp, preparation: Preparation, run: PreparedRun | None = 
                 raise ConfigError(sentence, "training.batch_size") from None
             return RunEstimated(estimate=estimate, command_id=command_id)
         case PreviewImage():
-            present = EpochStart() if run is None else _present(command, run)
-            views = preparation.preview(
-                command.config, Path(command.report_path), command.path, command.num_views, present
-            )
+            epoch, report = _present_epoch(command, run), Path(command.report_path)
+            views = preparation.preview(command.config, report, command.path, command.num_views, epoch)
             return ImagePreviewed(path=command.path, views=views, command_id=command_id)
 
 
-def _present(command: PreviewImage, run: PreparedRun) -> EpochStart:
-    if (command.config, command.report_path) != (run.info.config, run.info.report_path):
-        return EpochStart()
-    return EpochStart(run.trainer.epoch, run.trainer.step - run.trainer.batch)
+def _present_epoch(command: PreviewImage, run: PreparedRun | None) -> int:
+    is_own = run is not None and (command.config, command.report_path) == (run.info.config, run.info.report_path)
+    return run.trainer.epoch if run is not None and is_own else 0

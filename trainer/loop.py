@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from trainer.checkpoints import (
     CheckpointError,
@@ -38,6 +40,7 @@ from trainer.messages import (
     MetricsLogged,
     ModelSummary,
     ProgressReported,
+    RateChanged,
     Series,
 )
 from trainer.metrics import (
@@ -46,11 +49,12 @@ from trainer.metrics import (
     VALIDATION_LOSS,
     SplitMetrics,
     StepMetrics,
-    first_non_finite,
+    num_right,
 )
 from trainer.models import LoadedModel, layer_tree
-from trainer.optim import autocast, choose_precision, make_optimizer, make_scheduler
+from trainer.optim import autocast, choose_precision, make_optimizer
 from trainer.pace import Pace
+from trainer.rates import RateSchedule
 from trainer.run_record import best_checkpoint
 from trainer.runs import RunFolder
 from trainer.schedules import check_plan, phases_at
@@ -68,7 +72,8 @@ class Trainer:
     """One run in memory: model, optimizer, freeze set and the position in the data.
 
     ``step`` counts optimizer updates, ``epoch`` completed epochs, ``batch`` the batches taken of the present epoch.
-    Everything here belongs to one thread; ``step`` may be read from others.
+    An update that was left out, because the loss or the gradient was not finite, counts as well: the last one of these
+    is ``non_finite_step``. Everything here belongs to one thread; ``step`` may be read from others.
     """
 
     def __init__(
@@ -88,12 +93,14 @@ class Trainer:
         self.batch = 0
         self.segment = 0
         self.non_finite_step: int | None = None
-        self.total_steps = config.training.epochs * data.steps_per_epoch
+        self.steps_per_epoch = -(-data.batches_per_epoch // config.training.accumulate_batches)
+        self.total_steps = config.training.epochs * self.steps_per_epoch
         self.module = loaded.module.to(device)
         self.layers = layer_tree(loaded.module, loaded.head)
         self.freeze_set = FreezeSet(self.module, loaded.head)
         self.optimizer = make_optimizer(config.optimizer, self.module)
-        self.scheduler = make_scheduler(config.optimizer, self.optimizer, self.total_steps)
+        self.rates = RateSchedule(config.optimizer, self.optimizer, self.total_steps, self.steps_per_epoch)
+        self._frozen_since: dict[str, int] = {}
         mixing = config.data.mixing
         self._mixer = None if mixing == "none" else BatchMixer(mixing, len(data.class_names), config.training.seed)
         is_weighted = config.data.balance == "class_weights"
@@ -107,7 +114,7 @@ class Trainer:
         self._folder: RunFolder | None = None
         self._store: CheckpointStore | None = None
         torch.manual_seed(config.training.seed)
-        self.freeze_set.freeze(config.model.frozen)
+        self._frozen_since = dict.fromkeys(self.freeze_set.freeze(config.model.frozen), 0)
         check_plan(config.plan, self.freeze_set, config.training.epochs)
 
     # -- the run ----------------------------------------------------------------------------------------------
@@ -152,49 +159,95 @@ class Trainer:
                     # A restore put the run elsewhere: begin again from there.
                     continue
                 self.epoch, self.batch = self.epoch + 1, 0
+                self._tell_plateau(metrics[VALIDATION_LOSS])
                 self._unsaved = metrics
                 self._save_epoch()
             self._has_jumped = False
             is_tested = self._test(between_steps)
 
-    def train_step(self, images: Tensor, target: Tensor) -> None:
-        """Make one optimizer update.
+    def train_step(self, batches: Sequence[Batch]) -> None:
+        """Make one optimizer update from the gradients of some batches: that of one batch with all of their images.
 
         The loss is of the mixed images and weighted by class, where the run asks for that; validation's is neither.
+        The update is left out where the loss or the gradient is NaN or infinite.
 
         Args:
-            images: Shape (B, 3, H, W), float32.
-            target: Class indexes, shape (B,), int64.
+            batches: Images, shape (B, 3, H, W), float32, and class indexes, shape (B,), int64; on the run's device.
 
         """
+        self.rates.set_rates(self.step)
+        buffers = [buffer.clone() for buffer in self.freeze_set.adapting_buffers]
+        num_images = sum(len(target) for _, target in batches)
+        loss, right = torch.zeros((2,), device=self.device)
+        for images, target in batches:
+            batch_loss, logits, mixed_target = self._forward(images, target)
+            share = batch_loss * (len(target) / num_images)
+            share.backward()  # type: ignore[no-untyped-call]
+            loss = loss + share.detach()
+            right = right + num_right(logits, mixed_target)
+            self.batch += 1
+        gradient_norm = self._clipped_norm()
+        # On a GPU this waits for the device, once a step.
+        if torch.isfinite(loss + gradient_norm):
+            self.optimizer.step()
+        else:
+            self.non_finite_step = self.step + 1
+            # BatchNorm's running statistics took part in the forward pass, and would stay NaN.
+            for buffer, before in zip(self.freeze_set.adapting_buffers, buffers, strict=True):
+                buffer.copy_(before)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self._metrics.add(self.step, loss, right / num_images, gradient_norm)
+
+    def take_batches(self, loaded: Iterator[Batch]) -> list[Batch]:
+        """Return what the next update is made from, on the device; nothing at the end of an epoch."""
+        num_left = self.data.batches_per_epoch - self.batch
+        batches = islice(loaded, min(self.config.training.accumulate_batches, num_left))
+        return [
+            (images.to(self.device, non_blocking=True), target.to(self.device, non_blocking=True))
+            for images, target in batches
+        ]
+
+    def _forward(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self._mixer is not None:
-            images, target = self._mixer(images, target, self.step)
+            images, target = self._mixer(images, target, self.epoch, self.batch)
         with autocast(self.precision, self.device):
             logits = self.module(images)
-            loss = cross_entropy(logits, target, weight=self._class_weights)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scheduler.step()
-        self.step += 1
-        self.batch += 1
-        self._metrics.add(self.step, loss, logits, target)
+            return cross_entropy(logits, target, weight=self._class_weights), logits, target
+
+    def _clipped_norm(self) -> Tensor:
+        """Return the L2 norm of the whole gradient, shape (), and shorten the gradient to the run's limit."""
+        parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
+        norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        if self.config.optimizer.clip_norm is not None:
+            clip_grads_with_norm_(parameters, self.config.optimizer.clip_norm, norm)
+        return norm
 
     def _train_epoch(self, between_steps: Callable[[], None]) -> None:
         self._set_phase("train")
-        if self.batch >= self.data.steps_per_epoch:
+        num_batches = self.data.batches_per_epoch
+        if self.batch >= num_batches:
             return
-        batches = self.data.train_batches(self.epoch, self.batch)
-        while self.batch < self.data.steps_per_epoch:
+        loaded = self.data.train_batches(self.epoch, self.batch)
+        while self.batch < num_batches:
             between_steps()
             if self._has_jumped:
                 return
             started = time.perf_counter()
-            images, target = (tensor.to(self.device, non_blocking=True) for tensor in next(batches))
-            self.train_step(images, target)
-            self._pace.add(time.perf_counter() - started, len(target))
+            batches = self.take_batches(loaded)
+            self.train_step(batches)
+            self._pace.add(time.perf_counter() - started, sum(len(target) for _, target in batches))
             self.report()
         self._tell_loading()
+
+    def _tell_plateau(self, loss: float) -> None:
+        if self.rates.end_epoch(loss):
+            num_epochs = self.config.optimizer.decay_epochs
+            text = (
+                f"The validation loss has not fallen for more than {num_epochs} epochs: the rate is multiplied by "
+                f"{self.config.optimizer.decay_factor:g}."
+            )
+            self._emit(LogWritten(level="info", text=text))
 
     def _tell_loading(self) -> None:
         """Say how fast the images came in the first epoch, which decodes them, and in the second."""
@@ -292,6 +345,7 @@ class Trainer:
 
         """
         changed = self.freeze_set.freeze(layers)
+        self._frozen_since.update(dict.fromkeys(changed, self.step))
         return LayersFrozen(**self._freeze_change(changed, "frozen", requested_step, source, command_id))
 
     def unfreeze(
@@ -304,7 +358,25 @@ class Trainer:
 
         """
         changed = self.freeze_set.unfreeze(layers)
+        frozen_since = {unit: self._frozen_since.pop(unit) for unit in changed}
+        for parameter in self.freeze_set.parameters(filter(self._drops_state(frozen_since), changed)):
+            self.optimizer.state.pop(parameter, None)
+        if self.step:
+            # Adam's first steps after a pause are too long; before the first step there was no pause.
+            self.rates.ramp(changed, self.step)
         return LayersUnfrozen(**self._freeze_change(changed, "unfrozen", requested_step, source, command_id))
+
+    def set_rate(self, rate: float, *, requested_step: int | None = None, command_id: str = "") -> RateChanged:
+        """Change the run's rate here and now. Returns the event that says so, which nobody has been told yet."""
+        before, self.rates.rate = self.rates.rate, rate
+        return RateChanged(
+            rate=rate,
+            before=before,
+            requested_step=self.step if requested_step is None else requested_step,
+            applied_step=self.step,
+            segment=self.segment,
+            command_id=command_id,
+        )
 
     def save(self, *, reason: str, metrics: dict[str, float] | None = None, command_id: str = "") -> CheckpointInfo:
         """Save a checkpoint of this very moment, durable when this returns.
@@ -334,9 +406,10 @@ class Trainer:
             "loss": loss,
             "metrics": metrics,
             "optimizer_state_dict": to_cpu(self.optimizer.state_dict()),
-            "scheduler_state_dict": self.scheduler.state_dict(),
+            "scheduler_state_dict": self.rates.state_dict(),
             "rng": read_rng(self.device),
             "freeze": frozen,
+            "frozen_since": dict(self._frozen_since),
             "class_names": list(self.data.class_names),
             "data_fingerprint": self.data.fingerprint,
             "config": self.config.model_dump(mode="json"),
@@ -384,8 +457,9 @@ class Trainer:
         self._load_model(checkpoint["model_state_dict"], info.name)
         self.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
         self.optimizer.zero_grad(set_to_none=True)
-        self.scheduler.load_state_dict(checkpoint["scheduler_state_dict"])
+        self.rates.load_state_dict(checkpoint["scheduler_state_dict"])
         self.freeze_set.set_frozen(checkpoint["freeze"])
+        self._frozen_since = dict(checkpoint["frozen_since"])
         self.freeze_set.take_hashes()
         restore_rng(checkpoint["rng"], self.device)
         self.step, self.epoch, self.batch = checkpoint["step"], checkpoint["epoch"], checkpoint["batch"]
@@ -444,9 +518,7 @@ class Trainer:
         series = self._metrics.flush()
         if not series:
             return
-        if self.non_finite_step is None:
-            self.non_finite_step = first_non_finite(series)
-        series[LEARNING_RATE] = Series(steps=[self.step], values=[self.optimizer.param_groups[0]["lr"]])
+        series[LEARNING_RATE] = Series(steps=[self.step], values=[self.rates.applied])
         self._log(series)
 
     def _log(self, series: dict[str, Series]) -> None:
@@ -464,6 +536,13 @@ class Trainer:
             step_ms=self._pace.step_s * 1000,
             worker_bytes=psutil.Process().memory_info().rss,
             phase="validation" if self._phase == "validation" else "train",
+        )
+
+    def _drops_state(self, frozen_since: dict[str, int]) -> Callable[[str], bool]:
+        """Tell of which units the optimizer's state is too old to be kept: it would make the first steps too long."""
+        choice = self.config.optimizer.state_on_unfreeze
+        return lambda unit: (
+            choice == "drop" or (choice == "auto" and self.step - frozen_since[unit] >= self.steps_per_epoch)
         )
 
     def _freeze_change(

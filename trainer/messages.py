@@ -366,6 +366,13 @@ class UnfreezeLayers(Command):
     layers: list[str]
 
 
+class SetRate(Command):
+    """Change the run's learning rate at the next step boundary; its schedule goes on from the new one."""
+
+    kind: Literal["SetRate"] = "SetRate"
+    rate: float = Field(gt=0, le=10)
+
+
 class SaveCheckpoint(Command):
     """Save a checkpoint at the next step boundary."""
 
@@ -400,6 +407,7 @@ AnyCommand = Annotated[
     | StopRun
     | FreezeLayers
     | UnfreezeLayers
+    | SetRate
     | SaveCheckpoint
     | RestoreCheckpoint
     | ShutDown,
@@ -425,6 +433,7 @@ ALLOWED_COMMANDS: dict[str, frozenset[RunState]] = {
     "StopRun": frozenset({S.PREPARING, S.READY, S.RUNNING, S.PAUSED}),
     "FreezeLayers": _LOADED,
     "UnfreezeLayers": _LOADED,
+    "SetRate": _LOADED,
     "SaveCheckpoint": _LOADED,
     "RestoreCheckpoint": _LOADED | {S.FINISHED, S.STOPPED},
     "ShutDown": _ANYWHERE,
@@ -468,11 +477,15 @@ class WorkerAttached(Event):
 
 
 class StateChanged(Event):
-    """The worker's state is now ``state``; ``sentence`` says why where a person needs to know."""
+    """The worker's state is now ``state``; ``sentence`` says why where a person needs to know.
+
+    ``offered_rate`` is half the present rate where the run was paused because a loss was not finite, else None.
+    """
 
     kind: Literal["StateChanged"] = "StateChanged"
     state: RunState
     sentence: str = ""
+    offered_rate: float | None = None
 
 
 class CommandRejected(Event):
@@ -607,6 +620,17 @@ class LayersUnfrozen(FreezeChanged):
     kind: Literal["LayersUnfrozen"] = "LayersUnfrozen"
 
 
+class RateChanged(Event):
+    """The run's learning rate is another one from ``applied_step`` on; steps count completed updates."""
+
+    kind: Literal["RateChanged"] = "RateChanged"
+    rate: float
+    before: float
+    requested_step: int
+    applied_step: int
+    segment: int
+
+
 class FreezeVerified(Event):
     """Every frozen layer's bytes were hashed again at ``step``: ``drifted`` names those that changed (a defect)."""
 
@@ -657,6 +681,7 @@ AnyEvent = Annotated[
     | MetricsLogged
     | MetricsSkipped
     | ProgressReported
+    | RateChanged
     | LayersFrozen
     | LayersUnfrozen
     | FreezeVerified

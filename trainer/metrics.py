@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -17,6 +15,7 @@ TRAIN_ACCURACY = "Accuracy/train"
 VALIDATION_LOSS = "Loss/validation"
 VALIDATION_ACCURACY = "Accuracy/validation"
 LEARNING_RATE = "Learning rate"
+GRADIENT_NORM = "Gradient norm"
 
 
 class StepMetrics:
@@ -26,35 +25,41 @@ class StepMetrics:
         self._steps: list[int] = []
         self._pending: list[Tensor] = []
 
-    def add(self, step: int, loss: Tensor, logits: Tensor, target: Tensor) -> None:
-        """Take one step's results without waiting for the device.
-
-        Of an image that was mixed from two, the class with the larger share counts as the right one.
+    def add(self, step: int, loss: Tensor, accuracy: Tensor, gradient_norm: Tensor) -> None:
+        """Take one step's results without waiting for the device: each of shape ().
 
         Args:
             step: Completed optimizer updates.
-            loss: Mean loss over the batch, shape ().
-            logits: Shape (B, C).
-            target: Class indexes, shape (B,), or the share of each class, shape (B, C).
+            loss: Mean loss over the images.
+            accuracy: Share of the images that were right.
+            gradient_norm: L2 norm of the whole gradient, before it is clipped.
 
         """
-        if target.ndim == 2:
-            target = target.argmax(dim=1)
-        accuracy = (logits.detach().argmax(dim=1) == target).float().mean()
         self._steps.append(step)
-        self._pending.append(torch.stack((loss.detach().float(), accuracy)))
+        self._pending.append(torch.stack((loss.float(), accuracy, gradient_norm.float())))
 
     def flush(self) -> dict[str, Series]:
         """Read back what has gathered, by tag; the one place that waits for the device."""
         if not self._steps:
             return {}
-        losses, accuracies = torch.stack(self._pending).T.tolist()
-        series = {
-            TRAIN_LOSS: Series(steps=self._steps, values=losses),
-            TRAIN_ACCURACY: Series(steps=self._steps, values=accuracies),
-        }
+        columns = torch.stack(self._pending).T.tolist()
+        tags = (TRAIN_LOSS, TRAIN_ACCURACY, GRADIENT_NORM)
+        series = {tag: Series(steps=self._steps, values=values) for tag, values in zip(tags, columns, strict=True)}
         self._steps, self._pending = [], []
         return series
+
+
+def num_right(logits: Tensor, target: Tensor) -> Tensor:
+    """Count the images that were right; of one mixed from two, the class with the larger share is the right one.
+
+    Args:
+        logits: Shape (B, C).
+        target: Class indexes, shape (B,), or the share of each class, shape (B, C).
+
+    """
+    if target.ndim == 2:
+        target = target.argmax(dim=1)
+    return (logits.detach().argmax(dim=1) == target).sum()
 
 
 class SplitMetrics:
@@ -77,11 +82,3 @@ class SplitMetrics:
             f"Loss/{self._split}": float(self._loss.compute()),
             f"Accuracy/{self._split}": float(self._accuracy.compute()),
         }
-
-
-def first_non_finite(series: dict[str, Series]) -> int | None:
-    """Return the first step whose training loss is NaN or infinite, or None."""
-    points = series.get(TRAIN_LOSS)
-    if points is None:
-        return None
-    return next((s for s, v in zip(points.steps, points.values, strict=True) if not math.isfinite(v)), None)

@@ -1,13 +1,11 @@
-"""The optimizer, its parameter groups, its rate schedule, and the precision of the forward pass."""
+"""The optimizer, its parameter groups, the device, and the precision of the forward pass."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from trainer.config import ConfigError, OptimizerConfig
 
@@ -15,7 +13,9 @@ _OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "SGD": torch.optim.SGD,
     "Adam": torch.optim.Adam,
     "AdamW": torch.optim.AdamW,
+    "RMSprop": torch.optim.RMSprop,
 }
+_NOT_FUSED = frozenset({"RMSprop"})
 
 
 def make_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.Optimizer:
@@ -32,28 +32,13 @@ def make_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.Op
         if own:
             groups.append({"params": own, "name": fqn})
     kwargs: dict[str, object] = {"lr": config.rate, "weight_decay": config.weight_decay}
-    if config.name == "SGD":
+    if config.name in {"SGD", "RMSprop"}:
         kwargs["momentum"] = config.momentum
-    device = next(module.parameters()).device.type
-    return _OPTIMIZERS[config.name](groups, fused=device in {"cpu", "cuda"}, **kwargs)  # type: ignore[call-arg,arg-type]
-
-
-def make_scheduler(config: OptimizerConfig, optimizer: torch.optim.Optimizer, total_steps: int) -> LambdaLR:
-    """Make the schedule of the learning rate, advanced once a step.
-
-    Args:
-        config: ``schedule`` is "constant" or "cosine" (SGDR without restarts, arXiv:1608.03983).
-        optimizer: Its groups' rates are scaled.
-        total_steps: Optimizer updates in the whole run.
-
-    """
-
-    def factor(step: int) -> float:
-        if config.schedule == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * min(step, total_steps) / total_steps))
-
-    return LambdaLR(optimizer, factor)
+    if config.name == "SGD":
+        kwargs["nesterov"] = config.nesterov and config.momentum > 0
+    if config.name not in _NOT_FUSED:
+        kwargs["fused"] = next(module.parameters()).device.type in {"cpu", "cuda"}
+    return _OPTIMIZERS[config.name](groups, **kwargs)  # type: ignore[arg-type]
 
 
 def choose_device(wanted: str) -> torch.device:

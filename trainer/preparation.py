@@ -15,7 +15,7 @@ import torch
 from trainer.config import DataConfig, ModelConfig, RunConfig, resolve_paths
 from trainer.data.kept_split import read_split, write_split
 from trainer.data.loader import ImageData
-from trainer.data.preview import EpochStart, write_views
+from trainer.data.preview import write_views
 from trainer.data.scan import ScannedData, scan, scan_key
 from trainer.estimate import check_no_run_uses, estimate
 from trainer.freezing import FreezeSet
@@ -109,7 +109,7 @@ class Preparation:
                 torch.cuda.empty_cache()
 
     def preview(
-        self, config: RunConfig, report_path: Path, path: str, num_views: int, present: EpochStart
+        self, config: RunConfig, report_path: Path, path: str, num_views: int, present_epoch: int
     ) -> list[ImageView]:
         """Write what the model sees of an image from the present epoch of a run on.
 
@@ -120,7 +120,9 @@ class Preparation:
         """
         preprocessing = preprocessing_of(config.model.name, config.data.image_size).edited(config.data)
         folder = self._cache_dir / "views"
-        return write_views(report_path, config, preprocessing, path, folder, num_views, present, self._check_cancelled)
+        return write_views(
+            report_path, config, preprocessing, path, folder, num_views, present_epoch, self._check_cancelled
+        )
 
     def _known_scan(self, config: RunConfig) -> ScannedData:
         """Return the data as they were checked last: a trial is no reason to check them again."""
@@ -222,7 +224,7 @@ class Preparation:
             num_train=data.num_train,
             num_validation=data.num_validation,
             num_skipped=len(data.skipped),
-            steps_per_epoch=data.steps_per_epoch,
+            steps_per_epoch=trainer.steps_per_epoch,
             total_steps=trainer.total_steps,
             device=str(trainer.device),
             precision=trainer.precision,

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from trainer.config import RunConfig, config_to_toml, load_config
-from trainer.frames import event_from_json
+from trainer.frames import as_json, event_from_json
 from trainer.messages import (
     AnyEvent,
     CheckpointInfo,
@@ -38,6 +38,7 @@ _LOGGED_KINDS = (
     "StateChanged",
     "LayersFrozen",
     "LayersUnfrozen",
+    "RateChanged",
     "FreezeVerified",
     "CheckpointSaved",
     "CheckpointRestored",
@@ -209,7 +210,7 @@ class RunFolder:
 
     def add_event(self, event: Event) -> int:
         """Keep an event, with the steps at which it was asked for and took hold. Returns its id, from 1."""
-        body = event.model_dump_json()
+        body = as_json(event)
         row = (
             event.time,
             type(event).__name__,

@@ -100,7 +100,7 @@ class EventServer:
         try:
             event = self._record(event)
             self._can_keep = True
-        except (RunFolderError, OSError) as error:
+        except (RunFolderError, ProtocolError, OSError) as error:
             # A full disk must not end the run: what cannot be kept is still shown, and said, once.
             if self._can_keep:
                 self._can_keep = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import queue
 import shutil
@@ -12,7 +13,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Listener
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ from trainer.messages import (
     CheckData,
     CommandRejected,
     EstimateRun,
+    Event,
     FreezeLayers,
     InspectModel,
     ListModels,
@@ -40,6 +42,7 @@ from trainer.messages import (
     RunPrepared,
     RunState,
     SaveCheckpoint,
+    SetRate,
     ShutDown,
     StartRun,
     StateChanged,
@@ -89,11 +92,23 @@ _WORDS = {
     "UnpauseRun": "Going on",
     "StopRun": "Stopping",
     "FreezeLayers": "Freezing",
+    "SetRate": "Changing the rate",
     "UnfreezeLayers": "Unfreezing",
     "SaveCheckpoint": "Saving a checkpoint",
     "RestoreCheckpoint": "Restoring a checkpoint",
     "ShutDown": "Ending the worker",
 }
+
+
+class _WarningHandler(logging.Handler):
+    """Tells the user what a part of ours can only warn of: no room to keep images, or for loader processes."""
+
+    def __init__(self, publish: Callable[[Event], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._publish = publish
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._publish(LogWritten(level="warning", text=record.getMessage()))
 
 
 class Worker:
@@ -122,6 +137,7 @@ class Worker:
         from trainer.optim import list_devices
         from trainer.preparation import Preparation
 
+        logging.getLogger("trainer").addHandler(_WarningHandler(self._server.publish))
         process = psutil.Process()
         self._preparation = Preparation(
             WorkerAddress(self._address, self._key, process.pid, process.create_time()),
@@ -190,6 +206,10 @@ class Worker:
             case UnfreezeLayers():
                 self._server.publish(
                     self._loaded.unfreeze(command.layers, requested_step=requested_step, command_id=command_id)
+                )
+            case SetRate():
+                self._server.publish(
+                    self._loaded.set_rate(command.rate, requested_step=requested_step, command_id=command_id)
                 )
             case SaveCheckpoint():
                 self._loaded.save(reason="user", command_id=command_id)
@@ -376,17 +396,22 @@ class Worker:
             self._told_divergence = (self._loaded.segment, step)
             self._enter(
                 RunState.PAUSED,
-                f"The loss became NaN or infinite at step {step}. Restore an earlier checkpoint, "
-                "or begin a new run with a lower rate.",
+                f"The loss or its gradient was NaN or infinite at step {step:,}; that update was left out. Go on "
+                "without it, lower the rate first, or restore a checkpoint.",
+                offered_rate=self._loaded.rates.rate / 2,
             )
             self._between_steps()
 
     # -- saying what happened ---------------------------------------------------------------------------------
 
-    def _enter(self, state: RunState, sentence: str = "", command_id: str = "") -> None:
+    def _enter(
+        self, state: RunState, sentence: str = "", command_id: str = "", offered_rate: float | None = None
+    ) -> None:
         assert state in TRANSITIONS[self.state], f"{self.state} does not lead to {state}"
         self.state = state
-        self._server.publish(StateChanged(state=state, sentence=sentence, command_id=command_id))
+        self._server.publish(
+            StateChanged(state=state, sentence=sentence, offered_rate=offered_rate, command_id=command_id)
+        )
 
     def _reject(
         self,

@@ -61,7 +61,9 @@ class BinItemModel(BarItemModel):
 def bin_text(each: Bin) -> str:
     """Return the name of a bin, without its unit: "200 – 249", "4 : 3"."""
     if each.measure is Measure.SHAPE:
+        # The outermost ones hold whatever lies beyond.
+        sign = "≤ " if each.low == 0 else "≥ " if math.isinf(each.high) else ""
         width, height = each.shape
-        return f"{width} : {height}"
+        return f"{sign}{width} : {height}"
     low, high = count_text(round(each.low)), count_text(round(each.high) - 1)
     return low if low == high else QCoreApplication.translate("Bins", "{} – {}").format(low, high)

@@ -23,6 +23,14 @@ def field_label(field: str) -> str:
         "optimizer.schedule": QCoreApplication.translate("RunForm", "Schedule"),
         "optimizer.weight_decay": QCoreApplication.translate("RunForm", "Decay"),
         "optimizer.momentum": QCoreApplication.translate("RunForm", "Momentum"),
+        "optimizer.nesterov": QCoreApplication.translate("RunForm", "Nesterov"),
+        "optimizer.warmup_epochs": QCoreApplication.translate("RunForm", "Warm-up"),
+        "optimizer.decay_factor": QCoreApplication.translate("RunForm", "Lower by"),
+        "optimizer.decay_epochs": QCoreApplication.translate("RunForm", "After"),
+        "optimizer.clip_norm": QCoreApplication.translate("RunForm", "Clip norm"),
+        "optimizer.ramp_steps": QCoreApplication.translate("RunForm", "Ramp"),
+        "optimizer.state_on_unfreeze": QCoreApplication.translate("RunForm", "Old state"),
+        "training.accumulate_batches": QCoreApplication.translate("RunForm", "Per step"),
         "training.epochs": QCoreApplication.translate("RunForm", "Epochs"),
         "training.batch_size": QCoreApplication.translate("RunForm", "Batch"),
         "training.precision": QCoreApplication.translate("RunForm", "Precision"),
@@ -41,6 +49,35 @@ def field_label(field: str) -> str:
     return labels[field]
 
 
+def field_tip(field: str) -> str:
+    """Return what a field means and its unit, where the label has no room for that; "" where it says all."""
+    tips = {
+        "optimizer.nesterov": QCoreApplication.translate("RunForm", "Whether the momentum is Nesterov's"),
+        "optimizer.warmup_epochs": QCoreApplication.translate(
+            "RunForm", "Epochs over which the rate rises from 0 first"
+        ),
+        "optimizer.decay_factor": QCoreApplication.translate(
+            "RunForm", "What the rate is multiplied by at each step down"
+        ),
+        "optimizer.decay_epochs": QCoreApplication.translate(
+            "RunForm", "Epochs to the next step down; on a plateau, those without a lower validation loss"
+        ),
+        "optimizer.clip_norm": QCoreApplication.translate(
+            "RunForm", "Largest norm of the whole gradient: longer ones are shortened"
+        ),
+        "training.accumulate_batches": QCoreApplication.translate(
+            "RunForm", "Batches whose gradients make one step, as one large batch would"
+        ),
+        "optimizer.ramp_steps": QCoreApplication.translate(
+            "RunForm", "Steps over which the rate of an unfrozen layer rises from 0"
+        ),
+        "optimizer.state_on_unfreeze": QCoreApplication.translate(
+            "RunForm", "The optimizer's state of a layer that is unfrozen; auto drops it after an epoch or more"
+        ),
+    }
+    return tips.get(field, "")
+
+
 def section_title(section: str) -> str:
     """Return the heading of a section of the form."""
     titles = {
@@ -49,6 +86,7 @@ def section_title(section: str) -> str:
         "training": QCoreApplication.translate("RunForm", "Training"),
         "columns": QCoreApplication.translate("RunForm", "Columns of the table"),
         "images": QCoreApplication.translate("RunForm", "Images"),
+        "optimizer": QCoreApplication.translate("RunForm", "Optimizer and rate"),
         "more": QCoreApplication.translate("RunForm", "More"),
     }
     return titles[section]
@@ -62,6 +100,9 @@ def choice_text(value: str) -> str:
         "table": QCoreApplication.translate("RunForm", "table"),
         "file_names": QCoreApplication.translate("RunForm", "file names"),
         "class_weights": QCoreApplication.translate("RunForm", "class weights"),
+        "one_cycle": QCoreApplication.translate("RunForm", "one cycle"),
+        "True": QCoreApplication.translate("RunForm", "yes"),
+        "False": QCoreApplication.translate("RunForm", "no"),
     }
     return words.get(value, value)
 

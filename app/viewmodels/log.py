@@ -8,7 +8,7 @@ from typing import Any
 
 from PySide6.QtCore import QModelIndex, QObject, Qt
 
-from app.viewmodels.quantities import clock_text, count_text, moment_text, number_text, percent_text
+from app.viewmodels.quantities import clock_text, count_text, moment_text, number_text, percent_text, rate_text
 from app.viewmodels.table_item_model import Index, TableItemModel
 from trainer.client import WorkerLost
 from trainer.messages import (
@@ -20,6 +20,7 @@ from trainer.messages import (
     LayersFrozen,
     LayersUnfrozen,
     LogWritten,
+    RateChanged,
     RunState,
     StateChanged,
 )
@@ -135,6 +136,10 @@ class LogItemModel(TableItemModel):
                     return None
                 what = self._source_text(event.source)
                 return LogRow(event.time, event.sentence, event.requested_step, event.applied_step, what)
+            case RateChanged():
+                what = self.tr("{} before").format(rate_text(event.before))
+                rate = self.tr("Rate {}").format(rate_text(event.rate))
+                return LogRow(event.time, rate, event.requested_step, event.applied_step, what)
             case CheckpointSaved():
                 saved = event.checkpoint
                 figures = self.tr("loss {} · accuracy {} · {}").format(
@@ -191,6 +196,7 @@ class LogItemModel(TableItemModel):
             "StopRun": self.tr("Stop refused"),
             "FreezeLayers": self.tr("Freeze refused"),
             "UnfreezeLayers": self.tr("Unfreeze refused"),
+            "SetRate": self.tr("Change of the rate refused"),
             "SaveCheckpoint": self.tr("Checkpoint refused"),
             "RestoreCheckpoint": self.tr("Restore refused"),
         }.get(command, self.tr("Refused"))

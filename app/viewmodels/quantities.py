@@ -44,6 +44,11 @@ def number_text(value: float | None, decimals: int) -> str:
     return QLocale().toString(value, "f", decimals) if math.isfinite(value) else "NaN"
 
 
+def rate_text(rate: float) -> str:
+    """Return a learning rate with up to four digits that count: "0.0005", "1e-06"."""
+    return QLocale().toString(rate, "g", 4)
+
+
 def percent_text(share: float | None) -> str:
     """Write a share from 0 to 1 as "97.2 %"; a dash where there is none."""
     if share is None or not math.isfinite(share):

@@ -10,7 +10,7 @@ from PySide6.QtCore import QLocale, QObject, Signal
 from app.viewmodels.field_words import choice_text, field_label, split_text
 from app.viewmodels.plan_text import parse_plan, plan_sentence, plan_text
 from app.viewmodels.quantities import duration_text, part_text, size_text
-from trainer.config import ConfigError, DataConfig, OptimizerConfig, RunConfig, config_from_dict
+from trainer.config import ConfigError, DataConfig, RunConfig, config_from_dict
 from trainer.messages import CommandRejected, DataChecked, DataSummary, ModelEntry, RunEstimate, RunInfo
 
 COLUMN_FIELDS = ("data.path_column", "data.label_column", "data.split_column", "data.group_column")
@@ -36,9 +36,19 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "data.mean",
         "data.std",
     ),
-    "more": (
+    "optimizer": (
         "optimizer.weight_decay",
         "optimizer.momentum",
+        "optimizer.nesterov",
+        "optimizer.warmup_epochs",
+        "optimizer.decay_factor",
+        "optimizer.decay_epochs",
+        "optimizer.clip_norm",
+        "training.accumulate_batches",
+        "optimizer.ramp_steps",
+        "optimizer.state_on_unfreeze",
+    ),
+    "more": (
         "training.precision",
         "training.device",
         "training.seed",
@@ -55,11 +65,29 @@ CHECKED_FIELDS = ("data.path", "data.layout", *COLUMN_FIELDS, "data.validation_f
 """The fields that decide which images a run has and how they are split."""
 
 _NUMBERS = frozenset(
-    {"optimizer.rate", "optimizer.weight_decay", "optimizer.momentum", "data.validation_fraction", "data.cache_gb"}
+    {
+        "optimizer.rate",
+        "optimizer.weight_decay",
+        "optimizer.momentum",
+        "optimizer.warmup_epochs",
+        "optimizer.decay_factor",
+        "optimizer.clip_norm",
+        "data.validation_fraction",
+        "data.cache_gb",
+    }
 )
+_ONLY_WITH = {
+    "optimizer.momentum": ("optimizer.name", {"SGD", "RMSprop"}),
+    "optimizer.nesterov": ("optimizer.name", {"SGD"}),
+    "optimizer.warmup_epochs": ("optimizer.schedule", {"constant", "step", "cosine", "plateau"}),
+    "optimizer.decay_factor": ("optimizer.schedule", {"step", "plateau"}),
+    "optimizer.decay_epochs": ("optimizer.schedule", {"step", "plateau"}),
+}
+"""The fields that matter with some values of another one only, and are out of sight with others."""
+
 _CHANNELS = frozenset({"data.mean", "data.std"})
 _OWN_OF_WEIGHTS = frozenset({"data.image_size", "data.resize_size"}) | _CHANNELS
-_MAY_BE_EMPTY = _OWN_OF_WEIGHTS | {"data.cache_gb"}
+_MAY_BE_EMPTY = _OWN_OF_WEIGHTS | {"data.cache_gb", "optimizer.clip_norm"}
 
 DEFAULT_NUM_CLASSES = 10
 
@@ -132,6 +160,7 @@ class RunConfigViewModel(QObject):
             "name": self.tr("the data's name"),
             "data.path": self.tr("choose or drop"),
             "data.cache_gb": self.tr("what the disk can spare"),
+            "optimizer.clip_norm": self.tr("not clipped"),
             "plan": self.tr("3: +stage4, +conv5"),
         }.get(field, "")
 
@@ -155,10 +184,11 @@ class RunConfigViewModel(QObject):
         return self._errors.get(field, "")
 
     def has_field(self, field: str) -> bool:
-        """Return whether a field matters by what the others say: only SGD has momentum, only a table has columns."""
+        """Return whether a field matters by what the others say: not all have momentum, only a table has columns."""
         if field in COLUMN_FIELDS:
             return self.is_table
-        return field != "optimizer.momentum" or self._texts["optimizer.name"] == "SGD"
+        other, values = _ONLY_WITH.get(field, ("", set()))
+        return not other or self._texts[other] in values
 
     def set_text(self, field: str, text: str) -> None:
         """Take what was typed and check it at once."""
@@ -173,10 +203,11 @@ class RunConfigViewModel(QObject):
         if field == "model.name":
             # Another model has other layers; only these two names hold in every one.
             self.frozen = ["backbone"]
-        if field == "optimizer.name" and text != "SGD" and self.error("optimizer.momentum"):
-            # The field goes out of sight with SGD, and nobody could mend there what would keep the run from starting.
-            self._texts["optimizer.momentum"] = _shown(OptimizerConfig().momentum)
-            self._errors["optimizer.momentum"] = ""
+        for hidden in _ONLY_WITH:
+            if self.error(hidden) and not self.has_field(hidden):
+                # Nobody could mend out of sight what would keep the run from starting.
+                self._texts[hidden] = _shown(_value_at(RunConfig().model_dump(), hidden))
+                self._errors[hidden] = ""
         self._errors[field] = self._check(field)
         if field == "plan":
             self._notes[field] = "" if self.error(field) else plan_sentence(parse_plan(text))
@@ -349,7 +380,7 @@ class RunConfigViewModel(QObject):
             field = "model.name"
         if not field:
             return False
-        if field.startswith("data."):
+        if field in CHECKED_FIELDS:
             self._notes.pop("data.path", None)
         if field in COLUMN_FIELDS and event.choices:
             self.columns = event.choices

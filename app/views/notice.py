@@ -1,8 +1,10 @@
-"""The notice: one sentence that the user should read, with the button that helps."""
+"""The notice: one sentence that the user should read, with the buttons that help."""
 
 from __future__ import annotations
 
-from PySide6.QtCore import QEvent, Qt, Signal
+from collections.abc import Callable, Sequence
+
+from PySide6.QtCore import QEvent, Qt
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QToolButton, QWidget
 
 from app import theme
@@ -10,9 +12,6 @@ from app import theme
 
 class Notice(QFrame):
     """Stands under the tools until it is closed, or what it says no longer holds."""
-
-    action_requested = Signal()
-    """The button of the notice was pressed."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -23,21 +22,18 @@ class Notice(QFrame):
         self._text.setTextFormat(Qt.TextFormat.PlainText)
         self._text.setWordWrap(True)
         self._text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self._action = QPushButton()
-        self._action.setProperty("kind", "primary")
-        self._action.clicked.connect(self.action_requested)
+        self._buttons: list[QPushButton] = []
         self._close = QToolButton()
         self._close.setProperty("kind", "icon")
         self._close.setToolTip(self.tr("Close"))
         self._close.setAccessibleName(self.tr("Close"))
         self._close.clicked.connect(self.hide)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(theme.PANEL_PADDING, theme.SPACE + 2, theme.SPACE * 2, theme.SPACE + 2)
-        layout.setSpacing(theme.SPACE * 2)
-        layout.addWidget(self._mark)
-        layout.addWidget(self._text, 1)
-        layout.addWidget(self._action)
-        layout.addWidget(self._close)
+        self._layout = QHBoxLayout(self)
+        self._layout.setContentsMargins(theme.PANEL_PADDING, theme.SPACE + 2, theme.SPACE * 2, theme.SPACE + 2)
+        self._layout.setSpacing(theme.SPACE * 2)
+        self._layout.addWidget(self._mark)
+        self._layout.addWidget(self._text, 1)
+        self._layout.addWidget(self._close)
         self._restyle()
         self.hide()
 
@@ -46,14 +42,33 @@ class Notice(QFrame):
         """Return the sentence, "" while there is none to be seen."""
         return "" if self.isHidden() else self._text.text()
 
-    def tell(self, sentence: str, *, action: str = "", is_trouble: bool = True) -> None:
-        """Show a sentence, with a button if there is something to do about it."""
+    def tell(
+        self, sentence: str, *, actions: Sequence[tuple[str, Callable[[], None]]] = (), is_trouble: bool = True
+    ) -> None:
+        """Show a sentence.
+
+        Args:
+            sentence: What happened, and what to do.
+            actions: (words, what it does) of each button, the most useful first. A press takes the notice away.
+            is_trouble: Whether the user should worry.
+
+        """
         theme.set_property(self, "tone", "danger" if is_trouble else "info")
         self._mark.setVisible(is_trouble)
         self._text.setText(sentence)
-        self._action.setText(action)
-        self._action.setVisible(bool(action))
+        for button in self._buttons:
+            button.deleteLater()
+        self._buttons = [self._button(words, act) for words, act in actions]
+        for place, button in enumerate(self._buttons):
+            theme.set_property(button, "kind", "primary" if place == 0 else "")
+            self._layout.insertWidget(2 + place, button)
         self.show()
+
+    def _button(self, words: str, act: Callable[[], None]) -> QPushButton:
+        button = QPushButton(words, self)
+        button.clicked.connect(self.hide)
+        button.clicked.connect(lambda _is_checked: act())
+        return button
 
     def changeEvent(self, event: QEvent) -> None:
         """Draw the icons in the theme's colours."""

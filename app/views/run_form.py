@@ -23,7 +23,7 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
-from app.viewmodels.field_words import field_label, section_title
+from app.viewmodels.field_words import field_label, field_tip, section_title
 from app.viewmodels.quantities import count_text, percent_text, size_text
 from app.viewmodels.run_config import CHECKED_FIELDS, COLUMN_FIELDS, SECTIONS, RunConfigViewModel
 from app.views.choice_field import ChoiceField
@@ -34,8 +34,10 @@ from trainer.messages import ModelEntry
 _CHOICES: dict[str, tuple[str, ...]] = {
     "model.name": (),
     "model.weights": ("published", "random"),
-    "optimizer.name": ("AdamW", "Adam", "SGD"),
-    "optimizer.schedule": ("constant", "cosine"),
+    "optimizer.name": ("AdamW", "Adam", "SGD", "RMSprop"),
+    "optimizer.schedule": ("constant", "cosine", "one_cycle", "step", "plateau"),
+    "optimizer.nesterov": ("False", "True"),
+    "optimizer.state_on_unfreeze": ("auto", "keep", "drop"),
     "training.precision": ("auto", "fp32", "bf16"),
     "training.device": ("auto",),
     "data.layout": ("auto", "class_folders", "split_folders", "table", "file_names"),
@@ -187,6 +189,8 @@ class RunForm(QWidget):
         editor = self._editor(field)
         label.setBuddy(editor)
         editor.setAccessibleName(field_label(field))
+        label.setToolTip(field_tip(field))
+        editor.setToolTip(field_tip(field))
         hint = FieldNote(_NOTE_LINES.get(field, 0))
 
         holder = QWidget()

@@ -31,6 +31,7 @@ from trainer.messages import (
     LayersFrozen,
     LayersUnfrozen,
     ProgressReported,
+    RateChanged,
     RunEstimate,
     RunPrepared,
     RunState,
@@ -381,6 +382,27 @@ def test_freeze_that_changes_nothing_says_so(scripted_worker, capsys):
     scripted_worker(lambda command: [frozen_event(command, layers=[], sentence="nothing frozen")])
     assert main(["freeze", "digits", "stage4"]) == 0
     assert capsys.readouterr().out == "Nothing changed: these layers were frozen already.\n"
+
+
+def test_rate_says_what_it_was_before_and_from_which_step_it_holds(scripted_worker, capsys):
+    def change(command):
+        return [
+            RateChanged(
+                rate=command.rate, before=0.001, requested_step=120, applied_step=121, segment=0, time=1.0,
+                command_id=command.command_id,
+            )
+        ]  # fmt: skip
+
+    worker = scripted_worker(change)
+    assert main(["rate", "digits", "5e-4"]) == 0
+    assert worker.commands.get(timeout=5).rate == 5e-4
+    assert capsys.readouterr().out == "Rate 0.0005, 0.001 before · from step 121 on\n"
+
+
+@pytest.mark.parametrize("rate", ["0", "11"])
+def test_a_rate_that_is_none_is_refused_before_any_worker_is_asked(run_folder, capsys, rate):
+    assert main(["rate", "digits", rate]) == 2
+    assert rate in capsys.readouterr().err
 
 
 def test_steering_as_json_prints_the_event(scripted_worker, capsys):

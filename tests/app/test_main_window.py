@@ -258,7 +258,7 @@ def test_a_killed_worker_is_told_with_resume(qtbot, window: MainWindow, running:
     running.say(CheckpointSaved(checkpoint=checkpoint(1, 0.5, 0.9), time=6.0), WorkerLost(False, "It was killed."))
     qtbot.waitUntil(lambda: window.notice.text == "It was killed.")
     assert window.toolbar._primary.text() == "Resume"
-    qtbot.mouseClick(window.notice._action, Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(window.notice._buttons[0], Qt.MouseButton.LeftButton)
     clients[1].serve()
     qtbot.waitUntil(lambda: "OpenRun" in clients[1].kinds())
     assert window.notice.text == ""
@@ -267,6 +267,36 @@ def test_a_killed_worker_is_told_with_resume(qtbot, window: MainWindow, running:
 def test_a_paused_run_that_has_something_to_say_says_it(qtbot, window: MainWindow, running: ScriptedClient) -> None:
     running.say(StateChanged(state=RunState.PAUSED, sentence="The loss became NaN at step 9.", time=4.0))
     qtbot.waitUntil(lambda: window.notice.text == "The loss became NaN at step 9.")
+
+
+@pytest.mark.parametrize(
+    ("words", "kinds"),
+    [
+        ("Set the rate to 0.0005", ["SetRate", "UnpauseRun"]),
+        ("Go on without it", ["UnpauseRun"]),
+        ("Restore the last checkpoint", ["RestoreCheckpoint", "UnpauseRun"]),
+    ],
+)
+def test_a_loss_that_is_not_finite_offers_what_can_be_done(
+    qtbot, window: MainWindow, running: ScriptedClient, words: str, kinds: list[str]
+) -> None:
+    paused = StateChanged(state=RunState.PAUSED, sentence="NaN at step 9.", offered_rate=0.0005, time=4.0)
+    running.say(CheckpointSaved(checkpoint=checkpoint(1, 0.5, 0.9), time=3.0), paused)
+    qtbot.waitUntil(lambda: window.notice.text == "NaN at step 9.")
+    button = next(button for button in window.notice._buttons if button.text() == words)
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    assert running.kinds() == kinds
+    assert running.sent[0].kind != "SetRate" or running.sent[0].rate == 0.0005
+    assert window.notice.text == ""
+
+
+def test_without_a_checkpoint_none_is_offered(qtbot, window: MainWindow, running: ScriptedClient) -> None:
+    running.say(StateChanged(state=RunState.PAUSED, sentence="NaN at step 9.", offered_rate=0.0005, time=4.0))
+    qtbot.waitUntil(lambda: window.notice.text == "NaN at step 9.")
+    assert [button.text() for button in window.notice._buttons] == ["Set the rate to 0.0005", "Go on without it"]
+    running.say(StateChanged(state=RunState.PAUSED, sentence="No room on the disk.", time=5.0))
+    qtbot.waitUntil(lambda: window.notice.text == "No room on the disk.")
+    assert window.notice._buttons == []
 
 
 def test_a_run_from_disk_is_shown_whole(qtbot, window: MainWindow, tmp_path, run_info) -> None:
@@ -625,8 +655,11 @@ def test_what_a_run_will_need_stands_above_start(qtbot, window, clients, tmp_pat
     assert need.property("role") == "note"
     window.display.run_config.show_estimate(estimate(kept_bytes=1_200_000_000))
     assert need.whole_text.endswith("80 GB free · 1.2 of 3.4 GB of images kept decoded")
-    # Another batch size is tried again.
+    # A wrong field leaves nothing to be said, and another batch size is tried again.
+    window.display.run_config.set_text("training.batch_size", "0")
+    assert need.text() == "What the run will need stands here once every field is right."
     window.display.run_config.set_text("training.batch_size", "64")
+    assert need.text() == resting
     qtbot.waitUntil(lambda: clients[0].kinds().count("EstimateRun") == 2)
     full = RunEstimated(estimate=estimate(free_bytes=1_000_000), command_id=clients[0].sent[-1].command_id)
     clients[0].say(full)
@@ -706,17 +739,19 @@ def answer_preview(client: ScriptedClient, path: str) -> None:
 def test_a_running_worker_is_asked_for_one_picture_at_a_time_and_for_the_last_one_next(
     qtbot, window, running, run_info
 ) -> None:
-    with qtbot.waitSignal(window.display.data.views_shown) as shown:
-        for path in ("/1.png", "/2.png", "/3.png"):
-            window.display.preview_image(path)
-        assert [command.path for command in running.sent] == ["/1.png"]
-        assert running.sent[0].config == run_info.config, "the run's, not the form's"
-        answer_preview(running, "/1.png")
-    assert shown.args[0] == "/1.png"
+    shown: list[str] = []
+    window.display.data.views_shown.connect(lambda path, _: shown.append(path))
+    for path in ("/1.png", "/2.png", "/3.png"):
+        window.display.preview_image(path)
+    assert [command.path for command in running.sent] == ["/1.png"]
+    assert running.sent[0].config == run_info.config, "the run's, not the form's"
+    answer_preview(running, "/1.png")
     qtbot.waitUntil(lambda: [command.path for command in running.sent] == ["/1.png", "/3.png"])
     # A picture that another window asked for is none of ours.
-    with qtbot.assertNotEmitted(window.display.data.views_shown, wait=100):
-        running.say(ImagePreviewed(path="/1.png", views=[], command_id="of-another-window"))
+    running.say(ImagePreviewed(path="/other.png", views=[], command_id="of-another-window"))
+    answer_preview(running, "/3.png")
+    qtbot.waitUntil(lambda: "/3.png" in shown)
+    assert shown == ["/1.png", "/3.png"]
 
 
 def test_a_refused_preview_is_told_where_the_picture_is(qtbot, window, running, refusals) -> None:
@@ -728,6 +763,26 @@ def test_a_refused_preview_is_told_where_the_picture_is(qtbot, window, running, 
     assert window.notice.text == ""
     window.display.preview_image("/2.png")
     assert running.sent[-1].path == "/2.png"
+
+
+def test_a_worker_that_dies_over_a_preview_leaves_a_sentence_where_the_picture_would_be(
+    qtbot, window, clients, tmp_path, refusals
+) -> None:
+    # Asked of a worker that is still starting: that it is there at last is no reason to give up.
+    window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
+    window.display.preview_image("/1.png")
+    clients[0].serve()
+    qtbot.waitUntil(lambda: "PreviewImage" in clients[0].kinds())
+    assert refusals == []
+    clients[0].say(WorkerLost(False, "It was killed."))
+    gone = "The worker is gone that was to show what the model sees. Choose the image again."
+    qtbot.waitUntil(lambda: refusals == [("/1.png", gone)])
+    # The next one is not asked again for what may have ended the last one.
+    clients[1].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    assert "PreviewImage" not in clients[1].kinds()
+    window.display.preview_image("/1.png")
+    assert clients[1].kinds()[-1] == "PreviewImage"
 
 
 def test_a_preview_waits_while_a_run_is_prepared(qtbot, window, clients, begin_run: Begin, refusals) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 from PySide6.QtCore import QByteArray, QLocale, QRect, Qt
@@ -10,9 +11,10 @@ from PySide6.QtWidgets import QApplication, QComboBox, QLabel, QLineEdit, QWidge
 
 from app.viewmodels.plan_text import parse_plan, plan_sentence, plan_text
 from app.viewmodels.run_config import COLUMN_FIELDS, FIELDS, SECTIONS, RunConfigViewModel
+from app.views.choice_field import ChoiceField
 from app.views.run_form import RunForm
 from tests.app.conftest import checked
-from trainer.config import DataConfig, ModelConfig, PlanPhase, RunConfig
+from trainer.config import DataConfig, ModelConfig, OptimizerConfig, PlanPhase, RunConfig, TrainingConfig
 from trainer.messages import CommandRejected, DataChecked, ImagePreset, ModelEntry, TableColumns
 
 
@@ -280,9 +282,39 @@ def test_a_live_run_is_shown_and_not_edited(form: RunForm, run_config, run_info)
 
 @pytest.mark.window
 def test_momentum_is_shown_for_the_optimizer_that_has_it(form: RunForm, run_config) -> None:
-    assert form._holders["optimizer.momentum"].isHidden()
-    run_config.set_text("optimizer.name", "SGD")
-    assert not form._holders["optimizer.momentum"].isHidden()
+    form._headings["optimizer"].setChecked(True)
+    shown = {
+        "AdamW": [],
+        "SGD": ["optimizer.momentum", "optimizer.nesterov"],
+        "RMSprop": ["optimizer.momentum"],
+    }
+    for name, fields in shown.items():
+        run_config.set_text("optimizer.name", name)
+        of_some = ("optimizer.momentum", "optimizer.nesterov")
+        assert [field for field in of_some if not form._holders[field].isHidden()] == fields
+
+
+@pytest.mark.window
+def test_each_schedule_shows_what_it_goes_by(form: RunForm, run_config) -> None:
+    form._headings["optimizer"].setChecked(True)
+    decay = ["optimizer.decay_factor", "optimizer.decay_epochs"]
+    warmup = ["optimizer.warmup_epochs"]
+    shown = {
+        "constant": warmup, "cosine": warmup, "one_cycle": [], "step": warmup + decay, "plateau": warmup + decay,
+    }  # fmt: skip
+    for schedule, fields in shown.items():
+        run_config.set_text("optimizer.schedule", schedule)
+        assert [field for field in warmup + decay if not form._holders[field].isHidden()] == fields
+
+
+@pytest.mark.window
+def test_the_form_offers_every_choice_of_the_configuration(form: RunForm) -> None:
+    sections = {"data": DataConfig, "optimizer": OptimizerConfig, "training": TrainingConfig}
+    for field, editor in form._editors.items():
+        section, _, key = field.partition(".")
+        offered = get_args(sections[section].model_fields[key].annotation) if section in sections else ()
+        if isinstance(editor, ChoiceField) and offered and all(isinstance(value, str) for value in offered):
+            assert {editor.itemData(row) for row in range(editor.count())} == set(offered), field
 
 
 @pytest.mark.window

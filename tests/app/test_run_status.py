@@ -25,6 +25,7 @@ from trainer.messages import (
     LogWritten,
     PreparationProgressed,
     ProgressReported,
+    RateChanged,
     RunPrepared,
     RunState,
     StateChanged,
@@ -138,6 +139,13 @@ def test_an_intervention_has_the_step_asked_and_the_step_applied(rows: LogItemMo
     assert texts(rows, log.ASKED) == ["127"]
     assert texts(rows, log.APPLIED) == ["128"]
     assert texts(rows, log.RESULT) == ["by the plan"]
+
+
+def test_a_change_of_the_rate_says_what_it_was_before(rows: LogItemModel) -> None:
+    rows.add(RateChanged(rate=5e-4, before=1e-3, requested_step=127, applied_step=128, segment=0, time=1.0))
+    assert [texts(rows, column)[0] for column in (log.WHAT, log.ASKED, log.APPLIED, log.RESULT)] == [
+        "Rate 0.0005", "127", "128", "0.001 before",
+    ]  # fmt: skip
 
 
 def test_refusals_errors_and_drift_stand_out(rows: LogItemModel) -> None:

@@ -26,11 +26,11 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from trainer.client import KEEP_FREED_MEMORY
 from trainer.config import DataConfig, TrainingConfig
 from trainer.data.loader import ImageData
 from trainer.data.scan import ScannedData
 from trainer.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from trainer.memory import KEEP_FREED_MEMORY
 from trainer.messages import DataSummary
 
 NUM_IMAGES = 2000
@@ -87,7 +87,7 @@ def our_rates(root: Path, samples: list[tuple[str, int]], num_workers: int) -> t
     with tempfile.TemporaryDirectory() as store_dir:
         data = our_data(root, samples, num_workers, Path(store_dir))
         # Starts the processes, as the stock loader's are when its epoch begins, and decodes one batch.
-        next(data.train_batches(0, data.steps_per_epoch - 1))
+        next(data.train_batches(0, data.batches_per_epoch - 1))
         first, second = (images_per_s(data.train_batches(epoch)) for epoch in (0, 1))
         data.close()
     return first, second

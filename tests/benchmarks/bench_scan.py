@@ -2,9 +2,9 @@
 
 Run it with ``python -m tests.benchmarks.bench_scan`` (``--num 10000`` for the figure of the issue). Medians of five,
 all taken in turns, each with the start of its processes. The files are in the disk's cache for all. "Examination" is
-the decoding and hashing; "whole check" is all that ``thaw check`` has the worker do: listing, examination, duplicates,
-split, issues and report. There are 2,000 distinct pictures: of 10,000 files, nearly all have near duplicates. Then the
-second check of the same files, which decodes nothing.
+the decoding (to grey, where Pillow alone makes colors) and the hashing; "whole check" is all that ``thaw check`` has
+the worker do: listing, examination, duplicates, split, issues and report. There are 2,000 distinct pictures: of 10,000
+files, nearly all have near duplicates. Then the second check of the same files, which decodes nothing.
 """
 
 from __future__ import annotations

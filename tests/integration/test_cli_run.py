@@ -130,6 +130,8 @@ def test_shell_steers_a_run_and_the_terminal_sees_it(here, small_config, shell, 
     assert "frozen · asked at step" in capsys.readouterr().out
     assert main(["freeze", "last", "backbone", "head"]) == 2
     assert "every layer" in capsys.readouterr().err
+    assert main(["rate", "last", "2e-4"]) == 0
+    assert "Rate 0.0002, 0.001 before" in capsys.readouterr().out
     assert main(["freeze", "last", "stage9"]) == 2
     assert "stage9" in capsys.readouterr().err
 

@@ -128,7 +128,7 @@ def test_a_killed_worker_is_told_within_two_seconds_and_resume_goes_on(
     run_dir = window.session.run_dir
     with RunFolder(run_dir, read_only=True) as folder:
         saved = folder.resume_point()
-    qtbot.mouseClick(window.notice._action, Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(window.notice._buttons[0], Qt.MouseButton.LeftButton)
     wait_state(qtbot, window, RunState.RUNNING)
     assert window.session.run_dir == run_dir
     qtbot.waitUntil(lambda: window.display.history.at("Loss/train", 1e9)[0] > saved.step, timeout=PATIENCE_MS)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from tests.integration.conftest import Driver
@@ -45,10 +46,12 @@ from trainer.messages import (
     PrepareRun,
     PreviewImage,
     ProgressReported,
+    RateChanged,
     RestoreCheckpoint,
     RunPrepared,
     RunState,
     SaveCheckpoint,
+    SetRate,
     StartRun,
     StateChanged,
     StopRun,
@@ -195,6 +198,7 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
         "StopRun": StopRun(),
         "FreezeLayers": FreezeLayers(layers=["conv1"]),
         "UnfreezeLayers": UnfreezeLayers(layers=["conv1"]),
+        "SetRate": SetRate(rate=0.01),
         "SaveCheckpoint": SaveCheckpoint(),
         "RestoreCheckpoint": RestoreCheckpoint(name="last"),
     }
@@ -222,6 +226,9 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
     walk(RunState.READY)
     for kind, answer in (("FreezeLayers", LayersFrozen), ("UnfreezeLayers", LayersUnfrozen)):
         assert isinstance(driver.ask(commands[kind], answer), answer)
+    rate = driver.ask(commands["SetRate"], RateChanged)
+    assert isinstance(rate, RateChanged)
+    assert (rate.rate, rate.before, rate.applied_step) == (0.01, small_config.optimizer.rate, 0)
     assert isinstance(driver.ask(commands["SaveCheckpoint"], CheckpointSaved), CheckpointSaved)
     driver.ask(commands["StartRun"], StateChanged)
     walk(RunState.RUNNING)
@@ -771,3 +778,46 @@ def test_an_unreadable_image_is_skipped_by_name_and_never_touched(
     driver.prepare(small_config, tmp_path / "runs")
     driver.wait(LogWritten, lambda event: "zz.png" in event.text)
     assert bad.read_text() == "no image"
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_pauses_the_run_before_it_does_harm(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    module = torchvision.models.get_model("shufflenet_v2_x0_5", weights=None)
+    torch.nn.init.constant_(module.conv5[1].weight, float("inf"))
+    torch.save(module.state_dict(), tmp_path / "broken.pt")
+    model = small_config.model.model_copy(update={"weights": str(tmp_path / "broken.pt")})
+    driver = start_worker()
+    run_dir = driver.prepare(small_config.model_copy(update={"model": model}), tmp_path / "runs")
+    paused = driver.wait_state(RunState.PAUSED)
+    assert "NaN or infinite at step 1;" in paused.sentence
+    assert paused.offered_rate == small_config.optimizer.rate / 2
+    changed = driver.ask(SetRate(rate=paused.offered_rate), RateChanged)
+    assert isinstance(changed, RateChanged)
+    # Every further one is told as well.
+    mark = len(driver.seen)
+    driver.send(UnpauseRun())
+    again = driver.wait_state(RunState.PAUSED, after=mark)
+    assert "at step 2;" in again.sentence
+    assert again.offered_rate == paused.offered_rate / 2
+    driver.send(StopRun())
+    driver.wait_state(RunState.STOPPED)
+    with RunFolder(run_dir, read_only=True) as folder:
+        kept = torch.load(run_dir / "checkpoints" / folder.checkpoint("last").name, weights_only=True)
+        assert [event.rate for event in folder.read().log if isinstance(event, RateChanged)] == [paused.offered_rate]
+    assert "fc.weight" not in kept["model_state_dict"], "it is still that of the base"
+
+
+@pytest.mark.slow
+def test_images_that_cannot_be_kept_are_told_and_the_run_trains(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "thaw").mkdir(parents=True)
+    (tmp_path / "cache" / "thaw" / "decoded").write_text("a file where a folder is wanted")
+    driver = start_worker()
+    driver.prepare(small_config, tmp_path / "runs")
+    driver.wait_state(RunState.FINISHED)
+    warnings = [event.text for event in driver.seen if isinstance(event, LogWritten) and event.level == "warning"]
+    assert any(text.startswith("Decoded images are not kept: ") for text in warnings), warnings

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -75,10 +79,10 @@ def two_workers(scanned: ScannedData) -> Iterator[ImageData]:
 
 def test_batches_have_the_documented_shapes(scanned: ScannedData) -> None:
     data = loaded(scanned)
-    assert (data.num_train, data.num_validation, data.steps_per_epoch) == (21, 6, 4)
+    assert (data.num_train, data.num_validation, data.batches_per_epoch) == (21, 6, 4)
     assert data.class_names == ["cat", "dog", "fox"]
     batches = list(data.train_batches(0))
-    assert len(batches) == data.steps_per_epoch
+    assert len(batches) == data.batches_per_epoch
     x, y = batches[0]
     assert (x.shape, x.dtype) == ((5, 3, 16, 16), torch.float32)
     assert (y.shape, y.dtype) == ((5,), torch.int64)
@@ -128,9 +132,31 @@ def test_without_room_in_shared_memory_the_stream_is_the_same_from_this_process(
     assert "no room in shared memory for the batches of 2 loader processes" in caplog.text
 
 
-def test_batches_that_are_kept_stay_as_they_were(two_workers: ImageData, scanned: ScannedData) -> None:
-    """Their bytes lie where those of later batches come to lie."""
-    assert digests(list(two_workers.train_batches(0))) == digests(loaded(scanned).train_batches(0))
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a queue tells its length")
+def test_a_batch_is_whole_when_all_that_can_be_loaded_ahead_of_it_is_loaded(
+    scanned: ScannedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch lies where an earlier one lay: two loader processes have five places for ten batches."""
+    data = loaded(scanned, 2, batch_size=2)
+    stream = data._train
+    normalize = stream._dataset.normalize
+    expected = digests(data.train_batches(0))
+    assert len(expected) == 10
+
+    def normalize_late(x: Tensor) -> Tensor:
+        iterator = stream._loader._iterator  # type: ignore[union-attr]
+        deadline = time.monotonic() + 30
+        while True:
+            tasks = iterator._task_info.values()
+            if iterator._worker_result_queue.qsize() + sum(len(task) == 2 for task in tasks) == len(tasks):
+                return normalize(x)
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    monkeypatch.setattr(stream._dataset, "normalize", normalize_late)
+    assert digests(data.train_batches(0)) == expected
+    assert digests(loaded(scanned, batch_size=2).train_batches(0)) == expected
+    data.close()
 
 
 def test_splits_are_those_of_the_scan(scanned: ScannedData) -> None:
@@ -155,7 +181,7 @@ def test_a_balanced_sampler_draws_each_class_equally_often(scanned: ScannedData)
     splits = ["train" if idx % 9 < (8, 2, 2)[idx // 9] else "validation" for idx in range(27)]
     uneven = replace(scanned, splits=splits)
     data = loaded(uneven, balance="sampler")
-    assert data.steps_per_epoch == loaded(uneven).steps_per_epoch
+    assert data.batches_per_epoch == loaded(uneven).batches_per_epoch
     labels = torch.cat([y for _, y in data.train_batches(0)])
     assert torch.bincount(labels).tolist() == [4, 4, 4]
 
@@ -166,7 +192,7 @@ def test_the_images_a_second_are_told_by_epoch(scanned: ScannedData, two_workers
         next(data.train_batches(0))
         batches = data.train_batches(1)
         # As a training loop does: it asks for no more than there are.
-        for _ in range(data.steps_per_epoch):
+        for _ in range(data.batches_per_epoch):
             next(batches)
         assert set(data.images_per_s) == {0, 1}
         assert all(0 < rate < 1e7 for rate in data.images_per_s.values())
@@ -246,8 +272,37 @@ def test_a_killed_loader_process_is_told_in_a_sentence(scanned: ScannedData) -> 
     with pytest.raises(DataError, match="loader process ended unexpectedly") as caught:
         list(batches)
     assert caught.value.field == "training.num_loader_workers"
-    assert len(list(data.train_batches(0))) == data.steps_per_epoch
+    assert len(list(data.train_batches(0))) == data.batches_per_epoch
     data.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a fork server is a Unix thing")
+def test_loader_processes_end_with_a_killed_worker(scanned: ScannedData, tmp_path: Path) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(
+        f"""
+import time
+from pathlib import Path
+from tests.trainer.test_data_loader import loaded, make_scanned
+
+if __name__ == "__main__":
+    data = loaded(make_scanned(Path({str(tmp_path / "other")!r})), 2, batch_size=1)
+    next(data.train_batches(0))
+    print("loading", flush=True)
+    time.sleep(600)
+"""
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen([sys.executable, script], env=environment, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        try:
+            assert worker.stdout.readline() == "loading\n"
+            helpers = psutil.Process(worker.pid).children(recursive=True)
+        finally:
+            worker.kill()
+    _, alive = psutil.wait_procs(helpers, timeout=30)
+    assert len(helpers) >= 3, "a fork server and its two loaders"
+    assert not alive
 
 
 def test_the_fingerprint_tells_other_data(scanned: ScannedData) -> None:

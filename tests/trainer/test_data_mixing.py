@@ -1,4 +1,4 @@
-"""Mixing of a batch as a function of seed and step, and what evens out classes of different size."""
+"""Mixing of a batch as a function of seed, epoch and batch, and what evens out classes of different size."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def batch() -> tuple[Tensor, Tensor]:
 def test_the_shares_tell_how_much_of_each_class_an_image_holds(kind: Kind, batch: tuple[Tensor, Tensor]) -> None:
     x, y = batch
     neighbour, own = x.roll(1, 0), torch.arange(6)
-    for step in range(20):
-        mixed, shares = BatchMixer(kind, 7, seed=1)(x, y, step)
+    for number in range(20):
+        mixed, shares = BatchMixer(kind, 7, seed=1)(x, y, 2, number)
         assert (shares.shape, shares.dtype, mixed.shape, mixed.dtype) == ((6, 7), torch.float32, x.shape, x.dtype)
         assert torch.allclose(shares.sum(dim=1), torch.ones(6))
         share = shares[0, y[0]]
@@ -49,16 +49,17 @@ def test_the_shares_tell_how_much_of_each_class_an_image_holds(kind: Kind, batch
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_mix_is_a_function_of_seed_and_step_alone(kind: Kind, batch: tuple[Tensor, Tensor]) -> None:
-    def shares(seed: int, step: int) -> tuple[float, ...]:
-        return tuple(BatchMixer(kind, 7, seed)(*batch, step)[1][0].tolist())
+def test_a_mix_is_a_function_of_seed_epoch_and_batch_alone(kind: Kind, batch: tuple[Tensor, Tensor]) -> None:
+    def shares(seed: int, epoch: int, number: int) -> tuple[float, ...]:
+        return tuple(BatchMixer(kind, 7, seed)(*batch, epoch, number)[1][0].tolist())
 
     straight = BatchMixer(kind, 7, seed=1)
-    in_order = [tuple(straight(*batch, step)[1][0].tolist()) for step in range(8)]
+    in_order = [tuple(straight(*batch, 0, number)[1][0].tolist()) for number in range(8)]
     torch.rand(5)
-    assert [shares(1, step) for step in range(8)] == in_order, "as after a resume at each step"
+    assert [shares(1, 0, number) for number in range(8)] == in_order, "as after a resume at each batch"
     assert len(set(in_order)) > 5
-    assert [shares(2, step) for step in range(8)] != in_order
+    assert [shares(1, 1, number) for number in range(8)] != in_order
+    assert [shares(2, 0, number) for number in range(8)] != in_order
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -66,12 +67,12 @@ def test_mixing_leaves_the_global_generator_and_the_batch_as_they_were(
     kind: Kind, batch: tuple[Tensor, Tensor]
 ) -> None:
     before, (x, y) = torch.get_rng_state(), (tensor.clone() for tensor in batch)
-    BatchMixer(kind, 7, seed=1)(*batch, 3)
+    BatchMixer(kind, 7, seed=1)(*batch, 0, 3)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(batch[0], x)
     assert torch.equal(batch[1], y)
     with pytest.raises(ValueError, match="batch size"):
-        BatchMixer(kind, 7, seed=1)(x, y[:3], 3)
+        BatchMixer(kind, 7, seed=1)(x, y[:3], 0, 3)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -149,3 +150,18 @@ def test_a_last_batch_of_one_image_is_left_out_where_there_are_others(
     sampler = EpochSampler(num_samples, batch_size, seed=0)
     assert [len(batch) for batch in sampler.batches(0)] == sizes
     assert sampler.num_batches == len(sizes)
+
+
+@pytest.mark.parametrize("labels", [None, UNEQUAL[-97:]])
+def test_each_sample_is_found_where_the_batches_have_it(labels: list[int] | None) -> None:
+    sampler = EpochSampler(97, 8, seed=1, labels=labels)
+    listed = [[index for _, index in batch] for batch in sampler.batches(2)]
+    found = {index: sampler.places(2, index) for index in range(97)}
+    for index, places in found.items():
+        assert places == [
+            (number, position, batch)
+            for number, batch in enumerate(listed)
+            for position, other in enumerate(batch)
+            if other == index
+        ]
+    assert sum(map(len, found.values())) == 96, "the last one is left out"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,12 @@ def test_a_folder_without_anything_to_look_at_says_what_it_holds(tmp_path: Path)
         f"{folder} holds only hidden files, like .DS_Store, which are passed over. Put one subfolder of images in it "
         "for each class."
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text here")
+def test_a_hidden_name_that_is_no_text_is_shown_with_a_mark(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b".\xff")).touch()
+    assert "holds only hidden files, like .\ufffd, which" in sentence(tmp_path)
 
 
 def test_what_the_user_may_not_read_is_a_sentence(tmp_path: Path) -> None:

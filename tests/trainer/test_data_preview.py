@@ -18,7 +18,7 @@ from trainer import loop
 from trainer.config import DataConfig, ModelConfig, RunConfig, TrainingConfig
 from trainer.data.images import DataError
 from trainer.data.loader import ImageData
-from trainer.data.preview import EpochStart, denormalized, write_views
+from trainer.data.preview import denormalized, write_views
 from trainer.data.scan import ScannedData, scan
 from trainer.loop import Trainer
 from trainer.messages import ImageView
@@ -82,9 +82,9 @@ class Run:
         self.trainer.fit(between_steps)
         hook.remove()
 
-    def views(self, path: str, folder: Path, num_views: int = 6, present: EpochStart = EpochStart()) -> list[ImageView]:
+    def views(self, path: str, folder: Path, num_views: int = 6, present_epoch: int = 0) -> list[ImageView]:
         report_path = self.scanned.report_path
-        return write_views(report_path, self.config, self.preprocessing, path, folder, num_views, present)
+        return write_views(report_path, self.config, self.preprocessing, path, folder, num_views, present_epoch)
 
     def paths(self, split: str) -> list[str]:
         listed = zip(self.scanned.samples, self.scanned.splits, strict=True)
@@ -159,31 +159,14 @@ def test_a_balanced_run_says_how_often_an_epoch_has_an_image(
     assert most > 1
 
 
-def test_mixing_follows_the_steps_of_a_run_that_went_on_with_other_data(
-    config: RunConfig, begin: Callable[[RunConfig], Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = begin(with_data(config, mixing="cutmix"))
-    run.trainer.step = 5
-    run.fit(monkeypatch)
-
-    def hashes(present: EpochStart) -> set[str]:
-        first_views = [run.views(path, tmp_path / "views", 1, present)[0] for path in run.paths("train")]
-        return {hash_of(view.file) for view in first_views if view.num_times}
-
-    assert hashes(EpochStart(0, 5)) == run.seen[0].keys()
-    assert hashes(EpochStart()) != run.seen[0].keys()
-
-
 def test_a_live_run_shows_the_epochs_from_the_present_one_on(
     config: RunConfig, begin: Callable[[RunConfig], Run], tmp_path: Path
 ) -> None:
     run = begin(config)
-    per_epoch = run.trainer.data.steps_per_epoch
 
     def epochs(present: int, num_views: int) -> list[int | None]:
-        start = EpochStart(present, present * per_epoch)
         path = run.paths("train")[0]
-        return [view.epoch for view in run.views(path, tmp_path / "views", num_views, start)]
+        return [view.epoch for view in run.views(path, tmp_path / "views", num_views, present)]
 
     assert epochs(1, 2) == [2, 3]
     assert epochs(1, 6) == [1, 2, 3]

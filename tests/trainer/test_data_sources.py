@@ -143,12 +143,12 @@ def test_links_out_of_the_folder_and_special_files_are_never_opened(pets: Path) 
     read = source(pets)
     assert reasons(read) == {
         "outside.png": "it is a link that leaves the folder",
-        "loop": "it is a link to something that is no file",
+        "loop": "it is a link to a folder, or to something else that is no file: links are not followed",
         "itself.png": "it is a link that leads nowhere",
         "gone.png": "it is a link that leads nowhere",
         "fox": "it is a link that leaves the folder",
         "pipe.png": "it is a device, pipe or socket, not a file",
-        "to_pipe.png": "it is a link to something that is no file",
+        "to_pipe.png": "it is a link to a folder, or to something else that is no file: links are not followed",
     }
     assert read.class_names == ["cat", "dog"]
     assert len(read.files) == 7

@@ -71,7 +71,7 @@ def test_the_stream_is_the_same_with_a_store_and_decodes_every_image_once(
     assert digests(data.train_batches(0)) == expected[0]
     assert digests(data.validation_batches()) == validation
     # One image was in the batch of one that is left out of epoch 0.
-    assert len(digests(data.train_batches(1))) == data.steps_per_epoch
+    assert len(digests(data.train_batches(1))) == data.batches_per_epoch
     assert digests(data.train_batches(2)) == digests(plain.train_batches(2))
     unlink_images(scanned)
     for keeping in (data, later):

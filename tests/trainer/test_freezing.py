@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
+from typing import get_args
 
 import pytest
 import torch
+from pydantic import BaseModel
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from trainer.config import OptimizerConfig
 from trainer.freezing import FreezeError, FreezeSet, hash_layer
-from trainer.optim import make_optimizer
+from trainer.optim import autocast, make_optimizer
+from trainer.rates import RateSchedule
 
 
 def make_net() -> nn.Sequential:
@@ -24,9 +26,18 @@ def make_net() -> nn.Sequential:
     )
 
 
-def train(net: nn.Module, optimizer: torch.optim.Optimizer, num_steps: int) -> None:
-    for _ in range(num_steps):
-        loss = cross_entropy(net(torch.randn(6, 3, 9, 9)), torch.randint(0, 3, (6,)))
+def train(
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    num_steps: int,
+    rates: RateSchedule | None = None,
+    precision: str = "fp32",
+) -> None:
+    for step in range(num_steps):
+        if rates is not None:
+            rates.set_rates(step)
+        with autocast(precision, torch.device("cpu")):
+            loss = cross_entropy(net(torch.randn(6, 3, 9, 9)), torch.randint(0, 3, (6,)))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -36,21 +47,32 @@ def hashes(net: nn.Module) -> dict[str, str]:
     return {name: hash_layer(child) for name, child in net.named_modules()}
 
 
-@pytest.mark.parametrize(
-    ("name", "weight_decay"), list(itertools.product(["SGD", "Adam", "AdamW"], [0.0, 0.1])), ids=str
-)
-def test_frozen_layer_is_bit_identical_until_it_is_unfrozen(name: str, weight_decay: float) -> None:
+def offered(section: type[BaseModel], field: str) -> tuple[str, ...]:
+    return get_args(section.model_fields[field].annotation)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("schedule", offered(OptimizerConfig, "schedule"))
+@pytest.mark.parametrize("name", offered(OptimizerConfig, "name"))
+def test_frozen_layer_is_bit_identical_until_it_is_unfrozen(
+    name: str, schedule: str, precision: str, weight_decay: float
+) -> None:
     net = make_net()
     freeze_set = FreezeSet(net, ["2.3"])
-    config = OptimizerConfig(name=name, rate=0.05, weight_decay=weight_decay, momentum=0.9)
+    config = OptimizerConfig(
+        name=name, rate=0.05, weight_decay=weight_decay, momentum=0.9, nesterov=True, schedule=schedule
+    )
     optimizer = make_optimizer(config, net)
+    rates = RateSchedule(config, optimizer, 20, 4)
     freeze_set.set_mode(training=True)
-    train(net, optimizer, 5)  # momentum and Adam's state build up first
+    train(net, optimizer, 5, rates, precision)  # momentum and Adam's state build up first
 
     freeze_set.freeze(["0"])
     at_freeze = hashes(net)
     for _ in range(3):
-        train(net, optimizer, 4)
+        train(net, optimizer, 4, rates, precision)
+        rates.end_epoch(1.0)
         freeze_set.set_mode(training=False)
         freeze_set.set_mode(training=True)
     after = hashes(net)
@@ -58,7 +80,8 @@ def test_frozen_layer_is_bit_identical_until_it_is_unfrozen(name: str, weight_de
     assert freeze_set.find_drifted() == []
 
     freeze_set.unfreeze(["0"])
-    train(net, optimizer, 1)
+    rates.ramp(["0.0", "0.1"], 0)
+    train(net, optimizer, 1, rates, precision)
     assert hash_layer(net[0][0]) != at_freeze["0.0"]
     assert hash_layer(net[0][1]) != at_freeze["0.1"]
 

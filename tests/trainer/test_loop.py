@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from tests.conftest import make_images
 from trainer.checkpoints import CheckpointError
-from trainer.config import ConfigError, PlanPhase, RunConfig
+from trainer.config import ConfigError, OptimizerConfig, PlanPhase, RunConfig
 from trainer.data.loader import ImageData
 from trainer.data.mixing import BatchMixer
 from trainer.data.scan import scan
@@ -25,7 +26,7 @@ from trainer.messages import (
     LogWritten,
     MetricsLogged,
 )
-from trainer.metrics import StepMetrics
+from trainer.metrics import num_right
 from trainer.models import build_model
 from trainer.runs import RunFolder
 
@@ -205,13 +206,129 @@ def test_a_stop_leaves_the_fit_at_a_step_boundary(make_trainer: Make, small_conf
     assert trainer.step == trainer.batch == 3
 
 
-def test_a_loss_that_is_not_finite_is_noticed_with_its_step(make_trainer: Make, small_config: RunConfig) -> None:
-    optimizer = small_config.optimizer.model_copy(update={"name": "SGD", "rate": 10.0, "momentum": 0.99})
-    trainer, _ = make_trainer(small_config.model_copy(update={"optimizer": optimizer}))
-    with torch.no_grad():
-        trainer.module.fc.weight.fill_(float("inf"))
+@pytest.mark.parametrize("name", get_args(OptimizerConfig.model_fields["name"].annotation))
+def test_a_step_whose_loss_is_not_finite_changes_nothing_and_is_told(
+    make_trainer: Make, small_config: RunConfig, name: str
+) -> None:
+    """Not even BatchNorm's statistics, which the forward pass has spoilt by then."""
+    trainer, _ = make_trainer(with_optimizer(small_config, name=name))
+    trainer.unfreeze(["stage4"])
+    batches = trainer.data.train_batches(0)
+    trainer.freeze_set.set_mode(training=True)
+    trainer.train_step(trainer.take_batches(batches))
+    before, state = weights(trainer), copy.deepcopy(trainer.optimizer.state_dict()["state"])
+    ((images, target),) = trainer.take_batches(batches)
+    trainer.train_step([(images * float("nan"), target)])
+    assert (trainer.step, trainer.batch, trainer.non_finite_step) == (2, 2, 2)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(trainer).items())
+    after = trainer.optimizer.state_dict()["state"]
+    assert {
+        (idx, key) for idx in state for key in state[idx] if not torch.equal(state[idx][key], after[idx][key])
+    } == set()
+    trainer.train_step([(images, target)])
+    assert all(tensor.isfinite().all() for tensor in weights(trainer).values())
+    assert not torch.equal(weights(trainer)["fc.weight"], before["fc.weight"])
+
+
+# -- accumulation, clipping and rates -------------------------------------------------------------------------
+
+
+def with_optimizer(config: RunConfig, **changes: Any) -> RunConfig:
+    return config.model_copy(update={"optimizer": config.optimizer.model_copy(update=changes)})
+
+
+def with_training(config: RunConfig, **changes: Any) -> RunConfig:
+    return config.model_copy(update={"training": config.training.model_copy(update=changes)})
+
+
+def test_accumulated_batches_train_as_one_large_batch(make_trainer: Make, small_config: RunConfig) -> None:
+    """Also where the last one is smaller."""
+    large, _ = make_trainer(with_training(small_config, batch_size=8))
+    small, _ = make_trainer(with_training(small_config, batch_size=3, accumulate_batches=3))
+    images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([0, 0, 1, 1, 2, 0, 2, 1])
+    for trainer in (large, small):
+        trainer.freeze_set.set_mode(training=False)  # BatchNorm sees smaller batches, whatever one does
+    large.train_step([(images, target)])
+    small.train_step([(images[:3], target[:3]), (images[3:6], target[3:6]), (images[6:], target[6:])])
+    assert torch.allclose(weights(large)["fc.weight"], weights(small)["fc.weight"], atol=1e-6)
+    assert (small.step, small.batch) == (1, 3)
+
+
+def test_an_epoch_of_accumulated_batches_ends_with_what_is_left(make_trainer: Make, small_config: RunConfig) -> None:
+    trainer, events = make_trainer(with_training(small_config, accumulate_batches=3))
+    assert trainer.data.batches_per_epoch == 4
     trainer.fit(lambda: None)
-    assert trainer.non_finite_step == 1
+    saved = [event.checkpoint for event in events if isinstance(event, CheckpointSaved)]
+    assert [(info.epoch, info.step) for info in saved] == [(1, 2), (2, 4), (3, 6)]
+    assert (trainer.steps_per_epoch, trainer.total_steps) == (2, 6)
+
+
+def test_the_gradient_is_shortened_to_the_norm_that_the_run_asks_for(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    def moved(clip_norm: float | None) -> tuple[float, float]:
+        config = with_optimizer(small_config, name="SGD", momentum=0.0, weight_decay=0.0, rate=1.0, clip_norm=clip_norm)
+        trainer, events = make_trainer(config)
+        before = weights(trainer)
+        trainer.freeze_set.set_mode(training=True)
+        trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
+        trainer.report(force=True)
+        told = next(e.series["Gradient norm"].values[0] for e in events if isinstance(e, MetricsLogged))
+        change = [tensor - before[name] for name, tensor in weights(trainer).items() if name.startswith("fc.")]
+        return float(torch.cat([part.flatten() for part in change]).norm()), told
+
+    free, told = moved(None)
+    assert free == pytest.approx(told, rel=1e-4)
+    clipped, told_clipped = moved(free / 3)
+    assert clipped == pytest.approx(free / 3, rel=1e-3)
+    assert told_clipped == pytest.approx(told)
+
+
+def test_a_plateau_lowers_the_rate_and_says_so(make_trainer: Make, small_config: RunConfig) -> None:
+    # So small a rate changes no loss by a ten-thousandth.
+    config = with_optimizer(small_config, rate=1e-12, schedule="plateau", decay_epochs=1, decay_factor=0.5)
+    trainer, events = make_trainer(config)
+    trainer.fit(lambda: None)
+    told = [event.text for event in events if isinstance(event, LogWritten) and "plateau" not in event.text]
+    assert [text for text in told if "has not fallen" in text] == [
+        "The validation loss has not fallen for more than 1 epochs: the rate is multiplied by 0.5."
+    ]
+    assert trainer.optimizer.param_groups[0]["lr"] == 1e-12
+    assert trainer.rates.factor(trainer.step) == 0.5
+
+
+# -- the optimizer's state of a layer that is unfrozen --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("choice", "num_steps_frozen", "is_kept"),
+    [("auto", 2, True), ("auto", 4, False), ("keep", 4, True), ("drop", 1, False)],
+)
+def test_the_state_of_an_unfrozen_layer_is_kept_after_a_short_freeze_and_dropped_after_a_long_one(
+    make_trainer: Make, small_config: RunConfig, choice: str, num_steps_frozen: int, is_kept: bool
+) -> None:
+    trainer, _ = make_trainer(with_optimizer(small_config, state_on_unfreeze=choice, ramp_steps=10))
+    conv5 = trainer.freeze_set.parameters(trainer.freeze_set.resolve(["conv5"]))
+    trainer.freeze_set.set_mode(training=True)
+    trainer.unfreeze(["conv5"])
+
+    def train(num_steps: int) -> None:
+        batches = trainer.data.train_batches(0)
+        for _ in range(num_steps):
+            trainer.batch = 0
+            trainer.train_step(trainer.take_batches(batches))
+
+    train(2)
+    assert all(parameter in trainer.optimizer.state for parameter in conv5)
+    trainer.freeze(["conv5"])
+    train(num_steps_frozen)
+    trainer.unfreeze(["conv5"])
+    assert all((parameter in trainer.optimizer.state) == is_kept for parameter in conv5)
+    train(1)
+    rates = {group["name"]: group["lr"] for group in trainer.optimizer.param_groups}
+    assert rates["conv5.0"] == pytest.approx(small_config.optimizer.rate / 10)
+    assert rates["fc"] == pytest.approx(small_config.optimizer.rate)
 
 
 # -- mixing and balance ---------------------------------------------------------------------------------------
@@ -219,7 +336,7 @@ def test_a_loss_that_is_not_finite_is_noticed_with_its_step(make_trainer: Make, 
 
 def step_loss(trainer: Trainer, events: list[Event], images: torch.Tensor, target: torch.Tensor) -> float:
     """Make one step and return the loss that it tells."""
-    trainer.train_step(images, target)
+    trainer.train_step([(images, target)])
     trainer.report(force=True)
     logged = [event.series["Loss/train"] for event in events if isinstance(event, MetricsLogged)]
     return logged[-1].values[-1]
@@ -244,11 +361,11 @@ def test_the_training_loss_is_weighted_and_of_the_mixed_images(
     with torch.no_grad():
         # At random all images are alike to the network: whatever is mixed, the same classes give the same mean loss.
         trainer.module.fc.weight.mul_(1e6)
-    trainer.step = 5
+    trainer.batch = 5
     if mixing == "none":
         seen, shares = images, target
     else:
-        seen, shares = BatchMixer(mixing, 3, config.training.seed)(images, target, 5)  # type: ignore[arg-type]
+        seen, shares = BatchMixer(mixing, 3, config.training.seed)(images, target, 0, 5)  # type: ignore[arg-type]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         logits = trainer.module(seen).float()
     expected = cross_entropy(logits, shares, weight=21 / 3 / counts)
@@ -269,11 +386,9 @@ def test_the_validation_loss_is_neither_weighted_nor_mixed(make_trainer: Make, s
 
 
 def test_a_mixed_image_counts_as_the_class_with_the_larger_share() -> None:
-    metrics = StepMetrics()
     logits = torch.eye(3)[[0, 1, 2, 0]]
     shares = torch.tensor([[0.7, 0.3, 0.0], [0.6, 0.4, 0.0], [0.0, 0.1, 0.9], [0.2, 0.8, 0.0]])
-    metrics.add(1, torch.tensor(0.5), logits, shares)
-    assert metrics.flush()["Accuracy/train"].values == [0.5]
+    assert num_right(logits, shares) == 2
 
 
 def with_test_split(config: RunConfig, root: Path) -> RunConfig:

@@ -12,9 +12,11 @@ from trainer.messages import (
     ALLOWED_COMMANDS,
     TRANSITIONS,
     AnyCommand,
+    CommandRejected,
     FreezeLayers,
     LogWritten,
     MetricsLogged,
+    OpenRun,
     RunState,
     Series,
 )
@@ -32,6 +34,23 @@ def test_nan_and_infinity_survive_the_frame_and_the_folder() -> None:
     assert math.isnan(decoded.series["Loss/train"].values[0])
     assert decoded.series["Loss/train"].values[1] == math.inf
     assert isinstance(event_from_json(event.model_dump_json()), MetricsLogged)
+
+
+def test_what_is_no_text_in_a_message_becomes_marks_and_the_rest_stays_as_it_is() -> None:
+    event = MetricsLogged(segment=0, series={"\udcff é": Series(steps=[1], values=[math.inf])})
+    rejection = CommandRejected(command="CheckData", reason="a\udcff \ud800 ü", command_id="x")
+    _, decoded = decode_event(encode(rejection, 1))
+    assert decoded == rejection.model_copy(update={"reason": "a\ufffd \ufffd ü"})
+    _, metrics = decode_event(encode(event, 1))
+    assert isinstance(metrics, MetricsLogged)
+    assert [points.values for points in metrics.series.values()] == [[math.inf]]
+    command = OpenRun(run_dir="runs/\udcff", command_id="x")
+    assert decode_command(encode(command, 1))[1] == command.model_copy(update={"run_dir": "runs/\ufffd"})
+
+
+def test_a_message_of_what_is_no_plain_value_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="LogWritten cannot be written"):
+        encode(LogWritten.model_construct(text=object()), 1)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from trainer.config import RunConfig
 from trainer.frames import MAX_FRAME_BYTES, decode_event, encode
 from trainer.messages import (
+    CommandRejected,
     LogWritten,
     MetricsLogged,
     MetricsSkipped,
@@ -116,3 +117,33 @@ def test_an_event_that_is_too_large_costs_a_client_only_that_event(served: Serve
         assert "over the limit" in decode_event(client.recv_bytes())[1].text
         served.server.publish(LogWritten(level="info", text="still here"))
         assert decode_event(client.recv_bytes())[1].text == "still here"
+
+
+def test_a_name_that_is_no_text_reaches_the_client_and_the_folder_with_marks(served: Served, folder: RunFolder) -> None:
+    with Client(served.address, authkey=KEY) as client:
+        decode_event(client.recv_bytes())
+        rejection = CommandRejected(command="CheckData", reason="It holds .\udcff alone.", command_id="x")
+        served.server.publish(rejection)
+        assert client.poll(10), "nothing came: a thread of the server has died"
+        _, event = decode_event(client.recv_bytes())
+        assert isinstance(event, CommandRejected)
+        assert (event.command_id, event.reason) == ("x", "It holds .\ufffd alone.")
+        assert folder.read().last_event_id == event.event_id
+        served.server.publish(StateChanged(state=RunState.READY))
+        assert client.poll(10)
+        assert isinstance(decode_event(client.recv_bytes())[1], StateChanged)
+
+
+def test_an_event_that_cannot_be_written_costs_only_itself(served: Served, capfd: pytest.CaptureFixture[str]) -> None:
+    with Client(served.address, authkey=KEY) as client:
+        decode_event(client.recv_bytes())
+        served.server.publish(LogWritten.model_construct(level="info", text=object()))
+        served.server.publish(LogWritten(level="info", text="still here"))
+        texts: list[str] = []
+        while "still here" not in texts:
+            assert client.poll(10), "nothing came: a thread of the server has died"
+            texts.append(decode_event(client.recv_bytes())[1].text)
+    kept, shown = texts[:-1]
+    assert kept.startswith("What happens now is shown but not kept. LogWritten cannot be written")
+    assert shown.startswith("Not shown here. LogWritten cannot be written")
+    assert "ProtocolError" in capfd.readouterr().err

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from trainer.data.file_facts import FileFacts, read_facts
 from trainer.data.images import DataError, quiet_pillow
+from trainer.data.parent_watch import end_with_parent
 
 CRASHED = "its decoder crashed"
 
@@ -155,20 +155,12 @@ class _Decoder:
 def _serve(connection: Connection) -> None:
     """Decode the slices that come, in a process of its own, until there is nobody to do it for."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     # EOFError, OSError: nobody waits for the facts any more.
     with quiet_pillow(), contextlib.suppress(EOFError, OSError):
         connection.send([])
         while True:
             connection.send([read_facts(path) for path in connection.recv()])
-
-
-def _end_with_parent() -> None:
-    """Wait for the parent's death, however it comes, and end: a decoder may be busy for long, or wait for a disk."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "only a child of multiprocessing runs this"
-    parent.join()
-    os._exit(1)
 
 
 def num_usable_cores() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from os import PathLike
@@ -11,6 +10,8 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from trainer.data_path import displayed as displayed
 
 MAX_PIXELS = 89_478_485
 """Pillow's own threshold for a decompression bomb; an image over it is refused, not only warned about."""
@@ -109,11 +110,6 @@ def reason_for(error: Exception) -> str:
         case MemoryError():
             return NO_MEMORY
     return f"it is damaged or incomplete ({_first_line(error)})"
-
-
-def displayed(path: str | PathLike[str]) -> str:
-    """Return a path as text that any file and message can hold: bytes that are no UTF-8 become replacement marks."""
-    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _divisor(image: Image.Image, least_side: int) -> int:

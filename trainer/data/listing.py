@@ -113,7 +113,11 @@ def reason_against(entry: Entry, resolved_root: Path) -> str:
         return "it is a link that leads nowhere"
     if not target.is_relative_to(resolved_root):
         return "it is a link that leaves the folder"
-    return "" if stat.S_ISREG(mode) else "it is a link to something that is no file"
+    return (
+        ""
+        if stat.S_ISREG(mode)
+        else "it is a link to a folder, or to something else that is no file: links are not followed"
+    )
 
 
 def reason_against_format(path: Path) -> str:

@@ -34,7 +34,7 @@ class ImageData:
         num_test: Number of test images.
         skipped: (path, reason) of the files that no batch will hold.
         preprocessing: How images are made to fit the model.
-        steps_per_epoch: Number of training batches in an epoch.
+        batches_per_epoch: Number of training batches in an epoch.
         num_loader_workers: Processes that load images; 0: this one does.
         fingerprint: SHA-256 over the images' relative paths, sizes, classes and splits, to notice that data changed
             before a resume.
@@ -84,7 +84,7 @@ class ImageData:
         self._sampler = EpochSampler(
             self.num_train, training.batch_size, training.seed, train_labels if data.balance == "sampler" else None
         )
-        self.steps_per_epoch = self._sampler.num_batches
+        self.batches_per_epoch = self._sampler.num_batches
         self._batch_size = training.batch_size
         transforms = {split: validation_transform(preprocessing) for split in SPLITS}
         transforms["train"] = train_transform(preprocessing, data.augmentation)

@@ -19,7 +19,7 @@ _NO_SAMPLE = -1
 
 
 class BatchMixer:
-    """Mixes each image of a batch with its neighbour, which the order has shuffled, as a function of seed and step.
+    """Mixes each image of a batch with its neighbour, which the order has shuffled, by seed, epoch and batch.
 
     "mixup" blends two images (Zhang et al. 2017, arXiv 1710.09412); "cutmix" pastes a box of one into the other (Yun
     et al. 2019, arXiv 1905.04899). One share holds for the whole batch.
@@ -38,20 +38,21 @@ class BatchMixer:
         """Return the position of the image that is mixed into another one: torchvision rolls a batch on by one."""
         return (position - 1) % batch_size
 
-    def __call__(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Tensor, y: Tensor, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
         """Return the mixed batch; the global generator is left as it was, and the given tensors too.
 
         Args:
             x: Shape (B, 3, H, W), float32, on any device.
             y: Class indexes, shape (B,), int64.
-            step: Completed optimizer updates: a resume in mid-epoch mixes as the straight run does.
+            epoch: Completed epochs.
+            batch: Batches of this epoch before this one.
 
         Returns:
             The images, and the share of each class in each: float32 (B, num_classes), rows that add up to 1.
 
         """
         state = torch.get_rng_state()
-        torch.default_generator.manual_seed(mixed_seed(self._seed, step, _NO_SAMPLE))
+        torch.default_generator.manual_seed(mixed_seed(self._seed, epoch, batch, _NO_SAMPLE))
         try:
             mixed, shares = self._mix(x, y)
         finally:

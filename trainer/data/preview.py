@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -26,13 +25,6 @@ from trainer.messages import DataSummary, ImageView
 _KEPT_S = 3600.0
 
 
-class EpochStart(NamedTuple):
-    """An epoch and the step with which it begins, which mixing follows: a run that grew has made others before it."""
-
-    epoch: int = 0
-    step: int = 0
-
-
 def write_views(
     report_path: Path,
     config: RunConfig,
@@ -40,7 +32,7 @@ def write_views(
     path: str,
     folder: Path,
     num_views: int,
-    present: EpochStart = EpochStart(),
+    present_epoch: int = 0,
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> list[ImageView]:
     """Write what the model sees of an image, as PNG files, from the present epoch of a run on.
@@ -55,7 +47,7 @@ def write_views(
         folder: Where the files go; those of an hour ago are removed from it.
         num_views: Number of epochs, or fewer if the run has fewer. An image that is not trained on looks the same in
             all: then there is one view.
-        present: Where the run stands. Near its end, the last epochs are shown.
+        present_epoch: Completed epochs of the run. Near its end, the last epochs are shown.
         check_cancelled: Called before each epoch; raises to end the work.
 
     Raises:
@@ -76,12 +68,12 @@ def write_views(
         dataset = ImageDataset(samples[split], validation_transform(preprocessing), config.training.seed)
         return [ImageView(file=_save(dataset[0, index][0], folder / f"{key}.png"), epoch=None)]
     num_epochs = config.training.epochs
-    first = max(0, min(present.epoch, num_epochs - num_views))
-    loop = _Loop(config, preprocessing, samples["train"], summary.class_names, present)
+    first = max(0, min(present_epoch, num_epochs - num_views))
+    loop = _Loop(config, preprocessing, samples["train"], summary.class_names)
     views = []
     for epoch in range(first, min(first + num_views, num_epochs)):
         check_cancelled()
-        views.append(_view(loop, epoch, index, folder / f"{key}_{epoch}_{loop.first_step(epoch)}.png"))
+        views.append(_view(loop, epoch, index, folder / f"{key}_{epoch}.png"))
     return views
 
 
@@ -94,44 +86,35 @@ class _Loop:
         preprocessing: Preprocessing,
         samples: list[tuple[str, int]],
         class_names: list[str],
-        present: EpochStart,
     ) -> None:
         data, training = config.data, config.training
         self.class_names = class_names
         self._samples = samples
         self._preprocessing = preprocessing
-        self._present = present
         self._dataset = ImageDataset(samples, train_transform(preprocessing, data.augmentation), training.seed)
         labels = [label for _, label in samples] if data.balance == "sampler" else None
         self._sampler = EpochSampler(len(samples), training.batch_size, training.seed, labels)
         # A pair of images is mixed as they would be within their batch.
         self._mixer = None if data.mixing == "none" else BatchMixer(data.mixing, 2, training.seed)
 
-    def first_step(self, epoch: int) -> int:
-        """Return the number of steps that were made before an epoch."""
-        return self._present.step + (epoch - self._present.epoch) * self._sampler.num_batches
-
     def places(self, epoch: int, index: int) -> list[tuple[int, int]]:
-        """Return for each time that an image comes in an epoch: the step, and the index that it is mixed with."""
-        first_step = self.first_step(epoch)
+        """Return for each time that an image comes in an epoch: the batch, and the index that it is mixed with."""
         return [
-            (step, batch[BatchMixer.neighbour(position, len(batch))][1])
-            for step, batch in enumerate(self._sampler.batches(epoch), first_step)
-            for position, key in enumerate(batch)
-            if key == (epoch, index)
+            (batch, indexes[BatchMixer.neighbour(position, len(indexes))])
+            for batch, position, indexes in self._sampler.places(epoch, index)
         ]
 
     def label(self, index: int) -> str:
         """Return the name of an image's class."""
         return self.class_names[self._samples[index][1]]
 
-    def pixels(self, epoch: int, step: int, neighbour: int, index: int) -> tuple[Tensor, float]:
+    def pixels(self, epoch: int, batch: int, neighbour: int, index: int) -> tuple[Tensor, float]:
         """Return what the model sees of an image, uint8 (3, H, W), and the share of its neighbour in it, 0 to 1."""
         own = self._dataset[epoch, index][0]
         if self._mixer is None:
             return own, 0.0
         pair = self._dataset.normalize(torch.stack([self._dataset[epoch, neighbour][0], own]))
-        mixed, shares = self._mixer(pair, torch.tensor([0, 1]), step)
+        mixed, shares = self._mixer(pair, torch.tensor([0, 1]), epoch, batch)
         return denormalized(mixed[1], self._preprocessing), float(shares[1, 0])
 
 
@@ -145,8 +128,8 @@ def _view(loop: _Loop, epoch: int, index: int, file: Path) -> ImageView:
     places = loop.places(epoch, index)
     if not places:
         return ImageView(file="", epoch=epoch + 1, num_times=0)
-    step, neighbour = places[0]
-    pixels, share = loop.pixels(epoch, step, neighbour, index)
+    batch, neighbour = places[0]
+    pixels, share = loop.pixels(epoch, batch, neighbour, index)
     return ImageView(
         file=_save(pixels, file),
         epoch=epoch + 1,

@@ -40,19 +40,40 @@ class EpochSampler:
 
     def order(self, epoch: int) -> list[int]:
         """Return the ``num_samples`` sample indexes of an epoch in their order."""
-        generator = torch.Generator().manual_seed(mixed_seed(self._seed, epoch))
-        shuffled = torch.randperm(self._num_samples, generator=generator)
-        if self._classes is not None:
-            shuffled = _draw_equally(self._classes, self._num_samples, generator)[shuffled]
-        order: list[int] = shuffled.tolist()
+        order: list[int] = self._order(epoch).tolist()
         return order
 
     def batches(self, epoch: int, start_batch: int = 0) -> Iterator[list[tuple[int, int]]]:
         """Yield the batches of an epoch as lists of (epoch, index), from ``start_batch`` on."""
         order = self.order(epoch)
         for batch in range(start_batch, self.num_batches):
-            start = batch * self._batch_size
-            yield [(epoch, index) for index in order[start : start + self._batch_size]]
+            yield [(epoch, index) for index in order[self._part(batch)]]
+
+    def places(self, epoch: int, index: int) -> list[tuple[int, int, list[int]]]:
+        """Find a sample in the batches of an epoch, without going through all of them.
+
+        Returns:
+            For each time that it comes: the number of the batch, its position in it, and all indexes of that batch.
+
+        """
+        order = self._order(epoch)
+        found = (divmod(place, self._batch_size) for place in torch.nonzero(order == index).flatten().tolist())
+        return [
+            (batch, position, order[self._part(batch)].tolist())
+            for batch, position in found
+            if batch < self.num_batches
+        ]
+
+    def _order(self, epoch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(mixed_seed(self._seed, epoch))
+        shuffled = torch.randperm(self._num_samples, generator=generator)
+        if self._classes is None:
+            return shuffled
+        return _draw_equally(self._classes, self._num_samples, generator)[shuffled]
+
+    def _part(self, batch: int) -> slice:
+        """Return which part of an epoch's order a batch is."""
+        return slice(batch * self._batch_size, (batch + 1) * self._batch_size)
 
 
 def class_weights(class_counts: Sequence[int]) -> Tensor:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from trainer.data.dataset import ImageDataset
 from trainer.data.images import DataError
+from trainer.data.parent_watch import end_with_parent
 
 Batch = tuple[Tensor, Tensor]
 
@@ -137,6 +138,7 @@ class Stream:
                     error,
                 )
                 self._num_workers = 0
+                return self._new_slots()
         return slots
 
     def _new_loader(self) -> DataLoader[Any]:
@@ -150,6 +152,7 @@ class Stream:
             generator=torch.Generator(),
             multiprocessing_context=_context() if self._num_workers else None,
             prefetch_factor=BATCHES_AHEAD if self._num_workers else None,
+            worker_init_fn=_begin_loader,
             persistent_workers=self._num_workers > 0,
         )
 
@@ -200,6 +203,10 @@ class _WholeBatches(Dataset["_Loaded | DataError"]):
         except DataError as error:
             return error
         return _Loaded(slot, labels, time.perf_counter() - started)
+
+
+def _begin_loader(_: int) -> None:
+    end_with_parent()
 
 
 def _context() -> BaseContext:

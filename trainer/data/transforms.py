@@ -115,7 +115,7 @@ class ImageTransform:
             DataError: The file cannot be read or decoded; names it.
 
         """
-        # From twice the size on, resizing cannot tell a decoder's smaller picture from the whole one.
+        # From twice the size on, a decoder's smaller picture gives the same to within a level in the mean.
         return self.fit(load_rgb(path, 2 * self._resize_size))
 
     def fit(self, image: Image.Image) -> Tensor:

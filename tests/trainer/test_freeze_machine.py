@@ -1,0 +1,286 @@
+"""Random sequences of what a person and a plan may do to a run, and what must hold after each of them."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+
+from trainer.config import ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
+from trainer.data.loader import ImageData
+from trainer.data.stream import Batch
+from trainer.data.transforms import Preprocessing
+from trainer.freezing import FreezeError, hash_layer
+from trainer.loop import Trainer
+from trainer.models import LoadedModel
+from trainer.runs import RunFolder
+
+NUM_CLASSES, IMAGE_SIZE, BATCH_SIZE = 3, 6, 4
+LAYERS = ["stem", "stem.0", "stem.1", "body", "body.conv", "body.norm", "tied_a", "tied_b", "head", "backbone"]
+
+
+class Net(nn.Module):
+    """Has each kind of layer that a freeze has trouble with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(weight_norm(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4), nn.Tanh(), nn.Dropout(0.5))
+        self.body = nn.ModuleDict({"conv": spectral_norm(nn.Conv2d(4, 4, 3)), "norm": nn.BatchNorm2d(4)})
+        self.tied_a, self.tied_b = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.tied_b.weight = self.tied_a.weight
+        self.head = nn.Linear(4, NUM_CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body["norm"](self.body["conv"](self.stem(x))).mean(dim=(2, 3))
+        return cast("Tensor", self.head(torch.tanh(self.tied_b(torch.tanh(self.tied_a(x))))))
+
+
+class RandomData:
+    """What a Trainer asks of its data, from a generator."""
+
+    class_names = ("a", "b", "c")
+    class_counts = (8, 8, 8)
+    batches_per_epoch = 6
+    num_test = 0
+    fingerprint = "random"
+    preprocessing = Preprocessing(IMAGE_SIZE, IMAGE_SIZE)
+
+    def train_batches(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+        generator = torch.Generator().manual_seed(epoch)
+        for batch in range(self.batches_per_epoch):
+            x = torch.rand(BATCH_SIZE, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
+            y = torch.randint(NUM_CLASSES, (BATCH_SIZE,), generator=generator)
+            if batch >= start_batch:
+                yield x, y
+
+    def close(self) -> None:
+        pass
+
+
+class FreezeMachine(RuleBasedStateMachine):
+    """A run, and beside it what is known of it from outside: the bytes that must not change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder_of_runs = tempfile.TemporaryDirectory()
+        self.folder: RunFolder | None = None
+
+    @initialize(
+        name=st.sampled_from(["SGD", "Adam", "AdamW", "RMSprop"]),
+        schedule=st.sampled_from(["constant", "step", "cosine", "one_cycle", "plateau"]),
+        precision=st.sampled_from(["fp32", "bf16"]),
+        accumulate=st.integers(1, 3),
+        ramp_steps=st.sampled_from([0, 3]),
+        nesterov=st.booleans(),
+        clip_norm=st.sampled_from([None, 0.1]),
+        state=st.sampled_from(["auto", "keep", "drop"]),
+        frozen=st.sampled_from([[], ["backbone"], ["stem"]]),
+    )
+    def begin(self, frozen: list[str], precision: str, accumulate: int, state: str, **optimizer: Any) -> None:
+        config = RunConfig(
+            model=ModelConfig(weights="random", frozen=frozen),
+            optimizer=OptimizerConfig(
+                rate=0.01, weight_decay=0.1, decay_epochs=1, warmup_epochs=0.5, state_on_unfreeze=state, **optimizer
+            ),
+            training=TrainingConfig(
+                epochs=20, batch_size=BATCH_SIZE, precision=precision, accumulate_batches=accumulate
+            ),
+        )
+        torch.manual_seed(0)
+        loaded = LoadedModel(Net(), ["head"], RandomData.preprocessing)
+        self.trainer = Trainer(config, loaded, cast("ImageData", RandomData()), torch.device("cpu"), lambda _: None)
+        self.folder = RunFolder.create(Path(self.folder_of_runs.name), config)
+        self.trainer.begin(self.folder)
+        self.trainer.freeze_set.set_mode(training=True)
+        self.hashes = self.hashes_now()
+        self.saved: list[tuple[str, dict[str, Tensor], dict[str, str], list[dict[str, Any]], dict[str, Any]]] = []
+
+    # -- what may happen --------------------------------------------------------------------------------------
+
+    @rule(layer=st.sampled_from(LAYERS))
+    def freeze(self, layer: str) -> None:
+        before = set(self.trainer.freeze_set.frozen)
+        try:
+            event = self.trainer.freeze([layer])
+        except FreezeError:
+            assert self.trainer.freeze_set.frozen == before
+            return
+        assert event.num_trainable == self.num_trainable()
+        now = self.hashes_now()
+        self.hashes.update({unit: now[unit] for unit in event.layers})
+
+    @rule(layer=st.sampled_from(LAYERS))
+    def unfreeze(self, layer: str) -> None:
+        event = self.trainer.unfreeze([layer])
+        assert event.num_trainable == self.num_trainable()
+        for unit in event.layers:
+            self.hashes.pop(unit)
+
+    @rule(layer=st.sampled_from(LAYERS), multiplier=st.sampled_from([0.1, 1.0, 3.0]))
+    def change_the_rate(self, layer: str, multiplier: float) -> None:
+        self.trainer.rates.multiply(self.trainer.freeze_set.resolve([layer]), multiplier)
+
+    @rule(num_steps=st.integers(1, 3))
+    def train(self, num_steps: int) -> None:
+        for _ in range(num_steps):
+            before = self.parameters()
+            batches = self.next_batches()
+            self.trainer.train_step(batches)
+            self.check_moved(before)
+
+    @rule()
+    def train_on_what_is_not_finite(self) -> None:
+        before = {name: tensor.clone() for name, tensor in self.trainer.module.state_dict().items()}
+        self.trainer.train_step([(x * float("inf"), y) for x, y in self.next_batches()])
+        self.check_same(before)
+
+    @rule()
+    def evaluate(self) -> None:
+        self.trainer.freeze_set.set_mode(training=False)
+        before = {name: tensor.clone() for name, tensor in self.trainer.module.state_dict().items()}
+        with torch.no_grad():
+            self.trainer.module(torch.rand(2, 3, IMAGE_SIZE, IMAGE_SIZE))
+        self.check_same(before)
+        self.trainer.freeze_set.set_mode(training=True)
+
+    @rule()
+    def put_the_model_in_train_mode_behind_our_back(self) -> None:
+        self.trainer.module.train()
+        self.trainer.freeze_set.set_mode(training=True)
+
+    @rule()
+    def save(self) -> None:
+        info = self.trainer.save(reason="user")
+        state = {name: tensor.clone() for name, tensor in self.trainer.module.state_dict().items()}
+        self.saved.append(
+            (info.name, state, dict(self.hashes), self.optimizer_state(), self.trainer.rates.state_dict())
+        )
+
+    @precondition(lambda self: self.saved)
+    @rule(data=st.data())
+    def restore(self, data: st.DataObject) -> None:
+        name, state, hashes, optimizer_state, rates = data.draw(st.sampled_from(self.saved))
+        self.trainer.restore(name)
+        self.trainer.freeze_set.set_mode(training=True)
+        self.hashes = dict(hashes)
+        self.check_same(state)
+        assert self.trainer.rates.state_dict() == rates
+        for ours, theirs in zip(self.optimizer_state(), optimizer_state, strict=True):
+            assert ours.keys() == theirs.keys()
+            assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+    # -- what must hold ---------------------------------------------------------------------------------------
+
+    @invariant()
+    def frozen_means_bit_identical(self) -> None:
+        if self.folder is None:
+            return
+        now = self.hashes_now()
+        assert {unit for unit, digest in self.hashes.items() if now[unit] != digest} == set()
+        assert set(self.hashes) == self.trainer.freeze_set.frozen
+        assert self.trainer.freeze_set.find_drifted() == []
+
+    @invariant()
+    def the_optimizer_covers_every_parameter_once(self) -> None:
+        if self.folder is None:
+            return
+        covered = [id(p) for group in self.trainer.optimizer.param_groups for p in group["params"]]
+        assert sorted(covered) == sorted(id(p) for p in self.trainer.module.parameters())
+
+    @invariant()
+    def the_counts_are_the_models(self) -> None:
+        if self.folder is None:
+            return
+        assert self.trainer.freeze_set.num_trainable == self.num_trainable()
+        assert self.trainer.summary().num_params == sum(p.numel() for p in self.trainer.module.parameters())
+
+    @invariant()
+    def frozen_modules_are_in_eval_mode_and_the_others_are_not(self) -> None:
+        if self.folder is None:
+            return
+        frozen = self.trainer.freeze_set.frozen
+        for unit in self.trainer.freeze_set.units:
+            assert self.trainer.module.get_submodule(unit).training == (unit not in frozen)
+
+    def teardown(self) -> None:
+        if self.folder is not None:
+            self.folder.close()
+        self.folder_of_runs.cleanup()
+
+    # -- looking ----------------------------------------------------------------------------------------------
+
+    def next_batches(self) -> list[Batch]:
+        if self.trainer.batch >= self.trainer.data.batches_per_epoch:
+            self.trainer.epoch, self.trainer.batch = self.trainer.epoch + 1, 0
+            self.trainer.rates.end_epoch(1.0)
+        return self.trainer.take_batches(self.trainer.data.train_batches(self.trainer.epoch, self.trainer.batch))
+
+    def hashes_now(self) -> dict[str, str]:
+        units = self.trainer.freeze_set.units
+        digests = {unit: hash_layer(self.trainer.module.get_submodule(unit)) for unit in units}
+        if not hasattr(self, "hashes"):
+            return {unit: digest for unit, digest in digests.items() if unit in self.trainer.freeze_set.frozen}
+        return digests
+
+    def num_trainable(self) -> int:
+        return sum(p.numel() for p in self.trainer.module.parameters() if p.requires_grad)
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {name: parameter.detach().clone() for name, parameter in self.trainer.module.named_parameters()}
+
+    def check_moved(self, before: dict[str, Tensor]) -> None:
+        for unit in self.trainer.freeze_set.units:
+            module = self.trainer.module.get_submodule(unit)
+            own = dict(module.named_parameters(recurse=False))
+            if not own or unit in self.trainer.freeze_set.frozen:
+                continue
+            names = {id(p): name for name, p in self.trainer.module.named_parameters()}
+            assert any(not torch.equal(parameter, before[names[id(parameter)]]) for parameter in own.values()), unit
+
+    def check_same(self, before: dict[str, Tensor]) -> None:
+        now = self.trainer.module.state_dict()
+        assert {name for name, tensor in before.items() if not torch.equal(tensor, now[name])} == set()
+
+    def optimizer_state(self) -> list[dict[str, Tensor]]:
+        parameters = itertools.chain.from_iterable(group["params"] for group in self.trainer.optimizer.param_groups)
+        return [
+            {
+                key: torch.as_tensor(value).clone()
+                for key, value in self.trainer.optimizer.state.get(p, {}).items()
+                if value is not None
+            }
+            for p in parameters
+        ]
+
+
+TestFreezeMachine = FreezeMachine.TestCase
+TestFreezeMachine.settings = settings(
+    max_examples=8, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+@pytest.mark.slow
+def test_freeze_machine_at_length() -> None:
+    run_state_machine_as_test(
+        FreezeMachine,
+        settings=settings(
+            max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        ),
+    )
