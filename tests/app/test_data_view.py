@@ -108,7 +108,9 @@ def test_the_switch_shows_sizes_and_shapes_and_a_bar_filters_the_images(shown, d
     chart, shapes = shown.chart, shown.chart.bins[Measure.SHAPE]
     assert not shapes.isVisible()
     data.choose_class(1)
-    # From button to button with the arrows, as in any group.
+    # From button to button with the arrows, as in any group; they go by the focus, which only an active window has.
+    shown.activateWindow()
+    qtbot.waitUntil(shown.isActiveWindow)
     chart.button(0).setFocus()
     qtbot.keyClick(chart.button(0), Qt.Key.Key_Right)
     qtbot.keyClick(chart.button(1), Qt.Key.Key_Right)
