@@ -778,6 +778,7 @@ def test_a_worker_that_dies_over_a_preview_leaves_a_sentence_where_the_picture_w
     gone = "The worker is gone that was to show what the model sees. Choose the image again."
     qtbot.waitUntil(lambda: refusals == [("/1.png", gone)])
     # The next one is not asked again for what may have ended the last one.
+    qtbot.waitUntil(lambda: len(clients) == 2)
     clients[1].serve()
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
     assert "PreviewImage" not in clients[1].kinds()
