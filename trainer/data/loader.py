@@ -11,6 +11,7 @@ from pathlib import Path
 from trainer.config import DataConfig, TrainingConfig
 from trainer.data.dataset import ImageDataset
 from trainer.data.decoding import num_usable_cores
+from trainer.data.file_watch import FileWatch
 from trainer.data.images import DataError, displayed
 from trainer.data.sampler import EpochSampler
 from trainer.data.scan import ScannedData, place_in
@@ -81,6 +82,7 @@ class ImageData:
         )
         states = _states(scanned)
         self.fingerprint = _fingerprint(scanned, states)
+        self._watch = FileWatch([path for path, _ in scanned.samples], states)
         self._sampler = EpochSampler(
             self.num_train, training.batch_size, training.seed, train_labels if data.balance == "sampler" else None
         )
@@ -127,8 +129,16 @@ class ImageData:
         """Yield the test batches, none where there is no test split. Otherwise as ``validation_batches``."""
         return self._test.batches(self._keys_in_order(self.num_test))
 
+    def look_for_changes(self) -> None:
+        """Begin to look whether every file is still as it was; a warning names what is not, once.
+
+        Kept copies would hide that: nothing reads the files any more.
+        """
+        self._watch.look()
+
     def close(self) -> None:
         """End the loader processes. Batches can be asked for again; that starts new ones."""
+        self._watch.end()
         for stream in (self._train, self._validation, self._test):
             stream.close()
         for store in self._stores:
