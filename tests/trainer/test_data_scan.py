@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,42 @@ def test_a_locked_class_folder_is_an_issue_and_the_rest_is_used(
     with pytest.raises(DataError, match=r'"cat" \(.*fox: it is a folder that cannot be read \(Permission denied\)\)'):
         scanned(pets)
     (pets / "fox").chmod(0o755)
+
+
+def test_a_class_that_is_named_like_a_split_is_advised_about_unless_the_layout_was_chosen(pets: Path) -> None:
+    save(pets / "validation_set" / "1.png", 300)
+    (first, *others) = scanned(pets).summary.advice
+    assert first == (
+        "The class validation_set is named like a split: if that is meant, put a train folder beside a validation "
+        "folder, each with one subfolder for each class."
+    )
+    assert scanned(pets, layout="class_folders").summary.advice == others
+    save(pets / "test" / "1.png", 301)
+    assert scanned(pets).summary.advice[0].startswith("The classes test, validation_set are named like a split: ")
+
+
+def test_data_sets_side_by_side_are_advised_about_and_subfolders_of_a_class_with_images_are_not(
+    pets: Path, tmp_path: Path
+) -> None:
+    save(pets / "cat" / "wild" / "1.png", 300)
+    save(pets / "cat" / "tame" / "1.png", 301)
+    for number in range(4):
+        save(pets / "fox" / "photos" / f"{number}.png", 310 + number)
+    assert "subfolders" not in " ".join(scanned(pets).summary.advice)
+    for number, name in enumerate(("flowers/rose", "flowers/tulip", "birds/gull", "birds/tern")):
+        save(tmp_path / "several" / name / "1.png", 320 + 2 * number)
+        save(tmp_path / "several" / name / "2.png", 321 + 2 * number)
+    (tmp_path / "several" / "birds" / "about.txt").write_text("no image")
+    assert scanned(tmp_path / "several").summary.advice[0] == (
+        "birds, flowers: all images are in subfolders (gull, tern, rose, tulip). If these are the classes, choose one "
+        "of those folders as the data."
+    )
+    for split in ("train", "val"):
+        shutil.copytree(pets / "dog", tmp_path / "split" / split / "dog")
+        shutil.copytree(tmp_path / "several" / "birds", tmp_path / "split" / split / "birds")
+    (about_birds,) = [text for text in scanned(tmp_path / "split").summary.advice if "subfolders" in text]
+    assert about_birds.startswith("birds: all images are in subfolders (gull, tern). ")
+    assert about_birds.endswith(" choose that folder as the data.")
 
 
 def test_a_class_with_a_single_image_trains_and_is_named(pets: Path) -> None:

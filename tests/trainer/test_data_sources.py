@@ -230,6 +230,9 @@ def test_listing_can_be_cancelled_and_tells_how_far_it_is(pets: Path) -> None:
         (("Training", "VALID"), {"train", "validation"}),
         (("train", "validation", "test"), {"train", "validation", "test"}),
         (("train", "Testing"), {"train", "test"}),
+        (("Training_set", "Validation_set", "test-data"), {"train", "validation", "test"}),
+        (("train images", "valImages"), {"train", "validation"}),
+        (("trainset", "images_val", "TEST"), {"train", "validation", "test"}),
     ],
 )
 def test_train_and_validation_folders_give_the_split(tmp_path: Path, names: tuple[str, ...], splits: set[str]) -> None:
@@ -272,6 +275,13 @@ def test_split_folders_without_class_folders_are_not_taken_for_classes(tmp_path:
     text = sentence(data)
     assert f"{data} is split into test and train, but {data / 'train'} has no class subfolders. Sort" in text
     assert source(data, layout="class_folders").class_names == ["test", "train"]
+
+
+@pytest.mark.parametrize("name", ["strain", "trainer", "set", "images", "val_2", "devices", "test_tubes"])
+def test_a_folder_with_more_than_a_split_in_its_name_is_a_class(tmp_path: Path, name: str) -> None:
+    data = tmp_path / "data"
+    put(data / "train" / "cat" / "1.png", data / name / "dog" / "1.png")
+    assert source(data).class_names == sorted([name, "train"])
 
 
 def test_a_class_that_is_called_train_is_a_class(tmp_path: Path) -> None:

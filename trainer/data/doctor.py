@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from trainer.data.duplicates import Pair
+from trainer.data.images import displayed
+from trainer.data.layouts import split_of
 from trainer.data.sources import SourceFile
 from trainer.data_report import IssueKind, ReportedImage, ReportedIssue
 from trainer.messages import DataSummary
@@ -14,6 +18,8 @@ FEW_IMAGES = 10
 IMBALANCE = 3.0
 """From this many times the images of the smallest class on, balancing is offered."""
 _MAX_NAMED = 5
+_DEPTHS = {"class_folders": 1, "split_folders": 2}
+"""Of a class folder below the folder of the data, by layout; in the others, no folder makes a class."""
 
 
 def find_issues(
@@ -87,6 +93,54 @@ def advice(summary: DataSummary, left_out: Sequence[str]) -> list[str]:
             "the classes."
         )
     return found
+
+
+def folder_advice(
+    layout: str, root: Path, class_names: Sequence[str], files: Sequence[SourceFile], *, is_layout_chosen: bool
+) -> list[str]:
+    """Say in sentences which folders were perhaps not meant as classes, though a run would take them for such.
+
+    Args:
+        layout: The layout that was found.
+        root: The folder that has the classes or the splits in it.
+        class_names: Names of the classes.
+        files: The readable images.
+        is_layout_chosen: Whether the user said that this is the layout: then a class may be called "test".
+
+    """
+    if layout not in _DEPTHS:
+        return []
+    found = []
+    split_like = [] if is_layout_chosen else [name for name in class_names if split_of(name)]
+    if split_like:
+        one = len(split_like) == 1
+        found.append(
+            f"The {'class' if one else 'classes'} {_named(split_like)} {'is' if one else 'are'} named like a split: if "
+            "that is meant, put a train folder beside a validation folder, each with one subfolder for each class."
+        )
+    below = _folders_of_images(_DEPTHS[layout], root, class_names, files)
+    # One folder within a class folder only wraps its images.
+    nested = [name for name, folders in below.items() if "" not in folders and len(folders) > 1]
+    if nested:
+        inner = list(dict.fromkeys(folder for name in nested for folder in below[name]))
+        found.append(
+            f"{_named(nested)}: all images are in subfolders ({_named(inner)}). If these are the classes, choose "
+            f"{'one of those folders' if len(nested) > 1 else 'that folder'} as the data."
+        )
+    return found
+
+
+def _folders_of_images(
+    depth: int, root: Path, class_names: Sequence[str], files: Sequence[SourceFile]
+) -> dict[str, dict[str, None]]:
+    """Return for each class the folders right below its own that have images below them, "" for that folder itself."""
+    below: dict[str, dict[str, None]] = {name: {} for name in class_names}
+    start = len(str(root)) + 1
+    for file in files:
+        # As text: with 100,000 files, pathlib's own takes seconds.
+        parts = str(file.path)[start:].split(os.sep, depth + 1)
+        below[class_names[file.class_idx]][displayed(parts[depth]) if len(parts) > depth + 1 else ""] = None
+    return below
 
 
 def _pair_issue(

@@ -17,6 +17,9 @@ from trainer.data_path import PACKED_SUFFIXES, TABLE_SUFFIXES, emptiness
 MIN_NAMED_SHARE = 0.9
 """Share of a folder's files that must be named like "cat.12.jpg" before the names are taken for classes."""
 
+_SPLIT_FOLDER = re.compile(
+    r"(?:data|images|imgs)?(?P<word>{})(?:data|set|dataset|images|imgs|split)*".format("|".join(SPLIT_WORDS))
+)
 _NUMBERED_NAME = re.compile(r"(?P<label>.*\S)(?:[._-]\d+|\s*\(\d+\))")
 
 
@@ -31,7 +34,7 @@ class Level:
     @property
     def splits(self) -> dict[Path, str]:
         """Return the folders named after splits, if one is for training and one is not."""
-        named = {folder: SPLIT_WORDS.get(folder.name.lower(), "") for folder in self.folders}
+        named = {folder: split_of(folder.name) for folder in self.folders}
         found = {folder: split for folder, split in named.items() if split}
         return found if "train" in found.values() and len(set(found.values())) > 1 else {}
 
@@ -85,6 +88,12 @@ def label_of(path: Path) -> str:
     """Return the class in an image's name ("cat.12.jpg", "cat_12", "cat-12", "cat (12)"), "" if there is none."""
     match = _NUMBERED_NAME.fullmatch(path.stem) if path.suffix.lower() in IMAGE_SUFFIXES else None
     return unicodedata.normalize("NFC", match["label"]) if match else ""
+
+
+def split_of(name: str) -> str:
+    """Return the split that a folder is named after ("val", "Training_set", "test-images"), "" if there is none."""
+    match = _SPLIT_FOLDER.fullmatch(re.sub(r"[\W_]+", "", name.casefold()))
+    return SPLIT_WORDS[match["word"]] if match else ""
 
 
 def one_class(named: str, label: str) -> str:

@@ -14,7 +14,7 @@ from PIL import UnidentifiedImageError
 
 from trainer.config import DataConfig
 from trainer.data.archive import Progress
-from trainer.data.doctor import advice, find_issues
+from trainer.data.doctor import advice, find_issues, folder_advice
 from trainer.data.duplicates import Pair, find_pairs
 from trainer.data.examination import FileFacts, examine
 from trainer.data.images import DataError, reason_for
@@ -115,6 +115,11 @@ def scan(
     issues = find_issues(images, class_names, pairs, groups, are_splits_given, unreadable, source.skipped)
     skipped = [*source.skipped, *((file.shown, reason) for file, reason in unreadable)]
     summary = _summary(source, class_names, images, issues, len(skipped))
+    about_folders = folder_advice(
+        source.layout, source.root, class_names, files, is_layout_chosen=data.layout != "auto"
+    )
+    # What is no class spoils all the other figures.
+    summary = summary.model_copy(update={"advice": [*about_folders, *summary.advice]})
     return ScannedData(
         root=source.root,
         class_names=class_names,
