@@ -63,6 +63,8 @@ class IssueKind(StrEnum):
     """The file is not looked at: it is in no class, leaves the folder, or is no file."""
     CONFLICT = "conflict"
     """The same picture is in two classes."""
+    TINY = "tiny"
+    """The picture has hardly a pixel to learn from; runs read it all the same."""
     DUPLICATE = "duplicate"
     """The same file twice, in one split."""
     NEAR_DUPLICATE = "near_duplicate"

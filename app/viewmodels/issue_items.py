@@ -120,6 +120,7 @@ def kind_name(kind: IssueKind) -> str:
         IssueKind.UNREADABLE: QCoreApplication.translate("Issues", "Unreadable"),
         IssueKind.SKIPPED: QCoreApplication.translate("Issues", "Skipped"),
         IssueKind.CONFLICT: QCoreApplication.translate("Issues", "Conflict"),
+        IssueKind.TINY: QCoreApplication.translate("Issues", "Tiny"),
         IssueKind.DUPLICATE: QCoreApplication.translate("Issues", "Duplicate"),
         IssueKind.NEAR_DUPLICATE: QCoreApplication.translate("Issues", "Near duplicate"),
     }[kind]

@@ -346,6 +346,18 @@ def test_odd_images_are_trained_on(pets: Path) -> None:
     assert found.summary.image_sides[0] == (1, 1)
 
 
+def test_images_of_a_few_pixels_are_used_and_are_issues(pets: Path) -> None:
+    for side in (1, 7, 8):
+        Image.new("RGB", (side, 2 * side), (30 * side, 0, 0)).save(pets / "cat" / f"side_{side}.png")
+    found = scanned(pets)
+    assert len(found.samples) == 23
+    assert found.summary.issue_counts == {"tiny": 2}
+    assert [(issue.kind, Path(issue.path).name, issue.sentence) for issue in issues_of(found)] == [
+        (IssueKind.TINY, "side_1.png", "Only 1 × 2 pixels, but used."),
+        (IssueKind.TINY, "side_7.png", "Only 7 × 14 pixels, but used."),
+    ]
+
+
 def test_progress_is_told_and_cancelling_ends_the_scan(pets: Path) -> None:
     told: list[tuple[str, int, int, str]] = []
     data, cache = DataConfig(path=str(pets)), pets.parent / "cache"

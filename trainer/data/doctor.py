@@ -17,6 +17,8 @@ FEW_IMAGES = 10
 """Training images below which a class is named: fewer teach a new head little."""
 IMBALANCE = 3.0
 """From this many times the images of the smallest class on, balancing is offered."""
+MIN_SIDE = 8
+"""Pixels of the short side below which an image is named: it is used, but there is hardly anything to be seen."""
 _MAX_NAMED = 5
 _DEPTHS = {"class_folders": 1, "split_folders": 2}
 """Of a class folder below the folder of the data, by layout; in the others, no folder makes a class."""
@@ -49,6 +51,13 @@ def find_issues(
         for pair in pairs
     ]
     issues += _torn_groups(images, groups)
+    issues += [
+        ReportedIssue(
+            IssueKind.TINY, image.path, image.shown, f"Only {image.width:,} × {image.height:,} pixels, but used."
+        )
+        for image in images
+        if min(image.width, image.height) < MIN_SIDE
+    ]
     issues += [
         ReportedIssue(IssueKind.UNREADABLE, str(file.path), file.shown, f"Not used: {reason}.")
         for file, reason in unreadable
