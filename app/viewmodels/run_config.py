@@ -391,6 +391,13 @@ class RunConfigViewModel(QObject):
             self.refused.emit(field)
         return True
 
+    def named_refusal(self, event: CommandRejected) -> str:
+        """Return the reason of a refusal for a place that is not beside the field at fault: there it is named."""
+        field = self._field_of(event.field)
+        if field in {"", "data.path"}:
+            return event.reason
+        return self.tr('{} The field of the form is "{}".').format(event.reason, field_label(field))
+
     def show_run(self, run: RunInfo) -> None:
         """Show the values of a run, and beside them what was chosen for it."""
         self.run = run

@@ -18,6 +18,7 @@ from app.cli import main
 from app.display import display_problem
 from app.listings import need_sentence
 from trainer.config import DataConfig, RunConfig
+from trainer.data.images import DataError
 from trainer.data.sources import read_source
 from trainer.data_report import IssueKind, ReportedImage, ReportedIssue, write_report
 from trainer.frames import decode_command, encode
@@ -265,7 +266,38 @@ def test_check_prints_its_report_also_where_no_trial_was_made(tmp_path, runs_dir
 
 def test_check_names_an_option_that_cannot_be(runs_dir, capsys):
     assert main(["check", "photos", "--layout", "pile"]) == 2
-    assert "data.layout is 'pile'" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("thaw: --layout is 'pile', but should be 'auto', ")
+    assert main(["check", "photos", "--validation-fraction", "3"]) == 2
+    assert capsys.readouterr().err.startswith("thaw: --validation-fraction is 3.0, but should be less than 1.")
+
+
+@pytest.mark.parametrize("given", ["birds.csv", "run.toml"])
+@pytest.mark.parametrize(
+    ("table", "field", "option"),
+    [
+        ("path,species\n1.png,jay\n", "data.label_column", "--label-column"),
+        ("photo,label\n1.png,jay\n", "data.path_column", "--path-column"),
+        ("path,label,split\n1.png,jay,autumn\n", "data.split_column", "--split-column"),
+    ],
+)
+def test_check_names_the_option_or_the_field_for_a_column_that_it_misses(
+    runs_dir, monkeypatch, capsys, given, table, field, option
+):
+    Path("birds.csv").write_text(table)
+    Path("run.toml").write_text('[data]\npath = "birds.csv"\n')
+    reasons = []
+
+    def answer(client, questions, show):
+        with pytest.raises(DataError) as refused:
+            read_source(questions[0].data, Path(), lambda *_: None, lambda: None)
+        reasons.append(str(refused.value))
+        return [CommandRejected(command="CheckData", reason=reasons[-1], field=refused.value.field)]
+
+    monkeypatch.setattr(cli_reports.WorkerClient, "start", lambda: None)
+    monkeypatch.setattr(cli_reports, "ask", answer)
+    assert main(["check", given]) == 2
+    way = f"The option is `{option}`." if given == "birds.csv" else f"The field is {field} in run.toml."
+    assert capsys.readouterr().err == f"thaw: {reasons[0]} {way}\n"
 
 
 def test_command_line_loads_neither_qt_nor_torch(run_folder):
