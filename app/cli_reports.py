@@ -30,7 +30,7 @@ from app.terminal import TerminalView
 from trainer.client import WorkerClient
 from trainer.config import ConfigError, RunConfig, config_from_dict, load_config
 from trainer.data_path import look_at
-from trainer.data_report import DataReport, write_issues_csv
+from trainer.data_report import DataReport, DataReportError, check_csv_path, write_issues_csv
 from trainer.messages import (
     CheckData,
     CommandRejected,
@@ -149,7 +149,11 @@ def check(
         )
     )
     # The worker says the same, but not before it has loaded torch.
-    look_at(config.data)
+    data_path, _ = look_at(config.data)
+    if csv is not None:
+        check_csv_path(csv)
+        if csv.exists() and csv.samefile(data_path):
+            raise DataReportError(f"{csv} is the data set itself. Choose another file for the issues.")
     questions: list[Question] = [CheckData(data=config.data, seed=config.training.seed)]
     if is_run:
         questions.append(EstimateRun(config=config, runs_dir=str(runs_dir(context, None))))

@@ -6,6 +6,7 @@ import csv
 import math
 import os
 import sqlite3
+import tempfile
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -269,6 +270,24 @@ class DataReport:
             )
             for path, shown, sentence, other_path, other_shown in rows:
                 yield ReportedIssue(kind, _path(path), shown, sentence, _path(other_path), other_shown)
+
+
+def check_csv_path(path: Path) -> None:
+    """Look whether a CSV file can be written, before the work whose outcome it is to hold. Leaves nothing behind.
+
+    Raises:
+        DataReportError: It cannot.
+
+    """
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no plain file"
+        raise DataReportError(f"Cannot write {path}: it is {what}. Choose the name of a new file.")
+    try:
+        # Permissions alone do not tell: a disk may be read-only.
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise DataReportError(f"Cannot write {path}: {error.strerror or error}. Choose another folder.") from error
 
 
 def write_issues_csv(path: Path, issues: Iterable[ReportedIssue]) -> None:

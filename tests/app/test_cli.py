@@ -192,8 +192,6 @@ def test_check_prints_the_first_issues_and_writes_all_of_them(tmp_path, runs_dir
     assert len(json.loads(capsys.readouterr().out)["issues"]) == 2345
     assert main(["check", "photos", "--csv", str(tmp_path / "issues.csv")]) == 0
     assert len((tmp_path / "issues.csv").read_text().splitlines()) == 2346
-    assert main(["check", "photos", "--csv", str(tmp_path / "missing" / "issues.csv")]) == 2
-    assert "Cannot write " in capsys.readouterr().err
 
 
 def test_check_prints_how_many_images_have_which_size_and_shape(tmp_path, runs_dir, monkeypatch, capsys):
@@ -239,6 +237,35 @@ def test_check_says_what_its_path_leads_to_without_a_worker(runs_dir, monkeypatc
     if not os.access("locked", os.R_OK):
         assert main(["check", "locked"]) == 2
         assert "Cannot read the folder" in capsys.readouterr().err
+
+
+def test_check_says_that_the_csv_cannot_be_written_before_it_looks_at_an_image(runs_dir, monkeypatch, capsys):
+    def start():
+        raise AssertionError("the check would be for nothing")
+
+    monkeypatch.setattr(cli_reports.WorkerClient, "start", start)
+    Path("photos/cat").mkdir(parents=True)
+    Path("birds.csv").write_text("path,label\n")
+    os.mkfifo("pipe")
+    before = sorted(Path.cwd().rglob("*"))
+    for data, given, sentence in (
+        ("photos", "missing/issues.csv", "Cannot write missing/issues.csv: No such file or directory. Choose another"),
+        ("photos", "birds.csv/issues.csv", "Cannot write birds.csv/issues.csv: Not a directory. Choose another folder"),
+        ("photos", "photos", "Cannot write photos: it is a folder. Choose the name of a new file."),
+        ("photos", "pipe", "Cannot write pipe: it is no plain file. Choose the name of a new file."),
+        ("birds.csv", "birds.csv", "birds.csv is the data set itself. Choose another file for the issues."),
+    ):
+        assert main(["check", data, "--csv", given]) == 2
+        printed = capsys.readouterr()
+        assert printed.err.startswith(f"thaw: {sentence}")
+        assert (printed.err.count("\n"), printed.out) == (1, "")
+    Path("locked").mkdir(mode=0o500)
+    if not os.access("locked", os.W_OK):
+        assert main(["check", "photos", "--csv", "locked/issues.csv"]) == 2
+        assert "Cannot write locked/issues.csv: Permission denied." in capsys.readouterr().err
+    Path("locked").rmdir()
+    assert sorted(Path.cwd().rglob("*")) == before
+    assert Path("birds.csv").read_text() == "path,label\n"
 
 
 def test_check_prints_its_report_also_where_no_trial_was_made(tmp_path, runs_dir, monkeypatch, capsys):
