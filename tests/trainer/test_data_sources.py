@@ -513,6 +513,42 @@ def test_images_without_class_subfolders(tmp_path: Path) -> None:
     assert "has 2 files directly in it, but no class subfolders. Sort" in sentence(tmp_path / "flat")
 
 
+def test_class_folders_that_are_links_are_named_and_what_to_do_about_them(tmp_path: Path) -> None:
+    real, data = tmp_path / "real", tmp_path / "data"
+    put(real / "cat" / "1.png", real / "dog" / "1.png", tmp_path / "fox" / "1.png")
+    data.mkdir()
+    for name in ("cat", "dog"):
+        (data / name).symlink_to(real / name)
+    what = f"{data} has 2 links to folders, cat and dog for example: links are not followed. Put the folders themselves"
+    for layout in ("auto", "class_folders", "split_folders"):
+        assert sentence(data, layout=layout) == (
+            f"{what} in their place, or choose the folder that they are in, {real}."
+        )
+    (data / "fox").symlink_to(tmp_path / "fox")
+    assert sentence(data).endswith(" or choose the folder that they are in.")
+    (data / "dog").unlink()
+    (data / "fox").unlink()
+    put(data / "dog" / "1.png")
+    assert sentence(data) == (
+        f"{data} has a link to a folder, cat: links are not followed. Put the folder itself in its place, or choose "
+        f"the folder that it is in, {real}."
+    )
+    put(data / "1.png")
+    assert "has only one class" in sentence(data)
+
+
+def test_class_folders_of_a_split_that_are_links_are_named(tmp_path: Path) -> None:
+    real, data = tmp_path / "real", tmp_path / "data"
+    for split in ("train", "val"):
+        (data / split).mkdir(parents=True)
+        for name in ("cat", "dog"):
+            put(real / split / name / "1.png")
+            (data / split / name).symlink_to(real / split / name)
+    text = sentence(data)
+    assert text.startswith(f"{data / 'train'} has 2 links to folders, cat and dog for example: links are not followed.")
+    assert text.endswith(f"or choose the folder that they are in, {real / 'train'}.")
+
+
 def test_a_single_class(tmp_path: Path) -> None:
     put(tmp_path / "one" / "cat" / "a.png")
     assert 'has only one class, "cat". Add' in sentence(tmp_path / "one")
