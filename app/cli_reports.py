@@ -13,7 +13,6 @@ from app.cli_options import Json, Run, RunsDir, complain, console, print_line, r
 from app.figures import counted
 from app.json_lines import to_json
 from app.listings import (
-    MAX_ISSUES_SHOWN,
     bins_table,
     check_values,
     checkpoint_values,
@@ -215,10 +214,13 @@ def _print_check(checked: DataChecked, report: DataReport) -> None:
         print_line(f"! {sentence}")
     num_issues = sum(summary.issue_counts.values())
     if num_issues:
+        table, num_untold = issues_table(report.issues())
         print_line("")
-        console().print(issues_table(report.issues()))
-    if num_issues > MAX_ISSUES_SHOWN:
-        print_line(f"… and {num_issues - MAX_ISSUES_SHOWN:,} more: `--csv FILE` writes them all.")
+        console().print(table)
+        if num_untold:
+            print_line(f"… and {num_untold:,} more: `--csv FILE` writes them all.")
+        elif table.row_count < num_issues:
+            print_line(f"`--csv FILE` writes all {num_issues:,} of them.")
 
 
 def _ask(*questions: Question) -> list[Answer]:

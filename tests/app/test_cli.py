@@ -12,11 +12,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
 
 from app import cli, cli_reports, cli_steering, display
 from app.cli import main
 from app.display import display_problem
-from app.listings import need_sentence
+from app.listings import MAX_ISSUES_SHOWN, issues_table, need_sentence
 from trainer.config import DataConfig, RunConfig
 from trainer.data.images import DataError
 from trainer.data.sources import read_source
@@ -187,11 +188,38 @@ def test_check_prints_the_first_issues_and_writes_all_of_them(tmp_path, runs_dir
     out = capsys.readouterr().out
     assert "class folders: 5 train, 2 validation in 2 classes, 2,345 files skipped" in out
     assert "! cat has too many images." in out
-    assert "… and 2,325 more: `--csv FILE` writes them all." in out
+    listed = [line for line in out.splitlines() if "Not used: it is damaged." in line]
+    assert [line.split()[1] for line in listed] == ["0.png", "1.png", "2.png", "…"]
+    assert listed[-1].split("  ")[1].strip() == "… and 2,342 more"
+    assert "`--csv FILE` writes all 2,345 of them." in out
     assert main(["check", "photos", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["issues"]) == 2345
     assert main(["check", "photos", "--csv", str(tmp_path / "issues.csv")]) == 0
     assert len((tmp_path / "issues.csv").read_text().splitlines()) == 2346
+
+
+def test_check_names_a_few_of_the_files_that_are_alike_and_every_kind_up_to_its_limit(capsys):
+    def issues(kind, number, sentence, start=0):
+        return [ReportedIssue(kind, "", f"{name}.x", sentence) for name in range(start, start + number)]
+
+    notes = issues(IssueKind.NOT_AN_IMAGE, 5000, "Not used: it is not an image.")
+    four = issues(IssueKind.TINY, 4, "Only 1 × 1 pixels.", start=6000)
+    pairs = [ReportedIssue(IssueKind.DUPLICATE, "", f"a{n}.x", "Twice in train.", "", f"b{n}.x") for n in range(6)]
+    table, num_untold = issues_table([*notes, *four, *pairs])
+    assert (table.row_count, num_untold) == (4 + 4 + 4, 0)
+    Console(width=200).print(table)
+    out = capsys.readouterr().out
+    assert "not an image … and 4,997 more" in " ".join(out.split())
+    assert all(f"{number}.x" in out for number in (0, 1, 2, 6000, 6001, 6002, 6003))
+    assert "b2.x" in out
+    assert "a3.x" not in out
+    different = [
+        ReportedIssue(IssueKind.LEAK, "", f"{number}.x", f"Its group {number}.")
+        for number in range(MAX_ISSUES_SHOWN - 1)
+    ]
+    table, num_untold = issues_table([*different, *notes, *four])
+    assert (table.row_count, num_untold) == (MAX_ISSUES_SHOWN + 1, 4)
+    assert issues_table([*different, *four])[1] == 0, "all four of them are counted, though one alone is named"
 
 
 def test_check_prints_how_many_images_have_which_size_and_shape(tmp_path, runs_dir, monkeypatch, capsys):

@@ -108,6 +108,29 @@ def test_files_that_are_no_images_are_skipped_with_a_reason_and_stay_as_they_are
     assert all(issue.sentence.startswith("Not used: ") for issue in issues_of(found))
 
 
+def test_a_file_that_is_something_else_is_told_from_a_damaged_picture(pets: Path) -> None:
+    for name, content in (
+        ("notes.txt", b"a cat"),
+        ("empty.txt", b""),
+        ("Makefile", b"all:"),
+        ("renamed.jpg", b"a cat"),
+        ("empty.png", b""),
+        ("cut.txt", (pets / "cat" / "1.png").read_bytes()[:200]),
+    ):
+        (pets / "cat" / name).write_bytes(content)
+    found = scanned(pets)
+    assert found.summary.issue_counts == {"not_an_image": 3, "unreadable": 3}
+    assert {Path(issue.shown).name: issue.kind.value for issue in issues_of(found)} == {
+        "notes.txt": "not_an_image",
+        "empty.txt": "not_an_image",
+        "Makefile": "not_an_image",
+        "renamed.jpg": "unreadable",
+        "empty.png": "unreadable",
+        "cut.txt": "unreadable",
+    }
+    assert found.summary.num_skipped == 6
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_copies_and_bursts_never_straddle_the_splits(pets: Path, seed: int) -> None:
     (pets / "dog" / "copy.png").write_bytes((pets / "dog" / "3.png").read_bytes())
@@ -181,7 +204,9 @@ def test_images_in_a_format_that_is_not_read_say_what_to_do(pets: Path, tmp_path
     (pets / "dog" / "empty.heic").touch()
     found = scanned(pets)
     said = {Path(issue.shown).name: issue.sentence for issue in issues_of(found)}
-    assert {issue.kind for issue in issues_of(found)} == {IssueKind.UNREADABLE}
+    kinds = {Path(issue.shown).name: issue.kind for issue in issues_of(found)}
+    assert kinds.pop("more.zip") is IssueKind.NOT_AN_IMAGE
+    assert set(kinds.values()) == {IssueKind.UNREADABLE}
     assert said == {
         **{
             f"photo_{number}.{name.lower()}": f"Not used: the format {name} is not read here: convert it to JPEG or "

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.data.duplicates import Pair
-from trainer.data.images import displayed
+from trainer.data.file_facts import EMPTY
+from trainer.data.images import NOT_AN_IMAGE, displayed
 from trainer.data.layouts import split_of
+from trainer.data.listing import IMAGE_SUFFIXES, PACKED
 from trainer.data.sources import SourceFile
 from trainer.data_report import IssueKind, ReportedImage, ReportedIssue
 from trainer.messages import DataSummary
@@ -59,7 +61,7 @@ def find_issues(
         if min(image.width, image.height) < MIN_SIDE
     ]
     issues += [
-        ReportedIssue(IssueKind.UNREADABLE, str(file.path), file.shown, f"Not used: {reason}.")
+        ReportedIssue(_kind_of(file, reason), str(file.path), file.shown, f"Not used: {reason}.")
         for file, reason in unreadable
     ]
     issues += [ReportedIssue(IssueKind.SKIPPED, "", shown, f"Not used: {reason}.") for shown, reason in skipped]
@@ -150,6 +152,13 @@ def _folders_of_images(
         parts = str(file.path)[start:].split(os.sep, depth + 1)
         below[class_names[file.class_idx]][displayed(parts[depth]) if len(parts) > depth + 1 else ""] = None
     return below
+
+
+def _kind_of(file: SourceFile, reason: str) -> IssueKind:
+    """Tell a file that is something else from a picture that is spoilt: of that, at least the name is an image's."""
+    is_image_by_name = file.path.suffix.lower() in IMAGE_SUFFIXES
+    is_something_else = reason in {NOT_AN_IMAGE, PACKED, EMPTY} and not is_image_by_name
+    return IssueKind.NOT_AN_IMAGE if is_something_else else IssueKind.UNREADABLE
 
 
 def _pair_issue(
