@@ -177,15 +177,13 @@ def issues_table(issues: Iterable[ReportedIssue]) -> tuple[Table, int]:
 def need_sentence(need: RunEstimate) -> str:
     """Say what a run will need."""
     whole_s = need.seconds_per_epoch * need.num_epochs
-    kept = (
-        f" Of its decoded images, {size(need.kept_bytes)} of {size(need.decoded_bytes)} will be kept."
-        if need.kept_bytes < need.decoded_bytes
-        else ""
-    )
+    is_part = need.kept_bytes < need.decoded_bytes
+    kept = f"{size(need.kept_bytes)} of {size(need.decoded_bytes)}" if is_part else f"all {size(need.decoded_bytes)}"
     return (
         f"The run will need about {duration(max(need.seconds_per_epoch, 1))} an epoch, {duration(max(whole_s, 1))} in "
         f"all on {need.device}, {size(need.memory_bytes)} of memory and {size(need.disk_bytes)} on disk "
-        f"({size(need.free_bytes)} free).{kept}"
+        f"({size(need.free_bytes)} free). Of its decoded images, {kept} will be kept: those of all runs may take "
+        f"{size(need.budget_bytes)}."
     )
 
 

@@ -343,9 +343,11 @@ class RunConfigViewModel(QObject):
             disk=size_text(estimate.disk_bytes),
             free=size_text(estimate.free_bytes),
         )
+        kept = size_text(estimate.kept_bytes)
         if estimate.kept_bytes < estimate.decoded_bytes:
             kept = part_text(estimate.kept_bytes, estimate.decoded_bytes)
-            text = self.tr("{} · {} of images kept decoded").format(text, kept)
+        budget = size_text(estimate.budget_bytes)
+        text = self.tr("{} · {} of images kept decoded, budget {}").format(text, kept, budget)
         self.show_need(text, lacks_room=estimate.disk_bytes > estimate.free_bytes)
 
     def show_need(self, text: str, *, lacks_room: bool = False) -> None:

@@ -745,11 +745,16 @@ def test_second_platform_will_do_when_the_first_does_not_answer(no_display, monk
     assert display_problem() == ""
 
 
-def test_what_a_run_will_need_says_how_much_of_the_images_is_kept_decoded() -> None:
+def test_what_a_run_will_need_says_how_much_of_the_images_is_kept_decoded_and_the_budget() -> None:
     need = RunEstimate(
         step_ms=40.0, seconds_per_epoch=34.0, num_epochs=10, memory_bytes=900_000_000, device="cpu",
         checkpoint_bytes=1_700_000, disk_bytes=20_000_000, free_bytes=80_000_000_000, kept_bytes=1_200_000_000,
-        decoded_bytes=3_400_000_000,
+        decoded_bytes=3_400_000_000, budget_bytes=1_200_000_000,
     )  # fmt: skip
-    assert need_sentence(need).endswith("(80.0 GB free). Of its decoded images, 1.2 GB of 3.4 GB will be kept.")
-    assert need_sentence(need.model_copy(update={"kept_bytes": 3_400_000_000})).endswith("(80.0 GB free).")
+    assert need_sentence(need).endswith(
+        "(80.0 GB free). Of its decoded images, 1.2 GB of 3.4 GB will be kept: those of all runs may take 1.2 GB."
+    )
+    roomy = need.model_copy(update={"kept_bytes": 3_400_000_000, "budget_bytes": 20_000_000_000})
+    assert need_sentence(roomy).endswith(
+        "(80.0 GB free). Of its decoded images, all 3.4 GB will be kept: those of all runs may take 20.0 GB."
+    )

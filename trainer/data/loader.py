@@ -15,7 +15,7 @@ from trainer.data.file_watch import FileWatch
 from trainer.data.images import DataError, displayed
 from trainer.data.sampler import EpochSampler
 from trainer.data.scan import ScannedData, place_in
-from trainer.data.store import DecodedStore, StoreContent, open_stores, store_content
+from trainer.data.store import DecodedStore, StoreContent, find_budget, open_stores, store_content
 from trainer.data.stream import Batch, Stream
 from trainer.data.transforms import ImageTransform, Preprocessing, train_transform, validation_transform
 from trainer.messages import SPLITS
@@ -42,6 +42,7 @@ class ImageData:
         num_kept: Number of images that are decoded only once, because there is room to keep them.
         store_bytes: What these take on the disk, once all are decoded.
         all_store_bytes: What all images would take there.
+        store_budget_bytes: What the decoded images of all runs together may take there.
         images_per_s: Training images a second that loading alone sustains, by epoch; so far, where one is
             going on.
 
@@ -98,6 +99,7 @@ class ImageData:
         self._stores = [store for store in stores.values() if store is not None]
         self.num_kept = sum(store.num_kept for store in self._stores)
         self.store_bytes = sum(store.num_bytes for store in self._stores)
+        self.store_budget_bytes = 0 if store_dir is None else find_budget(store_dir, data.cache_gb)
         self.all_store_bytes = sum(store.all_bytes for store in self._stores)
         self._train, self._validation, self._test = (
             Stream(
