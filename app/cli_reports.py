@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,7 +13,6 @@ from app.cli_options import Json, Run, RunsDir, complain, console, print_line, r
 from app.figures import counted
 from app.json_lines import to_json
 from app.listings import (
-    MAX_ISSUES_SHOWN,
     bins_table,
     check_values,
     checkpoint_values,
@@ -25,12 +24,12 @@ from app.listings import (
     run_values,
     runs_table,
 )
-from app.steering import Answer, CommandRefusedError, Question, ask
+from app.steering import Answer, CommandRefusedError, Question, ask, with_field
 from app.terminal import TerminalView
 from trainer.client import WorkerClient
-from trainer.config import config_from_dict, load_config
+from trainer.config import ConfigError, RunConfig, config_from_dict, load_config
 from trainer.data_path import look_at
-from trainer.data_report import DataReport, write_issues_csv
+from trainer.data_report import DataReport, DataReportError, check_csv_path, write_issues_csv
 from trainer.messages import (
     CheckData,
     CommandRejected,
@@ -43,6 +42,17 @@ from trainer.messages import (
 from trainer.run_list import find_run, list_runs
 from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder
+
+_OPTIONS = {
+    "data.layout": "--layout",
+    "data.path_column": "--path-column",
+    "data.label_column": "--label-column",
+    "data.split_column": "--split-column",
+    "data.group_column": "--group-column",
+    "data.validation_fraction": "--validation-fraction",
+    "training.seed": "--seed",
+}
+"""The options of ``thaw check`` for fields of a configuration."""
 
 commands = typer.Typer()
 
@@ -122,7 +132,7 @@ def check(
     config = (
         load_config(dataset)
         if is_run
-        else config_from_dict(
+        else _config_of_options(
             {
                 "data": {
                     "path": str(dataset.expanduser().absolute()),
@@ -138,11 +148,21 @@ def check(
         )
     )
     # The worker says the same, but not before it has loaded torch.
-    look_at(config.data)
+    data_path, _ = look_at(config.data)
+    if csv is not None:
+        check_csv_path(csv)
+        if csv.exists() and csv.samefile(data_path):
+            raise DataReportError(f"{csv} is the data set itself. Choose another file for the issues.")
     questions: list[Question] = [CheckData(data=config.data, seed=config.training.seed)]
     if is_run:
         questions.append(EstimateRun(config=config, runs_dir=str(runs_dir(context, None))))
-    checked, *estimated = _ask(*questions)
+    try:
+        checked, *estimated = _ask(*questions)
+    except CommandRefusedError as error:
+        if is_run:
+            raise CommandRefusedError(with_field(str(error), error.field, dataset.name)) from error
+        option = _OPTIONS.get(error.field, "")
+        raise CommandRefusedError(f"{error} The option is `{option}`." if option else str(error)) from error
     assert isinstance(checked, DataChecked)
     need = next((answer.estimate for answer in estimated if isinstance(answer, RunEstimated)), None)
     with closing(DataReport(Path(checked.report_path))) as report:
@@ -156,6 +176,20 @@ def check(
                 print_line(f"\n{need_sentence(need)}")
     refused = next((answer for answer in estimated if isinstance(answer, CommandRejected)), None)
     return complain(refused.reason, 2) if refused is not None else 0
+
+
+def _config_of_options(values: dict[str, Any]) -> RunConfig:
+    """Check the values of options.
+
+    Raises:
+        ConfigError: One is out of its range; names the option in place of the field.
+
+    """
+    try:
+        return config_from_dict(values)
+    except ConfigError as error:
+        option = _OPTIONS.get(error.field, error.field)
+        raise ConfigError(str(error).replace(error.field, option, 1), error.field) from error
 
 
 def _print_check(checked: DataChecked, report: DataReport) -> None:
@@ -180,10 +214,13 @@ def _print_check(checked: DataChecked, report: DataReport) -> None:
         print_line(f"! {sentence}")
     num_issues = sum(summary.issue_counts.values())
     if num_issues:
+        table, num_untold = issues_table(report.issues())
         print_line("")
-        console().print(issues_table(report.issues()))
-    if num_issues > MAX_ISSUES_SHOWN:
-        print_line(f"… and {num_issues - MAX_ISSUES_SHOWN:,} more: `--csv FILE` writes them all.")
+        console().print(table)
+        if num_untold:
+            print_line(f"… and {num_untold:,} more: `--csv FILE` writes them all.")
+        elif table.row_count < num_issues:
+            print_line(f"`--csv FILE` writes all {num_issues:,} of them.")
 
 
 def _ask(*questions: Question) -> list[Answer]:
@@ -197,5 +234,5 @@ def _ask(*questions: Question) -> list[Answer]:
     with TerminalView(Console(stderr=True)) as view:
         answers = ask(WorkerClient.start(), questions, view.show)
     if isinstance(answers[0], CommandRejected):
-        raise CommandRefusedError(answers[0].reason)
+        raise CommandRefusedError(answers[0].reason, answers[0].field)
     return answers

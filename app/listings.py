@@ -6,7 +6,6 @@ import datetime
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from itertools import islice
 from typing import Any
 
 from rich import box
@@ -14,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.figures import count, duration, printable, size
-from trainer.data_report import Bin, DataReport, Measure, ReportedIssue
+from trainer.data_report import Bin, DataReport, IssueKind, Measure, ReportedIssue
 from trainer.messages import (
     CheckpointRestored,
     DataChecked,
@@ -28,6 +27,8 @@ from trainer.run_record import RunListing, RunRecord, best_checkpoint
 from trainer.runs import RunFolder
 
 MAX_ISSUES_SHOWN = 20
+NUM_ALIKE_NAMED = 3
+"""Files of which the same is said, before the others are only counted."""
 _BAR_LETTERS = 30
 
 
@@ -146,27 +147,43 @@ def _bar(share: float) -> str:
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
-def issues_table(issues: Iterable[ReportedIssue]) -> Table:
-    """Return the first ``MAX_ISSUES_SHOWN`` issues of a data set, the gravest first."""
+def issues_table(issues: Iterable[ReportedIssue]) -> tuple[Table, int]:
+    """Return the issues of a data set, the gravest first, and the number of those of which the table says nothing.
+
+    Of those that say the same of a file, the first few are named and the others counted.
+    """
+    alike: dict[tuple[IssueKind, str], list[ReportedIssue]] = {}
+    for issue in issues:
+        alike.setdefault((issue.kind, issue.sentence), []).append(issue)
     table = _table("issue", "file", "what")
-    for issue in islice(issues, MAX_ISSUES_SHOWN):
-        files = f"{issue.shown}\n{issue.other_shown}" if issue.other_shown else issue.shown
-        _add(table, issue.kind.replace("_", " "), files, issue.sentence)
-    return table
+    num_left = MAX_ISSUES_SHOWN
+    num_untold = 0
+    for (kind, sentence), group in alike.items():
+        if not num_left:
+            num_untold += len(group)
+            continue
+        # A line that counts a single one takes no less room than its name.
+        num_named = len(group) if len(group) <= NUM_ALIKE_NAMED + 1 else NUM_ALIKE_NAMED
+        named = group[: min(num_named, num_left)]
+        for issue in named:
+            files = f"{issue.shown}\n{issue.other_shown}" if issue.other_shown else issue.shown
+            _add(table, kind.replace("_", " "), files, sentence)
+        if len(group) > len(named):
+            _add(table, kind.replace("_", " "), f"… and {len(group) - len(named):,} more", sentence)
+        num_left -= len(named)
+    return table, num_untold
 
 
 def need_sentence(need: RunEstimate) -> str:
     """Say what a run will need."""
     whole_s = need.seconds_per_epoch * need.num_epochs
-    kept = (
-        f" Of its decoded images, {size(need.kept_bytes)} of {size(need.decoded_bytes)} will be kept."
-        if need.kept_bytes < need.decoded_bytes
-        else ""
-    )
+    is_part = need.kept_bytes < need.decoded_bytes
+    kept = f"{size(need.kept_bytes)} of {size(need.decoded_bytes)}" if is_part else f"all {size(need.decoded_bytes)}"
     return (
         f"The run will need about {duration(max(need.seconds_per_epoch, 1))} an epoch, {duration(max(whole_s, 1))} in "
         f"all on {need.device}, {size(need.memory_bytes)} of memory and {size(need.disk_bytes)} on disk "
-        f"({size(need.free_bytes)} free).{kept}"
+        f"({size(need.free_bytes)} free). Of its decoded images, {kept} will be kept: those of all runs may take "
+        f"{size(need.budget_bytes)}."
     )
 
 

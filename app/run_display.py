@@ -324,7 +324,7 @@ class RunDisplay(QObject):
             self.run_config.show_unchecked()
             return
         if is_last_check:
-            self.data.refuse(event.reason)
+            self.data.refuse(self.run_config.named_refusal(event))
         self.layer_tree.reject(event.command_id, event.reason)
         is_beside_field = self.run_config.reject(event)
         if event.command == "EstimateRun":

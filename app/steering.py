@@ -52,6 +52,11 @@ Question = ListModels | CheckData | EstimateRun
 
 Answer = ModelsListed | DataChecked | RunEstimated | CommandRejected
 
+UNNAMED_FIELDS = frozenset(
+    {"data.layout", "data.path_column", "data.label_column", "data.split_column", "data.group_column"}
+)
+"""Fields about which the worker's sentences speak without their names: the form shows these beside the field."""
+
 ATTACH_TIMEOUT_S = 10.0
 SHUT_DOWN_TIMEOUT_S = 30.0
 _POLL_S = 0.1
@@ -59,7 +64,11 @@ _ENDED = frozenset({RunState.FINISHED, RunState.STOPPED, RunState.FAILED})
 
 
 class CommandRefusedError(ValueError):
-    """The worker refused a command; the text is its reason, for the user."""
+    """The worker refused a command; the text is its reason, for the user. ``field`` is the config field at fault."""
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class RunFailedError(Exception):
@@ -229,6 +238,11 @@ def end_worker(client: WorkerClient, timeout_s: float = SHUT_DOWN_TIMEOUT_S) -> 
     client.close()
 
 
+def with_field(reason: str, field: str, owner: str) -> str:
+    """Add to a refusal which field of a configuration it is about, where its sentence alone cannot tell."""
+    return f"{reason} The field is {field} in {owner}." if field in UNNAMED_FIELDS else reason
+
+
 def shown_path(path: Path) -> str:
     """Return a path as a user would type it in this folder."""
     try:
@@ -256,7 +270,7 @@ class _Follower:
         if isinstance(event, WorkerLost):
             self._end(1, _lost_sentence(event, self._run_dir))
         elif isinstance(event, CommandRejected) and event.command_id == self._command_id:
-            self._end(2, event.reason)
+            self._end(2, with_field(event.reason, event.field, "the run's configuration"))
         elif isinstance(event, RunPrepared):
             self._run_dir = Path(event.run.run_dir)
         elif isinstance(event, StateChanged | WorkerAttached):

@@ -6,6 +6,7 @@ import csv
 import math
 import os
 import sqlite3
+import tempfile
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -59,11 +60,15 @@ class IssueKind(StrEnum):
     LEAK = "leak"
     """The same picture, or nearly, is in train and in validation or test."""
     UNREADABLE = "unreadable"
-    """The file is no image, is damaged, or is too large: no run reads it."""
+    """The image is damaged, too large, or of a format that is not read: no run reads it."""
     SKIPPED = "skipped"
     """The file is not looked at: it is in no class, leaves the folder, or is no file."""
     CONFLICT = "conflict"
     """The same picture is in two classes."""
+    TINY = "tiny"
+    """The picture has hardly a pixel to learn from; runs read it all the same."""
+    NOT_AN_IMAGE = "not_an_image"
+    """The file is something else, by its name and its bytes, and nothing is wrong with it: no run reads it."""
     DUPLICATE = "duplicate"
     """The same file twice, in one split."""
     NEAR_DUPLICATE = "near_duplicate"
@@ -262,6 +267,24 @@ class DataReport:
             )
             for path, shown, sentence, other_path, other_shown in rows:
                 yield ReportedIssue(kind, _path(path), shown, sentence, _path(other_path), other_shown)
+
+
+def check_csv_path(path: Path) -> None:
+    """Look whether a CSV file can be written, before the work whose outcome it is to hold. Leaves nothing behind.
+
+    Raises:
+        DataReportError: It cannot.
+
+    """
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no plain file"
+        raise DataReportError(f"Cannot write {path}: it is {what}. Choose the name of a new file.")
+    try:
+        # Permissions alone do not tell: a disk may be read-only.
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise DataReportError(f"Cannot write {path}: {error.strerror or error}. Choose another folder.") from error
 
 
 def write_issues_csv(path: Path, issues: Iterable[ReportedIssue]) -> None:

@@ -79,6 +79,7 @@ def estimate(
         disk_bytes=sum(checkpoint_bytes) + _base_bytes(trainer.module) + data.store_bytes,
         kept_bytes=data.store_bytes,
         decoded_bytes=data.all_store_bytes,
+        budget_bytes=data.store_budget_bytes,
         free_bytes=_free_bytes(runs_dir),
     )
 

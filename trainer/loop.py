@@ -225,6 +225,7 @@ class Trainer:
 
     def _train_epoch(self, between_steps: Callable[[], None]) -> None:
         self._set_phase("train")
+        self.data.look_for_changes()
         num_batches = self.data.batches_per_epoch
         if self.batch >= num_batches:
             return

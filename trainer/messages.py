@@ -162,7 +162,7 @@ class RunEstimate(_Message):
     steps held, of the GPU or else of the worker. ``checkpoint_bytes`` is the largest checkpoint's size, ``disk_bytes``
     that of all of them, of their base and of the decoded images that are kept, ``free_bytes`` what the disk of the runs
     has left. ``kept_bytes`` is the size of the decoded images that are kept, ``decoded_bytes`` that of all: what there
-    is no room for is decoded in every epoch.
+    is no room for is decoded in every epoch. ``budget_bytes`` is what the decoded images of all runs together may take.
     """
 
     step_ms: float
@@ -175,6 +175,7 @@ class RunEstimate(_Message):
     free_bytes: int
     kept_bytes: int
     decoded_bytes: int
+    budget_bytes: int
 
 
 class ImagePreset(_Message):

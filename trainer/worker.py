@@ -308,7 +308,10 @@ class Worker:
         notes = [LogWritten(level="warning", text=line) for line in lines]
         if trainer.data.num_kept:
             num_images = trainer.data.num_train + trainer.data.num_validation + trainer.data.num_test
-            kept = f"{trainer.data.num_kept:,} of {num_images:,}, {trainer.data.store_bytes / 1e6:,.1f} MB"
+            kept = (
+                f"{trainer.data.num_kept:,} of {num_images:,}, {trainer.data.store_bytes / 1e6:,.1f} of the "
+                f"{trainer.data.store_budget_bytes / 1e6:,.1f} MB that those of all runs may take"
+            )
             notes.append(LogWritten(level="info", text=f"Decoded images are kept for later epochs: {kept}."))
         for event in (*prepared.events, *notes):
             self._server.publish(event)

@@ -120,6 +120,8 @@ def kind_name(kind: IssueKind) -> str:
         IssueKind.UNREADABLE: QCoreApplication.translate("Issues", "Unreadable"),
         IssueKind.SKIPPED: QCoreApplication.translate("Issues", "Skipped"),
         IssueKind.CONFLICT: QCoreApplication.translate("Issues", "Conflict"),
+        IssueKind.TINY: QCoreApplication.translate("Issues", "Tiny"),
+        IssueKind.NOT_AN_IMAGE: QCoreApplication.translate("Issues", "Not an image"),
         IssueKind.DUPLICATE: QCoreApplication.translate("Issues", "Duplicate"),
         IssueKind.NEAR_DUPLICATE: QCoreApplication.translate("Issues", "Near duplicate"),
     }[kind]

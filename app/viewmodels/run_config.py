@@ -343,9 +343,11 @@ class RunConfigViewModel(QObject):
             disk=size_text(estimate.disk_bytes),
             free=size_text(estimate.free_bytes),
         )
+        kept = size_text(estimate.kept_bytes)
         if estimate.kept_bytes < estimate.decoded_bytes:
             kept = part_text(estimate.kept_bytes, estimate.decoded_bytes)
-            text = self.tr("{} · {} of images kept decoded").format(text, kept)
+        budget = size_text(estimate.budget_bytes)
+        text = self.tr("{} · {} of images kept decoded, budget {}").format(text, kept, budget)
         self.show_need(text, lacks_room=estimate.disk_bytes > estimate.free_bytes)
 
     def show_need(self, text: str, *, lacks_room: bool = False) -> None:
@@ -390,6 +392,13 @@ class RunConfigViewModel(QObject):
             # A look-up is answered while the user types elsewhere, and must not take the cursor away.
             self.refused.emit(field)
         return True
+
+    def named_refusal(self, event: CommandRejected) -> str:
+        """Return the reason of a refusal for a place that is not beside the field at fault: there it is named."""
+        field = self._field_of(event.field)
+        if field in {"", "data.path"}:
+            return event.reason
+        return self.tr('{} The field of the form is "{}".').format(event.reason, field_label(field))
 
     def show_run(self, run: RunInfo) -> None:
         """Show the values of a run, and beside them what was chosen for it."""

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
 
 from app import cli, cli_reports, cli_steering, display
 from app.cli import main
 from app.display import display_problem
-from app.listings import need_sentence
+from app.listings import MAX_ISSUES_SHOWN, issues_table, need_sentence
 from trainer.config import DataConfig, RunConfig
+from trainer.data.images import DataError
 from trainer.data.sources import read_source
 from trainer.data_report import IssueKind, ReportedImage, ReportedIssue, write_report
 from trainer.frames import decode_command, encode
@@ -186,13 +188,38 @@ def test_check_prints_the_first_issues_and_writes_all_of_them(tmp_path, runs_dir
     out = capsys.readouterr().out
     assert "class folders: 5 train, 2 validation in 2 classes, 2,345 files skipped" in out
     assert "! cat has too many images." in out
-    assert "… and 2,325 more: `--csv FILE` writes them all." in out
+    listed = [line for line in out.splitlines() if "Not used: it is damaged." in line]
+    assert [line.split()[1] for line in listed] == ["0.png", "1.png", "2.png", "…"]
+    assert listed[-1].split("  ")[1].strip() == "… and 2,342 more"
+    assert "`--csv FILE` writes all 2,345 of them." in out
     assert main(["check", "photos", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["issues"]) == 2345
     assert main(["check", "photos", "--csv", str(tmp_path / "issues.csv")]) == 0
     assert len((tmp_path / "issues.csv").read_text().splitlines()) == 2346
-    assert main(["check", "photos", "--csv", str(tmp_path / "missing" / "issues.csv")]) == 2
-    assert "Cannot write " in capsys.readouterr().err
+
+
+def test_check_names_a_few_of_the_files_that_are_alike_and_every_kind_up_to_its_limit(capsys):
+    def issues(kind, number, sentence, start=0):
+        return [ReportedIssue(kind, "", f"{name}.x", sentence) for name in range(start, start + number)]
+
+    notes = issues(IssueKind.NOT_AN_IMAGE, 5000, "Not used: it is not an image.")
+    four = issues(IssueKind.TINY, 4, "Only 1 × 1 pixels.", start=6000)
+    pairs = [ReportedIssue(IssueKind.DUPLICATE, "", f"a{n}.x", "Twice in train.", "", f"b{n}.x") for n in range(6)]
+    table, num_untold = issues_table([*notes, *four, *pairs])
+    assert (table.row_count, num_untold) == (4 + 4 + 4, 0)
+    Console(width=200).print(table)
+    out = capsys.readouterr().out
+    assert "not an image … and 4,997 more" in " ".join(out.split())
+    assert all(f"{number}.x" in out for number in (0, 1, 2, 6000, 6001, 6002, 6003))
+    assert "b2.x" in out
+    assert "a3.x" not in out
+    different = [
+        ReportedIssue(IssueKind.LEAK, "", f"{number}.x", f"Its group {number}.")
+        for number in range(MAX_ISSUES_SHOWN - 1)
+    ]
+    table, num_untold = issues_table([*different, *notes, *four])
+    assert (table.row_count, num_untold) == (MAX_ISSUES_SHOWN + 1, 4)
+    assert issues_table([*different, *four])[1] == 0, "all four of them are counted, though one alone is named"
 
 
 def test_check_prints_how_many_images_have_which_size_and_shape(tmp_path, runs_dir, monkeypatch, capsys):
@@ -240,6 +267,35 @@ def test_check_says_what_its_path_leads_to_without_a_worker(runs_dir, monkeypatc
         assert "Cannot read the folder" in capsys.readouterr().err
 
 
+def test_check_says_that_the_csv_cannot_be_written_before_it_looks_at_an_image(runs_dir, monkeypatch, capsys):
+    def start():
+        raise AssertionError("the check would be for nothing")
+
+    monkeypatch.setattr(cli_reports.WorkerClient, "start", start)
+    Path("photos/cat").mkdir(parents=True)
+    Path("birds.csv").write_text("path,label\n")
+    os.mkfifo("pipe")
+    before = sorted(Path.cwd().rglob("*"))
+    for data, given, sentence in (
+        ("photos", "missing/issues.csv", "Cannot write missing/issues.csv: No such file or directory. Choose another"),
+        ("photos", "birds.csv/issues.csv", "Cannot write birds.csv/issues.csv: Not a directory. Choose another folder"),
+        ("photos", "photos", "Cannot write photos: it is a folder. Choose the name of a new file."),
+        ("photos", "pipe", "Cannot write pipe: it is no plain file. Choose the name of a new file."),
+        ("birds.csv", "birds.csv", "birds.csv is the data set itself. Choose another file for the issues."),
+    ):
+        assert main(["check", data, "--csv", given]) == 2
+        printed = capsys.readouterr()
+        assert printed.err.startswith(f"thaw: {sentence}")
+        assert (printed.err.count("\n"), printed.out) == (1, "")
+    Path("locked").mkdir(mode=0o500)
+    if not os.access("locked", os.W_OK):
+        assert main(["check", "photos", "--csv", "locked/issues.csv"]) == 2
+        assert "Cannot write locked/issues.csv: Permission denied." in capsys.readouterr().err
+    Path("locked").rmdir()
+    assert sorted(Path.cwd().rglob("*")) == before
+    assert Path("birds.csv").read_text() == "path,label\n"
+
+
 def test_check_prints_its_report_also_where_no_trial_was_made(tmp_path, runs_dir, monkeypatch, capsys):
     summary = DataSummary(
         layout="class_folders", class_names=["cat", "dog"], counts={"train": [3, 2], "validation": [1, 1]}
@@ -265,7 +321,38 @@ def test_check_prints_its_report_also_where_no_trial_was_made(tmp_path, runs_dir
 
 def test_check_names_an_option_that_cannot_be(runs_dir, capsys):
     assert main(["check", "photos", "--layout", "pile"]) == 2
-    assert "data.layout is 'pile'" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("thaw: --layout is 'pile', but should be 'auto', ")
+    assert main(["check", "photos", "--validation-fraction", "3"]) == 2
+    assert capsys.readouterr().err.startswith("thaw: --validation-fraction is 3.0, but should be less than 1.")
+
+
+@pytest.mark.parametrize("given", ["birds.csv", "run.toml"])
+@pytest.mark.parametrize(
+    ("table", "field", "option"),
+    [
+        ("path,species\n1.png,jay\n", "data.label_column", "--label-column"),
+        ("photo,label\n1.png,jay\n", "data.path_column", "--path-column"),
+        ("path,label,split\n1.png,jay,autumn\n", "data.split_column", "--split-column"),
+    ],
+)
+def test_check_names_the_option_or_the_field_for_a_column_that_it_misses(
+    runs_dir, monkeypatch, capsys, given, table, field, option
+):
+    Path("birds.csv").write_text(table)
+    Path("run.toml").write_text('[data]\npath = "birds.csv"\n')
+    reasons = []
+
+    def answer(client, questions, show):
+        with pytest.raises(DataError) as refused:
+            read_source(questions[0].data, Path(), lambda *_: None, lambda: None)
+        reasons.append(str(refused.value))
+        return [CommandRejected(command="CheckData", reason=reasons[-1], field=refused.value.field)]
+
+    monkeypatch.setattr(cli_reports.WorkerClient, "start", lambda: None)
+    monkeypatch.setattr(cli_reports, "ask", answer)
+    assert main(["check", given]) == 2
+    way = f"The option is `{option}`." if given == "birds.csv" else f"The field is {field} in run.toml."
+    assert capsys.readouterr().err == f"thaw: {reasons[0]} {way}\n"
 
 
 def test_command_line_loads_neither_qt_nor_torch(run_folder):
@@ -658,11 +745,16 @@ def test_second_platform_will_do_when_the_first_does_not_answer(no_display, monk
     assert display_problem() == ""
 
 
-def test_what_a_run_will_need_says_how_much_of_the_images_is_kept_decoded() -> None:
+def test_what_a_run_will_need_says_how_much_of_the_images_is_kept_decoded_and_the_budget() -> None:
     need = RunEstimate(
         step_ms=40.0, seconds_per_epoch=34.0, num_epochs=10, memory_bytes=900_000_000, device="cpu",
         checkpoint_bytes=1_700_000, disk_bytes=20_000_000, free_bytes=80_000_000_000, kept_bytes=1_200_000_000,
-        decoded_bytes=3_400_000_000,
+        decoded_bytes=3_400_000_000, budget_bytes=1_200_000_000,
     )  # fmt: skip
-    assert need_sentence(need).endswith("(80.0 GB free). Of its decoded images, 1.2 GB of 3.4 GB will be kept.")
-    assert need_sentence(need.model_copy(update={"kept_bytes": 3_400_000_000})).endswith("(80.0 GB free).")
+    assert need_sentence(need).endswith(
+        "(80.0 GB free). Of its decoded images, 1.2 GB of 3.4 GB will be kept: those of all runs may take 1.2 GB."
+    )
+    roomy = need.model_copy(update={"kept_bytes": 3_400_000_000, "budget_bytes": 20_000_000_000})
+    assert need_sentence(roomy).endswith(
+        "(80.0 GB free). Of its decoded images, all 3.4 GB will be kept: those of all runs may take 20.0 GB."
+    )

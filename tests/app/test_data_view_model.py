@@ -174,6 +174,20 @@ def test_issues_are_listed_the_gravest_first_and_filtered_by_kind_and_text(data,
     qtbot.waitUntil(lambda: column(data.issues, KIND) == ["Leak"])
 
 
+def test_every_kind_of_issue_has_a_name_and_its_filter_in_the_table_and_in_the_csv(data, tmp_path, qtbot) -> None:
+    issues = [ReportedIssue(kind, str(tmp_path / f"{kind}.jpg"), f"{kind}.jpg", "So it is.") for kind in IssueKind]
+    data.show(make_event(tmp_path, issues=issues))
+    qtbot.waitUntil(lambda: column(data.issues, FILE) == [f"{kind}.jpg" for kind in IssueKind])
+    assert len(set(column(data.issues, KIND))) == len(IssueKind)
+    for kind in IssueKind:
+        data.filter_issues(kind, "")
+        qtbot.waitUntil(lambda kind=kind: column(data.issues, FILE) == [f"{kind}.jpg"])
+    data.filter_issues(IssueKind.TINY, "")
+    with qtbot.waitSignal(data.issues.saved):
+        data.issues.save(tmp_path / "issues.csv")
+    assert (tmp_path / "issues.csv").read_text().splitlines()[1:] == ["tiny,tiny.jpg,,So it is."]
+
+
 def test_a_pair_has_both_pictures(data, tmp_path, qtbot) -> None:
     data.show(make_event(tmp_path, issues=make_issues(tmp_path)))
     qtbot.waitUntil(lambda: data.issues.rowCount() == 4)

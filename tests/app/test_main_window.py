@@ -633,7 +633,7 @@ def estimate(**values: float) -> RunEstimate:
     needs = {
         "step_ms": 40.0, "seconds_per_epoch": 34.0, "num_epochs": 10, "memory_bytes": 900_000_000,
         "checkpoint_bytes": 1_700_000, "disk_bytes": 20_000_000, "free_bytes": 80_000_000_000,
-        "kept_bytes": 3_400_000_000, "decoded_bytes": 3_400_000_000,
+        "kept_bytes": 3_400_000_000, "decoded_bytes": 3_400_000_000, "budget_bytes": 20_000_000_000,
     }  # fmt: skip
     return RunEstimate.model_validate({**needs, "device": "cpu", **values})
 
@@ -651,10 +651,13 @@ def test_what_a_run_will_need_stands_above_start(qtbot, window, clients, tmp_pat
     assert need.text() == "Trying a few steps …"
     clients[0].say(RunEstimated(estimate=estimate(), command_id=clients[0].sent[-1].command_id))
     qtbot.waitUntil(lambda: need.text().startswith("About"))
-    assert need.text() == "About 0:34 an epoch, 5:40 in all · 900 MB of memory · 20.0 MB on disk, 80 GB free"
+    assert need.whole_text == (
+        "About 0:34 an epoch, 5:40 in all · 900 MB of memory · 20.0 MB on disk, 80 GB free · 3.4 GB of images kept "
+        "decoded, budget 20 GB"
+    )
     assert need.property("role") == "note"
-    window.display.run_config.show_estimate(estimate(kept_bytes=1_200_000_000))
-    assert need.whole_text.endswith("80 GB free · 1.2 of 3.4 GB of images kept decoded")
+    window.display.run_config.show_estimate(estimate(kept_bytes=1_200_000_000, budget_bytes=1_200_000_000))
+    assert need.whole_text.endswith("80 GB free · 1.2 of 3.4 GB of images kept decoded, budget 1.2 GB")
     # A wrong field leaves nothing to be said, and another batch size is tried again.
     window.display.run_config.set_text("training.batch_size", "0")
     assert need.text() == "What the run will need stands here once every field is right."

@@ -206,6 +206,9 @@ def test_a_table_without_a_column_of_classes_offers_those_that_it_has(form: RunF
     label = form._editors["data.label_column"]
     assert [label.itemText(row) for row in range(label.count())] == names
     assert form._hints["data.label_column"].text() == "No."
+    # Where it does not stand beside the field, it names it.
+    assert run_config.named_refusal(refusal) == 'No. The field of the form is "Classes in".'
+    assert run_config.named_refusal(refusal.model_copy(update={"field": "data.path"})) == "No."
 
 
 def test_data_are_looked_through_as_a_run_would_split_them(run_config: RunConfigViewModel) -> None:

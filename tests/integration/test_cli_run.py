@@ -247,6 +247,7 @@ def test_worker_that_is_killed_is_exit_code_1_and_a_way_to_go_on(here, small_con
         ({"data": {"path": "nowhere"}}, "nowhere"),
         ({"model": {"name": "resnet19"}}, "resnet19"),
         ({"model": {"frozen": ["stage9"]}}, "stage9"),
+        pytest.param({"data": {"layout": "table"}}, "data.layout in the run's configuration", marks=pytest.mark.slow),
     ],
 )
 def test_run_that_cannot_be_prepared_is_one_sentence_and_exit_code_2(here, small_config, change, named, capsys):

@@ -781,6 +781,30 @@ def test_an_unreadable_image_is_skipped_by_name_and_never_touched(
 
 
 @pytest.mark.slow
+def test_images_that_are_deleted_under_a_run_that_keeps_them_are_told_once_and_it_trains_on(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    training = small_config.training.model_copy(update={"epochs": 500})
+    driver = start_worker()
+    driver.prepare(small_config.model_copy(update={"training": training}), tmp_path / "runs")
+    driver.wait(CheckpointSaved, lambda event: event.checkpoint.epoch == 2)
+    driver.send(StopRun())
+    driver.wait_state(RunState.STOPPED)
+    for file in (Path(small_config.data.path) / "class_1").iterdir():
+        file.unlink()
+    driver.send(StartRun())
+    told = driver.wait(LogWritten, lambda event: "cannot be found any more" in event.text)
+    assert told.level == "warning"
+    assert str(Path(small_config.data.path) / "class_1" / "000.png and 11 more images") in told.text
+    mark = len(driver.seen)
+    epoch = driver.wait(CheckpointSaved, after=mark).checkpoint.epoch
+    driver.wait(CheckpointSaved, lambda event: event.checkpoint.epoch > epoch + 1, after=mark)
+    driver.send(StopRun())
+    driver.wait_state(RunState.STOPPED, after=mark)
+    assert [e for e in driver.seen if isinstance(e, LogWritten) and "found any more" in e.text] == [told]
+
+
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_pauses_the_run_before_it_does_harm(
     start_worker: Start, small_config: RunConfig, tmp_path: Path
 ) -> None:

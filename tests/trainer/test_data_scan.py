@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,29 @@ def test_files_that_are_no_images_are_skipped_with_a_reason_and_stay_as_they_are
     assert all(issue.sentence.startswith("Not used: ") for issue in issues_of(found))
 
 
+def test_a_file_that_is_something_else_is_told_from_a_damaged_picture(pets: Path) -> None:
+    for name, content in (
+        ("notes.txt", b"a cat"),
+        ("empty.txt", b""),
+        ("Makefile", b"all:"),
+        ("renamed.jpg", b"a cat"),
+        ("empty.png", b""),
+        ("cut.txt", (pets / "cat" / "1.png").read_bytes()[:200]),
+    ):
+        (pets / "cat" / name).write_bytes(content)
+    found = scanned(pets)
+    assert found.summary.issue_counts == {"not_an_image": 3, "unreadable": 3}
+    assert {Path(issue.shown).name: issue.kind.value for issue in issues_of(found)} == {
+        "notes.txt": "not_an_image",
+        "empty.txt": "not_an_image",
+        "Makefile": "not_an_image",
+        "renamed.jpg": "unreadable",
+        "empty.png": "unreadable",
+        "cut.txt": "unreadable",
+    }
+    assert found.summary.num_skipped == 6
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_copies_and_bursts_never_straddle_the_splits(pets: Path, seed: int) -> None:
     (pets / "dog" / "copy.png").write_bytes((pets / "dog" / "3.png").read_bytes())
@@ -180,7 +204,9 @@ def test_images_in_a_format_that_is_not_read_say_what_to_do(pets: Path, tmp_path
     (pets / "dog" / "empty.heic").touch()
     found = scanned(pets)
     said = {Path(issue.shown).name: issue.sentence for issue in issues_of(found)}
-    assert {issue.kind for issue in issues_of(found)} == {IssueKind.UNREADABLE}
+    kinds = {Path(issue.shown).name: issue.kind for issue in issues_of(found)}
+    assert kinds.pop("more.zip") is IssueKind.NOT_AN_IMAGE
+    assert set(kinds.values()) == {IssueKind.UNREADABLE}
     assert said == {
         **{
             f"photo_{number}.{name.lower()}": f"Not used: the format {name} is not read here: convert it to JPEG or "
@@ -236,6 +262,42 @@ def test_a_locked_class_folder_is_an_issue_and_the_rest_is_used(
     with pytest.raises(DataError, match=r'"cat" \(.*fox: it is a folder that cannot be read \(Permission denied\)\)'):
         scanned(pets)
     (pets / "fox").chmod(0o755)
+
+
+def test_a_class_that_is_named_like_a_split_is_advised_about_unless_the_layout_was_chosen(pets: Path) -> None:
+    save(pets / "validation_set" / "1.png", 300)
+    (first, *others) = scanned(pets).summary.advice
+    assert first == (
+        "The class validation_set is named like a split: if that is meant, put a train folder beside a validation "
+        "folder, each with one subfolder for each class."
+    )
+    assert scanned(pets, layout="class_folders").summary.advice == others
+    save(pets / "test" / "1.png", 301)
+    assert scanned(pets).summary.advice[0].startswith("The classes test, validation_set are named like a split: ")
+
+
+def test_data_sets_side_by_side_are_advised_about_and_subfolders_of_a_class_with_images_are_not(
+    pets: Path, tmp_path: Path
+) -> None:
+    save(pets / "cat" / "wild" / "1.png", 300)
+    save(pets / "cat" / "tame" / "1.png", 301)
+    for number in range(4):
+        save(pets / "fox" / "photos" / f"{number}.png", 310 + number)
+    assert "subfolders" not in " ".join(scanned(pets).summary.advice)
+    for number, name in enumerate(("flowers/rose", "flowers/tulip", "birds/gull", "birds/tern")):
+        save(tmp_path / "several" / name / "1.png", 320 + 2 * number)
+        save(tmp_path / "several" / name / "2.png", 321 + 2 * number)
+    (tmp_path / "several" / "birds" / "about.txt").write_text("no image")
+    assert scanned(tmp_path / "several").summary.advice[0] == (
+        "birds, flowers: all images are in subfolders (gull, tern, rose, tulip). If these are the classes, choose one "
+        "of those folders as the data."
+    )
+    for split in ("train", "val"):
+        shutil.copytree(pets / "dog", tmp_path / "split" / split / "dog")
+        shutil.copytree(tmp_path / "several" / "birds", tmp_path / "split" / split / "birds")
+    (about_birds,) = [text for text in scanned(tmp_path / "split").summary.advice if "subfolders" in text]
+    assert about_birds.startswith("birds: all images are in subfolders (gull, tern). ")
+    assert about_birds.endswith(" choose that folder as the data.")
 
 
 def test_a_class_with_a_single_image_trains_and_is_named(pets: Path) -> None:
@@ -307,6 +369,18 @@ def test_odd_images_are_trained_on(pets: Path) -> None:
     assert len(found.samples) == 24
     assert found.summary.num_skipped == 0
     assert found.summary.image_sides[0] == (1, 1)
+
+
+def test_images_of_a_few_pixels_are_used_and_are_issues(pets: Path) -> None:
+    for side in (1, 7, 8):
+        Image.new("RGB", (side, 2 * side), (30 * side, 0, 0)).save(pets / "cat" / f"side_{side}.png")
+    found = scanned(pets)
+    assert len(found.samples) == 23
+    assert found.summary.issue_counts == {"tiny": 2}
+    assert [(issue.kind, Path(issue.path).name, issue.sentence) for issue in issues_of(found)] == [
+        (IssueKind.TINY, "side_1.png", "Only 1 × 2 pixels, but used."),
+        (IssueKind.TINY, "side_7.png", "Only 7 × 14 pixels, but used."),
+    ]
 
 
 def test_progress_is_told_and_cancelling_ends_the_scan(pets: Path) -> None:

@@ -230,6 +230,9 @@ def test_listing_can_be_cancelled_and_tells_how_far_it_is(pets: Path) -> None:
         (("Training", "VALID"), {"train", "validation"}),
         (("train", "validation", "test"), {"train", "validation", "test"}),
         (("train", "Testing"), {"train", "test"}),
+        (("Training_set", "Validation_set", "test-data"), {"train", "validation", "test"}),
+        (("train images", "valImages"), {"train", "validation"}),
+        (("trainset", "images_val", "TEST"), {"train", "validation", "test"}),
     ],
 )
 def test_train_and_validation_folders_give_the_split(tmp_path: Path, names: tuple[str, ...], splits: set[str]) -> None:
@@ -272,6 +275,13 @@ def test_split_folders_without_class_folders_are_not_taken_for_classes(tmp_path:
     text = sentence(data)
     assert f"{data} is split into test and train, but {data / 'train'} has no class subfolders. Sort" in text
     assert source(data, layout="class_folders").class_names == ["test", "train"]
+
+
+@pytest.mark.parametrize("name", ["strain", "trainer", "set", "images", "val_2", "devices", "test_tubes"])
+def test_a_folder_with_more_than_a_split_in_its_name_is_a_class(tmp_path: Path, name: str) -> None:
+    data = tmp_path / "data"
+    put(data / "train" / "cat" / "1.png", data / name / "dog" / "1.png")
+    assert source(data).class_names == sorted([name, "train"])
 
 
 def test_a_class_that_is_called_train_is_a_class(tmp_path: Path) -> None:
@@ -501,6 +511,42 @@ def test_an_empty_or_hidden_folder_within_a_folder_is_named(tmp_path: Path) -> N
 def test_images_without_class_subfolders(tmp_path: Path) -> None:
     put(tmp_path / "flat" / "a.png", tmp_path / "flat" / "b.png")
     assert "has 2 files directly in it, but no class subfolders. Sort" in sentence(tmp_path / "flat")
+
+
+def test_class_folders_that_are_links_are_named_and_what_to_do_about_them(tmp_path: Path) -> None:
+    real, data = tmp_path / "real", tmp_path / "data"
+    put(real / "cat" / "1.png", real / "dog" / "1.png", tmp_path / "fox" / "1.png")
+    data.mkdir()
+    for name in ("cat", "dog"):
+        (data / name).symlink_to(real / name)
+    what = f"{data} has 2 links to folders, cat and dog for example: links are not followed. Put the folders themselves"
+    for layout in ("auto", "class_folders", "split_folders"):
+        assert sentence(data, layout=layout) == (
+            f"{what} in their place, or choose the folder that they are in, {real}."
+        )
+    (data / "fox").symlink_to(tmp_path / "fox")
+    assert sentence(data).endswith(" or choose the folder that they are in.")
+    (data / "dog").unlink()
+    (data / "fox").unlink()
+    put(data / "dog" / "1.png")
+    assert sentence(data) == (
+        f"{data} has a link to a folder, cat: links are not followed. Put the folder itself in its place, or choose "
+        f"the folder that it is in, {real}."
+    )
+    put(data / "1.png")
+    assert "has only one class" in sentence(data)
+
+
+def test_class_folders_of_a_split_that_are_links_are_named(tmp_path: Path) -> None:
+    real, data = tmp_path / "real", tmp_path / "data"
+    for split in ("train", "val"):
+        (data / split).mkdir(parents=True)
+        for name in ("cat", "dog"):
+            put(real / split / name / "1.png")
+            (data / split / name).symlink_to(real / split / name)
+    text = sentence(data)
+    assert text.startswith(f"{data / 'train'} has 2 links to folders, cat and dog for example: links are not followed.")
+    assert text.endswith(f"or choose the folder that they are in, {real / 'train'}.")
 
 
 def test_a_single_class(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from tests.trainer.test_data_loader import digests, loaded, make_scanned
 from trainer.data.images import DataError
 from trainer.data.scan import ScannedData
-from trainer.data.store import SUFFIX, DecodedStore, StoreContent, open_stores, store_content
+from trainer.data.store import SUFFIX, DecodedStore, StoreContent, find_budget, open_stores, store_content
 from trainer.data.transforms import ImageTransform, Preprocessing, train_transform, validation_transform
 
 SHAPES = [(4, 6), (5, 4), (4, 4)]
@@ -260,6 +260,10 @@ def test_without_a_budget_half_of_the_free_disk_is_taken_at_most(
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free_bytes))
         (store,) = open_stores(tmp_path, budget_gb, [content("a", 1000)])
         store.close()
+        # What is named is what was given.
+        assert (
+            store.num_kept == min((find_budget(tmp_path, budget_gb) - 4 * 1000) // IMAGE_BYTES, 1000) or not free_bytes
+        )
         return store.num_kept
 
     assert num_kept(2 * 500 * IMAGE_BYTES + 2 * 4 * 1000, None) == 500
@@ -283,6 +287,6 @@ def test_a_folder_that_cannot_be_made_means_that_nothing_is_kept(
 ) -> None:
     (tmp_path / "file").touch()
     data = loaded(scanned, store_dir=tmp_path / "file" / "store")
-    assert (data.num_kept, data.store_bytes) == (0, 0)
+    assert (data.num_kept, data.store_bytes, data.store_budget_bytes) == (0, 0, 0)
     assert digests(data.train_batches(0)) == digests(loaded(scanned).train_batches(0))
     assert "Decoded images are not kept" in caplog.text

@@ -12,6 +12,7 @@ import torch
 
 import trainer.preparation
 from trainer.config import OptimizerConfig, PlanPhase, RunConfig
+from trainer.data.store import MAX_CHOSEN_BYTES
 from trainer.estimate import check_no_run_uses
 from trainer.freezing import hash_layer
 from trainer.messages import ModelSummary, RunInfo, RunPrepared, RunState, StateChanged
@@ -50,6 +51,7 @@ def test_the_disk_that_a_run_needs_is_reckoned_to_a_few_percent(
     assert estimate.disk_bytes == pytest.approx(sum(sizes) + base + kept, rel=0.05, abs=150_000)
     assert estimate.free_bytes > 0
     assert estimate.kept_bytes == estimate.decoded_bytes == kept > 0
+    assert kept < estimate.budget_bytes <= MAX_CHOSEN_BYTES
 
 
 def test_images_that_will_not_be_kept_are_reckoned(small_config: RunConfig, tmp_path: Path) -> None:
@@ -58,7 +60,7 @@ def test_images_that_will_not_be_kept_are_reckoned(small_config: RunConfig, tmp_
     config = small_config.model_copy(update={"data": small_config.data.model_copy(update={"cache_gb": part_gb})})
     estimate = preparation().estimate(config, tmp_path)
     assert 36 * 3 * 32 * 32 < estimate.decoded_bytes < 36 * 3 * 38 * 38
-    assert 50_000 < estimate.kept_bytes <= 60_000
+    assert 50_000 < estimate.kept_bytes <= estimate.budget_bytes == 60_000
 
 
 def test_time_and_memory_are_measured(small_config: RunConfig, tmp_path: Path) -> None:

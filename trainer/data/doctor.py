@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from trainer.data.duplicates import Pair
+from trainer.data.file_facts import EMPTY
+from trainer.data.images import NOT_AN_IMAGE, displayed
+from trainer.data.layouts import split_of
+from trainer.data.listing import IMAGE_SUFFIXES, PACKED
 from trainer.data.sources import SourceFile
 from trainer.data_report import IssueKind, ReportedImage, ReportedIssue
 from trainer.messages import DataSummary
@@ -13,7 +19,11 @@ FEW_IMAGES = 10
 """Training images below which a class is named: fewer teach a new head little."""
 IMBALANCE = 3.0
 """From this many times the images of the smallest class on, balancing is offered."""
+MIN_SIDE = 8
+"""Pixels of the short side below which an image is named: it is used, but there is hardly anything to be seen."""
 _MAX_NAMED = 5
+_DEPTHS = {"class_folders": 1, "split_folders": 2}
+"""Of a class folder below the folder of the data, by layout; in the others, no folder makes a class."""
 
 
 def find_issues(
@@ -44,7 +54,14 @@ def find_issues(
     ]
     issues += _torn_groups(images, groups)
     issues += [
-        ReportedIssue(IssueKind.UNREADABLE, str(file.path), file.shown, f"Not used: {reason}.")
+        ReportedIssue(
+            IssueKind.TINY, image.path, image.shown, f"Only {image.width:,} × {image.height:,} pixels, but used."
+        )
+        for image in images
+        if min(image.width, image.height) < MIN_SIDE
+    ]
+    issues += [
+        ReportedIssue(_kind_of(file, reason), str(file.path), file.shown, f"Not used: {reason}.")
         for file, reason in unreadable
     ]
     issues += [ReportedIssue(IssueKind.SKIPPED, "", shown, f"Not used: {reason}.") for shown, reason in skipped]
@@ -87,6 +104,61 @@ def advice(summary: DataSummary, left_out: Sequence[str]) -> list[str]:
             "the classes."
         )
     return found
+
+
+def folder_advice(
+    layout: str, root: Path, class_names: Sequence[str], files: Sequence[SourceFile], *, is_layout_chosen: bool
+) -> list[str]:
+    """Say in sentences which folders were perhaps not meant as classes, though a run would take them for such.
+
+    Args:
+        layout: The layout that was found.
+        root: The folder that has the classes or the splits in it.
+        class_names: Names of the classes.
+        files: The readable images.
+        is_layout_chosen: Whether the user said that this is the layout: then a class may be called "test".
+
+    """
+    if layout not in _DEPTHS:
+        return []
+    found = []
+    split_like = [] if is_layout_chosen else [name for name in class_names if split_of(name)]
+    if split_like:
+        one = len(split_like) == 1
+        found.append(
+            f"The {'class' if one else 'classes'} {_named(split_like)} {'is' if one else 'are'} named like a split: if "
+            "that is meant, put a train folder beside a validation folder, each with one subfolder for each class."
+        )
+    below = _folders_of_images(_DEPTHS[layout], root, class_names, files)
+    # One folder within a class folder only wraps its images.
+    nested = [name for name, folders in below.items() if "" not in folders and len(folders) > 1]
+    if nested:
+        inner = list(dict.fromkeys(folder for name in nested for folder in below[name]))
+        found.append(
+            f"{_named(nested)}: all images are in subfolders ({_named(inner)}). If these are the classes, choose "
+            f"{'one of those folders' if len(nested) > 1 else 'that folder'} as the data."
+        )
+    return found
+
+
+def _folders_of_images(
+    depth: int, root: Path, class_names: Sequence[str], files: Sequence[SourceFile]
+) -> dict[str, dict[str, None]]:
+    """Return for each class the folders right below its own that have images below them, "" for that folder itself."""
+    below: dict[str, dict[str, None]] = {name: {} for name in class_names}
+    start = len(str(root)) + 1
+    for file in files:
+        # As text: with 100,000 files, pathlib's own takes seconds.
+        parts = str(file.path)[start:].split(os.sep, depth + 1)
+        below[class_names[file.class_idx]][displayed(parts[depth]) if len(parts) > depth + 1 else ""] = None
+    return below
+
+
+def _kind_of(file: SourceFile, reason: str) -> IssueKind:
+    """Tell a file that is something else from a picture that is spoilt: of that, at least the name is an image's."""
+    is_image_by_name = file.path.suffix.lower() in IMAGE_SUFFIXES
+    is_something_else = reason in {NOT_AN_IMAGE, PACKED, EMPTY} and not is_image_by_name
+    return IssueKind.NOT_AN_IMAGE if is_something_else else IssueKind.UNREADABLE
 
 
 def _pair_issue(

@@ -19,6 +19,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 """What is read, by Pillow's names. Some of its other formats run a program to draw (EPS runs Ghostscript)."""
 
 
+NOT_AN_IMAGE = "it is not an image that can be read here"
 NO_MEMORY = "there was not enough memory to decode it"
 
 
@@ -101,7 +102,7 @@ def reason_for(error: Exception) -> str:
         case Image.DecompressionBombError() | Image.DecompressionBombWarning():
             return _too_large("too many pixels")
         case UnidentifiedImageError():
-            return "it is not an image that can be read here"
+            return NOT_AN_IMAGE
         case FileNotFoundError():
             return "it is not there any more"
         case PermissionError():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ from trainer.data_path import PACKED_SUFFIXES, TABLE_SUFFIXES, emptiness
 MIN_NAMED_SHARE = 0.9
 """Share of a folder's files that must be named like "cat.12.jpg" before the names are taken for classes."""
 
+_SPLIT_FOLDER = re.compile(
+    r"(?:data|images|imgs)?(?P<word>{})(?:data|set|dataset|images|imgs|split)*".format("|".join(SPLIT_WORDS))
+)
 _NUMBERED_NAME = re.compile(r"(?P<label>.*\S)(?:[._-]\d+|\s*\(\d+\))")
 
 
@@ -31,7 +35,7 @@ class Level:
     @property
     def splits(self) -> dict[Path, str]:
         """Return the folders named after splits, if one is for training and one is not."""
-        named = {folder: SPLIT_WORDS.get(folder.name.lower(), "") for folder in self.folders}
+        named = {folder: split_of(folder.name) for folder in self.folders}
         found = {folder: split for folder, split in named.items() if split}
         return found if "train" in found.values() and len(set(found.values())) > 1 else {}
 
@@ -45,10 +49,23 @@ class Level:
     @property
     def archives(self) -> list[Path]:
         """Return the files that are archives by their names, where there is nothing else that could hold images."""
-        names = [entry.path for entry in self.others if entry.kind == "file"]
-        if self.folders or any(path.suffix.lower() in IMAGE_SUFFIXES for path in names):
+        if self.folders or self.has_images:
             return []
+        names = [entry.path for entry in self.others if entry.kind == "file"]
         return [path for path in names if path.name.lower().endswith(PACKED_SUFFIXES)]
+
+    @property
+    def has_images(self) -> bool:
+        """Whether there are files that are images by their names."""
+        return any(entry.kind == "file" and entry.path.suffix.lower() in IMAGE_SUFFIXES for entry in self.others)
+
+    @property
+    def linked_folders(self) -> list[Path]:
+        """Return the links to folders, which are not followed, where there are no images beside them."""
+        if self.has_images:
+            return []
+        links = [entry.path for entry in self.others if entry.kind == "link"]
+        return [link for link in links if os.path.isdir(link)]  # noqa: PTH112 (pathlib's raises where it may not look)
 
     @property
     def named_share(self) -> float:
@@ -87,6 +104,12 @@ def label_of(path: Path) -> str:
     return unicodedata.normalize("NFC", match["label"]) if match else ""
 
 
+def split_of(name: str) -> str:
+    """Return the split that a folder is named after ("val", "Training_set", "test-images"), "" if there is none."""
+    match = _SPLIT_FOLDER.fullmatch(re.sub(r"[\W_]+", "", name.casefold()))
+    return SPLIT_WORDS[match["word"]] if match else ""
+
+
 def one_class(named: str, label: str) -> str:
     """Return the sentence for class folders of a single class."""
     return f'{named} has only one class, "{label}". Add a subfolder of images for at least one more.'
@@ -113,12 +136,16 @@ class _Search:
         folder = self._shown.root
         while True:
             self._check_cancelled()
-            found = entries(folder, self._shown)
-            folders = [entry.path for entry in found if entry.kind == "folder"]
-            yield Level(folder, folders, [entry for entry in found if entry.kind != "folder"])
-            if len(folders) != 1:
+            level = self._level(folder)
+            yield level
+            if len(level.folders) != 1:
                 return
-            folder = folders[0]
+            folder = level.folders[0]
+
+    def _level(self, folder: Path) -> Level:
+        found = entries(folder, self._shown)
+        folders = [entry.path for entry in found if entry.kind == "folder"]
+        return Level(folder, folders, [entry for entry in found if entry.kind != "folder"])
 
     def _table_of(self, level: Level) -> Path | None:
         """Return the level's table of images. Why there is none is kept: other layouts come first."""
@@ -164,6 +191,8 @@ class _Search:
         # Before what is wrong with a table: one beside the packed images often is no table of them.
         if levels[-1].archives and layout != "table":
             return DataError(self._packed(levels[-1]))
+        if layout in {"class_folders", "split_folders"} and (sentence := self._linked(levels)):
+            return DataError(sentence)
         if layout == "split_folders":
             return DataError(
                 f"{named} has no train folder of class subfolders beside one for validation or test. Choose another "
@@ -179,6 +208,8 @@ class _Search:
             return self._table_errors[0]
         if layout == "table":
             return DataError(f"{named} has no table (.csv, .tsv) at its top. Choose another layout.", "data.layout")
+        if sentence := self._linked(levels):
+            return DataError(sentence)
         return DataError(self._no_classes(levels), "data.path" if layout == "auto" else "data.layout")
 
     def _no_classes(self, levels: list[Level]) -> str:
@@ -197,6 +228,29 @@ class _Search:
         return (
             f"{self._shown(top.folder)} has {counted(len(top.others), 'file')} directly in it, but no class "
             "subfolders. Sort the images into one subfolder for each class, or name them like cat_12.jpg."
+        )
+
+    def _linked(self, levels: list[Level]) -> str:
+        """Return the sentence for links where class folders are wanted, "" if there are none."""
+        trains = [folder for folder, split in levels[-1].splits.items() if split == "train"]
+        lacking = [*map(self._level, trains), *(level for level in levels if len(level.folders) < 2)]
+        level = next((level for level in lacking if level.linked_folders), None)
+        if level is None:
+            return ""
+        links = level.linked_folders
+        name = displayed(links[0].name)
+        # Often they are all of one folder, which could have been chosen as well.
+        parents = {link.resolve().parent for link in links}
+        where = f", {displayed(parents.pop())}" if len(parents) == 1 else ""
+        if len(links) == 1:
+            return (
+                f"{self._shown(level.folder)} has a link to a folder, {name}: links are not followed. Put the folder "
+                f"itself in its place, or choose the folder that it is in{where}."
+            )
+        return (
+            f"{self._shown(level.folder)} has {len(links)} links to folders, {name} and {displayed(links[1].name)} for "
+            "example: links are not followed. Put the folders themselves in their place, or choose the folder that "
+            f"they are in{where}."
         )
 
     def _packed(self, level: Level) -> str:

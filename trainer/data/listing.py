@@ -23,6 +23,8 @@ IMAGE_SUFFIXES = UNREAD_SUFFIXES | {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".t
 
 _DIGITS = re.compile(r"(\d+)")
 
+PACKED = "it is an archive, and stays packed: unpack it first"
+
 _REPARSE_TAG_JUNCTION = 0xA0000003
 
 
@@ -126,7 +128,7 @@ def reason_against_format(path: Path) -> str:
     """Say of a file that is no image that can be read here what it is by its name, and what to do; "" if not known."""
     name = path.name.lower()
     if name.endswith(PACKED_SUFFIXES):
-        return "it is an archive, and stays packed: unpack it first"
+        return PACKED
     if path.suffix.lower() in UNREAD_SUFFIXES:
         return f"the format {path.suffix[1:].upper()} is not read here: convert it to JPEG or PNG"
     return ""

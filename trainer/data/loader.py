@@ -11,10 +11,11 @@ from pathlib import Path
 from trainer.config import DataConfig, TrainingConfig
 from trainer.data.dataset import ImageDataset
 from trainer.data.decoding import num_usable_cores
+from trainer.data.file_watch import FileWatch
 from trainer.data.images import DataError, displayed
 from trainer.data.sampler import EpochSampler
 from trainer.data.scan import ScannedData, place_in
-from trainer.data.store import DecodedStore, StoreContent, open_stores, store_content
+from trainer.data.store import DecodedStore, StoreContent, find_budget, open_stores, store_content
 from trainer.data.stream import Batch, Stream
 from trainer.data.transforms import ImageTransform, Preprocessing, train_transform, validation_transform
 from trainer.messages import SPLITS
@@ -41,6 +42,7 @@ class ImageData:
         num_kept: Number of images that are decoded only once, because there is room to keep them.
         store_bytes: What these take on the disk, once all are decoded.
         all_store_bytes: What all images would take there.
+        store_budget_bytes: What the decoded images of all runs together may take there.
         images_per_s: Training images a second that loading alone sustains, by epoch; so far, where one is
             going on.
 
@@ -81,6 +83,7 @@ class ImageData:
         )
         states = _states(scanned)
         self.fingerprint = _fingerprint(scanned, states)
+        self._watch = FileWatch([path for path, _ in scanned.samples], states)
         self._sampler = EpochSampler(
             self.num_train, training.batch_size, training.seed, train_labels if data.balance == "sampler" else None
         )
@@ -96,6 +99,7 @@ class ImageData:
         self._stores = [store for store in stores.values() if store is not None]
         self.num_kept = sum(store.num_kept for store in self._stores)
         self.store_bytes = sum(store.num_bytes for store in self._stores)
+        self.store_budget_bytes = 0 if store_dir is None else find_budget(store_dir, data.cache_gb)
         self.all_store_bytes = sum(store.all_bytes for store in self._stores)
         self._train, self._validation, self._test = (
             Stream(
@@ -127,8 +131,16 @@ class ImageData:
         """Yield the test batches, none where there is no test split. Otherwise as ``validation_batches``."""
         return self._test.batches(self._keys_in_order(self.num_test))
 
+    def look_for_changes(self) -> None:
+        """Begin to look whether every file is still as it was; a warning names what is not, once.
+
+        Kept copies would hide that: nothing reads the files any more.
+        """
+        self._watch.look()
+
     def close(self) -> None:
         """End the loader processes. Batches can be asked for again; that starts new ones."""
+        self._watch.end()
         for stream in (self._train, self._validation, self._test):
             stream.close()
         for store in self._stores:

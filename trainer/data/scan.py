@@ -10,14 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import UnidentifiedImageError
-
 from trainer.config import DataConfig
 from trainer.data.archive import Progress
-from trainer.data.doctor import advice, find_issues
+from trainer.data.doctor import advice, find_issues, folder_advice
 from trainer.data.duplicates import Pair, find_pairs
 from trainer.data.examination import FileFacts, examine
-from trainer.data.images import DataError, reason_for
+from trainer.data.images import NOT_AN_IMAGE, DataError
 from trainer.data.listing import reason_against_format
 from trainer.data.sources import Source, SourceFile, read_source
 from trainer.data.split import assign_splits
@@ -35,8 +33,6 @@ MAX_ASPECT = 50
 
 REPORTS_KEPT_S = 180 * 24 * 3600.0
 """A report that nobody asked for in this time is deleted; a check writes it again."""
-
-_UNKNOWN_FORMAT = reason_for(UnidentifiedImageError())
 
 _COLUMNS = ("path_column", "label_column", "split_column", "group_column")
 
@@ -115,6 +111,11 @@ def scan(
     issues = find_issues(images, class_names, pairs, groups, are_splits_given, unreadable, source.skipped)
     skipped = [*source.skipped, *((file.shown, reason) for file, reason in unreadable)]
     summary = _summary(source, class_names, images, issues, len(skipped))
+    about_folders = folder_advice(
+        source.layout, source.root, class_names, files, is_layout_chosen=data.layout != "auto"
+    )
+    # What is no class spoils all the other figures.
+    summary = summary.model_copy(update={"advice": [*about_folders, *summary.advice]})
     return ScannedData(
         root=source.root,
         class_names=class_names,
@@ -167,7 +168,7 @@ def _kept(kept_split: Mapping[str, str], root: Path, files: Sequence[SourceFile]
 
 def _reason_against(path: Path, fact: FileFacts) -> str:
     if fact.reason:
-        return (fact.reason == _UNKNOWN_FORMAT and reason_against_format(path)) or fact.reason
+        return (fact.reason == NOT_AN_IMAGE and reason_against_format(path)) or fact.reason
     long, short = max(fact.width, fact.height), min(fact.width, fact.height)
     if long <= MAX_ASPECT * short:
         return ""

@@ -101,6 +101,15 @@ def open_stores(folder: Path, budget_gb: float | None, contents: Sequence[StoreC
     return stores
 
 
+def find_budget(folder: Path, budget_gb: float | None) -> int:
+    """Return the bytes that all stores in a folder may take, used ones included; 0 where none can be kept."""
+    try:
+        return _budget(folder, budget_gb, sum(_taken_bytes(path.stat()) for path in folder.glob(f"*{SUFFIX}")))
+    except OSError:
+        # Opening stores has said why.
+        return 0
+
+
 class DecodedStore:
     """Fitted images in one file, each in a place that is known in advance, behind a table of their checksums.
 
@@ -227,11 +236,7 @@ def _end_bytes(content: StoreContent) -> int:
 def _make_room(folder: Path, budget_gb: float | None, own: set[Path], wanted_bytes: int) -> int:
     """Delete what the budget does not reach, least recently used first. Returns the bytes that ``own`` may take."""
     states = {path: path.stat() for path in folder.glob(f"*{SUFFIX}")}
-    available_bytes = shutil.disk_usage(folder).free + sum(_taken_bytes(state) for state in states.values())
-    if budget_gb is None:
-        budget_bytes = min(MAX_CHOSEN_BYTES, int(available_bytes * MAX_CHOSEN_SHARE))
-    else:
-        budget_bytes = min(int(budget_gb * 1e9), max(available_bytes - MIN_FREE_BYTES, 0))
+    budget_bytes = _budget(folder, budget_gb, sum(_taken_bytes(state) for state in states.values()))
     others = {path: state for path, state in states.items() if path not in own}
     others_bytes = sum(_taken_bytes(state) for state in others.values())
     for path, state in sorted(others.items(), key=lambda other: other[1].st_mtime_ns):
@@ -240,6 +245,13 @@ def _make_room(folder: Path, budget_gb: float | None, own: set[Path], wanted_byt
         if _is_removed(path):
             others_bytes -= _taken_bytes(state)
     return max(budget_bytes - others_bytes, 0)
+
+
+def _budget(folder: Path, budget_gb: float | None, taken_bytes: int) -> int:
+    available_bytes = shutil.disk_usage(folder).free + taken_bytes
+    if budget_gb is None:
+        return min(MAX_CHOSEN_BYTES, int(available_bytes * MAX_CHOSEN_SHARE))
+    return min(int(budget_gb * 1e9), max(available_bytes - MIN_FREE_BYTES, 0))
 
 
 def _taken_bytes(state: os.stat_result) -> int:
