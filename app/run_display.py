@@ -326,11 +326,12 @@ class RunDisplay(QObject):
         if is_last_check:
             self.data.refuse(event.reason)
         self.layer_tree.reject(event.command_id, event.reason)
-        is_beside_field = self.run_config.reject(event)
+        # Beside a field only where it can be mended: a run on display keeps the values that it began with.
+        is_beside_field = self._is_form_open and self.run_config.reject(event)
         if event.command == "EstimateRun":
             self.run_config.show_need("" if is_beside_field else event.reason)
         elif not is_beside_field and event.command not in {"FreezeLayers", "UnfreezeLayers", "CancelLookUp"}:
-            self.told.emit(event.reason, False)
+            self.told.emit(event.reason, event.command == "OpenRun" and self._session.can_resume)
 
     def _on_checkpoint_saved(self, event: CheckpointSaved) -> None:
         self.checkpoints.add(event.checkpoint)

@@ -174,6 +174,34 @@ def test_a_refused_start_is_said_beside_its_field_or_in_the_notice(
     assert window.form._start.isEnabled()
 
 
+def test_a_resume_without_its_data_is_told_over_the_curves_and_can_be_tried_again(
+    qtbot, window: MainWindow, clients, tmp_path, run_info
+) -> None:
+    clients[0].serve()
+    window.session.open_run(write_run(tmp_path / "runs", run_info))
+    qtbot.waitUntil(lambda: window.session.can_resume)
+    path = window.form._hints["data.path"]
+    note = path.whole_text
+    qtbot.mouseClick(window.toolbar._primary, Qt.MouseButton.LeftButton)
+    reason = "digits cannot go on without its data. Put the data back."
+    command_id = clients[0].id_of_last("OpenRun")
+    clients[0].say(
+        StateChanged(state=RunState.PREPARING, time=2.0),
+        StateChanged(state=RunState.IDLE, time=3.0),
+        CommandRejected(command="OpenRun", reason=reason, field="data.path", command_id=command_id, time=3.0),
+    )
+    qtbot.waitUntil(lambda: window.notice.text == reason)
+    # Nobody can change the path of a run that has begun, so that nothing is wrong with the field.
+    assert path.whole_text == note
+    assert not window.form._editors["data.path"].property("invalid")
+    clients[0].sent.clear()
+    (again,) = window.notice._buttons
+    assert again.text() == "Resume"
+    qtbot.mouseClick(again, Qt.MouseButton.LeftButton)
+    assert clients[0].kinds() == ["OpenRun"]
+    assert window.notice.text == ""
+
+
 def test_start_sends_the_form_with_the_layers_ticked_in_the_tree(qtbot, window, clients, summary, tmp_path) -> None:
     clients[0].serve()
     window.show_config(
