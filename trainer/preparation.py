@@ -186,7 +186,7 @@ class Preparation:
             raise
 
     def _scan_again(self, folder: RunFolder, config: RunConfig) -> ScannedData:
-        """Look through the data of a run that was begun before. Its path cannot be chosen anew: the sentence says so."""
+        """Look through the data of a run that was begun before: no one can choose another path for it."""
         try:
             return self.scan(config.data, config.training.seed, read_split(folder.path))
         except (ConfigError, DataError) as error:
