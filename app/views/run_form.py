@@ -335,7 +335,9 @@ class RunForm(QWidget):
     def _reveal(self, field: str) -> None:
         if field not in self._editors:
             return
-        self._unfold(field)
+        for wrong in self._editors:
+            if self._run_config.error(wrong):
+                self._unfold(wrong)
         self._editors[field].setFocus(Qt.FocusReason.OtherFocusReason)
         # Once the form has made room for the error below the field.
         QTimer.singleShot(0, self, lambda: self._scroll.ensureWidgetVisible(self._holders[field]))

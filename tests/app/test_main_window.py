@@ -488,6 +488,32 @@ def test_start_goes_to_the_first_wrong_field(qtbot, window, clients, tmp_path) -
     qtbot.waitUntil(lambda: seed.visibleRegion().boundingRect().height() == seed.height())
 
 
+def test_start_marks_every_wrong_field_with_what_the_check_found_and_goes_to_the_first(
+    qtbot, window, clients, tmp_path
+) -> None:
+    clients[0].serve()
+    window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
+    qtbot.waitUntil(lambda: "CheckData" in clients[0].kinds())
+    command_id = clients[0].id_of_last("CheckData")
+    empty = CommandRejected(command="CheckData", reason="It is empty.", field="data.path", command_id=command_id)
+    clients[0].say(empty)
+    form = window.form
+    qtbot.waitUntil(lambda: form._hints["data.path"].whole_text == "It is empty.")
+    wrong = {"optimizer.rate": "fast", "training.epochs": "0", "data.mean": "1", "data.cache_gb": "-1"}
+    for field, text in wrong.items():
+        window.display.run_config.set_text(field, text)
+    for heading in form._headings.values():
+        heading.setChecked(False)
+    window.activateWindow()
+    qtbot.waitUntil(window.isActiveWindow)
+    qtbot.mouseClick(form._start, Qt.MouseButton.LeftButton)
+    marked = [field for field, editor in form._editors.items() if editor.property("invalid")]
+    assert set(marked) == {"data.path", *wrong}
+    assert all(form._hints[field].isVisible() and form._hints[field].whole_text for field in marked)
+    assert form._editors["data.path"].hasFocus()
+    assert "PrepareRun" not in clients[0].kinds()
+
+
 def test_a_large_window_shows_the_open_sections_without_scrolling(qtbot, window, clients, tmp_path) -> None:
     window.resize(1920, 1080)
     clients[0].serve()
