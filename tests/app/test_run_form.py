@@ -244,8 +244,8 @@ def test_typing_reaches_the_configuration_and_its_error_shows_below(qtbot, form:
     rate.selectAll()
     qtbot.keyClicks(rate, "9999")
     assert run_config.text("optimizer.rate") == "9999"
-    assert not form._hints["optimizer.rate"].isHidden()
     assert rate.property("invalid")
+    qtbot.waitUntil(lambda: not form._hints["optimizer.rate"].isHidden())
     assert rate.accessibleDescription() == run_config.error("optimizer.rate")
 
 
@@ -408,15 +408,68 @@ def test_a_note_that_is_too_long_says_all_in_its_tooltip(shown_form: RunForm, ru
     assert shown_form._editors["plan"].accessibleDescription() == run_config.note("plan")
 
 
+LONG_ERROR = (
+    "/home/someone/a/rather/long/way/to/the/data holds folders that hold folders of images: cats, dogs, birds and 17 "
+    "more. A data set has one level of class folders, or train and val above it. Choose one of these folders."
+)
+
+
 @pytest.mark.window
-def test_an_error_is_shown_whole(qtbot, shown_form: RunForm, run_config) -> None:
-    sentence = "There is no file or folder /home/someone/a/rather/long/way/to/the/data/set. Check the path."
-    run_config.reject(CommandRejected(command="CheckData", reason=sentence, field="data.path"))
-    hint = shown_form._hints["data.path"]
-    assert hint.text() == sentence
-    needed = QLabel.heightForWidth(hint, hint.width())
-    assert needed > 2 * hint.fontMetrics().lineSpacing()
-    qtbot.waitUntil(lambda: hint.height() >= needed)
+@pytest.mark.parametrize(
+    ("field", "right"), [("data.path", "pets"), ("data.layout", "table"), ("training.epochs", "7")]
+)
+def test_an_error_moves_what_is_below_by_two_lines_at_most(
+    qtbot, shown_form: RunForm, run_config, field: str, right: str
+) -> None:
+    below = shown_form._holders["optimizer.rate"]
+    QApplication.processEvents()
+    before = below.y()
+    run_config.reject(CommandRejected(command="EstimateRun", reason=LONG_ERROR, field=field))
+    hint = shown_form._hints[field]
+    qtbot.waitUntil(lambda: hint.isVisible() and QLabel.heightForWidth(hint, hint.width()) <= hint.height())
+    assert 0 < below.y() - before <= 2 * hint.fontMetrics().lineSpacing() + 2
+    # What to do is in sight, and all of it is in the tooltips and read aloud.
+    assert hint.text().endswith("… Choose one of these folders.")
+    editor = shown_form._editors[field]
+    assert hint.toolTip() == editor.toolTip() == editor.accessibleDescription() == hint.accessibleName() == LONG_ERROR
+    run_config.set_text(field, right)
+    qtbot.waitUntil(lambda: below.y() == before)
+    assert editor.toolTip() == ""
+
+
+@pytest.mark.window
+def test_a_short_error_is_shown_whole(qtbot, shown_form: RunForm, run_config) -> None:
+    run_config.set_text("training.epochs", "six")
+    hint = shown_form._hints["training.epochs"]
+    qtbot.waitUntil(lambda: hint.isVisible() and QLabel.heightForWidth(hint, hint.width()) <= hint.height())
+    assert hint.text() == run_config.error("training.epochs")
+
+
+@pytest.mark.window
+def test_nothing_moves_while_someone_types(qtbot, shown_form: RunForm, run_config) -> None:
+    epochs, hint = shown_form._editors["training.epochs"], shown_form._hints["training.epochs"]
+    below = shown_form._holders["optimizer.rate"]
+    QApplication.processEvents()
+    before = below.y()
+    for keys in ("x", "y"):
+        qtbot.keyClicks(epochs, keys)
+        QApplication.processEvents()
+        # Its frame says so at once, the words below once the typing rests.
+        assert epochs.property("invalid")
+        assert below.y() == before
+    qtbot.waitUntil(lambda: below.y() > before)
+    assert hint.text().startswith("Epochs is '10xy'")
+    moved = below.y()
+    qtbot.keyClick(epochs, Qt.Key.Key_Backspace)
+    qtbot.keyClick(epochs, Qt.Key.Key_Backspace)
+    QApplication.processEvents()
+    assert not epochs.property("invalid")
+    assert below.y() == moved
+    qtbot.waitUntil(lambda: below.y() == before)
+    # Start says all of it, rested or not.
+    qtbot.keyClicks(epochs, "x")
+    assert run_config.config() is None
+    assert hint.text().startswith("Epochs is '10x'")
 
 
 def entry(name: str) -> ModelEntry:
