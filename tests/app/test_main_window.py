@@ -713,7 +713,7 @@ def test_what_a_run_will_need_stands_above_start(qtbot, window, clients, tmp_pat
     window.display.run_config.set_text("training.batch_size", "0")
     assert need.text() == "What the run will need stands here once every field is right."
     window.display.run_config.set_text("training.batch_size", "64")
-    assert need.text() == resting
+    assert need.text() == "What the run will need is tried out in a moment."
     qtbot.waitUntil(lambda: clients[0].kinds().count("EstimateRun") == 2)
     full = RunEstimated(estimate=estimate(free_bytes=1_000_000), command_id=clients[0].sent[-1].command_id)
     clients[0].say(full)
@@ -739,7 +739,34 @@ def test_a_trial_that_fails_says_so_beside_its_field(qtbot, window, clients, tmp
     clients[0].say(refused)
     hint = window.form._hints["training.batch_size"]
     qtbot.waitUntil(lambda: hint.text().startswith("A trial step ran out of memory."))
-    assert window.display.run_config.need == ""
+    assert window.form._need.text() == "What the run will need stands here once every field is right."
+
+
+def test_a_trial_that_was_stopped_says_so_and_how_to_repeat_it(qtbot, window, clients, tmp_path) -> None:
+    window.display._estimate_timer.setInterval(0)
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
+    found = checked(str(tmp_path), {"a": 3, "b": 3}, command_id=clients[0].id_of_last("CheckData"))
+    clients[0].say(found)
+    qtbot.waitUntil(lambda: clients[0].kinds()[-1] == "EstimateRun")
+    trial_id = clients[0].sent[-1].command_id
+    clients[0].say(PreparationProgressed(what="Trying a few steps", done=1, total=3, unit="steps"))
+    qtbot.waitUntil(window.toolbar._cancel.isVisible)
+    qtbot.mouseClick(window.toolbar._cancel, Qt.MouseButton.LeftButton)
+    stopped = "You stopped the trial of a few steps. Check again, in the folder's menu, repeats it."
+    clients[0].say(CommandRejected(command="EstimateRun", reason="Stopped.", command_id=trial_id, is_cancelled=True))
+    need = window.form._need
+    qtbot.waitUntil(lambda: need.text() == stopped)
+    assert need.property("role") == "note"
+    assert window.notice.text == ""
+    # A preparation that was stopped, too, leaves the data as known as they were.
+    qtbot.mouseClick(window.form._start, Qt.MouseButton.LeftButton)
+    clients[0].say(StateChanged(state=RunState.PREPARING, time=2.0))
+    qtbot.waitUntil(lambda: window.session.state is RunState.PREPARING)
+    window.display._estimate_timer.setInterval(60_000)
+    clients[0].say(StateChanged(state=RunState.IDLE, sentence="The preparation was stopped.", time=3.0))
+    qtbot.waitUntil(lambda: need.text() == "What the run will need is tried out in a moment.")
 
 
 def test_a_check_is_cancelled_beside_its_progress(qtbot, window, clients, tmp_path) -> None:
