@@ -11,7 +11,7 @@ from PySide6.QtGui import QColor, QImage
 from app import theme
 from app.viewmodels.bar_items import BAR, COUNT, NAME
 from app.viewmodels.data import DataViewModel
-from app.viewmodels.issue_items import FILE
+from app.viewmodels.issue_items import FILE, KIND, WHAT
 from app.viewmodels.report_queries import PAGE_ROWS
 from app.views.data import DataView
 from tests.app.data_reports import make_event, make_issues, make_jpeg
@@ -302,6 +302,26 @@ def test_a_chip_and_a_text_filter_the_issues(shown, data, qtbot) -> None:
     qtbot.waitUntil(lambda: data.issues.rowCount() == 2)
     qtbot.mouseClick(chip, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: data.issues.rowCount() == 4)
+
+
+def test_what_is_wrong_has_most_of_the_room_and_a_second_line_in_a_narrow_window(shown, qtbot) -> None:
+    table = shown.issues.table
+    reason = "Not used: it is damaged or incomplete (image file is truncated (12 bytes not processed))."
+
+    def lines() -> int:
+        return table.rowHeight(0) // table.fontMetrics().lineSpacing()
+
+    assert table.columnWidth(WHAT) > 1.5 * table.columnWidth(FILE)
+    assert table.columnWidth(KIND) > table.fontMetrics().horizontalAdvance("Unreadable")
+    assert lines() == 2
+    assert table.wordWrap()
+    assert table.fontMetrics().horizontalAdvance(reason) < 2 * table.columnWidth(WHAT)
+    shown.resize(1900, 460)
+    qtbot.waitUntil(lambda: lines() == 1)
+    # Low as it is at first, more rows are worth more.
+    shown.resize(1256, 180)
+    qtbot.waitUntil(lambda: table.columnWidth(WHAT) < 480)
+    assert lines() == 1
 
 
 def test_the_filter_is_empty_for_other_data(shown, data, tmp_path, qtbot) -> None:

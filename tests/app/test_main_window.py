@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QApplication, QMessageBox
 from app import theme
 from app.main_window import MainWindow
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID
+from app.viewmodels.log import RESULT, WHAT
 from app.views.leave_dialog import LeaveDialog
 from tests.app.conftest import ScriptedClient, checked, checkpoint
 from tests.app.test_run_form import entry
@@ -28,6 +29,7 @@ from trainer.messages import (
     ImageView,
     InspectModel,
     LayersUnfrozen,
+    LogWritten,
     MetricsLogged,
     ModelInspected,
     ModelsListed,
@@ -588,6 +590,48 @@ def test_the_list_of_runs_follows_what_happens(qtbot, window, running: ScriptedC
     qtbot.mouseClick(window.toolbar._new, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: window.display.runs.rowCount() == 2)
     qtbot.waitUntil(lambda: window.runs_view.selected_path == chosen)
+
+
+def test_the_data_tab_has_room_for_its_pictures_at_first_and_the_users_height_ever_after(
+    qtbot, themed, session, settings
+) -> None:
+    def made() -> MainWindow:
+        window = MainWindow(session, settings)
+        window.load_views()
+        window.resize(1280, 800)
+        qtbot.addWidget(window)
+        window.show()
+        return window
+
+    first = made()
+    low = first.tabs.height()
+    first.tabs.setCurrentWidget(first.log_view)
+    assert first.tabs.height() == low
+    first.tabs.setCurrentWidget(first.data_view)
+    qtbot.waitUntil(lambda: first.tabs.height() > 300)
+    high = first.tabs.height()
+    # Not again: the tabs do not jump as one after the other is looked at.
+    first.tabs.setCurrentWidget(first.log_view)
+    first._rows.setSizes([600, 150])
+    qtbot.waitUntil(lambda: first.tabs.height() < high)
+    lowered = first.tabs.height()
+    first.tabs.setCurrentWidget(first.data_view)
+    assert first.tabs.height() == lowered
+    first.close()
+    second = made()
+    second.tabs.setCurrentWidget(second.data_view)
+    qtbot.waitUntil(lambda: second.tabs.height() == lowered)
+
+
+def test_a_long_line_of_the_log_has_the_room_of_the_wide_column(qtbot, window, running: ScriptedClient) -> None:
+    window.tabs.setCurrentWidget(window.log_view)
+    text = "Skipped pets/cats/IMG_0042.jpg: it is damaged or incomplete (image file is truncated)."
+    running.say(LogWritten(level="warning", text=text, time=4.0))
+    table, log = window.log_view._table, window.display.log
+    qtbot.waitUntil(lambda: log.index(log.rowCount() - 1, RESULT).data() == text)
+    qtbot.waitUntil(lambda: table.columnWidth(RESULT) > table.fontMetrics().horizontalAdvance(text))
+    assert table.columnWidth(WHAT) > 300
+    assert log.index(log.rowCount() - 1, WHAT).data() == "Warning"
 
 
 def test_the_log_opens_at_its_newest_row(qtbot, window, running: ScriptedClient) -> None:
