@@ -30,7 +30,6 @@ from app.views.toolbar import Toolbar
 from trainer.config import RunConfig
 from trainer.messages import RunState
 
-
 _DATA_SHARE = 0.48
 """Of the window's height, for the tables, when the Data tab is raised first: pictures need more than rows do."""
 

@@ -10,7 +10,6 @@ from app import theme
 from app.viewmodels.log import APPLIED, ASKED, RESULT, TIME, WHAT, LevelRole, LogItemModel
 from app.views.table import Table
 
-
 _TIME_WIDTH, _ASKED_WIDTH, _APPLIED_WIDTH = 84, 112, 120
 _WHAT_SHARE = 0.4
 """Of the width beside the time and the steps; the result has the rest."""

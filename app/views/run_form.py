@@ -97,6 +97,10 @@ class RunForm(QWidget):
 
     def set_editable(self, is_editable: bool) -> None:
         """Let the values be changed, or show them as a live run has them."""
+        focused = self.window().focusWidget()
+        if not is_editable and focused is not None and self.isAncestorOf(focused):
+            # It would go on to whatever comes next, and frame that as if someone had chosen it.
+            self.window().setFocus(Qt.FocusReason.OtherFocusReason)
         for editor in self._editors.values():
             editor.setEnabled(is_editable)
         for button in self._browse.values():

@@ -150,6 +150,27 @@ def test_a_long_name_is_cut_in_its_middle_and_never_pushes_its_bar_away(view, da
     qtbot.waitUntil(lambda: table.columnWidth(NAME) > narrow)
 
 
+def test_all_images_together_do_not_look_like_a_class(shown, data) -> None:
+    table = shown.chart.table
+    picture = table.viewport().grab().toImage()
+    train = QColor(theme.LIGHT.train)
+
+    def bar(row: int) -> tuple[int, int]:
+        """Return the height of a row's bar, and the width of its train images, in pixels."""
+        cell = table.visualRect(data.classes.index(row, BAR))
+        left = cell.left() + theme.SPACE + 1
+        height = sum(picture.pixelColor(left, y) == train for y in range(cell.top(), cell.bottom() + 1))
+        middle = cell.center().y() + 1
+        width = sum(picture.pixelColor(x, middle) == train for x in range(cell.left(), cell.right() + 1))
+        return height, width
+
+    (all_height, all_width), (largest_height, largest_width) = bar(0), bar(2)
+    assert 0 < all_height < largest_height / 2
+    assert all_width == pytest.approx(largest_width, abs=2)
+    below_all = table.visualRect(data.classes.index(0, NAME)).bottom()
+    assert picture.pixelColor(5, below_all) == QColor(theme.LIGHT.line)
+
+
 def test_sorting_the_classes_keeps_the_chosen_one(shown, data) -> None:
     data.choose_class(2)
     shown.chart.table.sortByColumn(COUNT, Qt.SortOrder.DescendingOrder)

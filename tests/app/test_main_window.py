@@ -241,6 +241,28 @@ def test_buttons_follow_the_state(qtbot, window: MainWindow, running: ScriptedCl
     assert running.kinds() == ["PauseRun", "UnpauseRun", "SaveCheckpoint", "StopRun"]
 
 
+@pytest.mark.parametrize("field", ["optimizer.name", "model.name", "training.epochs"])
+def test_a_run_that_begins_takes_the_focus_from_the_form_and_frames_nothing_else(
+    qtbot, window: MainWindow, clients, begin_run: Begin, field: str
+) -> None:
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    window.activateWindow()
+    qtbot.waitUntil(window.isActiveWindow)
+    window.form._editors[field].setFocus()
+    begin_run(clients[0])
+    qtbot.waitUntil(lambda: window.session.state is RunState.RUNNING)
+    assert window.focusWidget() is window
+    # So that Space pauses.
+    qtbot.keyClick(window, Qt.Key.Key_Space)
+    assert clients[0].kinds()[-1] == "PauseRun"
+
+
+def test_without_a_run_nothing_can_be_done_with_a_checkpoint(window: MainWindow) -> None:
+    view = window.checkpoints_view
+    assert not any(button.isEnabled() for button in (view._restore, view._resume, view._copy, view._show))
+
+
 def test_space_pauses_and_shortcuts_save_and_stop(qtbot, window: MainWindow, running: ScriptedClient) -> None:
     window.activateWindow()
     qtbot.waitUntil(window.isActiveWindow)

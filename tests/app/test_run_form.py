@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import get_args
 
 import pytest
-from PySide6.QtCore import QByteArray, QLocale, QRect, Qt
+from PySide6.QtCore import QByteArray, QLocale, QPoint, QRect, Qt
+from PySide6.QtGui import QCursor
 from PySide6.QtWidgets import QApplication, QComboBox, QLabel, QLineEdit, QWidget
 
 from app.viewmodels.plan_text import parse_plan, plan_sentence, plan_text
@@ -470,6 +471,29 @@ def test_nothing_moves_while_someone_types(qtbot, shown_form: RunForm, run_confi
     qtbot.keyClicks(epochs, "x")
     assert run_config.config() is None
     assert hint.text().startswith("Epochs is '10x'")
+
+
+@pytest.mark.window
+# The offscreen platform says so of every list that opens.
+@pytest.mark.qt_log_ignore("This plugin does not support")
+@pytest.mark.parametrize("field", ["optimizer.name", "model.name"])
+def test_a_list_leaves_no_frame_where_the_pointer_was(shown_form: RunForm, run_config, field: str) -> None:
+    run_config.offer_models([entry("resnet18"), entry("vgg11")])
+    choice = shown_form._editors[field]
+    assert isinstance(choice, ChoiceField)
+    # As Qt notes it for a real pointer.
+    choice.setAttribute(Qt.WidgetAttribute.WA_UnderMouse)
+    choice.showPopup()
+    # The pointer goes to the list, and the field hears of that no more.
+    QCursor.setPos(shown_form.mapToGlobal(QPoint(2, 2)))
+    choice.hidePopup()
+    assert not choice.underMouse()
+    # Where it still is, the frame stays.
+    choice.setAttribute(Qt.WidgetAttribute.WA_UnderMouse)
+    choice.showPopup()
+    QCursor.setPos(choice.mapToGlobal(choice.rect().center()))
+    choice.hidePopup()
+    assert choice.underMouse()
 
 
 def entry(name: str) -> ModelEntry:
