@@ -112,7 +112,7 @@ class MainWindow(QWidget):
         self._columns.setSizes([400, 616, 292])
         self._rows = _splitter(Qt.Orientation.Vertical, self._columns, _panel(0, self.tabs))
         self._rows.setStretchFactor(0, 1)
-        self._rows.setSizes([550, 216])
+        self._rows.setSizes([558, 208])
         layout = QVBoxLayout(self)
         layout.setContentsMargins(theme.PANEL_PADDING, theme.SPACE * 2, theme.PANEL_PADDING, theme.SPACE)
         layout.setSpacing(theme.SPACE * 2)

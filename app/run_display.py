@@ -212,7 +212,8 @@ class RunDisplay(QObject):
             self._look_up_again()
 
     def _look_up_again(self) -> None:
-        """Ask for what a run that came to nothing was to bring along, or had overtaken."""
+        """Ask for what a run that came to nothing was to bring along, or had overtaken, or has downloaded by now."""
+        self._session.list_models()
         if self.layer_tree.is_empty:
             self.inspect_model()
         if not self._are_data_known:

@@ -139,7 +139,21 @@ class RunConfigViewModel(QObject):
 
     def note(self, field: str) -> str:
         """Return what is known about a field beside its value: the classes found, the precision applied."""
+        if field == "model.weights":
+            return self._weights_note()
         return self._notes.get(field) or self._resting_note(field)
+
+    def _weights_note(self) -> str:
+        """Say what Start would download: a run that has begun has its weights."""
+        entry = self._model_entry()
+        if entry is None or self.run is not None or self._texts["model.weights"].strip() != "published":
+            return ""
+        if entry.is_cached:
+            return self.tr("On this disk already.")
+        return self.tr("{} to be downloaded.").format(size_text(entry.size_bytes))
+
+    def _model_entry(self) -> ModelEntry | None:
+        return next((entry for entry in self.models if entry.name == self._texts["model.name"].strip()), None)
 
     def _resting_note(self, field: str) -> str:
         """Say what an empty field means, where the note about its value would stand."""
@@ -171,7 +185,7 @@ class RunConfigViewModel(QObject):
         return self.tr("found: {}").format(name) if name else self.tr("none")
 
     def _own_of_weights(self, field: str) -> str:
-        entry = next((entry for entry in self.models if entry.name == self._texts["model.name"].strip()), None)
+        entry = self._model_entry()
         if entry is None:
             return self.tr("the weights' own")
         images, image_size = entry.images, self._typed("data.image_size")

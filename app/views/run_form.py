@@ -50,6 +50,7 @@ _FREE_CHOICES = frozenset({"model.name", "model.weights", "training.device", *CO
 _NOTE_LINES = {
     "data.path": 2,
     "data.layout": 1,
+    "model.weights": 1,
     "plan": 2,
     "data.image_size": 1,
     "training.precision": 1,

@@ -107,7 +107,11 @@ def test_a_run_that_waits_for_the_worker_begins_without_look_ups(qtbot, window, 
     assert clients[0].kinds() == ["ListModels", "PrepareRun"]
     # A run that comes to nothing brings no tree, and says nothing of the data.
     clients[0].say(StateChanged(state=RunState.IDLE, time=3.0))
-    qtbot.waitUntil(lambda: clients[0].kinds()[2:] == ["InspectModel", "CheckData"])
+    qtbot.waitUntil(lambda: clients[0].kinds()[2:] == ["ListModels", "InspectModel", "CheckData"])
+    # Its weights may have been downloaded before.
+    there = entry("tiny").model_copy(update={"is_cached": True})
+    clients[0].say(ModelsListed(models=[there], command_id=clients[0].id_of_last("ListModels")))
+    qtbot.waitUntil(lambda: window.form._hints["model.weights"].text() == "On this disk already.")
     show_model(clients[0], summary)
     qtbot.waitUntil(lambda: not window.display.layer_tree.is_empty)
 

@@ -172,6 +172,27 @@ def test_an_empty_field_shows_what_the_weights_want(form: RunForm, run_config) -
     assert shown() == ["the weights' own"] * 4
 
 
+def test_the_form_says_whether_the_weights_are_to_be_downloaded(form: RunForm, run_config, run_info) -> None:
+    note = form._hints["model.weights"]
+    run_config.set_text("model.name", "vgg11")
+    assert note.whole_text == ""
+    run_config.offer_models([entry("resnet18").model_copy(update={"is_cached": True}), entry("vgg11")])
+    assert note.text() == "46.0 MB to be downloaded."
+    assert form._editors["model.weights"].accessibleDescription() == note.text()
+    run_config.set_text("model.name", "resnet18")
+    assert note.text() == "On this disk already."
+    for weights in ("random", "/weights/letters.pt"):
+        run_config.set_text("model.weights", weights)
+        assert note.text() == ""
+    # A run that has begun has its weights.
+    run_config.offer_models([entry("tiny")])
+    run_config.show_run(run_info)
+    assert run_config.text("model.weights") == "published"
+    assert note.text() == ""
+    run_config.leave_run()
+    assert note.text() == "46.0 MB to be downloaded."
+
+
 def found_in_table(path: str, names: list[str], **taken: str) -> DataChecked:
     event = checked(path, {"jay": 5, "owl": 4}, layout="table")
     columns = TableColumns(names=names, taken=taken)
