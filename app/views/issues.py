@@ -21,7 +21,7 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.viewmodels.data import DataViewModel
-from app.viewmodels.issue_items import FILE, KIND, WHAT, IsGraveRole, kind_name
+from app.viewmodels.issue_items import FILE, KIND, WHAT, IsFoldedRole, IsGraveRole, kind_name
 from app.views.advice import AdviceLines
 from app.views.issue_chips import IssueChips
 from app.views.table import Table
@@ -111,7 +111,7 @@ class IssuesPanel(QWidget):
         self.table.setSelectionMode(Table.SelectionMode.SingleSelection)
         self.table.setAccessibleName(self.tr("Issues"))
         self.table.horizontalHeader().setSectionResizeMode(WHAT, QHeaderView.ResizeMode.Stretch)
-        self.table.clicked.connect(self.opened)
+        self.table.clicked.connect(self._open)
         self.table.enter_pressed.connect(self._open_current)
         return self.table
 
@@ -176,9 +176,13 @@ class IssuesPanel(QWidget):
         if not text and self._data.issue_text:
             self._filter()
 
+    def _open(self, index: QModelIndex) -> None:
+        if not self._data.issues.unfold(index.row()):
+            self.opened.emit(index)
+
     def _open_current(self) -> None:
         if self.table.currentIndex().isValid():
-            self.opened.emit(self.table.currentIndex())
+            self._open(self.table.currentIndex())
 
     def _ask_and_save(self) -> None:
         folder = QStandardPaths.writableLocation(QStandardPaths.StandardLocation.DocumentsLocation)
@@ -206,7 +210,7 @@ class _IssueTable(Table):
 
 
 class _IssueDelegate(QStyledItemDelegate):
-    """Writes the kinds that spoil a run red, the file in full colour, the sentence dim."""
+    """Writes the kinds that spoil a run red, the file in full colour, the sentence dim; what unfolds as a link."""
 
     def initStyleOption(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> None:
         super().initStyleOption(option, index)
@@ -214,6 +218,8 @@ class _IssueDelegate(QStyledItemDelegate):
         assert isinstance(view, QWidget)
         colors = theme.palette_of(view)
         color = colors.text if index.column() == FILE else colors.dim
+        if index.column() == FILE and index.data(IsFoldedRole):
+            color = colors.accent
         if index.column() == KIND and index.data(IsGraveRole):
             color = colors.danger
         option.palette.setColor(option.palette.ColorRole.Text, QColor(color))

@@ -15,7 +15,7 @@ from app.viewmodels.issue_items import FILE, KIND, WHAT
 from app.viewmodels.report_queries import PAGE_ROWS
 from app.views.data import DataView
 from tests.app.data_reports import make_event, make_issues, make_jpeg
-from trainer.data_report import IssueKind, Measure
+from trainer.data_report import IssueKind, Measure, ReportedIssue
 from trainer.messages import DataChecked, DataSummary, ImageView
 
 pytestmark = [
@@ -308,6 +308,27 @@ def test_enter_on_an_issue_opens_its_pair_side_by_side(shown, qtbot) -> None:
     assert not dialog.panes[1].isVisible()
     qtbot.waitUntil(lambda: dialog.panes[0].canvas.pixmap is not None)
     assert dialog.panes[0].canvas.pixmap.isNull()
+
+
+@pytest.mark.parametrize("by", ["click", "key"])
+def test_a_row_that_stands_for_many_lists_them_and_opens_no_picture(view, data, tmp_path, qtbot, by: str) -> None:
+    many = [ReportedIssue(IssueKind.SKIPPED, "", f"{number:03}.txt", "Not used.") for number in range(100)]
+    data.show(make_event(tmp_path, issues=[*make_issues(tmp_path), *many]))
+    # A leak, two unreadable files, three of the hundred, their row, a duplicate.
+    qtbot.waitUntil(lambda: data.issues.rowCount() == 8)
+    table, folded = view.issues.table, data.issues.index(6, FILE)
+    table.scrollTo(folded)
+    if by == "click":
+        qtbot.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=table.visualRect(folded).center())
+    else:
+        table.selectRow(6)
+        qtbot.keyClick(table, Qt.Key.Key_Return)
+    assert data.issues.rowCount() == 104
+    assert view.dialog is None
+    assert data.issues.index(6, FILE).data() == "003.txt"
+    # It stays where it is, with the rest below it.
+    assert table.currentIndex().row() == 6
+    assert table.viewport().rect().contains(table.visualRect(data.issues.index(6, FILE)).center())
 
 
 def test_a_chip_and_a_text_filter_the_issues(shown, data, qtbot) -> None:
