@@ -35,7 +35,7 @@ _KIND_PADDING = 6 * theme.SPACE
 _FILE_SHARE = 0.32
 """Of the width beside the kind: what is wrong with a file takes more words than its name."""
 _LEAST_FILE_WIDTH = 110
-_LINE_WIDTH = 480
+_LINE_WIDTH = 600
 """What most sentences take; where there is less, they get a second line, if the table is high enough."""
 _TWO_LINES_HEIGHT = 38
 _LEAST_HEIGHT_FOR_HEADINGS = 200

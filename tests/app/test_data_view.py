@@ -358,7 +358,7 @@ def test_what_is_wrong_has_most_of_the_room_and_a_second_line_in_a_narrow_window
     assert lines() == 2
     assert table.wordWrap()
     assert table.fontMetrics().horizontalAdvance(reason) < 2 * table.columnWidth(WHAT)
-    shown.resize(1900, 460)
+    shown.resize(2600, 460)
     qtbot.waitUntil(lambda: lines() == 1)
     # Low as it is at first, more rows are worth more.
     shown.resize(1256, 180)
