@@ -30,6 +30,9 @@ from app.views.toolbar import Toolbar
 from trainer.config import RunConfig
 from trainer.messages import RunState
 
+_DATA_SHARE = 0.48
+"""Of the window's height, for the tables, when the Data tab is raised first: pictures need more than rows do."""
+
 
 class MainWindow(QWidget):
     """One window: tools above, the model's tree, the curves and the run form, the tables, and the status below."""
@@ -109,7 +112,7 @@ class MainWindow(QWidget):
         self._columns.setSizes([400, 616, 292])
         self._rows = _splitter(Qt.Orientation.Vertical, self._columns, _panel(0, self.tabs))
         self._rows.setStretchFactor(0, 1)
-        self._rows.setSizes([550, 216])
+        self._rows.setSizes([558, 208])
         layout = QVBoxLayout(self)
         layout.setContentsMargins(theme.PANEL_PADDING, theme.SPACE * 2, theme.PANEL_PADDING, theme.SPACE)
         layout.setSpacing(theme.SPACE * 2)
@@ -125,7 +128,7 @@ class MainWindow(QWidget):
         self.resize(1360, 860)
         self.restoreGeometry(self._settings.layout("window"))
         self._columns.restoreState(self._settings.layout("columns"))
-        self._rows.restoreState(self._settings.layout("rows"))
+        self._is_height_chosen = self._rows.restoreState(self._settings.layout("rows"))
         self.form.restore_state(self._settings.layout("form"))
 
     # -- connections ------------------------------------------------------------------------------------------
@@ -145,6 +148,8 @@ class MainWindow(QWidget):
 
     def _connect_views(self) -> None:
         session, toolbar, display = self.session, self.toolbar, self.display
+        self.tabs.currentChanged.connect(self._make_room_for_data)
+        self._rows.splitterMoved.connect(self._note_height)
         toolbar.new_run_requested.connect(self._new_run)
         toolbar.open_run_requested.connect(self._choose_run)
         toolbar.start_requested.connect(self._start)
@@ -211,6 +216,17 @@ class MainWindow(QWidget):
         if self.display.checkpoints.checkpoints():
             actions.append((self.tr("Restore the last checkpoint"), partial(go_on, partial(session.restore, "last"))))
         self.notice.tell(sentence, actions=actions)
+
+    def _make_room_for_data(self) -> None:
+        """Raise the tables once, when pictures are to be seen; from then on their height is the user's."""
+        if self.tabs.currentWidget() is self.data_view and not self._is_height_chosen:
+            self._is_height_chosen = True
+            height = sum(self._rows.sizes())
+            wanted = max(self._rows.sizes()[1], int(_DATA_SHARE * height))
+            self._rows.setSizes([height - wanted, wanted])
+
+    def _note_height(self) -> None:
+        self._is_height_chosen = True
 
     # -- what the user asks for -------------------------------------------------------------------------------
 
@@ -302,7 +318,8 @@ class MainWindow(QWidget):
             return
         self._settings.keep_layout("window", self.saveGeometry())
         self._settings.keep_layout("columns", self._columns.saveState())
-        self._settings.keep_layout("rows", self._rows.saveState())
+        if self._is_height_chosen:
+            self._settings.keep_layout("rows", self._rows.saveState())
         self._settings.keep_layout("form", self.form.save_state())
         self.display.keep_form()
         self._tensorboard.close()

@@ -111,9 +111,14 @@ class RunDisplay(QObject):
         config = self.run_config.valid_config()
         if self._are_data_known and self._is_form_open and (config is None or config != self._estimated):
             self._estimate_id, self._estimated = "", None
-            waits_for = self.tr("What the run will need stands here once every field is right.")
-            self.run_config.show_need(waits_for if config is None else "")
+            if config is None:
+                self._wait_for_fields()
+            else:
+                self.run_config.show_need(self.tr("What the run will need is tried out in a moment."))
         self._estimate_timer.start()
+
+    def _wait_for_fields(self) -> None:
+        self.run_config.show_need(self.tr("What the run will need stands here once every field is right."))
 
     def preview_image(self, path: str) -> None:
         """Have it shown what the model of the run on display, or of the form's, sees of an image of the Data tab."""
@@ -207,15 +212,15 @@ class RunDisplay(QObject):
             self._look_up_again()
 
     def _look_up_again(self) -> None:
-        """Ask for what a run that came to nothing was to bring along, or had overtaken."""
+        """Ask for what a run that came to nothing was to bring along, or had overtaken, or has downloaded by now."""
+        self._session.list_models()
         if self.layer_tree.is_empty:
             self.inspect_model()
         if not self._are_data_known:
             self.check_data()
         else:
             self._estimated = None
-            self.run_config.show_estimate(None)
-            self._estimate_timer.start()
+            self._estimate_soon()
 
     def _on_run_left(self) -> None:
         self.status.leave_run()
@@ -326,11 +331,17 @@ class RunDisplay(QObject):
         if is_last_check:
             self.data.refuse(self.run_config.named_refusal(event))
         self.layer_tree.reject(event.command_id, event.reason)
-        is_beside_field = self.run_config.reject(event)
-        if event.command == "EstimateRun":
-            self.run_config.show_need("" if is_beside_field else event.reason)
+        # Beside a field only where it can be mended: a run on display keeps the values that it began with.
+        is_beside_field = self._is_form_open and self.run_config.reject(event)
+        if event.command == "EstimateRun" and event.is_cancelled:
+            again = self.tr("You stopped the trial of a few steps. Check again, in the folder's menu, repeats it.")
+            self.run_config.show_need(again)
+        elif event.command == "EstimateRun" and is_beside_field:
+            self._wait_for_fields()
+        elif event.command == "EstimateRun":
+            self.run_config.show_need(event.reason)
         elif not is_beside_field and event.command not in {"FreezeLayers", "UnfreezeLayers", "CancelLookUp"}:
-            self.told.emit(event.reason, False)
+            self.told.emit(event.reason, event.command == "OpenRun" and self._session.can_resume)
 
     def _on_checkpoint_saved(self, event: CheckpointSaved) -> None:
         self.checkpoints.add(event.checkpoint)

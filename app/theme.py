@@ -33,12 +33,16 @@ _APP_ICON_SIZES = (16, 24, 32, 48, 64, 128, 256)
 
 @dataclass(frozen=True)
 class Palette:
-    """The colours of one theme, as ``#RRGGBB``. The text colours read at 4.5 : 1 or more on what they stand on."""
+    """The colours of one theme, as ``#RRGGBB``. The text colours read at 4.5 : 1 or more on what they stand on.
+
+    Only ``faint`` does not: it is the words of a button that cannot be pressed.
+    """
 
     background: str
     panel: str
     text: str
     dim: str
+    faint: str
     line: str
     accent: str
     accent_hover: str
@@ -61,6 +65,7 @@ LIGHT = Palette(
     panel="#FFFFFF",
     text="#1B2330",
     dim="#5E6A7B",
+    faint="#A4AEBB",
     line="#E1E6EC",
     accent="#1668A7",
     accent_hover="#115588",
@@ -82,6 +87,7 @@ DARK = Palette(
     panel="#191F28",
     text="#E4E9F0",
     dim="#94A1B3",
+    faint="#566273",
     line="#2A3340",
     accent="#4DA6E0",
     accent_hover="#73BBE9",

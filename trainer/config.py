@@ -16,11 +16,16 @@ _DATA_SUFFIXES = r"\.(zip|tar|tgz|tar\.gz|tar\.bz2|tar\.xz|csv|tsv)$"
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used. ``field`` is the dotted name of the field at fault, "" for the whole."""
+    """A configuration that cannot be used.
 
-    def __init__(self, message: str, field: str = "") -> None:
+    ``field`` is the dotted name of the first field at fault, "" for the whole; ``sentences`` has what is wrong with
+    each field.
+    """
+
+    def __init__(self, message: str, field: str = "", sentences: dict[str, str] | None = None) -> None:
         super().__init__(message)
         self.field = field
+        self.sentences = {field: message} if sentences is None else sentences
 
 
 _THREE = Field(min_length=3, max_length=3)
@@ -202,7 +207,7 @@ def config_from_dict(values: dict[str, Any], source: str = "") -> RunConfig:
         source: The file they came from, for the sentence.
 
     Raises:
-        ConfigError: A field is unknown, missing or out of its range; names the first one.
+        ConfigError: A field is unknown, missing or out of its range; names every one.
 
     """
     try:
@@ -256,15 +261,20 @@ def _absolute(value: str, folder: Path) -> str:
 
 
 def _as_config_error(error: ValidationError, source: str) -> ConfigError:
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    prefix = f"{source}: " if source else ""
+    sentences: dict[str, str] = {}
+    for details in error.errors():
+        field = ".".join(str(part) for part in details["loc"])
+        sentences.setdefault(field, _sentence(details, field, f"{source}: " if source else ""))
+    return ConfigError("\n".join(sentences.values()), next(iter(sentences)), sentences)
+
+
+def _sentence(error: ErrorDetails, field: str, prefix: str) -> str:
     what = f"{prefix}{field}" if field else f"{prefix}the configuration"
-    if first["type"] == "extra_forbidden":
-        return ConfigError(f"{what} is not a field of a run. Remove it or mend its name.", field)
-    if first["type"] == "missing":
-        return ConfigError(f"{what} is missing. Add it.", field)
-    return ConfigError(f"{what} is {_shown(first['input'])}, but should be {_wanted(first)}. Change it.", field)
+    if error["type"] == "extra_forbidden":
+        return f"{what} is not a field of a run. Remove it or mend its name."
+    if error["type"] == "missing":
+        return f"{what} is missing. Add it."
+    return f"{what} is {_shown(error['input'])}, but should be {_wanted(error)}. Change it."
 
 
 def _shown(value: object) -> str:

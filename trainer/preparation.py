@@ -12,7 +12,8 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from trainer.config import DataConfig, ModelConfig, RunConfig, resolve_paths
+from trainer.config import ConfigError, DataConfig, ModelConfig, RunConfig, resolve_paths
+from trainer.data.images import DataError
 from trainer.data.kept_split import read_split, write_split
 from trainer.data.loader import ImageData
 from trainer.data.preview import write_views
@@ -175,8 +176,7 @@ class Preparation:
                 )
             # The run's own files hold every weight, so none are downloaded or read from elsewhere.
             random = config.model.model_copy(update={"weights": "random"})
-            look_through = partial(self.scan, config.data, config.training.seed, read_split(folder.path))
-            trainer, scanned = self._load(config, random, self._emit, look_through)
+            trainer, scanned = self._load(config, random, self._emit, partial(self._scan_again, folder, config))
             events = trainer.go_on(folder, info)
             log = TensorBoardLog(folder.tensorboard_dir, trainer.step)
             return self._prepared(trainer, scanned, folder, log, events)
@@ -184,6 +184,17 @@ class Preparation:
             folder.remove_worker(self.worker)
             folder.close()
             raise
+
+    def _scan_again(self, folder: RunFolder, config: RunConfig) -> ScannedData:
+        """Look through the data of a run that was begun before: no one can choose another path for it."""
+        try:
+            return self.scan(config.data, config.training.seed, read_split(folder.path))
+        except (ConfigError, DataError) as error:
+            raise ConfigError(
+                f"{folder.path.name} cannot go on without its data. {error} Put the data back where they were and "
+                "resume again, or begin a new run with others.",
+                error.field,
+            ) from error
 
     def _load(
         self,

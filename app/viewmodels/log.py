@@ -100,7 +100,9 @@ class LogItemModel(TableItemModel):
             case Qt.ItemDataRole.DisplayRole:
                 return self._text(row, index.column())
             case Qt.ItemDataRole.ToolTipRole:
-                return moment_text(row.time) if index.column() == TIME else row.result or row.what
+                if index.column() == TIME:
+                    return moment_text(row.time)
+                return row.what if index.column() == WHAT else row.result or row.what
             case Qt.ItemDataRole.TextAlignmentRole:
                 return self.alignment(index.column())
             case _:
@@ -153,9 +155,16 @@ class LogItemModel(TableItemModel):
             case FreezeVerified():
                 return self._verified_row(event)
             case LogWritten():
-                return LogRow(event.time, event.text, None, None, "", event.level)
+                return LogRow(event.time, self._level_text(event.level), None, None, event.text, event.level)
             case _:
                 return None
+
+    def _level_text(self, level: str) -> str:
+        return {
+            "info": self.tr("Note"),
+            "warning": self.tr("Warning"),
+            "error": self.tr("Error"),
+        }[level]
 
     def _state_row(self, event: StateChanged) -> LogRow:
         what = {

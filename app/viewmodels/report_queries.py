@@ -76,10 +76,16 @@ def read_bins(query: BinQuery) -> dict[Measure, list[Bin]] | str:
         return _sentence(query.report_path, error)
 
 
-def read_issues(query: IssueQuery) -> list[ReportedIssue] | str:
-    """Return the issues that match, or the sentence that says why they cannot be read."""
+def read_issues(query: IssueQuery) -> list[list[ReportedIssue]] | str:
+    """Return the issues that match, those of one kind and sentence together, the gravest kind first.
+
+    Or the sentence that says why they cannot be read.
+    """
+    groups: dict[tuple[IssueKind, str], list[ReportedIssue]] = {}
     try:
-        return list(_matching(query))
+        for issue in _matching(query):
+            groups.setdefault((issue.kind, issue.sentence), []).append(issue)
+        return list(groups.values())
     except (DataReportError, sqlite3.Error) as error:
         return _sentence(query.report_path, error)
 

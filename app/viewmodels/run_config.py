@@ -139,7 +139,21 @@ class RunConfigViewModel(QObject):
 
     def note(self, field: str) -> str:
         """Return what is known about a field beside its value: the classes found, the precision applied."""
+        if field == "model.weights":
+            return self._weights_note()
         return self._notes.get(field) or self._resting_note(field)
+
+    def _weights_note(self) -> str:
+        """Say what Start would download: a run that has begun has its weights."""
+        entry = self._model_entry()
+        if entry is None or self.run is not None or self._texts["model.weights"].strip() != "published":
+            return ""
+        if entry.is_cached:
+            return self.tr("On this disk already.")
+        return self.tr("{} to be downloaded.").format(size_text(entry.size_bytes))
+
+    def _model_entry(self) -> ModelEntry | None:
+        return next((entry for entry in self.models if entry.name == self._texts["model.name"].strip()), None)
 
     def _resting_note(self, field: str) -> str:
         """Say what an empty field means, where the note about its value would stand."""
@@ -171,7 +185,7 @@ class RunConfigViewModel(QObject):
         return self.tr("found: {}").format(name) if name else self.tr("none")
 
     def _own_of_weights(self, field: str) -> str:
-        entry = next((entry for entry in self.models if entry.name == self._texts["model.name"].strip()), None)
+        entry = self._model_entry()
         if entry is None:
             return self.tr("the weights' own")
         images, image_size = entry.images, self._typed("data.image_size")
@@ -246,11 +260,12 @@ class RunConfigViewModel(QObject):
     def config(self) -> RunConfig | None:
         """Check every field. Returns the configuration, or None with the errors set beside the fields."""
         config, errors = self._read()
-        # What an earlier answer found wrong goes, too: it may have been mended on the disk.
-        self._errors = errors
+        # What an earlier answer found wrong stands beside what is wrong here. Where nothing else is, it goes: it may
+        # have been mended on the disk, and the worker looks again.
+        self._errors = {**self._errors, **errors} if errors else {}
         self.changed.emit()
         if config is None:
-            self.refused.emit(next((field for field in FIELDS if field in errors), ""))
+            self.refused.emit(next((field for field in FIELDS if self.error(field)), ""))
         return config
 
     def valid_config(self) -> RunConfig | None:
@@ -266,7 +281,7 @@ class RunConfigViewModel(QObject):
         try:
             return config_from_dict(self.values()), {}
         except ConfigError as error:
-            return None, {self._field_of(error.field): str(error)}
+            return None, {self._field_of(field): sentence for field, sentence in error.sentences.items()}
 
     def chosen_data(self) -> tuple[DataConfig, int] | None:
         """Return the data and the seed of their split; None while none are chosen, or a field of them is wrong."""
@@ -437,8 +452,8 @@ class RunConfigViewModel(QObject):
         try:
             config_from_dict(values)
         except ConfigError as error:
-            label = field_label(field)
-            return str(error).replace(error.field, label, 1) if error.field else str(error)
+            sentence = error.sentences[error.field]
+            return sentence.replace(error.field, field_label(field), 1) if error.field else sentence
         names = [entry.name for entry in self.models]
         if field == "model.name" and names and values["model"]["name"] not in names:
             return self.tr("No model is named {}. Choose one from the list.").format(values["model"]["name"] or '""')

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from PySide6.QtCore import QSignalBlocker, Qt
-from PySide6.QtGui import QWheelEvent
+from PySide6.QtGui import QCursor, QWheelEvent
 from PySide6.QtWidgets import QComboBox, QCompleter, QWidget
 
 from app.viewmodels.field_words import choice_text
@@ -60,6 +60,13 @@ class ChoiceField(QComboBox):
             elif self.currentText() != value:
                 self.setEditText(value)
                 line.setCursorPosition(len(value) if is_end_seen else 0)
+
+    def hidePopup(self) -> None:
+        """Close the list. Qt does not tell that the pointer has left the field meanwhile: its frame would stay."""
+        super().hidePopup()
+        if not self.rect().contains(self.mapFromGlobal(QCursor.pos())):
+            self.setAttribute(Qt.WidgetAttribute.WA_UnderMouse, False)
+            self.update()
 
     def wheelEvent(self, event: QWheelEvent) -> None:
         """Give the wheel to the scrolled form, unless the field has the focus."""

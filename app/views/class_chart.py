@@ -27,7 +27,7 @@ from app.views.split_marks import SplitLegend, paint_split
 from app.views.table import Table
 from trainer.data_report import Measure
 
-_BAR_HEIGHT = 8
+_BAR_HEIGHT, _ALL_HEIGHT = 8, 3
 _LEAST_BAR_WIDTH = 2.0
 _LEAST_NAME_WIDTH = 72
 _NAME_SHARE = 0.48
@@ -224,17 +224,21 @@ class _BarDelegate(QStyledItemDelegate):
     ) -> None:
         """Paint one cell."""
         super().paint(painter, option, index)
+        colors, is_all = theme.palette_of(self._view()), index.data(BarIdxRole) is None
+        if is_all:
+            painter.fillRect(option.rect.adjusted(0, option.rect.height() - 1, 0, 0), QColor(colors.line))
         if index.column() != BAR:
             return
-        colors = theme.palette_of(self._view())
         painter.save()
         left = float(option.rect.left() + theme.SPACE)
         room = option.rect.width() - 2 * theme.SPACE
-        top = option.rect.center().y() + 1 - _BAR_HEIGHT / 2
+        # How the splits share all images is another scale: as high a bar would pass for one of the largest class.
+        height = _ALL_HEIGHT if is_all else _BAR_HEIGHT
+        top = option.rect.center().y() + 1 - height / 2
         for split, share in index.data(SharesRole):
             # A bar of one image among thousands still is to be seen.
             width = max(share * room, _LEAST_BAR_WIDTH)
-            paint_split(painter, QRectF(left, top, width, _BAR_HEIGHT), split, colors)
+            paint_split(painter, QRectF(left, top, width, height), split, colors)
             left += width
         painter.restore()
 

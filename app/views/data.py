@@ -143,7 +143,7 @@ class DataView(QWidget):
         # What a larger window brings, all three share: names, pictures and sentences are cut in a small one.
         for column, factor in enumerate((2, 3, 4)):
             columns.setStretchFactor(column, factor)
-        columns.setSizes([284, 404, 540])
+        columns.setSizes([268, 372, 588])
         return columns
 
     def _make_images(self) -> QWidget:

@@ -1,6 +1,8 @@
-"""FieldNote: what stands below a field. A note keeps its place, so that nothing moves as it comes and goes."""
+"""FieldNote: what stands below a field. Its place is kept, so that little moves as it comes and goes."""
 
 from __future__ import annotations
+
+from bisect import bisect_right
 
 from PySide6.QtCore import QRect, QSize, Qt
 from PySide6.QtGui import QResizeEvent
@@ -9,10 +11,11 @@ from PySide6.QtWidgets import QLabel, QWidget
 from app import theme
 
 _ELLIPSIS = "…"
+_MORE_LINES_FOR_ERROR = 2
 
 
 class FieldNote(QLabel):
-    """Small text with room for some lines, empty or not. A longer note is shortened; only an error takes more room."""
+    """Small text with room for some lines, empty or not, and a little more for an error. A longer one is shortened."""
 
     def __init__(self, num_lines: int, tip: str = "", parent: QWidget | None = None) -> None:
         """Keep room for ``num_lines``; with 0, there is only room for an error, while there is one.
@@ -47,8 +50,10 @@ class FieldNote(QLabel):
         self.updateGeometry()
 
     def heightForWidth(self, width: int) -> int:
-        """Ask for the lines that are kept, and for all that an error needs."""
-        return max(self._kept_height, super().heightForWidth(width)) if self._is_error else self._kept_height
+        """Ask for the lines that are kept; for an error, for no more of them than it needs."""
+        if not self._is_error:
+            return self._kept_height
+        return max(self._kept_height, min(self._height_of(self._whole, width), self._most_height))
 
     def sizeHint(self) -> QSize:
         """Ask for any width."""
@@ -68,20 +73,34 @@ class FieldNote(QLabel):
         self.ensurePolished()
         return self._num_lines * self.fontMetrics().lineSpacing()
 
+    @property
+    def _most_height(self) -> int:
+        more_lines = _MORE_LINES_FOR_ERROR if self._is_error else 0
+        return self._kept_height + more_lines * self.fontMetrics().lineSpacing()
+
     def _fit(self) -> None:
-        shown = self._whole if self._is_error else self._shortened()
+        shown = self._shortened()
         if shown != self.text():
             self.setText(shown)
             self.setToolTip(self._tip if shown == self._whole else self._whole)
 
     def _shortened(self) -> str:
-        words = self._whole.split(" ")
-        for num_words in range(len(words), 1, -1):
-            shown = " ".join(words[:num_words]) + (_ELLIPSIS if num_words < len(words) else "")
-            if self._height_of(shown) <= self._kept_height:
-                return shown
-        return self.fontMetrics().elidedText(self._whole, Qt.TextElideMode.ElideRight, self.width())
+        if self._has_room(self._whole):
+            return self._whole
+        # An error's last sentence says what to do: rather than that, the end of what happened goes.
+        happened, _, to_do = self._whole.rpartition(". ") if self._is_error else ("", "", "")
+        if happened and not self._has_room(f"{happened}."):
+            return self._cut(happened, f"{_ELLIPSIS} {to_do}")
+        return self._cut(self._whole, _ELLIPSIS)
 
-    def _height_of(self, text: str) -> int:
-        room = QRect(0, 0, self.width(), 1 << 20)
+    def _cut(self, text: str, ending: str) -> str:
+        lengths = range(1, len(text) + 1)
+        length = bisect_right(lengths, 0, key=lambda length: not self._has_room(text[:length].rstrip() + ending))
+        return text[:length].rstrip(" .,") + ending
+
+    def _has_room(self, text: str) -> bool:
+        return self._height_of(text, self.width()) <= self._most_height
+
+    def _height_of(self, text: str, width: int) -> int:
+        room = QRect(0, 0, width, 1 << 20)
         return self.fontMetrics().boundingRect(room, int(Qt.TextFlag.TextWordWrap), text).height()

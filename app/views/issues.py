@@ -21,19 +21,23 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.viewmodels.data import DataViewModel
-from app.viewmodels.issue_items import FILE, KIND, WHAT, IsGraveRole
+from app.viewmodels.issue_items import FILE, KIND, WHAT, IsFoldedRole, IsGraveRole, kind_name
 from app.views.advice import AdviceLines
 from app.views.issue_chips import IssueChips
 from app.views.table import Table
+from trainer.data_report import IssueKind
 
 # A word is typed in this time; each of its letters need not be looked for.
 _FILTER_DELAY_MS = 150
 _ADVICE_SHARE = 0.3
 """Of the panel's height."""
-_KIND_WIDTH = 108
-_FILE_SHARE = 0.36
+_KIND_PADDING = 6 * theme.SPACE
+_FILE_SHARE = 0.32
 """Of the width beside the kind: what is wrong with a file takes more words than its name."""
 _LEAST_FILE_WIDTH = 110
+_LINE_WIDTH = 600
+"""What most sentences take; where there is less, they get a second line, if the table is high enough."""
+_TWO_LINES_HEIGHT = 38
 _LEAST_HEIGHT_FOR_HEADINGS = 200
 _HEADINGS_HEIGHT = 30
 
@@ -60,11 +64,9 @@ class IssuesPanel(QWidget):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Share the room anew: the rows come first, then the columns' headings, then all of the advice."""
         super().resizeEvent(event)
-        has_room = self.height() >= _LEAST_HEIGHT_FOR_HEADINGS
-        self.table.horizontalHeader().setFixedHeight(_HEADINGS_HEIGHT if has_room else 0)
+        self.table.horizontalHeader().setFixedHeight(_HEADINGS_HEIGHT if self._is_high else 0)
         self.advice.set_room(int(self.height() * _ADVICE_SHARE))
-        if event.size().width() != event.oldSize().width():
-            self._fit_columns()
+        self._fit()
 
     # -- building ---------------------------------------------------------------------------------------------
 
@@ -108,15 +110,31 @@ class IssuesPanel(QWidget):
         self.table.setItemDelegate(_IssueDelegate(self.table))
         self.table.setSelectionMode(Table.SelectionMode.SingleSelection)
         self.table.setAccessibleName(self.tr("Issues"))
-        self.table.setColumnWidth(KIND, _KIND_WIDTH)
         self.table.horizontalHeader().setSectionResizeMode(WHAT, QHeaderView.ResizeMode.Stretch)
-        self.table.clicked.connect(self.opened)
+        self.table.clicked.connect(self._open)
         self.table.enter_pressed.connect(self._open_current)
         return self.table
 
-    def _fit_columns(self) -> None:
-        room = self.table.viewport().width() - _KIND_WIDTH
-        self.table.setColumnWidth(FILE, max(_LEAST_FILE_WIDTH, int(room * _FILE_SHARE)))
+    @property
+    def _is_high(self) -> bool:
+        return self.height() >= _LEAST_HEIGHT_FOR_HEADINGS
+
+    def _fit(self) -> None:
+        """Share the room by what it is, and by the kinds that were found: no filter makes the columns jump."""
+        names = [kind_name(kind) for kind in self._found_kinds()] or [self._data.issues.headings()[KIND]]
+        kind_width = max(self.table.fontMetrics().horizontalAdvance(name) for name in names) + _KIND_PADDING
+        room = self.width() - kind_width
+        file_width = max(_LEAST_FILE_WIDTH, int(room * _FILE_SHARE))
+        self.table.set_widths({KIND: kind_width, FILE: file_width})
+        has_second_line = self._is_high and room - file_width < _LINE_WIDTH
+        self.table.setWordWrap(has_second_line)
+        row_height = _TWO_LINES_HEIGHT if has_second_line else theme.ROW_HEIGHT
+        if self.table.verticalHeader().defaultSectionSize() != row_height:
+            self.table.verticalHeader().setDefaultSectionSize(row_height)
+
+    def _found_kinds(self) -> list[IssueKind]:
+        counts = self._data.summary.issue_counts if self._data.summary is not None else {}
+        return [kind for kind in IssueKind if counts.get(kind.value)]
 
     # -- what is shown ----------------------------------------------------------------------------------------
 
@@ -132,6 +150,7 @@ class IssuesPanel(QWidget):
         self.filter_box.setVisible(has_issues)
         self.save_button.setVisible(has_issues)
         self.advice.show_sentences(summary.advice)
+        self._fit()
 
     def _enable_save(self) -> None:
         has_rows = bool(self._data.issues.rowCount())
@@ -157,9 +176,13 @@ class IssuesPanel(QWidget):
         if not text and self._data.issue_text:
             self._filter()
 
+    def _open(self, index: QModelIndex) -> None:
+        if not self._data.issues.unfold(index.row()):
+            self.opened.emit(index)
+
     def _open_current(self) -> None:
         if self.table.currentIndex().isValid():
-            self.opened.emit(self.table.currentIndex())
+            self._open(self.table.currentIndex())
 
     def _ask_and_save(self) -> None:
         folder = QStandardPaths.writableLocation(QStandardPaths.StandardLocation.DocumentsLocation)
@@ -187,7 +210,7 @@ class _IssueTable(Table):
 
 
 class _IssueDelegate(QStyledItemDelegate):
-    """Writes the kinds that spoil a run red, the file in full colour, the sentence dim."""
+    """Writes the kinds that spoil a run red, the file in full colour, the sentence dim; what unfolds as a link."""
 
     def initStyleOption(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> None:
         super().initStyleOption(option, index)
@@ -195,11 +218,19 @@ class _IssueDelegate(QStyledItemDelegate):
         assert isinstance(view, QWidget)
         colors = theme.palette_of(view)
         color = colors.text if index.column() == FILE else colors.dim
+        if index.column() == FILE and index.data(IsFoldedRole):
+            color = colors.accent
         if index.column() == KIND and index.data(IsGraveRole):
             color = colors.danger
         option.palette.setColor(option.palette.ColorRole.Text, QColor(color))
-        option.textElideMode = Qt.TextElideMode.ElideRight if index.column() == WHAT else option.textElideMode
+        if index.column() == WHAT:
+            option.textElideMode = Qt.TextElideMode.ElideRight
+        else:
+            # A name is cut in its middle, and not broken after a slash.
+            option.features &= ~QStyleOptionViewItem.ViewItemFeature.WrapText
 
     def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:
         """Return a row's size: all are of one height."""
-        return QSize(0, theme.ROW_HEIGHT)
+        view = self.parent()
+        assert isinstance(view, Table)
+        return QSize(0, view.verticalHeader().defaultSectionSize())

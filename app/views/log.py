@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, Qt, QTimer
-from PySide6.QtGui import QColor, QGuiApplication, QHideEvent, QKeySequence, QShortcut, QShowEvent
+from PySide6.QtGui import QColor, QGuiApplication, QHideEvent, QKeySequence, QResizeEvent, QShortcut, QShowEvent
 from PySide6.QtWidgets import QHeaderView, QStyledItemDelegate, QStyleOptionViewItem, QVBoxLayout, QWidget
 
 from app import theme
 from app.viewmodels.log import APPLIED, ASKED, RESULT, TIME, WHAT, LevelRole, LogItemModel
 from app.views.table import Table
+
+_TIME_WIDTH, _ASKED_WIDTH, _APPLIED_WIDTH = 84, 112, 120
+_WHAT_SHARE = 0.4
+"""Of the width beside the time and the steps; the result has the rest."""
 
 
 class LogView(QWidget):
@@ -21,7 +25,7 @@ class LogView(QWidget):
         self._table.setModel(log)
         self._table.setItemDelegate(_LevelDelegate(self._table))
         self._table.setAccessibleName(self.tr("Log"))
-        self._table.set_widths({TIME: 84, WHAT: 320, ASKED: 112, APPLIED: 120})
+        self._table.set_widths({TIME: _TIME_WIDTH, ASKED: _ASKED_WIDTH, APPLIED: _APPLIED_WIDTH})
         self._table.horizontalHeader().setSectionResizeMode(RESULT, QHeaderView.ResizeMode.Stretch)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -33,6 +37,12 @@ class LogView(QWidget):
         copy = QShortcut(QKeySequence.StandardKey.Copy, self._table)
         copy.setContext(Qt.ShortcutContext.WidgetShortcut)
         copy.activated.connect(self._copy)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Share the width anew."""
+        super().resizeEvent(event)
+        room = self.width() - _TIME_WIDTH - _ASKED_WIDTH - _APPLIED_WIDTH
+        self._table.setColumnWidth(WHAT, int(_WHAT_SHARE * room))
 
     def showEvent(self, event: QShowEvent) -> None:
         """Begin at the newest row, once the table knows its height."""

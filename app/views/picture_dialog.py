@@ -48,6 +48,7 @@ class PictureDialog(QDialog):
         model.dataChanged.connect(self._on_rows_read)
         # Other rows are listed now: what was looked at is not among them, or somewhere else.
         model.modelReset.connect(self.close)
+        model.rowsInserted.connect(self.close)
         self.resize(_SIZE.boundedTo(self.screen().availableSize() * 0.9))
 
     @property

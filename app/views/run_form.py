@@ -50,6 +50,7 @@ _FREE_CHOICES = frozenset({"model.name", "model.weights", "training.device", *CO
 _NOTE_LINES = {
     "data.path": 2,
     "data.layout": 1,
+    "model.weights": 1,
     "plan": 2,
     "data.image_size": 1,
     "training.precision": 1,
@@ -60,6 +61,8 @@ _NEED_LINES = 3
 _OPEN_AT_FIRST = frozenset({"data", "model", "training"})
 # A scan or a model's tree is asked for when the typing rests.
 _TYPING_PAUSE_MS = 400
+# The room for an error is taken, or given back, when the typing rests for longer: the rows below it move.
+_ERROR_PAUSE_MS = 800
 
 
 class RunForm(QWidget):
@@ -83,6 +86,9 @@ class RunForm(QWidget):
         self._browse: dict[str, QToolButton] = {}
         self._data_timer = self._pause_timer(self.data_changed.emit)
         self._model_timer = self._pause_timer(self.model_chosen.emit)
+        self._typed_field = ""
+        self._error_timer = self._pause_timer(self._show_typed)
+        self._error_timer.setInterval(_ERROR_PAUSE_MS)
         self._build()
         run_config.changed.connect(self._show_values)
         run_config.need_changed.connect(self._show_need)
@@ -92,6 +98,10 @@ class RunForm(QWidget):
 
     def set_editable(self, is_editable: bool) -> None:
         """Let the values be changed, or show them as a live run has them."""
+        focused = self.window().focusWidget()
+        if not is_editable and focused is not None and self.isAncestorOf(focused):
+            # It would go on to whatever comes next, and frame that as if someone had chosen it.
+            self.window().setFocus(Qt.FocusReason.OtherFocusReason)
         for editor in self._editors.values():
             editor.setEnabled(is_editable)
         for button in self._browse.values():
@@ -190,7 +200,6 @@ class RunForm(QWidget):
         label.setBuddy(editor)
         editor.setAccessibleName(field_label(field))
         label.setToolTip(field_tip(field))
-        editor.setToolTip(field_tip(field))
         hint = FieldNote(_NOTE_LINES.get(field, 0))
 
         holder = QWidget()
@@ -268,11 +277,21 @@ class RunForm(QWidget):
     # -- typing -----------------------------------------------------------------------------------------------
 
     def _take(self, field: str, text: str) -> None:
+        if field != self._typed_field:
+            self._show_typed()
+        self._typed_field = field
+        self._error_timer.start()
         self._run_config.set_text(field, text)
         if field in CHECKED_FIELDS:
             self._data_timer.start()
         elif field in {"model.name", "model.weights"}:
             self._model_timer.start()
+
+    def _show_typed(self) -> None:
+        """Say what is wrong with the field that was typed in; until now only its frame did."""
+        self._error_timer.stop()
+        self._typed_field = ""
+        self._show_hints()
 
     def _browse_folder(self) -> None:
         self._browse_for("data.path", QFileDialog.FileMode.Directory, "")
@@ -314,7 +333,6 @@ class RunForm(QWidget):
             line = editor.lineEdit() if isinstance(editor, ChoiceField) else editor
             if line is not None:
                 line.setPlaceholderText(self._run_config.placeholder(field))
-        self._show_model_tooltip()
         self._show_rows()
         self._show_hints()
 
@@ -335,7 +353,10 @@ class RunForm(QWidget):
     def _reveal(self, field: str) -> None:
         if field not in self._editors:
             return
-        self._unfold(field)
+        self._show_typed()
+        for wrong in self._editors:
+            if self._run_config.error(wrong):
+                self._unfold(wrong)
         self._editors[field].setFocus(Qt.FocusReason.OtherFocusReason)
         # Once the form has made room for the error below the field.
         QTimer.singleShot(0, self, lambda: self._scroll.ensureWidgetVisible(self._holders[field]))
@@ -351,10 +372,12 @@ class RunForm(QWidget):
             count_text(entry.num_params), percent_text(entry.accuracy), size_text(entry.size_bytes), place
         )
 
-    def _show_model_tooltip(self) -> None:
+    def _tip(self, field: str) -> str:
+        if field != "model.name":
+            return field_tip(field)
         name = self._run_config.text("model.name")
         chosen = next((entry for entry in self._run_config.models if entry.name == name), None)
-        self._editors["model.name"].setToolTip("" if chosen is None else self._model_text(chosen))
+        return "" if chosen is None else self._model_text(chosen)
 
     def _show_need(self) -> None:
         resting = self.tr("What the run will need stands here once the data are checked.")
@@ -365,11 +388,15 @@ class RunForm(QWidget):
         for field, hint in self._hints.items():
             error = self._run_config.error(field)
             text = error or self._run_config.note(field)
+            theme.set_property(self._editors[field], "invalid", bool(error))
+            # All of it, where there is no room for all of it below.
+            self._editors[field].setToolTip(error or self._tip(field))
+            self._editors[field].setAccessibleDescription(text or self._run_config.placeholder(field))
+            if field == self._typed_field:
+                continue
             if error and error != hint.whole_text:
                 self._unfold(field)
             hint.show_text(text, is_error=bool(error))
-            theme.set_property(self._editors[field], "invalid", bool(error))
-            self._editors[field].setAccessibleDescription(text or self._run_config.placeholder(field))
 
 
 def _icon_button(words: str) -> QToolButton:

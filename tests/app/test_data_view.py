@@ -11,11 +11,11 @@ from PySide6.QtGui import QColor, QImage
 from app import theme
 from app.viewmodels.bar_items import BAR, COUNT, NAME
 from app.viewmodels.data import DataViewModel
-from app.viewmodels.issue_items import FILE
+from app.viewmodels.issue_items import FILE, KIND, WHAT
 from app.viewmodels.report_queries import PAGE_ROWS
 from app.views.data import DataView
 from tests.app.data_reports import make_event, make_issues, make_jpeg
-from trainer.data_report import IssueKind, Measure
+from trainer.data_report import IssueKind, Measure, ReportedIssue
 from trainer.messages import DataChecked, DataSummary, ImageView
 
 pytestmark = [
@@ -148,6 +148,27 @@ def test_a_long_name_is_cut_in_its_middle_and_never_pushes_its_bar_away(view, da
     narrow = table.columnWidth(NAME)
     view.resize(1900, 460)
     qtbot.waitUntil(lambda: table.columnWidth(NAME) > narrow)
+
+
+def test_all_images_together_do_not_look_like_a_class(shown, data) -> None:
+    table = shown.chart.table
+    picture = table.viewport().grab().toImage()
+    train = QColor(theme.LIGHT.train)
+
+    def bar(row: int) -> tuple[int, int]:
+        """Return the height of a row's bar, and the width of its train images, in pixels."""
+        cell = table.visualRect(data.classes.index(row, BAR))
+        left = cell.left() + theme.SPACE + 1
+        height = sum(picture.pixelColor(left, y) == train for y in range(cell.top(), cell.bottom() + 1))
+        middle = cell.center().y() + 1
+        width = sum(picture.pixelColor(x, middle) == train for x in range(cell.left(), cell.right() + 1))
+        return height, width
+
+    (all_height, all_width), (largest_height, largest_width) = bar(0), bar(2)
+    assert 0 < all_height < largest_height / 2
+    assert all_width == pytest.approx(largest_width, abs=2)
+    below_all = table.visualRect(data.classes.index(0, NAME)).bottom()
+    assert picture.pixelColor(5, below_all) == QColor(theme.LIGHT.line)
 
 
 def test_sorting_the_classes_keeps_the_chosen_one(shown, data) -> None:
@@ -289,6 +310,27 @@ def test_enter_on_an_issue_opens_its_pair_side_by_side(shown, qtbot) -> None:
     assert dialog.panes[0].canvas.pixmap.isNull()
 
 
+@pytest.mark.parametrize("by", ["click", "key"])
+def test_a_row_that_stands_for_many_lists_them_and_opens_no_picture(view, data, tmp_path, qtbot, by: str) -> None:
+    many = [ReportedIssue(IssueKind.SKIPPED, "", f"{number:03}.txt", "Not used.") for number in range(100)]
+    data.show(make_event(tmp_path, issues=[*make_issues(tmp_path), *many]))
+    # A leak, two unreadable files, three of the hundred, their row, a duplicate.
+    qtbot.waitUntil(lambda: data.issues.rowCount() == 8)
+    table, folded = view.issues.table, data.issues.index(6, FILE)
+    table.scrollTo(folded)
+    if by == "click":
+        qtbot.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=table.visualRect(folded).center())
+    else:
+        table.selectRow(6)
+        qtbot.keyClick(table, Qt.Key.Key_Return)
+    assert data.issues.rowCount() == 104
+    assert view.dialog is None
+    assert data.issues.index(6, FILE).data() == "003.txt"
+    # It stays where it is, with the rest below it.
+    assert table.currentIndex().row() == 6
+    assert table.viewport().rect().contains(table.visualRect(data.issues.index(6, FILE)).center())
+
+
 def test_a_chip_and_a_text_filter_the_issues(shown, data, qtbot) -> None:
     chip = shown.issues.chips.chip(IssueKind.UNREADABLE)
     assert chip.text() == "Unreadable  2"
@@ -302,6 +344,26 @@ def test_a_chip_and_a_text_filter_the_issues(shown, data, qtbot) -> None:
     qtbot.waitUntil(lambda: data.issues.rowCount() == 2)
     qtbot.mouseClick(chip, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: data.issues.rowCount() == 4)
+
+
+def test_what_is_wrong_has_most_of_the_room_and_a_second_line_in_a_narrow_window(shown, qtbot) -> None:
+    table = shown.issues.table
+    reason = "Not used: it is damaged or incomplete (image file is truncated (12 bytes not processed))."
+
+    def lines() -> int:
+        return table.rowHeight(0) // table.fontMetrics().lineSpacing()
+
+    assert table.columnWidth(WHAT) > 1.5 * table.columnWidth(FILE)
+    assert table.columnWidth(KIND) > table.fontMetrics().horizontalAdvance("Unreadable")
+    assert lines() == 2
+    assert table.wordWrap()
+    assert table.fontMetrics().horizontalAdvance(reason) < 2 * table.columnWidth(WHAT)
+    shown.resize(2600, 460)
+    qtbot.waitUntil(lambda: lines() == 1)
+    # Low as it is at first, more rows are worth more.
+    shown.resize(1256, 180)
+    qtbot.waitUntil(lambda: table.columnWidth(WHAT) < 480)
+    assert lines() == 1
 
 
 def test_the_filter_is_empty_for_other_data(shown, data, tmp_path, qtbot) -> None:

@@ -12,7 +12,7 @@ from PySide6.QtTest import QAbstractItemModelTester
 from app.viewmodels.bar_items import BAR, COUNT, NAME, SharesRole
 from app.viewmodels.data import DataState, DataViewModel
 from app.viewmodels.image_items import MAX_PAGES, ImageItemModel, PathRole, SplitRole
-from app.viewmodels.issue_items import FILE, KIND, IsGraveRole
+from app.viewmodels.issue_items import FILE, KIND, MAX_ALIKE, WHAT, IsFoldedRole, IsGraveRole
 from app.viewmodels.picture_page import PageRole
 from app.viewmodels.report_queries import PAGE_ROWS
 from tests.app.data_reports import make_event, make_issues
@@ -186,6 +186,45 @@ def test_every_kind_of_issue_has_a_name_and_its_filter_in_the_table_and_in_the_c
     with qtbot.waitSignal(data.issues.saved):
         data.issues.save(tmp_path / "issues.csv")
     assert (tmp_path / "issues.csv").read_text().splitlines()[1:] == ["tiny,tiny.jpg,,So it is."]
+
+
+def alike(kind: IssueKind, num_issues: int, sentence: str) -> list[ReportedIssue]:
+    return [ReportedIssue(kind, "", f"{number:04}.txt", sentence) for number in range(num_issues)]
+
+
+def test_thousands_of_one_kind_do_not_bury_the_one_of_another(data, tmp_path, qtbot) -> None:
+    texts = alike(IssueKind.UNREADABLE, 2500, "It is no image.")
+    broken = ReportedIssue(IssueKind.UNREADABLE, "", "z.jpg", "It is truncated.")
+    twice = ReportedIssue(IssueKind.DUPLICATE, "", "y.jpg", "Twice in train.", "", "x.jpg")
+    data.show(make_event(tmp_path, issues=[*texts[:2000], broken, *texts[2000:], twice]))
+    folded = ["0000.txt", "0001.txt", "0002.txt", "and 2,497 more", "z.jpg", "y.jpg"]
+    qtbot.waitUntil(lambda: column(data.issues, FILE) == folded)
+    row = data.issues.index(3, FILE)
+    assert row.siblingAtColumn(WHAT).data() == "It is no image."
+    assert row.data(IsFoldedRole)
+    assert not data.issues.index(2, FILE).data(IsFoldedRole)
+    assert row.data(Qt.ItemDataRole.ToolTipRole) == "A click lists all 2,497."
+    assert row.data(PageRole).pictures == ()
+    kept = QPersistentModelIndex(data.issues.index(4, FILE))
+    assert data.issues.unfold(3)
+    assert data.issues.rowCount() == 2502
+    assert (data.issues.index(3, FILE).data(), kept.data(), kept.row()) == ("0003.txt", "z.jpg", 2500)
+    assert not data.issues.unfold(3)
+    # Where there is nothing else to be buried, all are listed.
+    data.filter_issues(None, "no image")
+    qtbot.waitUntil(lambda: data.issues.rowCount() == 2500)
+    assert column(data.issues, FILE)[-1] == "2499.txt"
+    # And all are saved, folded or not.
+    data.filter_issues(None, "")
+    with qtbot.waitSignal(data.issues.saved):
+        data.issues.save(tmp_path / "issues.csv")
+    assert len((tmp_path / "issues.csv").read_text().splitlines()) == 2503
+
+
+def test_a_few_that_are_alike_are_listed_each(data, tmp_path, qtbot) -> None:
+    few = alike(IssueKind.SKIPPED, MAX_ALIKE, "Not used.")
+    data.show(make_event(tmp_path, issues=[*few, *make_issues(tmp_path)]))
+    qtbot.waitUntil(lambda: data.issues.rowCount() == MAX_ALIKE + 4)
 
 
 def test_a_pair_has_both_pictures(data, tmp_path, qtbot) -> None:

@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QApplication, QMessageBox
 from app import theme
 from app.main_window import MainWindow
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID
+from app.viewmodels.log import RESULT, WHAT
 from app.views.leave_dialog import LeaveDialog
 from tests.app.conftest import ScriptedClient, checked, checkpoint
 from tests.app.test_run_form import entry
@@ -28,6 +29,7 @@ from trainer.messages import (
     ImageView,
     InspectModel,
     LayersUnfrozen,
+    LogWritten,
     MetricsLogged,
     ModelInspected,
     ModelsListed,
@@ -105,7 +107,11 @@ def test_a_run_that_waits_for_the_worker_begins_without_look_ups(qtbot, window, 
     assert clients[0].kinds() == ["ListModels", "PrepareRun"]
     # A run that comes to nothing brings no tree, and says nothing of the data.
     clients[0].say(StateChanged(state=RunState.IDLE, time=3.0))
-    qtbot.waitUntil(lambda: clients[0].kinds()[2:] == ["InspectModel", "CheckData"])
+    qtbot.waitUntil(lambda: clients[0].kinds()[2:] == ["ListModels", "InspectModel", "CheckData"])
+    # Its weights may have been downloaded before.
+    there = entry("tiny").model_copy(update={"is_cached": True})
+    clients[0].say(ModelsListed(models=[there], command_id=clients[0].id_of_last("ListModels")))
+    qtbot.waitUntil(lambda: window.form._hints["model.weights"].text() == "On this disk already.")
     show_model(clients[0], summary)
     qtbot.waitUntil(lambda: not window.display.layer_tree.is_empty)
 
@@ -174,6 +180,34 @@ def test_a_refused_start_is_said_beside_its_field_or_in_the_notice(
     assert window.form._start.isEnabled()
 
 
+def test_a_resume_without_its_data_is_told_over_the_curves_and_can_be_tried_again(
+    qtbot, window: MainWindow, clients, tmp_path, run_info
+) -> None:
+    clients[0].serve()
+    window.session.open_run(write_run(tmp_path / "runs", run_info))
+    qtbot.waitUntil(lambda: window.session.can_resume)
+    path = window.form._hints["data.path"]
+    note = path.whole_text
+    qtbot.mouseClick(window.toolbar._primary, Qt.MouseButton.LeftButton)
+    reason = "digits cannot go on without its data. Put the data back."
+    command_id = clients[0].id_of_last("OpenRun")
+    clients[0].say(
+        StateChanged(state=RunState.PREPARING, time=2.0),
+        StateChanged(state=RunState.IDLE, time=3.0),
+        CommandRejected(command="OpenRun", reason=reason, field="data.path", command_id=command_id, time=3.0),
+    )
+    qtbot.waitUntil(lambda: window.notice.text == reason)
+    # Nobody can change the path of a run that has begun, so that nothing is wrong with the field.
+    assert path.whole_text == note
+    assert not window.form._editors["data.path"].property("invalid")
+    clients[0].sent.clear()
+    (again,) = window.notice._buttons
+    assert again.text() == "Resume"
+    qtbot.mouseClick(again, Qt.MouseButton.LeftButton)
+    assert clients[0].kinds() == ["OpenRun"]
+    assert window.notice.text == ""
+
+
 def test_start_sends_the_form_with_the_layers_ticked_in_the_tree(qtbot, window, clients, summary, tmp_path) -> None:
     clients[0].serve()
     window.show_config(
@@ -209,6 +243,28 @@ def test_buttons_follow_the_state(qtbot, window: MainWindow, running: ScriptedCl
     qtbot.mouseClick(toolbar._save, Qt.MouseButton.LeftButton)
     qtbot.mouseClick(toolbar._stop, Qt.MouseButton.LeftButton)
     assert running.kinds() == ["PauseRun", "UnpauseRun", "SaveCheckpoint", "StopRun"]
+
+
+@pytest.mark.parametrize("field", ["optimizer.name", "model.name", "training.epochs"])
+def test_a_run_that_begins_takes_the_focus_from_the_form_and_frames_nothing_else(
+    qtbot, window: MainWindow, clients, begin_run: Begin, field: str
+) -> None:
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    window.activateWindow()
+    qtbot.waitUntil(window.isActiveWindow)
+    window.form._editors[field].setFocus()
+    begin_run(clients[0])
+    qtbot.waitUntil(lambda: window.session.state is RunState.RUNNING)
+    assert window.focusWidget() is window
+    # So that Space pauses.
+    qtbot.keyClick(window, Qt.Key.Key_Space)
+    assert clients[0].kinds()[-1] == "PauseRun"
+
+
+def test_without_a_run_nothing_can_be_done_with_a_checkpoint(window: MainWindow) -> None:
+    view = window.checkpoints_view
+    assert not any(button.isEnabled() for button in (view._restore, view._resume, view._copy, view._show))
 
 
 def test_space_pauses_and_shortcuts_save_and_stop(qtbot, window: MainWindow, running: ScriptedClient) -> None:
@@ -460,6 +516,32 @@ def test_start_goes_to_the_first_wrong_field(qtbot, window, clients, tmp_path) -
     qtbot.waitUntil(lambda: seed.visibleRegion().boundingRect().height() == seed.height())
 
 
+def test_start_marks_every_wrong_field_with_what_the_check_found_and_goes_to_the_first(
+    qtbot, window, clients, tmp_path
+) -> None:
+    clients[0].serve()
+    window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
+    qtbot.waitUntil(lambda: "CheckData" in clients[0].kinds())
+    command_id = clients[0].id_of_last("CheckData")
+    empty = CommandRejected(command="CheckData", reason="It is empty.", field="data.path", command_id=command_id)
+    clients[0].say(empty)
+    form = window.form
+    qtbot.waitUntil(lambda: form._hints["data.path"].whole_text == "It is empty.")
+    wrong = {"optimizer.rate": "fast", "training.epochs": "0", "data.mean": "1", "data.cache_gb": "-1"}
+    for field, text in wrong.items():
+        window.display.run_config.set_text(field, text)
+    for heading in form._headings.values():
+        heading.setChecked(False)
+    window.activateWindow()
+    qtbot.waitUntil(window.isActiveWindow)
+    qtbot.mouseClick(form._start, Qt.MouseButton.LeftButton)
+    marked = [field for field, editor in form._editors.items() if editor.property("invalid")]
+    assert set(marked) == {"data.path", *wrong}
+    assert all(form._hints[field].isVisible() and form._hints[field].whole_text for field in marked)
+    assert form._editors["data.path"].hasFocus()
+    assert "PrepareRun" not in clients[0].kinds()
+
+
 def test_a_large_window_shows_the_open_sections_without_scrolling(qtbot, window, clients, tmp_path) -> None:
     window.resize(1920, 1080)
     clients[0].serve()
@@ -534,6 +616,48 @@ def test_the_list_of_runs_follows_what_happens(qtbot, window, running: ScriptedC
     qtbot.mouseClick(window.toolbar._new, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: window.display.runs.rowCount() == 2)
     qtbot.waitUntil(lambda: window.runs_view.selected_path == chosen)
+
+
+def test_the_data_tab_has_room_for_its_pictures_at_first_and_the_users_height_ever_after(
+    qtbot, themed, session, settings
+) -> None:
+    def made() -> MainWindow:
+        window = MainWindow(session, settings)
+        window.load_views()
+        window.resize(1280, 800)
+        qtbot.addWidget(window)
+        window.show()
+        return window
+
+    first = made()
+    low = first.tabs.height()
+    first.tabs.setCurrentWidget(first.log_view)
+    assert first.tabs.height() == low
+    first.tabs.setCurrentWidget(first.data_view)
+    qtbot.waitUntil(lambda: first.tabs.height() > 300)
+    high = first.tabs.height()
+    # Not again: the tabs do not jump as one after the other is looked at.
+    first.tabs.setCurrentWidget(first.log_view)
+    first._rows.setSizes([600, 150])
+    qtbot.waitUntil(lambda: first.tabs.height() < high)
+    lowered = first.tabs.height()
+    first.tabs.setCurrentWidget(first.data_view)
+    assert first.tabs.height() == lowered
+    first.close()
+    second = made()
+    second.tabs.setCurrentWidget(second.data_view)
+    qtbot.waitUntil(lambda: second.tabs.height() == lowered)
+
+
+def test_a_long_line_of_the_log_has_the_room_of_the_wide_column(qtbot, window, running: ScriptedClient) -> None:
+    window.tabs.setCurrentWidget(window.log_view)
+    text = "Skipped pets/cats/IMG_0042.jpg: it is damaged or incomplete (image file is truncated)."
+    running.say(LogWritten(level="warning", text=text, time=4.0))
+    table, log = window.log_view._table, window.display.log
+    qtbot.waitUntil(lambda: log.index(log.rowCount() - 1, RESULT).data() == text)
+    qtbot.waitUntil(lambda: table.columnWidth(RESULT) > table.fontMetrics().horizontalAdvance(text))
+    assert table.columnWidth(WHAT) > 300
+    assert log.index(log.rowCount() - 1, WHAT).data() == "Warning"
 
 
 def test_the_log_opens_at_its_newest_row(qtbot, window, running: ScriptedClient) -> None:
@@ -662,7 +786,7 @@ def test_what_a_run_will_need_stands_above_start(qtbot, window, clients, tmp_pat
     window.display.run_config.set_text("training.batch_size", "0")
     assert need.text() == "What the run will need stands here once every field is right."
     window.display.run_config.set_text("training.batch_size", "64")
-    assert need.text() == resting
+    assert need.text() == "What the run will need is tried out in a moment."
     qtbot.waitUntil(lambda: clients[0].kinds().count("EstimateRun") == 2)
     full = RunEstimated(estimate=estimate(free_bytes=1_000_000), command_id=clients[0].sent[-1].command_id)
     clients[0].say(full)
@@ -688,7 +812,34 @@ def test_a_trial_that_fails_says_so_beside_its_field(qtbot, window, clients, tmp
     clients[0].say(refused)
     hint = window.form._hints["training.batch_size"]
     qtbot.waitUntil(lambda: hint.text().startswith("A trial step ran out of memory."))
-    assert window.display.run_config.need == ""
+    assert window.form._need.text() == "What the run will need stands here once every field is right."
+
+
+def test_a_trial_that_was_stopped_says_so_and_how_to_repeat_it(qtbot, window, clients, tmp_path) -> None:
+    window.display._estimate_timer.setInterval(0)
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
+    found = checked(str(tmp_path), {"a": 3, "b": 3}, command_id=clients[0].id_of_last("CheckData"))
+    clients[0].say(found)
+    qtbot.waitUntil(lambda: clients[0].kinds()[-1] == "EstimateRun")
+    trial_id = clients[0].sent[-1].command_id
+    clients[0].say(PreparationProgressed(what="Trying a few steps", done=1, total=3, unit="steps"))
+    qtbot.waitUntil(window.toolbar._cancel.isVisible)
+    qtbot.mouseClick(window.toolbar._cancel, Qt.MouseButton.LeftButton)
+    stopped = "You stopped the trial of a few steps. Check again, in the folder's menu, repeats it."
+    clients[0].say(CommandRejected(command="EstimateRun", reason="Stopped.", command_id=trial_id, is_cancelled=True))
+    need = window.form._need
+    qtbot.waitUntil(lambda: need.text() == stopped)
+    assert need.property("role") == "note"
+    assert window.notice.text == ""
+    # A preparation that was stopped, too, leaves the data as known as they were.
+    qtbot.mouseClick(window.form._start, Qt.MouseButton.LeftButton)
+    clients[0].say(StateChanged(state=RunState.PREPARING, time=2.0))
+    qtbot.waitUntil(lambda: window.session.state is RunState.PREPARING)
+    window.display._estimate_timer.setInterval(60_000)
+    clients[0].say(StateChanged(state=RunState.IDLE, sentence="The preparation was stopped.", time=3.0))
+    qtbot.waitUntil(lambda: need.text() == "What the run will need is tried out in a moment.")
 
 
 def test_a_check_is_cancelled_beside_its_progress(qtbot, window, clients, tmp_path) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import get_args
 
 import pytest
-from PySide6.QtCore import QByteArray, QLocale, QRect, Qt
+from PySide6.QtCore import QByteArray, QLocale, QPoint, QRect, Qt
+from PySide6.QtGui import QCursor
 from PySide6.QtWidgets import QApplication, QComboBox, QLabel, QLineEdit, QWidget
 
 from app.viewmodels.plan_text import parse_plan, plan_sentence, plan_text
@@ -171,6 +172,27 @@ def test_an_empty_field_shows_what_the_weights_want(form: RunForm, run_config) -
     assert shown() == ["the weights' own"] * 4
 
 
+def test_the_form_says_whether_the_weights_are_to_be_downloaded(form: RunForm, run_config, run_info) -> None:
+    note = form._hints["model.weights"]
+    run_config.set_text("model.name", "vgg11")
+    assert note.whole_text == ""
+    run_config.offer_models([entry("resnet18").model_copy(update={"is_cached": True}), entry("vgg11")])
+    assert note.text() == "46.0 MB to be downloaded."
+    assert form._editors["model.weights"].accessibleDescription() == note.text()
+    run_config.set_text("model.name", "resnet18")
+    assert note.text() == "On this disk already."
+    for weights in ("random", "/weights/letters.pt"):
+        run_config.set_text("model.weights", weights)
+        assert note.text() == ""
+    # A run that has begun has its weights.
+    run_config.offer_models([entry("tiny")])
+    run_config.show_run(run_info)
+    assert run_config.text("model.weights") == "published"
+    assert note.text() == ""
+    run_config.leave_run()
+    assert note.text() == "46.0 MB to be downloaded."
+
+
 def found_in_table(path: str, names: list[str], **taken: str) -> DataChecked:
     event = checked(path, {"jay": 5, "owl": 4}, layout="table")
     columns = TableColumns(names=names, taken=taken)
@@ -247,8 +269,8 @@ def test_typing_reaches_the_configuration_and_its_error_shows_below(qtbot, form:
     rate.selectAll()
     qtbot.keyClicks(rate, "9999")
     assert run_config.text("optimizer.rate") == "9999"
-    assert not form._hints["optimizer.rate"].isHidden()
     assert rate.property("invalid")
+    qtbot.waitUntil(lambda: not form._hints["optimizer.rate"].isHidden())
     assert rate.accessibleDescription() == run_config.error("optimizer.rate")
 
 
@@ -411,15 +433,91 @@ def test_a_note_that_is_too_long_says_all_in_its_tooltip(shown_form: RunForm, ru
     assert shown_form._editors["plan"].accessibleDescription() == run_config.note("plan")
 
 
+LONG_ERROR = (
+    "/home/someone/a/rather/long/way/to/the/data holds folders that hold folders of images: cats, dogs, birds and 17 "
+    "more. A data set has one level of class folders, or train and val above it. Choose one of these folders."
+)
+
+
 @pytest.mark.window
-def test_an_error_is_shown_whole(qtbot, shown_form: RunForm, run_config) -> None:
-    sentence = "There is no file or folder /home/someone/a/rather/long/way/to/the/data/set. Check the path."
-    run_config.reject(CommandRejected(command="CheckData", reason=sentence, field="data.path"))
-    hint = shown_form._hints["data.path"]
-    assert hint.text() == sentence
-    needed = QLabel.heightForWidth(hint, hint.width())
-    assert needed > 2 * hint.fontMetrics().lineSpacing()
-    qtbot.waitUntil(lambda: hint.height() >= needed)
+@pytest.mark.parametrize(
+    ("field", "right"), [("data.path", "pets"), ("data.layout", "table"), ("training.epochs", "7")]
+)
+def test_an_error_moves_what_is_below_by_two_lines_at_most(
+    qtbot, shown_form: RunForm, run_config, field: str, right: str
+) -> None:
+    below = shown_form._holders["optimizer.rate"]
+    QApplication.processEvents()
+    before = below.y()
+    run_config.reject(CommandRejected(command="EstimateRun", reason=LONG_ERROR, field=field))
+    hint = shown_form._hints[field]
+    qtbot.waitUntil(lambda: hint.isVisible() and QLabel.heightForWidth(hint, hint.width()) <= hint.height())
+    assert 0 < below.y() - before <= 2 * hint.fontMetrics().lineSpacing() + 2
+    # What to do is in sight, and all of it is in the tooltips and read aloud.
+    assert hint.text().endswith("… Choose one of these folders.")
+    editor = shown_form._editors[field]
+    assert hint.toolTip() == editor.toolTip() == editor.accessibleDescription() == hint.accessibleName() == LONG_ERROR
+    run_config.set_text(field, right)
+    qtbot.waitUntil(lambda: below.y() == before)
+    assert editor.toolTip() == ""
+
+
+@pytest.mark.window
+def test_a_short_error_is_shown_whole(qtbot, shown_form: RunForm, run_config) -> None:
+    run_config.set_text("training.epochs", "six")
+    hint = shown_form._hints["training.epochs"]
+    qtbot.waitUntil(lambda: hint.isVisible() and QLabel.heightForWidth(hint, hint.width()) <= hint.height())
+    assert hint.text() == run_config.error("training.epochs")
+
+
+@pytest.mark.window
+def test_nothing_moves_while_someone_types(qtbot, shown_form: RunForm, run_config) -> None:
+    epochs, hint = shown_form._editors["training.epochs"], shown_form._hints["training.epochs"]
+    below = shown_form._holders["optimizer.rate"]
+    QApplication.processEvents()
+    before = below.y()
+    for keys in ("x", "y"):
+        qtbot.keyClicks(epochs, keys)
+        QApplication.processEvents()
+        # Its frame says so at once, the words below once the typing rests.
+        assert epochs.property("invalid")
+        assert below.y() == before
+    qtbot.waitUntil(lambda: below.y() > before)
+    assert hint.text().startswith("Epochs is '10xy'")
+    moved = below.y()
+    qtbot.keyClick(epochs, Qt.Key.Key_Backspace)
+    qtbot.keyClick(epochs, Qt.Key.Key_Backspace)
+    QApplication.processEvents()
+    assert not epochs.property("invalid")
+    assert below.y() == moved
+    qtbot.waitUntil(lambda: below.y() == before)
+    # Start says all of it, rested or not.
+    qtbot.keyClicks(epochs, "x")
+    assert run_config.config() is None
+    assert hint.text().startswith("Epochs is '10x'")
+
+
+@pytest.mark.window
+# The offscreen platform says so of every list that opens.
+@pytest.mark.qt_log_ignore("This plugin does not support")
+@pytest.mark.parametrize("field", ["optimizer.name", "model.name"])
+def test_a_list_leaves_no_frame_where_the_pointer_was(shown_form: RunForm, run_config, field: str) -> None:
+    run_config.offer_models([entry("resnet18"), entry("vgg11")])
+    choice = shown_form._editors[field]
+    assert isinstance(choice, ChoiceField)
+    # As Qt notes it for a real pointer.
+    choice.setAttribute(Qt.WidgetAttribute.WA_UnderMouse)
+    choice.showPopup()
+    # The pointer goes to the list, and the field hears of that no more.
+    QCursor.setPos(shown_form.mapToGlobal(QPoint(2, 2)))
+    choice.hidePopup()
+    assert not choice.underMouse()
+    # Where it still is, the frame stays.
+    choice.setAttribute(Qt.WidgetAttribute.WA_UnderMouse)
+    choice.showPopup()
+    QCursor.setPos(choice.mapToGlobal(choice.rect().center()))
+    choice.hidePopup()
+    assert choice.underMouse()
 
 
 def entry(name: str) -> ModelEntry:

@@ -155,7 +155,10 @@ def test_refusals_errors_and_drift_stand_out(rows: LogItemModel) -> None:
     rows.add(FreezeVerified(step=9, num_verified=2, drifted=[], time=3.0))
     levels = [rows.index(row, 0).data(log.LevelRole) for row in range(4)]
     assert levels == ["warning", "error", "error", "info"]
-    assert texts(rows, log.RESULT)[2:] == ["Drifted: conv1", "frozen layers unchanged to the bit: 2"]
+    assert texts(rows, log.WHAT)[1] == "Error"
+    assert texts(rows, log.RESULT)[1:] == [
+        "Out of memory.", "Drifted: conv1", "frozen layers unchanged to the bit: 2",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", sorted(ALLOWED_COMMANDS))
@@ -181,8 +184,8 @@ def test_the_log_keeps_a_bounded_number_of_rows(rows: LogItemModel, monkeypatch)
     monkeypatch.setattr(log, "MAX_ROWS", 3)
     for number in range(5):
         rows.add(LogWritten(level="info", text=str(number), time=1.0))
-    assert texts(rows, log.WHAT) == ["2", "3", "4"]
-    assert rows.rows_text([0]).split("\t")[1] == "2"
+    assert texts(rows, log.RESULT) == ["2", "3", "4"]
+    assert rows.rows_text([0]).split("\t")[1:] == ["Note", "", "", "2"]
 
 
 def test_the_list_of_runs_says_what_became_of_each(qapp) -> None:

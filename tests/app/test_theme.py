@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from PySide6.QtGui import QColor, QFontInfo, QFontMetrics
-from PySide6.QtWidgets import QApplication, QLabel, QPushButton
+from PySide6.QtWidgets import QApplication, QFrame, QLabel, QPushButton
 
 from app import theme
 
@@ -76,6 +76,27 @@ def test_the_primary_button_is_filled_with_the_accent(qtbot, themed: QApplicatio
     assert button.grab().toImage().pixelColor(60, 15) == QColor(theme.LIGHT.accent)
     theme.set_property(button, "kind", "")
     assert button.grab().toImage().pixelColor(60, 15) == QColor(theme.LIGHT.panel)
+
+
+@pytest.mark.window
+@pytest.mark.parametrize("kind", ["", "primary", "flat"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_button_that_cannot_be_pressed_looks_so(qtbot, themed: QApplication, scheme: str, kind: str) -> None:
+    theme.apply(themed, scheme)
+    colors = theme.DARK if scheme == "dark" else theme.LIGHT
+    panel, button = QFrame(), QPushButton("Resume")
+    panel.setProperty("role", "panel")
+    qtbot.addWidget(panel)
+    button.setParent(panel)
+    button.setProperty("kind", kind)
+    button.setEnabled(False)
+    button.resize(120, 30)
+    button.ensurePolished()
+    image = panel.grab(button.geometry()).toImage()
+    inner = [image.pixelColor(x, y).name() for x in range(10, 110) for y in range(6, 24)]
+    loudest = max(contrast(color, colors.panel) for color in inner)
+    assert contrast(colors.faint, colors.panel) * 0.8 < loudest <= contrast(colors.faint, colors.panel) + 0.1
+    assert loudest < contrast(colors.dim, colors.panel) / 2
 
 
 def contrast(one: str, other: str) -> float:

@@ -77,6 +77,18 @@ def test_a_bad_field_is_named_with_its_value_and_what_it_should_be(values: dict,
     assert "\n" not in str(caught.value)
 
 
+def test_every_bad_field_is_named_at_once() -> None:
+    values = {"training": {"epochs": "ten", "seeed": 1}, "optimizer": {"rate": 0}, "data": {"mean": ["a", "b", 0.5]}}
+    with pytest.raises(ConfigError) as caught:
+        config_from_dict(values, "run.toml")
+    fields = ["data.mean.0", "data.mean.1", "optimizer.rate", "training.epochs", "training.seeed"]
+    assert list(caught.value.sentences) == fields
+    assert caught.value.field == fields[0]
+    lines = str(caught.value).splitlines()
+    assert [line.split()[1] for line in lines] == fields
+    assert lines[3] == "run.toml: training.epochs is 'ten', but should be a whole number. Change it."
+
+
 def test_a_file_that_is_no_toml_or_is_not_there_is_named(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     with pytest.raises(ConfigError, match="Cannot read the configuration"):
