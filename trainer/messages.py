@@ -198,10 +198,25 @@ class ImagePreset(_Message):
         return self.model_copy(update={"image_size": image_size, "resize_size": resize_size})
 
 
+class WeightSet(_Message):
+    """Published weights of a model, by the name that a configuration takes ("IMAGENET1K_V2").
+
+    ``accuracy`` is the published top-1 accuracy on ImageNet, 0 to 1; ``is_cached``: they are on this disk already.
+    ``images`` is how a run with them has its images, unless its configuration says otherwise.
+    """
+
+    name: str
+    accuracy: float
+    size_bytes: int
+    is_cached: bool
+    images: ImagePreset
+
+
 class ModelEntry(_Message):
     """A model on offer. Published figures of its default weights; ``is_cached``: they are on this disk already.
 
-    ``images`` is how every run of the model has its images, whatever its weights, unless its configuration says so.
+    ``images`` is how a run of the model has its images, unless it has other published weights or its configuration says
+    otherwise. ``weight_sets`` are all its published weights, the default ones first.
     """
 
     name: str
@@ -210,6 +225,39 @@ class ModelEntry(_Message):
     size_bytes: int
     is_cached: bool
     images: ImagePreset
+    weight_sets: list[WeightSet] = Field(default_factory=list)
+
+    def weight_set(self, name: str) -> WeightSet | None:
+        """Return published weights by their name; "published" are the default ones."""
+        if name == "published":
+            return next(iter(self.weight_sets), None)
+        return next((each for each in self.weight_sets if each.name == name), None)
+
+
+class MisshapenTensor(_Message):
+    """A tensor of a weights file that has another shape than the model's of that name."""
+
+    key: str
+    in_file: list[int]
+    in_model: list[int]
+
+
+class WeightsReport(_Message):
+    """How the tensors of a weights file fit a model, before they are used.
+
+    ``sentence`` says it in words, and why it cannot be read where it cannot. ``num_fitting`` tensors would be taken;
+    ``is_head_new``: the file has none for the task's head, or of another shape, which is no fault. ``missing`` are the
+    model's keys that the file lacks, ``unexpected`` the file's that the model lacks.
+    """
+
+    path: str
+    is_usable: bool
+    sentence: str
+    num_fitting: int = 0
+    is_head_new: bool = True
+    missing: list[str] = Field(default_factory=list)
+    unexpected: list[str] = Field(default_factory=list)
+    misshapen: list[MisshapenTensor] = Field(default_factory=list)
 
 
 class ImageView(_Message):
@@ -260,11 +308,15 @@ class Command(_Message):
 
 
 class InspectModel(Command):
-    """Build the model on no device and report its tree, before there is a run. Its head has ``num_classes`` outputs."""
+    """Build the model on no device and report its tree, before there is a run. Its head has ``num_classes`` outputs.
+
+    ``image_size`` is the side of its images in pixels, None for the weights' own. A local file of weights is compared.
+    """
 
     kind: Literal["InspectModel"] = "InspectModel"
     model: ModelConfig
     num_classes: int = Field(ge=1)
+    image_size: int | None = None
 
 
 class ListModels(Command):
@@ -504,10 +556,11 @@ class CommandRejected(Event):
 
 
 class ModelInspected(Event):
-    """The tree of a model that was asked about."""
+    """The tree of a model that was asked about; ``weights`` says how its local file of weights fits, if it has one."""
 
     kind: Literal["ModelInspected"] = "ModelInspected"
     summary: ModelSummary
+    weights: WeightsReport | None = None
 
 
 class ModelsListed(Event):

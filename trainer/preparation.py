@@ -96,8 +96,7 @@ class Preparation:
         """
         check_no_run_uses(choose_device(config.training.device), runs_dir)
         # Weights from elsewhere cost what random ones cost.
-        random = config.model.model_copy(update={"weights": "random"})
-        trainer, _ = self._load(config, random, lambda _: None, partial(self._known_scan, config))
+        trainer, _ = self._load(config, lambda _: None, partial(self._known_scan, config), with_weights=False)
         try:
             return estimate(trainer, runs_dir, self._report, self._check_cancelled)
         finally:
@@ -118,7 +117,7 @@ class Preparation:
             PreparationCancelled: Something else is of more interest by now.
 
         """
-        preprocessing = preprocessing_of(config.model.name, config.data.image_size).edited(config.data)
+        preprocessing = preprocessing_of(config.model, config.data.image_size).edited(config.data)
         folder = self._cache_dir / "views"
         return write_views(
             report_path, config, preprocessing, path, folder, num_views, present_epoch, self._check_cancelled
@@ -142,7 +141,7 @@ class Preparation:
         # A resume reads the paths again, from wherever it is started.
         config = resolve_paths(config, Path.cwd())
         look_through = partial(self.scan, config.data, config.training.seed)
-        trainer, scanned = self._load(config, config.model, self._emit, look_through)
+        trainer, scanned = self._load(config, self._emit, look_through)
         folder = RunFolder.create(runs_dir, config)
         try:
             folder.claim(self.worker)
@@ -174,9 +173,8 @@ class Preparation:
                     "resume. Restore an earlier checkpoint, or begin a new run."
                 )
             # The run's own files hold every weight, so none are downloaded or read from elsewhere.
-            random = config.model.model_copy(update={"weights": "random"})
             look_through = partial(self.scan, config.data, config.training.seed, read_split(folder.path))
-            trainer, scanned = self._load(config, random, self._emit, look_through)
+            trainer, scanned = self._load(config, self._emit, look_through, with_weights=False)
             events = trainer.go_on(folder, info)
             log = TensorBoardLog(folder.tensorboard_dir, trainer.step)
             return self._prepared(trainer, scanned, folder, log, events)
@@ -188,20 +186,22 @@ class Preparation:
     def _load(
         self,
         config: RunConfig,
-        model: ModelConfig,
         emit: Callable[[Event], None],
         look_through: Callable[[], ScannedData],
+        *,
+        with_weights: bool = True,
     ) -> tuple[Trainer, ScannedData]:
         device = choose_device(config.training.device)
         torch.set_num_threads(config.training.num_threads or self._default_num_threads)
         scanned = look_through()
         loaded = build_model(
-            model,
+            config.model,
             len(scanned.class_names),
             config.training.seed,
             config.data.image_size,
             self._report,
             self._check_cancelled,
+            with_weights=with_weights,
         )
         preprocessing = loaded.preprocessing.edited(config.data)
         self._check_cancelled()
@@ -236,14 +236,14 @@ class Preparation:
         return PreparedRun(trainer, folder, log, info, events)
 
 
-def summarize(model: ModelConfig, num_classes: int) -> ModelSummary:
+def summarize(model: ModelConfig, num_classes: int, image_size: int | None = None) -> ModelSummary:
     """Describe a model that is not loaded, with a head of ``num_classes`` and what its configuration freezes.
 
     Raises:
-        ValueError: There is no such model, or no such layer.
+        ValueError: There is no such model, or no such layer, or the images are too small for it.
 
     """
-    module, head = inspect(model, num_classes)
+    module, head = inspect(model, num_classes, image_size)
     freeze_set = FreezeSet(module, head)
     units = freeze_set.resolve(model.frozen)
     num_frozen = sum(p.numel() for name, p in module.named_parameters() if name.rpartition(".")[0] in units)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import socket
@@ -21,36 +22,28 @@ from torch import nn
 
 from trainer import models
 from trainer.config import ModelConfig
+from trainer.freezing import FreezeSet
 from trainer.messages import ImagePreset
-from trainer.models import LoadedModel, ModelError, build_model, inspect, layer_tree, list_models, read_weights
+from trainer.models import (
+    LoadedModel,
+    ModelError,
+    build_model,
+    inspect,
+    layer_tree,
+    list_models,
+    preprocessing_of,
+    read_weights,
+)
 
-ONE_PER_FAMILY = [
-    "alexnet",
-    "convnext_tiny",
-    "densenet121",
-    "efficientnet_b0",
-    "googlenet",
-    "inception_v3",
-    "maxvit_t",
-    "mnasnet0_5",
-    "mobilenet_v2",
-    "mobilenet_v3_small",
-    "regnet_y_400mf",
-    "resnet18",
-    "shufflenet_v2_x0_5",
-    "squeezenet1_1",
-    "swin_t",
-    "swin_v2_t",
-    "vgg11_bn",
-    "vit_b_32",
-]
 ALL = torchvision.models.list_models(module=torchvision.models)
 SMALL = "shufflenet_v2_x0_5"
 
 
 def built(name: str = SMALL, weights: str = "random", num_classes: int = 5, **options: Any) -> LoadedModel:
     values = {"seed": 3, "image_size": None, "on_progress": lambda *_: None, "check_cancelled": lambda: None, **options}
-    return build_model(ModelConfig(name=name, weights=weights), num_classes, **values)
+    head = {key: values.pop(key) for key in list(values) if key.startswith("head")}
+    config = ModelConfig.model_validate({"name": name, "weights": weights, **head})
+    return build_model(config, num_classes, **values)
 
 
 def sentence(name: str = SMALL, weights: str = "random", field: str = "model.weights", **options: Any) -> str:
@@ -72,31 +65,67 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # -- architectures --------------------------------------------------------------------------------------------
 
 
-def check_architecture(name: str) -> None:
-    module, head = inspect(ModelConfig(name=name), num_classes=7)
-    assert len(head) == 1
-    layer = module.get_submodule(head[0])
-    assert getattr(layer, "out_features", None) == 7 or getattr(layer, "out_channels", None) == 7
-    assert {tensor.device.type for tensor in [*module.parameters(), *module.buffers()]} == {"meta"}
-    stock = set(module.state_dict())
-    tree = layer_tree(module, head)
-    assert (tree[0].fqn, tree[0].num_params) == ("", sum(p.numel() for p in module.parameters()))
-    assert [info.fqn for info in tree if info.is_head] == head
-    names = [info.fqn for info in tree]
-    assert all(fqn.rpartition(".")[0] in names[:position] for position, fqn in enumerate(names) if fqn)
-    units = {info.fqn for info in tree if info.is_unit}
-    assert {key.rpartition(".")[0] for key in stock} <= units
+@pytest.mark.parametrize("name", ALL)
+def test_every_model_gets_its_one_head_in_either_habit(name: str) -> None:
+    keys: dict[str, set[str]] = {}
+    for options in ({"head": "append"}, {"head_hidden": 6, "head_dropout": 0.5}):
+        module, head = inspect(ModelConfig.model_validate({"name": name, **options}), num_classes=7)
+        assert len(head) == 1
+        assert {tensor.device.type for tensor in [*module.parameters(), *module.buffers()]} == {"meta"}
+        keys[head[0]] = {key for key in module.state_dict() if not key.startswith(f"{head[0]}.")}
+        tree = layer_tree(module, head)
+        assert (tree[0].fqn, tree[0].num_params) == ("", sum(p.numel() for p in module.parameters()))
+        assert [info.fqn for info in tree if info.is_head] == head
+        names = [info.fqn for info in tree]
+        assert all(fqn.rpartition(".")[0] in names[:position] for position, fqn in enumerate(names) if fqn)
+        units = {info.fqn for info in tree if info.is_unit}
+        assert {key.rpartition(".")[0] for key in module.state_dict()} <= units
+        size = preprocessing_of(ModelConfig(name=name), None).image_size
+        with torch.no_grad():
+            outputs = module.eval()(torch.empty(2, 3, size, size, device="meta"))
+        assert outputs.shape == (2, 7)
+    stock, backbone = keys.values()
+    (replaced,) = set(keys) - {"appended"}
+    assert {key for key in stock if not key.startswith(f"{replaced}.")} == backbone
+    assert {key.rpartition(".")[0] for key in stock - backbone} == {replaced}
 
 
-@pytest.mark.parametrize("name", ONE_PER_FAMILY)
-def test_a_model_of_each_family_gets_its_one_head(name: str) -> None:
-    check_architecture(name)
+@pytest.mark.parametrize("name", [SMALL, "swin_t"])
+def test_an_appended_head_takes_what_the_stock_model_returns(name: str) -> None:
+    images = torch.randn(2, 3, 64, 64)
+    module = built(name, head="append", head_hidden=6, head_dropout=0.5).module.eval()
+    stock = torchvision.models.get_model(name)
+    stock.load_state_dict({key: value for key, value in module.state_dict().items() if "appended" not in key})
+    with torch.no_grad():
+        assert torch.equal(module(images), module.appended(stock.eval()(images)))
+        # As anyone would write it without Thaw.
+        plain = nn.Sequential(nn.Dropout(0.5), nn.Linear(1000, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 5))
+        stock.appended = plain
+        stock.load_state_dict(module.state_dict())
+        stock.eval()
+        assert torch.equal(copy.deepcopy(module)(images), stock.appended(stock(images)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in ALL if name not in ONE_PER_FAMILY])
-def test_every_other_model_gets_its_one_head(name: str) -> None:
-    check_architecture(name)
+def test_the_words_for_the_parts_hold_whatever_the_head_is() -> None:
+    for options in ({}, {"head": "append"}, {"head_hidden": 6, "head_dropout": 0.5}):
+        loaded = built(**options)
+        freeze_set = FreezeSet(loaded.module, loaded.head)
+        own = [unit for unit in freeze_set.units if unit.startswith(loaded.head[0])]
+        assert freeze_set.resolve(["head"]) == own
+        assert freeze_set.freeze(["backbone"]) == [unit for unit in freeze_set.units if unit not in own]
+        assert freeze_set.num_trainable == sum(
+            p.numel() for p in loaded.module.get_submodule(loaded.head[0]).parameters()
+        )
+
+
+def test_a_layer_that_is_named_head_is_not_taken_for_an_appended_head() -> None:
+    module, head = inspect(ModelConfig(name="swin_t", head="append"))
+    freeze_set = FreezeSet(module, head)
+    assert freeze_set.resolve(["head"]) == ["head"]
+    assert freeze_set.resolve(["appended"]) == ["appended"]
+    assert "head" in freeze_set.resolve(["backbone"])
+    assert freeze_set.describe(["head"]) == "head"
+    assert freeze_set.describe(["appended"]) == "appended"
 
 
 @pytest.mark.parametrize("name", [SMALL, "squeezenet1_1", "mnasnet0_5"])
@@ -114,6 +143,9 @@ def test_building_follows_the_seed_and_leaves_the_global_generator_alone() -> No
     for key, value in first.module.state_dict().items():
         assert torch.equal(value, again.module.state_dict()[key])
     assert not torch.equal(first.module.fc.weight, other.module.fc.weight)
+    appended = built(head="append").module.appended.weight
+    assert torch.equal(appended, built(head="append").module.appended.weight)
+    assert not torch.equal(appended, built(head="append", seed=4).module.appended.weight)
 
 
 def test_models_are_listed_with_published_figures(hub: Path) -> None:
@@ -234,6 +266,20 @@ def test_a_vision_transformer_takes_another_image_size(tmp_path: Path) -> None:
         assert loaded.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
 
 
+def test_an_appended_head_keeps_the_last_layer_of_the_file(tmp_path: Path) -> None:
+    stock = built(num_classes=1000, seed=8).module.state_dict()
+    torch.save(stock, tmp_path / "stock.pt")
+    loaded = built(weights=str(tmp_path / "stock.pt"), head="append").module.state_dict()
+    for key, value in stock.items():
+        assert torch.equal(loaded[key], value), key
+    torch.save(loaded, tmp_path / "own.pt")
+    again = built(weights=str(tmp_path / "own.pt"), head="append", seed=5).module.state_dict()
+    assert torch.equal(again["appended.weight"], loaded["appended.weight"])
+    torch.save(built().module.state_dict(), tmp_path / "replaced.pt")
+    text = sentence(weights=str(tmp_path / "replaced.pt"), head="append")
+    assert text.endswith("Choose the model that it was saved from, or replace the last layer.")
+
+
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w18.pt")
     torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "w34.pt")
@@ -310,6 +356,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def publish(monkeypatch: pytest.MonkeyPatch, address: str, prefix: str | None = None) -> None:
     class Weights:
+        name = "IMAGENET1K_V1"
+
         @property
         def url(self) -> str:
             return f"{address}/{SMALL}-{prefix or right_prefix()}.pth"
@@ -317,7 +365,7 @@ def publish(monkeypatch: pytest.MonkeyPatch, address: str, prefix: str | None = 
         def transforms(self) -> Any:
             return torchvision.models.get_model_weights(SMALL).DEFAULT.transforms()
 
-    monkeypatch.setattr(models, "_default_weights", lambda _: Weights())
+    monkeypatch.setattr(models, "_published_weights", lambda _: [Weights()])
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
