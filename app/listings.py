@@ -98,11 +98,15 @@ def checkpoint_values(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def models_table(models: list[ModelEntry]) -> Table:
-    """Return the models on offer, one a row."""
-    table = _table("model", "parameters>", "published accuracy>", "weights>", "on this disk")
+    """Return the models on offer with their published weights, one a row; a model's default ones come first."""
+    table = _table("model", "parameters>", "weights", "published accuracy>", "pixels>", "size>", "on this disk")
     for entry in models:
-        is_cached = "yes" if entry.is_cached else ""
-        _add(table, entry.name, count(entry.num_params), f"{entry.accuracy:.4g}", size(entry.size_bytes), is_cached)
+        of_model = [entry.name, count(entry.num_params)]
+        for each in entry.weight_sets:
+            is_cached = "yes" if each.is_cached else ""
+            pixels = str(each.images.image_size)
+            _add(table, *of_model, each.name, f"{each.accuracy:.4g}", pixels, size(each.size_bytes), is_cached)
+            of_model = ["", ""]
     return table
 
 

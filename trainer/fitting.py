@@ -61,9 +61,9 @@ def load(
     try:
         is_on_meta = any(tensor.is_meta for tensor in own.values())
         missing, unexpected = module.load_state_dict(state, strict=False, assign=is_on_meta)
-        problem = ""
+        num_fitting, problem = len(state) - len(unexpected), ""
     except (RuntimeError, ValueError) as error:
-        missing, unexpected = [], []
+        missing, unexpected, num_fitting = [], [], 0
         problem = str(error).splitlines()[-1].strip()
     told = {each.key for each in misshapen}
     missing = [key for key in missing if key not in head_keys and key not in told]
@@ -72,7 +72,7 @@ def load(
     return WeightsReport(
         path=source,
         is_usable=is_usable,
-        num_fitting=len(state) - len(unexpected) if not problem else 0,
+        num_fitting=num_fitting,
         is_head_new=is_head_new,
         missing=missing,
         unexpected=unexpected,
