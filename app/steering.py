@@ -25,9 +25,11 @@ from trainer.messages import (
     CommandRejected,
     DataChecked,
     EstimateRun,
+    InspectModel,
     LayersFrozen,
     LayersUnfrozen,
     ListModels,
+    ModelInspected,
     ModelsListed,
     OpenRun,
     PrepareRun,
@@ -47,10 +49,10 @@ from trainer.messages import (
 )
 from trainer.run_record import RunRecord
 
-Question = ListModels | CheckData | EstimateRun
+Question = ListModels | InspectModel | CheckData | EstimateRun
 """What a worker answers before it has a run."""
 
-Answer = ModelsListed | DataChecked | RunEstimated | CommandRejected
+Answer = ModelsListed | ModelInspected | DataChecked | RunEstimated | CommandRejected
 
 ATTACH_TIMEOUT_S = 10.0
 SHUT_DOWN_TIMEOUT_S = 30.0

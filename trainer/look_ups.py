@@ -21,7 +21,8 @@ from trainer.messages import (
     PreviewImage,
     RunEstimated,
 )
-from trainer.preparation import Preparation, PreparedRun, summarize
+from trainer.preparation import Preparation, PreparedRun
+from trainer.summary import summarize
 
 LookUp = ListModels | InspectModel | CheckData | EstimateRun | PreviewImage
 

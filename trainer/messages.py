@@ -54,6 +54,9 @@ it was by a start, and goes to READY by a restore, as FINISHED does.
 """
 
 
+BYTES_PER_VALUE = 4
+"""Of a parameter, or of an activation, in fp32."""
+
 SMALL_IMAGE_SIZE = 96
 """Side in pixels up to which an image is not cut."""
 
@@ -73,7 +76,10 @@ class LayerInfo(_Message):
 
     ``fqn`` is the qualified name in the stock model ("layer4.0.conv1"); the root is "". ``num_params`` counts the
     subtree's unique parameters; ``is_unit`` says that the module owns parameters or buffers itself, so that a freeze
-    set can name it. ``is_head`` marks the task's new last layer (one module, or several with auxiliary heads).
+    set can name it. ``is_head`` marks the task's head: a layer, or the container of its layers.
+
+    What one image costs in the subtree: ``output_shape`` without the batch, empty where the layer is not called by
+    itself; ``mult_adds``; ``activation_bytes`` in fp32, of the outputs of the layers with parameters.
     """
 
     fqn: str
@@ -81,6 +87,9 @@ class LayerInfo(_Message):
     num_params: int
     is_unit: bool
     is_head: bool = False
+    output_shape: list[int] = Field(default_factory=list)
+    mult_adds: int = 0
+    activation_bytes: int = 0
 
 
 class Series(_Message):
@@ -146,13 +155,32 @@ class DataSummary(_Message):
 
 
 class ModelSummary(_Message):
-    """What the tree shows of a model, before or during a run."""
+    """What the tree shows of a model, before or during a run.
+
+    ``image_size`` is the side in pixels of the image for which the layers' costs were counted, 0 if they were not.
+    """
 
     model: str
     layers: list[LayerInfo]
     frozen: list[str]
     num_params: int
     num_trainable: int
+    image_size: int = 0
+
+    @property
+    def input_bytes(self) -> int:
+        """Return the size of one image, in fp32."""
+        return BYTES_PER_VALUE * 3 * self.image_size**2
+
+    @property
+    def forward_backward_bytes(self) -> int:
+        """Return the size of one image's activations and of their gradients, where everything is trained."""
+        return 2 * self.layers[0].activation_bytes if self.layers else 0
+
+    @property
+    def param_bytes(self) -> int:
+        """Return the size of the parameters, in fp32."""
+        return BYTES_PER_VALUE * self.num_params
 
 
 class RunEstimate(_Message):

@@ -12,21 +12,21 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from trainer.config import DataConfig, ModelConfig, RunConfig, resolve_paths
+from trainer.config import DataConfig, RunConfig, resolve_paths
 from trainer.data.kept_split import read_split, write_split
 from trainer.data.loader import ImageData
 from trainer.data.preview import write_views
 from trainer.data.scan import ScannedData, scan, scan_key
 from trainer.estimate import check_no_run_uses, estimate
-from trainer.freezing import FreezeSet
 from trainer.logs import TensorBoardLog
 from trainer.loop import Trainer
-from trainer.messages import Event, ImageView, ModelSummary, RunEstimate, RunInfo
-from trainer.models import build_model, inspect, layer_tree, preprocessing_of
+from trainer.messages import Event, ImageView, RunEstimate, RunInfo
+from trainer.models import build_model, preprocessing_of
 from trainer.optim import choose_device
 from trainer.run_list import check_writable
 from trainer.run_record import WorkerAddress
 from trainer.runs import RunFolder
+from trainer.summary import with_costs
 
 Report = Callable[[str, int, int, str], None]
 """Called with what is being done, how much of it is, of how much, and the unit."""
@@ -215,11 +215,11 @@ class Preparation:
     def _prepared(
         self, trainer: Trainer, scanned: ScannedData, folder: RunFolder, log: TensorBoardLog, events: list[Event]
     ) -> PreparedRun:
-        data = trainer.data
+        data, image_size = trainer.data, trainer.data.preprocessing.image_size
         info = RunInfo(
             run_dir=str(folder.path.resolve()),
             config=trainer.config,
-            summary=trainer.summary(),
+            summary=with_costs(trainer.summary(), trainer.config.model, len(data.class_names), image_size),
             class_names=list(data.class_names),
             num_train=data.num_train,
             num_validation=data.num_validation,
@@ -229,28 +229,8 @@ class Preparation:
             device=str(trainer.device),
             precision=trainer.precision,
             num_threads=torch.get_num_threads(),
-            image_size=data.preprocessing.image_size,
+            image_size=image_size,
             data_summary=scanned.summary,
             report_path=str(scanned.report_path),
         )
         return PreparedRun(trainer, folder, log, info, events)
-
-
-def summarize(model: ModelConfig, num_classes: int, image_size: int | None = None) -> ModelSummary:
-    """Describe a model that is not loaded, with a head of ``num_classes`` and what its configuration freezes.
-
-    Raises:
-        ValueError: There is no such model, or no such layer, or the images are too small for it.
-
-    """
-    module, head = inspect(model, num_classes, image_size)
-    freeze_set = FreezeSet(module, head)
-    units = freeze_set.resolve(model.frozen)
-    num_frozen = sum(p.numel() for name, p in module.named_parameters() if name.rpartition(".")[0] in units)
-    return ModelSummary(
-        model=model.name,
-        layers=layer_tree(module, head),
-        frozen=sorted(units),
-        num_params=freeze_set.num_params,
-        num_trainable=freeze_set.num_params - num_frozen,
-    )
