@@ -1,4 +1,4 @@
-"""The commands of ``thaw`` that print a table: runs, checkpoints, models, and the check of a data set."""
+"""The commands of ``thaw`` that print a table: runs, checkpoints, models, a model, and the check of a data set."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ from app.listings import (
     need_sentence,
     run_values,
     runs_table,
+    summary_table,
+    summary_totals,
+    summary_values,
 )
 from app.steering import Answer, CommandRefusedError, Question, ask, with_field
 from app.terminal import TerminalView
 from trainer.client import WorkerClient
-from trainer.config import ConfigError, RunConfig, config_from_dict, load_config
+from trainer.config import ConfigError, RunConfig, config_from_dict, load_config, resolve_paths
 from trainer.data_path import look_at
 from trainer.data_report import DataReport, DataReportError, check_csv_path, write_issues_csv
 from trainer.messages import (
@@ -35,7 +38,9 @@ from trainer.messages import (
     CommandRejected,
     DataChecked,
     EstimateRun,
+    InspectModel,
     ListModels,
+    ModelInspected,
     ModelsListed,
     RunEstimated,
 )
@@ -99,6 +104,53 @@ def show_models(json: Json = False) -> None:
         print_line(to_json([entry.model_dump(mode="json") for entry in listed.models]))
     else:
         console().print(models_table(listed.models))
+
+
+@commands.command("summary")
+def show_summary(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A model's name (`thaw models` lists them), or a run's CONFIG.toml for all it says."
+        ),
+    ],
+    image_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Side of the images in pixels; by default the weights' own.")
+    ] = None,
+    num_classes: Annotated[int, typer.Option(min=1, metavar="N", help="Outputs of the head.")] = 10,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Weights to compare with the model: a file, or the name of published ones."),
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Show a model's layers: shapes, parameters, what is trainable, and what one image costs."""
+    config = load_config(Path(model)) if model.lower().endswith(".toml") else RunConfig()
+    values = config.model_dump()
+    if not model.lower().endswith(".toml"):
+        values["model"]["name"] = model
+    if weights is not None:
+        values["model"]["weights"] = weights
+    if image_size is not None:
+        values["data"]["image_size"] = image_size
+    config = resolve_paths(config_from_dict(values), Path.cwd())
+    question = InspectModel(model=config.model, num_classes=num_classes, image_size=config.data.image_size)
+    (inspected,) = _ask(question)
+    assert isinstance(inspected, ModelInspected)
+    if json:
+        print_line(to_json(summary_values(inspected)))
+    else:
+        console().print(summary_table(inspected.summary))
+        print_line("")
+        console().print(summary_totals(inspected.summary))
+        size = inspected.summary.image_size
+        print_line(f"\nFor one image of {size} × {size} pixels, in fp32.")
+    fit = inspected.weights
+    if fit is not None and not fit.is_usable:
+        return complain(fit.sentence, 2)
+    if fit is not None and not json:
+        print_line(fit.sentence)
+    return 0
 
 
 @commands.command()

@@ -19,7 +19,10 @@ from trainer.messages import (
     DataChecked,
     DataSummary,
     FreezeChanged,
+    LayerInfo,
     ModelEntry,
+    ModelInspected,
+    ModelSummary,
     ProgressReported,
     RunEstimate,
 )
@@ -99,12 +102,82 @@ def checkpoint_values(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def models_table(models: list[ModelEntry]) -> Table:
-    """Return the models on offer, one a row."""
-    table = _table("model", "parameters>", "published accuracy>", "weights>", "on this disk")
+    """Return the models on offer with their published weights, one a row; a model's default ones come first."""
+    table = _table("model", "parameters>", "weights", "published accuracy>", "pixels>", "size>", "on this disk")
     for entry in models:
-        is_cached = "yes" if entry.is_cached else ""
-        _add(table, entry.name, count(entry.num_params), f"{entry.accuracy:.4g}", size(entry.size_bytes), is_cached)
+        of_model = [entry.name, count(entry.num_params)]
+        for each in entry.weight_sets:
+            is_cached = "yes" if each.is_cached else ""
+            pixels = str(each.images.image_size)
+            _add(table, *of_model, each.name, f"{each.accuracy:.4g}", pixels, size(each.size_bytes), is_cached)
+            of_model = ["", ""]
     return table
+
+
+def summary_table(summary: ModelSummary) -> Table:
+    """Return the layers of a model with what one image costs in them, one a row, indented as they are nested."""
+    table = _table("layer", "type", "output shape", "parameters>", "trainable", "multiply-adds>", "activations>")
+    for layer in summary.layers:
+        *above, name = layer.fqn.split(".")
+        indent = "  " * (len(above) + 1) if layer.fqn else ""
+        _add(
+            table,
+            indent + (name or summary.model),
+            layer.type,
+            " × ".join(str(side) for side in layer.output_shape),
+            f"{layer.num_params:,}" if layer.num_params else "",
+            _trainable_word(layer, summary),
+            count(layer.mult_adds) if layer.mult_adds else "",
+            size(layer.activation_bytes) if layer.activation_bytes else "",
+        )
+    return table
+
+
+def _trainable_word(layer: LayerInfo, summary: ModelSummary) -> str:
+    below = f"{layer.fqn}." if layer.fqn else ""
+    units = {each.fqn for each in summary.layers if each.is_unit and (each is layer or each.fqn.startswith(below))}
+    if not layer.num_params:
+        return ""
+    frozen = units.intersection(summary.frozen)
+    return "no" if frozen == units else "partly" if frozen else "yes"
+
+
+def summary_totals(summary: ModelSummary) -> Table:
+    """Return what a model comes to, one figure a row, in the words of torchinfo."""
+    total_bytes = summary.input_bytes + summary.forward_backward_bytes + summary.param_bytes
+    facts = [
+        ("Total parameters", f"{summary.num_params:,}"),
+        ("Trainable parameters", f"{summary.num_trainable:,}"),
+        ("Frozen parameters", f"{summary.num_params - summary.num_trainable:,}"),
+        ("Multiply-adds", f"{summary.layers[0].mult_adds:,}"),
+        ("Input size (MB)", f"{summary.input_bytes / 1e6:,.2f}"),
+        ("Forward/backward pass size (MB)", f"{summary.forward_backward_bytes / 1e6:,.2f}"),
+        ("Parameter size (MB)", f"{summary.param_bytes / 1e6:,.2f}"),
+        ("Estimated total size (MB)", f"{total_bytes / 1e6:,.2f}"),
+    ]
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(justify="right")
+    for label, text in facts:
+        table.add_row(Text(label, style="dim"), Text(text))
+    return table
+
+
+def summary_values(inspected: ModelInspected) -> dict[str, Any]:
+    """Return a model's layers and totals, and how its weights file fits, as plain values."""
+    summary, weights = inspected.summary, inspected.weights
+    return {
+        **summary.model_dump(mode="json", exclude={"layers"}),
+        "num_frozen": summary.num_params - summary.num_trainable,
+        "mult_adds": summary.layers[0].mult_adds,
+        "input_bytes": summary.input_bytes,
+        "forward_backward_bytes": summary.forward_backward_bytes,
+        "param_bytes": summary.param_bytes,
+        "layers": [
+            {**layer.model_dump(mode="json"), "trainable": _trainable_word(layer, summary)} for layer in summary.layers
+        ],
+        "weights": None if weights is None else weights.model_dump(mode="json"),
+    }
 
 
 def classes_table(summary: DataSummary) -> Table:

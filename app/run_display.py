@@ -18,7 +18,7 @@ from app.viewmodels.run_config import RunConfigViewModel
 from app.viewmodels.run_list import RunListItemModel
 from app.viewmodels.run_status import FolderSize, RunStatusViewModel
 from trainer.client import RunOpened, WorkerLost
-from trainer.config import ModelConfig, RunConfig
+from trainer.config import RunConfig
 from trainer.messages import (
     CheckpointRestored,
     CheckpointSaved,
@@ -126,11 +126,10 @@ class RunDisplay(QObject):
 
     def inspect_model(self) -> None:
         """Have the form's model built, for the tree."""
-        name = self.run_config.text("model.name").strip()
-        if name and self._is_form_open and not self.run_config.error("model.name"):
-            # The tree needs no weights, so none are downloaded for a look at it.
-            model = ModelConfig(name=name, weights="random", frozen=self.run_config.frozen)
-            self._inspect_id = self._session.inspect_model(model, self.run_config.num_classes)
+        chosen = self.run_config.chosen_model()
+        if chosen is not None and self._is_form_open:
+            model, image_size = chosen
+            self._inspect_id = self._session.inspect_model(model, self.run_config.num_classes, image_size)
 
     def list_runs(self) -> None:
         """Read the list of runs again."""
@@ -380,6 +379,7 @@ class RunDisplay(QObject):
         if self._session.run_dir is None and event.command_id == self._inspect_id:
             # Shown as it is ticked now, not as it was when it was asked for.
             self.layer_tree.show_draft(event.summary, self.run_config.frozen)
+            self.run_config.show_model(event)
 
     def _keep_recent(self, path: str) -> None:
         self._settings.add_recent_data(path)

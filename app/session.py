@@ -130,9 +130,9 @@ class TrainingSession(QObject):
 
     # -- commands ---------------------------------------------------------------------------------------------
 
-    def inspect_model(self, model: ModelConfig, num_classes: int) -> str:
-        """Ask for a model's tree. Returns the command's id."""
-        return self._send(messages.InspectModel(model=model, num_classes=num_classes))
+    def inspect_model(self, model: ModelConfig, num_classes: int, image_size: int | None = None) -> str:
+        """Ask for a model's tree, for images of a side in pixels (None: the weights' own). Returns the command's id."""
+        return self._send(messages.InspectModel(model=model, num_classes=num_classes, image_size=image_size))
 
     def list_models(self) -> str:
         """Ask for the models on offer. Returns the command's id."""

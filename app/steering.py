@@ -25,9 +25,11 @@ from trainer.messages import (
     CommandRejected,
     DataChecked,
     EstimateRun,
+    InspectModel,
     LayersFrozen,
     LayersUnfrozen,
     ListModels,
+    ModelInspected,
     ModelsListed,
     OpenRun,
     PrepareRun,
@@ -47,10 +49,10 @@ from trainer.messages import (
 )
 from trainer.run_record import RunRecord
 
-Question = ListModels | CheckData | EstimateRun
+Question = ListModels | InspectModel | CheckData | EstimateRun
 """What a worker answers before it has a run."""
 
-Answer = ModelsListed | DataChecked | RunEstimated | CommandRejected
+Answer = ModelsListed | ModelInspected | DataChecked | RunEstimated | CommandRejected
 
 UNNAMED_FIELDS = frozenset(
     {"data.layout", "data.path_column", "data.label_column", "data.split_column", "data.group_column"}

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 
 _LONGEST_SHOWN = 60
+_WEIGHT_SET = re.compile(r"IMAGENET1K_[A-Z0-9_]+")
 _DATA_SUFFIXES = r"\.(zip|tar|tgz|tar\.gz|tar\.bz2|tar\.xz|csv|tsv)$"
 
 
@@ -104,12 +105,34 @@ class ModelConfig(_Section):
 
     name: str = Field("resnet18", description="Name of a torchvision classification model.")
     weights: str = Field(
-        "published", description='"published" (downloaded once), "random", or the path of a .pt or .safetensors file.'
+        "published",
+        description='"published" (the best ones, downloaded once), the name of other published ones '
+        '("IMAGENET1K_V1"), "random", or the path of a .pt or .safetensors file.',
+    )
+    head: Literal["replace", "append"] = Field(
+        "replace",
+        description="Where the task's own layers go: in place of the last layer, or after the model's 1,000 outputs.",
+    )
+    head_dropout: float = Field(
+        0, ge=0, lt=1, description="Share of the values that the head drops before each of its layers, 0 to 1."
+    )
+    head_hidden: int | None = Field(
+        None, ge=1, le=65_536, description="Units of a hidden layer in the head; empty has none."
     )
     frozen: list[str] = Field(
         default_factory=lambda: ["backbone"],
         description='Layers frozen at step 0, by qualified name; "backbone" is all but the head.',
     )
+
+    @property
+    def weight_set(self) -> str:
+        """Return the name of the published weights, "" if they are the model's default ones, a file or random."""
+        return self.weights if _WEIGHT_SET.fullmatch(self.weights) else ""
+
+    @property
+    def weights_file(self) -> str:
+        """Return the path of the weights' file, "" if they are published or random."""
+        return "" if self.weights in {"published", "random"} or self.weight_set else self.weights
 
 
 class OptimizerConfig(_Section):
@@ -235,7 +258,7 @@ def load_config(path: Path) -> RunConfig:
 def resolve_paths(config: RunConfig, folder: Path) -> RunConfig:
     """Return the configuration with absolute paths of data and weights; relative ones are taken from ``folder``."""
     weights = config.model.weights
-    if weights not in {"published", "random"}:
+    if config.model.weights_file:
         weights = _absolute(weights, folder)
     return config.model_copy(
         update={

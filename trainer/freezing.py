@@ -35,6 +35,8 @@ class FreezeSet:
         self._module = module
         self._head = head
         self._modules = dict(module.named_modules())
+        # swin's own last layer is named "head": beside an appended one, the word is that layer's.
+        self._head_word = head[0] if HEAD in self._modules and HEAD not in head else HEAD
         self.units = [fqn for fqn, child in self._modules.items() if _owned_tensors(child)]
         self.frozen: set[str] = set()
         self.adapting_buffers = list(module.buffers())
@@ -58,7 +60,8 @@ class FreezeSet:
         """Return the units that the names stand for, in the model's order.
 
         Args:
-            layers: Qualified names of modules; "backbone" is every unit outside the head, "head" the new last layer.
+            layers: Qualified names of modules; "backbone" is every unit outside the head, "head" the task's head,
+                unless that is the name of a layer of the backbone.
 
         Raises:
             FreezeError: A name is no layer of this model.
@@ -155,7 +158,7 @@ class FreezeSet:
 
     def describe(self, units: Iterable[str]) -> str:
         """Name a set of units by the fewest layers ("stage4, conv5"; "backbone"; "conv1 … stage3")."""
-        head_units = set(self._units_of(HEAD))
+        head_units = set(self._units_of(self._head_word))
         wanted = set(units)
         backbone_wanted = wanted - head_units
         if not wanted:
@@ -171,11 +174,11 @@ class FreezeSet:
             covered = {unit for name in names for unit in self._units_below[name]}
             names += [unit or "the model's own parameters" for unit in self.units if unit in backbone_wanted - covered]
         if wanted & head_units:
-            names.append(HEAD)
+            names.append(self._head_word)
         return ", ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]}"
 
     def _units_of(self, layer: str) -> list[str]:
-        if layer == HEAD:
+        if layer == self._head_word:
             return [unit for unit in self.units if any(_is_below(unit, head) for head in self._head)]
         if layer == BACKBONE:
             return [unit for unit in self.units if not any(_is_below(unit, head) for head in self._head)]
@@ -185,7 +188,7 @@ class FreezeSet:
             raise FreezeError(f"Layer {layer!r} has no parameters or buffers to freeze. Name the layers around it.")
         if layer in self.units:
             return [layer]
-        names = [BACKBONE, HEAD, *filter(None, self._modules)]
+        names = [BACKBONE, self._head_word, *filter(None, self._modules)]
         close = difflib.get_close_matches(layer, names, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else " The model's tree lists the names."
         raise FreezeError(f"The model has no layer {layer!r}.{hint}")

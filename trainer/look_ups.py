@@ -21,7 +21,8 @@ from trainer.messages import (
     PreviewImage,
     RunEstimated,
 )
-from trainer.preparation import Preparation, PreparedRun, summarize
+from trainer.preparation import Preparation, PreparedRun
+from trainer.summary import summarize
 
 LookUp = ListModels | InspectModel | CheckData | EstimateRun | PreviewImage
 
@@ -39,7 +40,10 @@ def answer(command: LookUp, preparation: Preparation, run: PreparedRun | None = 
         case ListModels():
             return ModelsListed(models=models.list_models(), command_id=command_id)
         case InspectModel():
-            return ModelInspected(summary=summarize(command.model, command.num_classes), command_id=command_id)
+            model = command.model, command.num_classes, command.image_size
+            return ModelInspected(
+                summary=summarize(*model), weights=models.compare_weights(*model), command_id=command_id
+            )
         case CheckData():
             scanned = preparation.scan(command.data, command.seed)
             report_path = str(scanned.report_path)

@@ -54,6 +54,9 @@ it was by a start, and goes to READY by a restore, as FINISHED does.
 """
 
 
+BYTES_PER_VALUE = 4
+"""Of a parameter, or of an activation, in fp32."""
+
 SMALL_IMAGE_SIZE = 96
 """Side in pixels up to which an image is not cut."""
 
@@ -73,7 +76,10 @@ class LayerInfo(_Message):
 
     ``fqn`` is the qualified name in the stock model ("layer4.0.conv1"); the root is "". ``num_params`` counts the
     subtree's unique parameters; ``is_unit`` says that the module owns parameters or buffers itself, so that a freeze
-    set can name it. ``is_head`` marks the task's new last layer (one module, or several with auxiliary heads).
+    set can name it. ``is_head`` marks the task's head: a layer, or the container of its layers.
+
+    What one image costs in the subtree: ``output_shape`` without the batch, empty where the layer is not called by
+    itself; ``mult_adds``; ``activation_bytes`` in fp32, of the outputs of the layers with parameters.
     """
 
     fqn: str
@@ -81,6 +87,9 @@ class LayerInfo(_Message):
     num_params: int
     is_unit: bool
     is_head: bool = False
+    output_shape: list[int] = Field(default_factory=list)
+    mult_adds: int = 0
+    activation_bytes: int = 0
 
 
 class Series(_Message):
@@ -146,13 +155,32 @@ class DataSummary(_Message):
 
 
 class ModelSummary(_Message):
-    """What the tree shows of a model, before or during a run."""
+    """What the tree shows of a model, before or during a run.
+
+    ``image_size`` is the side in pixels of the image for which the layers' costs were counted, 0 if they were not.
+    """
 
     model: str
     layers: list[LayerInfo]
     frozen: list[str]
     num_params: int
     num_trainable: int
+    image_size: int = 0
+
+    @property
+    def input_bytes(self) -> int:
+        """Return the size of one image, in fp32."""
+        return BYTES_PER_VALUE * 3 * self.image_size**2
+
+    @property
+    def forward_backward_bytes(self) -> int:
+        """Return the size of one image's activations and of their gradients, where everything is trained."""
+        return 2 * self.layers[0].activation_bytes if self.layers else 0
+
+    @property
+    def param_bytes(self) -> int:
+        """Return the size of the parameters, in fp32."""
+        return BYTES_PER_VALUE * self.num_params
 
 
 class RunEstimate(_Message):
@@ -199,10 +227,25 @@ class ImagePreset(_Message):
         return self.model_copy(update={"image_size": image_size, "resize_size": resize_size})
 
 
+class WeightSet(_Message):
+    """Published weights of a model, by the name that a configuration takes ("IMAGENET1K_V2").
+
+    ``accuracy`` is the published top-1 accuracy on ImageNet, 0 to 1; ``is_cached``: they are on this disk already.
+    ``images`` is how a run with them has its images, unless its configuration says otherwise.
+    """
+
+    name: str
+    accuracy: float
+    size_bytes: int
+    is_cached: bool
+    images: ImagePreset
+
+
 class ModelEntry(_Message):
     """A model on offer. Published figures of its default weights; ``is_cached``: they are on this disk already.
 
-    ``images`` is how every run of the model has its images, whatever its weights, unless its configuration says so.
+    ``images`` is how a run of the model has its images, unless it has other published weights or its configuration says
+    otherwise. ``weight_sets`` are all its published weights, the default ones first.
     """
 
     name: str
@@ -211,6 +254,39 @@ class ModelEntry(_Message):
     size_bytes: int
     is_cached: bool
     images: ImagePreset
+    weight_sets: list[WeightSet] = Field(default_factory=list)
+
+    def weight_set(self, name: str) -> WeightSet | None:
+        """Return published weights by their name; "published" are the default ones."""
+        if name == "published":
+            return next(iter(self.weight_sets), None)
+        return next((each for each in self.weight_sets if each.name == name), None)
+
+
+class MisshapenTensor(_Message):
+    """A tensor of a weights file that has another shape than the model's of that name."""
+
+    key: str
+    in_file: list[int]
+    in_model: list[int]
+
+
+class WeightsReport(_Message):
+    """How the tensors of a weights file fit a model, before they are used.
+
+    ``sentence`` says it in words, and why it cannot be read where it cannot. ``num_fitting`` tensors would be taken;
+    ``is_head_new``: the file has none for the task's head, or of another shape, which is no fault. ``missing`` are the
+    model's keys that the file lacks, ``unexpected`` the file's that the model lacks.
+    """
+
+    path: str
+    is_usable: bool
+    sentence: str
+    num_fitting: int = 0
+    is_head_new: bool = True
+    missing: list[str] = Field(default_factory=list)
+    unexpected: list[str] = Field(default_factory=list)
+    misshapen: list[MisshapenTensor] = Field(default_factory=list)
 
 
 class ImageView(_Message):
@@ -261,11 +337,15 @@ class Command(_Message):
 
 
 class InspectModel(Command):
-    """Build the model on no device and report its tree, before there is a run. Its head has ``num_classes`` outputs."""
+    """Build the model on no device and report its tree, before there is a run. Its head has ``num_classes`` outputs.
+
+    ``image_size`` is the side of its images in pixels, None for the weights' own. A local file of weights is compared.
+    """
 
     kind: Literal["InspectModel"] = "InspectModel"
     model: ModelConfig
     num_classes: int = Field(ge=1)
+    image_size: int | None = None
 
 
 class ListModels(Command):
@@ -505,10 +585,11 @@ class CommandRejected(Event):
 
 
 class ModelInspected(Event):
-    """The tree of a model that was asked about."""
+    """The tree of a model that was asked about; ``weights`` says how its local file of weights fits, if it has one."""
 
     kind: Literal["ModelInspected"] = "ModelInspected"
     summary: ModelSummary
+    weights: WeightsReport | None = None
 
 
 class ModelsListed(Event):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
-import re
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +15,28 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torchvision.models.vision_transformer import interpolate_embeddings
 
 from trainer.config import ModelConfig
 from trainer.data.transforms import Preprocessing
-from trainer.messages import ImagePreset, LayerInfo, ModelEntry
+from trainer.fitting import AUXILIARY_MODELS, load
+from trainer.messages import ImagePreset, LayerInfo, ModelEntry, WeightSet, WeightsReport
 from trainer.weights import ModelError, Progress, cached_path, fetch_published, read_weights
 
 __all__ = [
     "LoadedModel",
     "ModelError",
     "build_model",
+    "compare_weights",
     "inspect",
     "layer_tree",
     "list_models",
     "read_weights",
 ]
 
-PUBLISHED = "published"
 RANDOM = "random"
 NUM_PUBLISHED_CLASSES = 1000
-AUXILIARY_MODELS = frozenset({"googlenet", "inception_v3"})
-_AUXILIARY_KEYS = ("aux1.", "aux2.", "AuxLogits.")
-# torchvision's densenet files were saved when their layers had dots in their names.
-_OLD_DENSENET_KEY = re.compile(
-    r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var))$"
-)
-_NUM_NAMED = 3
+APPENDED = "appended"
+"""Name of the layers that come after a stock model's outputs."""
 
 
 @dataclass
@@ -49,8 +44,9 @@ class LoadedModel:
     """A network ready to be trained.
 
     Attributes:
-        module: The stock architecture, on the CPU, with the task's last layer; its state_dict keys are the stock ones.
-        head: Qualified names of the new layers.
+        module: The stock architecture, on the CPU, with the task's head; the backbone's state_dict keys are the stock
+            ones. The head's are told by ``_add_head``, with the lines that make the same model in plain PyTorch.
+        head: Qualified names of the head: a single layer, or the Sequential that holds its layers.
         preprocessing: How its images are to be prepared.
 
     """
@@ -61,23 +57,25 @@ class LoadedModel:
 
 
 def list_models() -> list[ModelEntry]:
-    """List torchvision's classification models (not the quantized ones) with the figures of their default weights.
+    """List torchvision's classification models (not the quantized ones) with the figures of their published weights.
 
     ``accuracy`` is the published top-1 accuracy on ImageNet, 0 to 1.
     """
     entries = []
     for name in torchvision.models.list_models(module=torchvision.models):
-        weights = _default_weights(name)
-        entries.append(
-            ModelEntry(
-                name=name,
-                num_params=weights.meta["num_params"],
-                accuracy=round(weights.meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100, 5),
-                size_bytes=round(weights.meta["_file_size"] * 1024**2),
-                is_cached=cached_path(weights.url).is_file(),
-                images=_image_preset(name),
+        weights = _published_weights(name)
+        sets = [
+            WeightSet(
+                name=each.name,
+                accuracy=round(_accuracy(each) / 100, 5),
+                size_bytes=round(each.meta["_file_size"] * 1024**2),
+                is_cached=cached_path(each.url).is_file(),
+                images=_image_preset(each),
             )
-        )
+            for each in weights
+        ]
+        default = sets[0].model_dump(include={"accuracy", "size_bytes", "is_cached", "images"})
+        entries.append(ModelEntry(name=name, num_params=weights[0].meta["num_params"], weight_sets=sets, **default))
     return entries
 
 
@@ -88,55 +86,79 @@ def build_model(
     image_size: int | None,
     on_progress: Progress,
     check_cancelled: Callable[[], None],
+    *,
+    with_weights: bool = True,
 ) -> LoadedModel:
     """Build a network with a new head of ``num_classes`` outputs and load its weights.
 
     Args:
-        config: The model's name, and its weights: "published", "random" or the path of a file.
+        config: The model's name, head and weights.
         num_classes: Number of the task's classes.
         seed: The new layers are drawn from it, whatever the backbone; the global generator is left as it was.
         image_size: Side of the images in pixels, None: the published weights' own.
         on_progress: Called with (what, done, total, unit) during a download.
         check_cancelled: Called several times a second during a download; raises to end it.
+        with_weights: False draws them all, for who has other ones for it, or needs none; the rest is as with them.
 
     Raises:
         ModelError: There is no such model, the weights cannot be had or do not fit, or the images are too small for it.
 
     """
-    preprocessing = preprocessing_of(config.name, image_size)
-    _check_image_size(config.name, preprocessing.image_size, _published_image_size(config.name))
+    preprocessing = preprocessing_of(config, image_size)
+    _check_image_size(config, preprocessing.image_size)
     state: dict[str, Tensor] | None = None
     source = config.weights
-    if config.weights == PUBLISHED:
-        url = _default_weights(config.name).url
-        path = fetch_published(url, config.name, on_progress, check_cancelled)
+    if with_weights and config.weights_file:
+        state = _read_file(config)
+    elif with_weights and config.weights != RANDOM:
+        path = fetch_published(_weights_of(config).url, config.name, on_progress, check_cancelled)
         source = str(path)
         state = read_weights(path)
-    elif config.weights != RANDOM:
-        state = read_weights(Path(os.path.expanduser(config.weights)))  # noqa: PTH111 - Path's raises for an unknown "~user"
     check_cancelled()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        module = _stock_model(config.name, preprocessing.image_size, is_drawn=config.weights == RANDOM)
+        module = _stock_model(config.name, preprocessing.image_size, is_drawn=state is None)
         # Seeded anew: the head is the same after any backbone, drawn or loaded.
         torch.default_generator.manual_seed(seed)
-        head = _replace_head(module, num_classes)
+        head = _add_head(module, config, num_classes)
     if state is not None:
-        _load_backbone(config.name, module, head, state, source, preprocessing.image_size)
+        report = load(config.name, module, head, state, source, preprocessing.image_size)
+        if not report.is_usable:
+            raise ModelError(report.sentence)
     return LoadedModel(module, [head], preprocessing)
 
 
-def inspect(config: ModelConfig, num_classes: int = 10) -> tuple[nn.Module, list[str]]:
+def inspect(config: ModelConfig, num_classes: int = 10, image_size: int | None = None) -> tuple[nn.Module, list[str]]:
     """Build a model without memory or weights, for its tree. Returns the module (on "meta") and the head's names.
 
     Raises:
-        ModelError: There is no such model.
+        ModelError: There is no such model, there are no such weights, or the images are too small for it.
 
     """
-    module = _meta_model(config.name, _published_image_size(config.name))
+    image_size = preprocessing_of(config, image_size).image_size
+    _check_image_size(config, image_size)
+    module = _meta_model(config.name, image_size)
     with torch.device("meta"):
-        head = _replace_head(module, num_classes)
+        head = _add_head(module, config, num_classes)
     return module, [head]
+
+
+def compare_weights(config: ModelConfig, num_classes: int, image_size: int | None) -> WeightsReport | None:
+    """Say how a local file of weights fits its model. None where the weights are published or random.
+
+    Raises:
+        ModelError: There is no such model, or the images are too small for it.
+
+    """
+    if not config.weights_file:
+        return None
+    module, (head,) = inspect(config, num_classes, image_size)
+    try:
+        state = _read_file(config)
+    except ModelError as error:
+        return WeightsReport(path=config.weights, is_usable=False, sentence=str(error))
+    size = preprocessing_of(config, image_size).image_size
+    return load(config.name, module, head, state, config.weights, size)
 
 
 def layer_tree(module: nn.Module, head: list[str]) -> list[LayerInfo]:
@@ -154,21 +176,44 @@ def layer_tree(module: nn.Module, head: list[str]) -> list[LayerInfo]:
     ]
 
 
-def _default_weights(name: str) -> Any:
+def _published_weights(name: str) -> list[Any]:
+    """Return all published weights of a model, the default ones first.
+
+    vgg16 has some that were never trained to classify: their last layers hold NaN, so they are left out.
+    """
     known = torchvision.models.list_models(module=torchvision.models)
     if name in known:
-        return torchvision.models.get_model_weights(name).DEFAULT
+        weights = torchvision.models.get_model_weights(name)
+        others = [each for each in weights if each != weights.DEFAULT and math.isfinite(_accuracy(each))]
+        return [weights.DEFAULT, *others]
     close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     advice = f"Did you mean {', '.join(close)}?" if close else "`thaw models` lists them."
     raise ModelError(f'There is no torchvision classification model "{name}". {advice}', "model.name")
 
 
-def _published_image_size(name: str) -> int:
-    return _image_preset(name).image_size
+def _weights_of(config: ModelConfig) -> Any:
+    """Return the published weights that are chosen; for a file or random ones, the default whose images they share."""
+    weights = _published_weights(config.name)
+    if not config.weight_set:
+        return weights[0]
+    for each in weights:
+        if each.name == config.weight_set:
+            return each
+    names = ", ".join(each.name for each in weights)
+    raise ModelError(f"{config.name} has no published weights {config.weight_set}. Choose one of {names}.")
 
 
-def _image_preset(name: str) -> ImagePreset:
-    preset = _default_weights(name).transforms()
+def _accuracy(weights: Any) -> float:
+    accuracy: float = weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]
+    return accuracy
+
+
+def _read_file(config: ModelConfig) -> dict[str, Tensor]:
+    return read_weights(Path(os.path.expanduser(config.weights)))  # noqa: PTH111 - Path's raises for an unknown "~user"
+
+
+def _image_preset(weights: Any) -> ImagePreset:
+    preset = weights.transforms()
     return ImagePreset(
         image_size=preset.crop_size[0],
         resize_size=preset.resize_size[0],
@@ -177,29 +222,31 @@ def _image_preset(name: str) -> ImagePreset:
     )
 
 
-def preprocessing_of(name: str, image_size: int | None) -> Preprocessing:
-    """Return how a model wants its images, at another size (in pixels) if one is given.
+def preprocessing_of(config: ModelConfig, image_size: int | None) -> Preprocessing:
+    """Return how a model with its weights wants its images, at another size (in pixels) if one is given.
 
     Raises:
-        ModelError: There is no such model.
+        ModelError: There is no such model, or there are no such weights.
 
     """
-    images = _image_preset(name)
+    weights = _weights_of(config)
+    images = _image_preset(weights)
     if image_size is not None:
         images = images.resized_to(image_size)
-    interpolation = _default_weights(name).transforms().interpolation.value
+    interpolation = weights.transforms().interpolation.value
     return Preprocessing(images.image_size, images.resize_size, images.mean, images.std, interpolation)
 
 
-def _check_image_size(name: str, image_size: int, published_size: int) -> None:
+def _check_image_size(config: ModelConfig, image_size: int) -> None:
+    published_size = _image_preset(_weights_of(config)).image_size
     if image_size == published_size:
         return
     try:
         with torch.no_grad():
-            _meta_model(name, image_size).eval()(torch.empty(2, 3, image_size, image_size, device="meta"))
+            _meta_model(config.name, image_size).eval()(torch.empty(2, 3, image_size, image_size, device="meta"))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise ModelError(
-            f"{name} cannot take images of {image_size} pixels ({str(error).splitlines()[0].strip(' .')}). "
+            f"{config.name} cannot take images of {image_size} pixels ({str(error).splitlines()[0].strip(' .')}). "
             f"Leave the image size empty for its own, {published_size}.",
             "data.image_size",
         ) from error
@@ -235,80 +282,62 @@ def _meta_model(name: str, image_size: int) -> nn.Module:
         return _stock_model(name, image_size, is_drawn=False).to("meta")
 
 
-def _replace_head(module: nn.Module, num_classes: int) -> str:
-    """Replace the last layer, a Linear or (squeezenet) a Conv2d, by a fresh one. Returns its qualified name."""
+class _Appended(nn.Module):
+    """Feeds a stock model's outputs to the layers that come after them."""
+
+    appended: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.appended(super().forward(x))
+        return outputs
+
+
+def _add_head(module: nn.Module, config: ModelConfig, num_classes: int) -> str:
+    """Give a stock model the task's head. Returns its qualified name.
+
+    "replace": the last layer, a Linear or (squeezenet) a Conv2d of 1 × 1, gives way to the head, under its own name:
+    ``model.fc = nn.Linear(512, 5)``. With dropout or hidden units that is a Sequential:
+    ``model.fc = nn.Sequential(nn.Dropout(0.5), nn.Linear(512, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, 5))``.
+
+    "append": the stock model stays as it is, last layer and keys, and the head is its child "appended", which takes
+    the 1,000 outputs. In plain PyTorch: ``model.appended = nn.Linear(1000, 5)``, and
+    ``model.appended(model(images))`` is what this module's own forward returns. The backbone is then all of the stock
+    model, its last layer included.
+
+    The auxiliary heads of googlenet and inception_v3 are switched off (``aux_logits=False``), so that a model has one
+    head in either habit.
+    """
     fqn: str
     fqn, old = [(fqn, layer) for fqn, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
-    new: nn.Module
+    if config.head == "append":
+        stock = type(module)
+        # A subclass and not a wrapper, so that every stock layer keeps its name; and no hook, which no export sees.
+        module.__class__ = type(stock.__name__, (_Appended, stock), {})
+        module.add_module(APPENDED, _head_layers(nn.Linear, NUM_PUBLISHED_CLASSES, config, num_classes))
+        return APPENDED
+    make: Callable[..., nn.Module] = nn.Linear
     if isinstance(old, nn.Conv2d):
-        assert old.out_channels == NUM_PUBLISHED_CLASSES, fqn
-        assert old.kernel_size == (1, 1), fqn
-        new = nn.Conv2d(old.in_channels, num_classes, kernel_size=1, bias=old.bias is not None)
+        assert (old.out_channels, old.kernel_size) == (NUM_PUBLISHED_CLASSES, (1, 1)), fqn
+        make, num_inputs = partial(nn.Conv2d, kernel_size=1), old.in_channels
     else:
         assert old.out_features == NUM_PUBLISHED_CLASSES, fqn
-        new = nn.Linear(old.in_features, num_classes, bias=old.bias is not None)
+        num_inputs = old.in_features
+    head = _head_layers(make, num_inputs, config, num_classes, has_bias=old.bias is not None)
     parent, _, attribute = fqn.rpartition(".")
-    setattr(module.get_submodule(parent), attribute, new)
+    setattr(module.get_submodule(parent), attribute, head)
     return fqn
 
 
-def _load_backbone(
-    name: str, module: nn.Module, head: str, state: dict[str, Tensor], source: str, image_size: int
-) -> None:
-    """Copy weights into the module. A head of another shape is left out; anything else must fit."""
-    own = module.state_dict()
-    state = OrderedDict(state)
-    if name in AUXILIARY_MODELS:
-        state = OrderedDict((key, value) for key, value in state.items() if not key.startswith(_AUXILIARY_KEYS))
-    if name.startswith("densenet"):
-        state = OrderedDict((_OLD_DENSENET_KEY.sub(r"\1\2", key), value) for key, value in state.items())
-    if name.startswith("vit_") and "encoder.pos_embedding" in state:
-        state = _with_position_embeddings(state, own, module, image_size)
-    head_keys = [key for key in own if key.startswith(f"{head}.")]
-    if any(key not in state or state[key].shape != own[key].shape for key in head_keys):
-        for key in head_keys:
-            state.pop(key, None)
-    misshapen = [key for key in own if key in state and state[key].shape != own[key].shape]
-    if misshapen:
-        key = misshapen[0]
-        raise _misfit(
-            source,
-            name,
-            f"{_some(misshapen)} differ in shape ({tuple(state[key].shape)} in the file, "
-            f"{tuple(own[key].shape)} in the model)",
-        )
-    # mnasnet refuses a state_dict that does not tell its version; all its published files are of the current one.
-    state._metadata = {"": {"version": getattr(module, "_version", None)}}  # type: ignore[attr-defined]
-    try:
-        missing, unexpected = module.load_state_dict(state, strict=False)
-    except (RuntimeError, ValueError) as error:
-        raise _misfit(source, name, str(error).splitlines()[-1].strip()) from error
-    missing = [key for key in missing if key not in head_keys]
-    unexpected = [key for key in unexpected if not key.startswith(f"{head}.")]
-    if missing:
-        raise _misfit(source, name, f"{_some(missing)} missing in the file")
-    if unexpected:
-        raise _misfit(source, name, f"{_some(unexpected)} unknown to the model")
+def _head_layers(
+    make: Callable[..., nn.Module], num_inputs: int, config: ModelConfig, num_classes: int, *, has_bias: bool = True
+) -> nn.Module:
+    layers: list[nn.Module] = []
+    if config.head_hidden:
+        layers += [*_dropout(config), make(num_inputs, config.head_hidden), nn.ReLU()]
+        num_inputs = config.head_hidden
+    layers += [*_dropout(config), make(num_inputs, num_classes, bias=has_bias)]
+    return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
 
 
-def _with_position_embeddings(
-    state: OrderedDict[str, Tensor], own: dict[str, Tensor], module: nn.Module, image_size: int
-) -> OrderedDict[str, Tensor]:
-    key = "encoder.pos_embedding"
-    theirs, ours = state[key], own[key]
-    if theirs.shape == ours.shape or theirs.dim() != 3 or theirs.shape[2] != ours.shape[2]:
-        return state
-    try:
-        fitted: OrderedDict[str, Tensor] = interpolate_embeddings(image_size, module.patch_size, state)
-    except ValueError:
-        return state  # not a square grid: the shapes differ, which is reported with the other misfits
-    return fitted
-
-
-def _misfit(source: str, name: str, what: str) -> ModelError:
-    return ModelError(f"{source} does not fit {name}: {what}. Choose the model that it was saved from.")
-
-
-def _some(keys: list[str]) -> str:
-    named = ", ".join(keys[:_NUM_NAMED])
-    return f"{named} and {len(keys) - _NUM_NAMED} more tensors" if len(keys) > _NUM_NAMED else named
+def _dropout(config: ModelConfig) -> list[nn.Module]:
+    return [nn.Dropout(config.head_dropout)] if config.head_dropout else []

@@ -12,22 +12,22 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from trainer.config import ConfigError, DataConfig, ModelConfig, RunConfig, resolve_paths
+from trainer.config import ConfigError, DataConfig, RunConfig, resolve_paths
 from trainer.data.images import DataError
 from trainer.data.kept_split import read_split, write_split
 from trainer.data.loader import ImageData
 from trainer.data.preview import write_views
 from trainer.data.scan import ScannedData, scan, scan_key
 from trainer.estimate import check_no_run_uses, estimate
-from trainer.freezing import FreezeSet
 from trainer.logs import TensorBoardLog
 from trainer.loop import Trainer
-from trainer.messages import Event, ImageView, ModelSummary, RunEstimate, RunInfo
-from trainer.models import build_model, inspect, layer_tree, preprocessing_of
+from trainer.messages import Event, ImageView, RunEstimate, RunInfo
+from trainer.models import build_model, preprocessing_of
 from trainer.optim import choose_device
 from trainer.run_list import check_writable
 from trainer.run_record import WorkerAddress
 from trainer.runs import RunFolder
+from trainer.summary import with_costs
 
 Report = Callable[[str, int, int, str], None]
 """Called with what is being done, how much of it is, of how much, and the unit."""
@@ -97,8 +97,7 @@ class Preparation:
         """
         check_no_run_uses(choose_device(config.training.device), runs_dir)
         # Weights from elsewhere cost what random ones cost.
-        random = config.model.model_copy(update={"weights": "random"})
-        trainer, _ = self._load(config, random, lambda _: None, partial(self._known_scan, config))
+        trainer, _ = self._load(config, lambda _: None, partial(self._known_scan, config), with_weights=False)
         try:
             return estimate(trainer, runs_dir, self._report, self._check_cancelled)
         finally:
@@ -119,7 +118,7 @@ class Preparation:
             PreparationCancelled: Something else is of more interest by now.
 
         """
-        preprocessing = preprocessing_of(config.model.name, config.data.image_size).edited(config.data)
+        preprocessing = preprocessing_of(config.model, config.data.image_size).edited(config.data)
         folder = self._cache_dir / "views"
         return write_views(
             report_path, config, preprocessing, path, folder, num_views, present_epoch, self._check_cancelled
@@ -143,7 +142,7 @@ class Preparation:
         # A resume reads the paths again, from wherever it is started.
         config = resolve_paths(config, Path.cwd())
         look_through = partial(self.scan, config.data, config.training.seed)
-        trainer, scanned = self._load(config, config.model, self._emit, look_through)
+        trainer, scanned = self._load(config, self._emit, look_through)
         folder = RunFolder.create(runs_dir, config)
         try:
             folder.claim(self.worker)
@@ -175,8 +174,8 @@ class Preparation:
                     "resume. Restore an earlier checkpoint, or begin a new run."
                 )
             # The run's own files hold every weight, so none are downloaded or read from elsewhere.
-            random = config.model.model_copy(update={"weights": "random"})
-            trainer, scanned = self._load(config, random, self._emit, partial(self._scan_again, folder, config))
+            look_through = partial(self._scan_again, folder, config)
+            trainer, scanned = self._load(config, self._emit, look_through, with_weights=False)
             events = trainer.go_on(folder, info)
             log = TensorBoardLog(folder.tensorboard_dir, trainer.step)
             return self._prepared(trainer, scanned, folder, log, events)
@@ -199,20 +198,22 @@ class Preparation:
     def _load(
         self,
         config: RunConfig,
-        model: ModelConfig,
         emit: Callable[[Event], None],
         look_through: Callable[[], ScannedData],
+        *,
+        with_weights: bool = True,
     ) -> tuple[Trainer, ScannedData]:
         device = choose_device(config.training.device)
         torch.set_num_threads(config.training.num_threads or self._default_num_threads)
         scanned = look_through()
         loaded = build_model(
-            model,
+            config.model,
             len(scanned.class_names),
             config.training.seed,
             config.data.image_size,
             self._report,
             self._check_cancelled,
+            with_weights=with_weights,
         )
         preprocessing = loaded.preprocessing.edited(config.data)
         self._check_cancelled()
@@ -226,11 +227,11 @@ class Preparation:
     def _prepared(
         self, trainer: Trainer, scanned: ScannedData, folder: RunFolder, log: TensorBoardLog, events: list[Event]
     ) -> PreparedRun:
-        data = trainer.data
+        data, image_size = trainer.data, trainer.data.preprocessing.image_size
         info = RunInfo(
             run_dir=str(folder.path.resolve()),
             config=trainer.config,
-            summary=trainer.summary(),
+            summary=with_costs(trainer.summary(), trainer.config.model, len(data.class_names), image_size),
             class_names=list(data.class_names),
             num_train=data.num_train,
             num_validation=data.num_validation,
@@ -240,28 +241,8 @@ class Preparation:
             device=str(trainer.device),
             precision=trainer.precision,
             num_threads=torch.get_num_threads(),
-            image_size=data.preprocessing.image_size,
+            image_size=image_size,
             data_summary=scanned.summary,
             report_path=str(scanned.report_path),
         )
         return PreparedRun(trainer, folder, log, info, events)
-
-
-def summarize(model: ModelConfig, num_classes: int) -> ModelSummary:
-    """Describe a model that is not loaded, with a head of ``num_classes`` and what its configuration freezes.
-
-    Raises:
-        ValueError: There is no such model, or no such layer.
-
-    """
-    module, head = inspect(model, num_classes)
-    freeze_set = FreezeSet(module, head)
-    units = freeze_set.resolve(model.frozen)
-    num_frozen = sum(p.numel() for name, p in module.named_parameters() if name.rpartition(".")[0] in units)
-    return ModelSummary(
-        model=model.name,
-        layers=layer_tree(module, head),
-        frozen=sorted(units),
-        num_params=freeze_set.num_params,
-        num_trainable=freeze_set.num_params - num_frozen,
-    )

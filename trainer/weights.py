@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import hashlib
 import os
 import pickle
 import re
-import secrets
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from http.client import HTTPException
+from http import HTTPStatus
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
+import psutil
 import safetensors
 import safetensors.torch
 import torch
@@ -47,7 +50,8 @@ def cached_path(url: str) -> Path:
 def fetch_published(url: str, model: str, on_progress: Progress, check_cancelled: Callable[[], None]) -> Path:
     """Return the cached file of published weights, downloading it first when it is missing.
 
-    The name carries the first digits of the file's SHA-256, which are checked for a cached file too.
+    The name carries the first digits of the file's SHA-256, which are checked for a cached file too. A download that
+    was interrupted is gone on with where the server can do that; the error that interrupts one has a note that says so.
 
     Raises:
         ModelError: There is no network, the server refuses, the disk is full, or the file is damaged.
@@ -96,41 +100,106 @@ def _download_into(
     path: Path, url: str, model: str, on_progress: Progress, check_cancelled: Callable[[], None]
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    partial = _take_partial(path)
     try:
-        with partial.open("xb") as file:
-            done = 0
-            for chunk, total in _chunks(url, path, model):
+        with partial.open("ab") as file:
+            done = file.tell()
+            for position, chunk, total in _chunks(url, path, model, done):
                 check_cancelled()
-                done += file.write(chunk)
+                if position != done:
+                    file.truncate(position)
+                done = position + file.write(chunk)
                 on_progress(f"Downloading {model}", done, total, "bytes")
             file.flush()
             os.fsync(file.fileno())
         if not _has_right_hash(partial, path.name):
+            partial.unlink()
             raise ModelError(
                 f"The download of {model} from {url} is damaged: its SHA-256 is not the one in its name. Try again, "
                 f"or fetch it elsewhere and put it at {path}."
             )
         partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    except BaseException as error:
+        if _leave_partial(path, partial):
+            error.add_note(f"What came of {model} is kept: the next download goes on from there.")
+        raise
 
 
-def _chunks(url: str, path: Path, model: str) -> Iterator[tuple[bytes, int]]:
-    """Yield the bytes of a download with their total, 0 if it is not told; network errors in words for the user."""
+def _take_partial(path: Path) -> Path:
+    """Return the file that this process downloads into: what an earlier download left of it, or a new one.
+
+    A process has its id in the file's name, so that no other one writes into it. A rename takes it over: only one
+    process succeeds in that.
+    """
+    own = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    left = [
+        file for file in path.parent.glob(f"{glob.escape(path.name)}*.partial") if not _has_living_owner(file, path)
+    ]
+    for file in sorted(left, key=_size, reverse=True):
+        with contextlib.suppress(FileNotFoundError):
+            # Another process took it, or it is done.
+            file.replace(own)
+            break
+    return own
+
+
+def _leave_partial(path: Path, own: Path) -> bool:
+    """Leave what came so far to whoever downloads next. Returns whether there is anything."""
+    left = path.with_name(f"{path.name}.partial")
+    if _size(own) <= _size(left):
+        own.unlink(missing_ok=True)
+    else:
+        own.replace(left)
+    return left.is_file()
+
+
+def _has_living_owner(partial: Path, path: Path) -> bool:
+    owner = partial.name.removeprefix(path.name).removesuffix(".partial").removeprefix(".")
+    return owner.isdecimal() and int(owner) != os.getpid() and psutil.pid_exists(int(owner))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _chunks(url: str, path: Path, model: str, start: int) -> Iterator[tuple[int, bytes, int]]:
+    """Yield a download from byte ``start`` on, or from 0 where the server cannot go on there.
+
+    Each chunk comes with its position and the size of the whole, 0 if that is not told. Network errors are put in words
+    for the user.
+    """
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
-            total = int(response.headers.get("Content-Length") or 0)
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+            position = _first_byte(response, start)
+            total = position + int(response.headers.get("Content-Length") or -position)
             while chunk := response.read(_CHUNK_BYTES):
-                yield chunk, total
+                yield position, chunk, total
+                position += len(chunk)
+            if position < total:
+                raise HTTPException(f"the connection ended after {position:,} of {total:,} bytes")
     except (OSError, HTTPException) as error:
         if isinstance(error, HTTPError):
             error.close()  # it is the server's answer, with an open socket
+            if start and error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                # There is no more of it, so what is here is the whole, or no part of it at all.
+                if error.headers.get("Content-Range") != f"bytes */{start}":
+                    yield from _chunks(url, path, model, 0)
+                return
         reason = getattr(error, "reason", None) or error
         raise ModelError(
             f"Cannot download the weights of {model} ({reason}). Connect to the network; or fetch {url} on another "
             f"machine and put it at {path}; or choose local or random weights."
         ) from error
+
+
+def _first_byte(response: HTTPResponse, start: int) -> int:
+    if response.status != HTTPStatus.PARTIAL_CONTENT:
+        return 0
+    told = response.headers.get("Content-Range", "")
+    if not told.startswith(f"bytes {start}-"):
+        raise HTTPException(f"the server sent another part than was asked for: {told or 'it does not say which'}")
+    return start
 
 
 def _has_right_hash(path: Path, name: str) -> bool:

@@ -181,7 +181,8 @@ class Worker:
         try:
             self._apply(command, requested_step)
         except ValueError as error:
-            self._reject(command, str(error), getattr(error, "field", ""), getattr(error, "choices", ()))
+            reason = _with_notes(str(error), error)
+            self._reject(command, reason, getattr(error, "field", ""), getattr(error, "choices", ()))
 
     def _apply(self, command: AnyCommand, requested_step: int) -> None:
         command_id = command.command_id
@@ -267,8 +268,8 @@ class Worker:
                 prepared = self._preparation.begin(command.config, Path(command.runs_dir))
             else:
                 prepared = self._preparation.open(Path(command.run_dir), command.checkpoint, is_to_start=command.start)
-        except PreparationCancelled:
-            self._enter(RunState.IDLE, "The preparation was stopped.")
+        except PreparationCancelled as stopped:
+            self._enter(RunState.IDLE, _with_notes("The preparation was stopped.", stopped))
             return
         except ValueError:
             self._enter(RunState.IDLE)
@@ -484,3 +485,7 @@ def _print_to(path: Path) -> None:
 def _not_allowed(kind: str, state: RunState) -> str:
     allowed = ", ".join(sorted(ALLOWED_COMMANDS[kind]))
     return f"{_WORDS[kind]} is not possible while the run is {state}. It is while the run is: {allowed}."
+
+
+def _with_notes(sentence: str, error: BaseException) -> str:
+    return " ".join([sentence, *getattr(error, "__notes__", [])])

@@ -17,6 +17,9 @@ def field_label(field: str) -> str:
         "data.group_column": QCoreApplication.translate("RunForm", "Groups in"),
         "model.name": QCoreApplication.translate("RunForm", "Model"),
         "model.weights": QCoreApplication.translate("RunForm", "Weights"),
+        "model.head": QCoreApplication.translate("RunForm", "Head"),
+        "model.head_dropout": QCoreApplication.translate("RunForm", "Dropout"),
+        "model.head_hidden": QCoreApplication.translate("RunForm", "Hidden units"),
         "plan": QCoreApplication.translate("RunForm", "Plan"),
         "optimizer.name": QCoreApplication.translate("RunForm", "Optimizer"),
         "optimizer.rate": QCoreApplication.translate("RunForm", "Rate"),
@@ -52,6 +55,15 @@ def field_label(field: str) -> str:
 def field_tip(field: str) -> str:
     """Return what a field means and its unit, where the label has no room for that; "" where it says all."""
     tips = {
+        "model.head": QCoreApplication.translate(
+            "RunForm",
+            "Where the task's own layers go: in place of the model's last layer, or after its 1,000 outputs, which "
+            "keeps that layer",
+        ),
+        "model.head_dropout": QCoreApplication.translate(
+            "RunForm", "Share of the values that the head drops before each of its layers, 0 to 1"
+        ),
+        "model.head_hidden": QCoreApplication.translate("RunForm", "Units of a hidden layer in the head; empty: none"),
         "optimizer.nesterov": QCoreApplication.translate("RunForm", "Whether the momentum is Nesterov's"),
         "optimizer.warmup_epochs": QCoreApplication.translate(
             "RunForm", "Epochs over which the rate rises from 0 first"
@@ -99,6 +111,8 @@ def choice_text(value: str) -> str:
         "split_folders": QCoreApplication.translate("RunForm", "train and val folders"),
         "table": QCoreApplication.translate("RunForm", "table"),
         "file_names": QCoreApplication.translate("RunForm", "file names"),
+        "replace": QCoreApplication.translate("RunForm", "replace last layer"),
+        "append": QCoreApplication.translate("RunForm", "append to last layer"),
         "class_weights": QCoreApplication.translate("RunForm", "class weights"),
         "one_cycle": QCoreApplication.translate("RunForm", "one cycle"),
         "True": QCoreApplication.translate("RunForm", "yes"),

@@ -41,6 +41,7 @@ class LayerRows:
         self.num_params_of: dict[str, int] = {}
         """Parameters that a unit owns itself."""
         self._position: dict[str, int] = {}
+        self._is_head_a_layer = False
         if summary is not None:
             self._build(summary)
 
@@ -58,6 +59,8 @@ class LayerRows:
     def units_of(self, names: Iterable[str]) -> set[str]:
         """Return the units that the names of a command or of a freeze set stand for; unknown names stand for none."""
         tops = {BACKBONE: self[BACKBONE_ID].units, HEAD: self[HEAD_ID].units, "": [""]}
+        if self._is_head_a_layer:
+            del tops[HEAD]
         found: set[str] = set()
         for name in names:
             below = tops.get(name)
@@ -119,6 +122,10 @@ class LayerRows:
             self._rows[HEAD_ID].num_params = sum(head_params.values())
         self._rows[ROOT_ID].children = [BACKBONE_ID, HEAD_ID] if heads else [BACKBONE_ID]
         self._gather(ROOT_ID, heads)
+        # swin's own last layer is named "head": beside an appended one, the word is that layer's.
+        self._is_head_a_layer = HEAD in infos and HEAD not in heads
+        if self._is_head_a_layer:
+            self._rows[HEAD_ID].command_names = heads
         self._position = {unit: position for position, unit in enumerate(self.units)}
         self._count_own(infos)
 

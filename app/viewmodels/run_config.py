@@ -9,16 +9,26 @@ from PySide6.QtCore import QLocale, QObject, Signal
 
 from app.viewmodels.field_words import choice_text, field_label, split_text
 from app.viewmodels.plan_text import parse_plan, plan_sentence, plan_text
-from app.viewmodels.quantities import duration_text, part_text, size_text
-from trainer.config import ConfigError, DataConfig, RunConfig, config_from_dict
-from trainer.messages import CommandRejected, DataChecked, DataSummary, ModelEntry, RunEstimate, RunInfo
+from app.viewmodels.quantities import duration_text, part_text, percent_text, size_text
+from trainer.config import ConfigError, DataConfig, ModelConfig, RunConfig, config_from_dict
+from trainer.messages import (
+    CommandRejected,
+    DataChecked,
+    DataSummary,
+    ImagePreset,
+    ModelEntry,
+    ModelInspected,
+    RunEstimate,
+    RunInfo,
+    WeightSet,
+)
 
 COLUMN_FIELDS = ("data.path_column", "data.label_column", "data.split_column", "data.group_column")
 """The fields that only a table of images has."""
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "data": ("data.path", "data.layout", "data.validation_fraction"),
-    "model": ("model.name", "model.weights", "plan"),
+    "model": ("model.name", "model.weights", "model.head", "model.head_dropout", "model.head_hidden", "plan"),
     "training": (
         "training.epochs",
         "training.batch_size",
@@ -64,8 +74,21 @@ FIELDS = tuple(field for fields in SECTIONS.values() for field in fields)
 CHECKED_FIELDS = ("data.path", "data.layout", *COLUMN_FIELDS, "data.validation_fraction", "training.seed")
 """The fields that decide which images a run has and how they are split."""
 
+MODEL_FIELDS = (
+    "model.name",
+    "model.weights",
+    "model.head",
+    "model.head_dropout",
+    "model.head_hidden",
+    "data.image_size",
+)
+"""The fields that decide what the model's tree shows."""
+
+_MODEL_FIELDS_THAT_NAME_LAYERS = frozenset(MODEL_FIELDS) - {"model.weights", "data.image_size"}
+
 _NUMBERS = frozenset(
     {
+        "model.head_dropout",
         "optimizer.rate",
         "optimizer.weight_decay",
         "optimizer.momentum",
@@ -87,7 +110,7 @@ _ONLY_WITH = {
 
 _CHANNELS = frozenset({"data.mean", "data.std"})
 _OWN_OF_WEIGHTS = frozenset({"data.image_size", "data.resize_size"}) | _CHANNELS
-_MAY_BE_EMPTY = _OWN_OF_WEIGHTS | {"data.cache_gb", "optimizer.clip_norm"}
+_MAY_BE_EMPTY = _OWN_OF_WEIGHTS | {"data.cache_gb", "optimizer.clip_norm", "model.head_hidden"}
 
 DEFAULT_NUM_CLASSES = 10
 
@@ -139,24 +162,14 @@ class RunConfigViewModel(QObject):
 
     def note(self, field: str) -> str:
         """Return what is known about a field beside its value: the classes found, the precision applied."""
-        if field == "model.weights":
-            return self._weights_note()
         return self._notes.get(field) or self._resting_note(field)
 
-    def _weights_note(self) -> str:
-        """Say what Start would download: a run that has begun has its weights."""
-        entry = self._model_entry()
-        if entry is None or self.run is not None or self._texts["model.weights"].strip() != "published":
-            return ""
-        if entry.is_cached:
-            return self.tr("On this disk already.")
-        return self.tr("{} to be downloaded.").format(size_text(entry.size_bytes))
-
-    def _model_entry(self) -> ModelEntry | None:
-        return next((entry for entry in self.models if entry.name == self._texts["model.name"].strip()), None)
-
     def _resting_note(self, field: str) -> str:
-        """Say what an empty field means, where the note about its value would stand."""
+        """Say what an empty field means, where the note about its value would stand, and which weights are chosen."""
+        if field == "model.weights":
+            chosen = self._weight_set()
+            # A run that has begun has its weights.
+            return "" if chosen is None or self.run is not None else f"{chosen.name} · {self.weights_text(chosen)}"
         if self._texts[field].strip():
             return ""
         return {
@@ -174,6 +187,7 @@ class RunConfigViewModel(QObject):
             "name": self.tr("the data's name"),
             "data.path": self.tr("choose or drop"),
             "data.cache_gb": self.tr("what the disk can spare"),
+            "model.head_hidden": self.tr("none"),
             "optimizer.clip_norm": self.tr("not clipped"),
             "plan": self.tr("3: +stage4, +conv5"),
         }.get(field, "")
@@ -185,13 +199,33 @@ class RunConfigViewModel(QObject):
         return self.tr("found: {}").format(name) if name else self.tr("none")
 
     def _own_of_weights(self, field: str) -> str:
-        entry = self._model_entry()
-        if entry is None:
+        images = self._images_of_weights()
+        if images is None:
             return self.tr("the weights' own")
-        images, image_size = entry.images, self._typed("data.image_size")
+        image_size = self._typed("data.image_size")
         if field == "data.resize_size" and image_size is not None and not self._check("data.image_size"):
             images = images.resized_to(DataConfig(image_size=image_size).image_size or images.image_size)
         return _shown(getattr(images, field.removeprefix("data.")))
+
+    def _images_of_weights(self) -> ImagePreset | None:
+        entry, chosen = self.chosen_entry, self._weight_set()
+        if chosen is not None:
+            return chosen.images
+        return None if entry is None else entry.images
+
+    def _weight_set(self) -> WeightSet | None:
+        entry = self.chosen_entry
+        return None if entry is None else entry.weight_set(self._texts["model.weights"].strip())
+
+    @property
+    def chosen_entry(self) -> ModelEntry | None:
+        """Return what is known of the model that is chosen, None while its name is none of those on offer."""
+        return next((entry for entry in self.models if entry.name == self._texts["model.name"].strip()), None)
+
+    def weights_text(self, weights: WeightSet) -> str:
+        """Return the published accuracy and the size of weights, and whether they are here already."""
+        place = self.tr("on this disk") if weights.is_cached else self.tr("to be downloaded")
+        return f"{percent_text(weights.accuracy)} · {size_text(weights.size_bytes)} · {place}"
 
     def error(self, field: str) -> str:
         """Return what is wrong with a field, "" if nothing is known to be."""
@@ -214,9 +248,13 @@ class RunConfigViewModel(QObject):
         if field in COLUMN_FIELDS:
             # What the next check takes is another question.
             self._taken = None
-        if field == "model.name":
-            # Another model has other layers; only these two names hold in every one.
+        if field in _MODEL_FIELDS_THAT_NAME_LAYERS:
+            # Another model, or another head, has other layers; only two names hold in every one.
             self.frozen = ["backbone"]
+        if field == "model.name" and self._has_foreign_weights():
+            self._texts["model.weights"] = "published"
+        if field in MODEL_FIELDS:
+            self._forget_model()
         for hidden in _ONLY_WITH:
             if self.error(hidden) and not self.has_field(hidden):
                 # Nobody could mend out of sight what would keep the run from starting.
@@ -226,6 +264,11 @@ class RunConfigViewModel(QObject):
         if field == "plan":
             self._notes[field] = "" if self.error(field) else plan_sentence(parse_plan(text))
         self.changed.emit()
+
+    def _has_foreign_weights(self) -> bool:
+        """Tell whether the weights are published ones of another model."""
+        name = ModelConfig(weights=self._texts["model.weights"]).weight_set
+        return bool(name) and self.chosen_entry is not None and self._weight_set() is None
 
     def show_config(self, config: RunConfig, frozen: list[str] | None = None) -> None:
         """Show a configuration, as a file or an earlier run holds it."""
@@ -293,6 +336,16 @@ class RunConfigViewModel(QObject):
         config = config_from_dict(values)
         return config.data, config.training.seed
 
+    def chosen_model(self) -> tuple[ModelConfig, int | None] | None:
+        """Return the model and its images' side in pixels; None while none is chosen, or a field of it is wrong."""
+        if any(self._check(field) for field in MODEL_FIELDS):
+            return None
+        values: dict[str, Any] = {"model": {"frozen": list(self.frozen)}}
+        for field in MODEL_FIELDS:
+            _put(values, field, self._typed(field))
+        config = config_from_dict(values)
+        return config.model, config.data.image_size
+
     @property
     def is_table(self) -> bool:
         """Whether the columns of a table matter: the data are one, or something was said of its columns."""
@@ -339,6 +392,16 @@ class RunConfigViewModel(QObject):
         if summary.columns is not None:
             self.columns = summary.columns.names
             self._taken = {f"data.{field}": name for field, name in summary.columns.taken.items()}
+
+    def show_model(self, event: ModelInspected) -> None:
+        """Note how the file of weights fits the model; what was wrong with the model is mended."""
+        for field in MODEL_FIELDS:
+            self._errors[field] = self._check(field)
+        if event.weights is not None and event.weights.is_usable:
+            self._notes["model.weights"] = event.weights.sentence
+        elif event.weights is not None:
+            self._errors["model.weights"] = event.weights.sentence
+        self.changed.emit()
 
     def show_estimating(self) -> None:
         """Say that a few steps are being tried."""
@@ -444,6 +507,12 @@ class RunConfigViewModel(QObject):
         for field in ("data.path", "data.layout"):
             self._notes.pop(field, None)
 
+    def _forget_model(self) -> None:
+        self._notes.pop("model.weights", None)
+        for field in MODEL_FIELDS:
+            # What the worker said of it was of another model.
+            self._errors[field] = self._check(field)
+
     def _check(self, field: str) -> str:
         values: dict[str, Any] = {}
         _put(values, field, self._typed(field))
@@ -457,6 +526,9 @@ class RunConfigViewModel(QObject):
         names = [entry.name for entry in self.models]
         if field == "model.name" and names and values["model"]["name"] not in names:
             return self.tr("No model is named {}. Choose one from the list.").format(values["model"]["name"] or '""')
+        if field == "model.weights" and self._has_foreign_weights():
+            text = self.tr("{} has no published weights {}. Choose others from the list.")
+            return text.format(self._texts["model.name"].strip(), values["model"]["weights"])
         return ""
 
     def _typed(self, field: str) -> Any:

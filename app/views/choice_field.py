@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PySide6.QtCore import QSignalBlocker, Qt
-from PySide6.QtGui import QCursor, QWheelEvent
-from PySide6.QtWidgets import QComboBox, QCompleter, QWidget
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QSignalBlocker, QSize, Qt
+from PySide6.QtGui import QColor, QCursor, QPainter, QWheelEvent
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QComboBox,
+    QCompleter,
+    QStyle,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QWidget,
+)
 
+from app import theme
 from app.viewmodels.field_words import choice_text
 
 _LEAST_LENGTH = 5
 _MAX_VISIBLE = 16
+_NOTE_ROLE = Qt.ItemDataRole.UserRole + 1
 
 
 class ChoiceField(QComboBox):
@@ -26,6 +36,7 @@ class ChoiceField(QComboBox):
         # Scrolling the form must not change a value that happens to lie under the pointer.
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self._offered: list[str] = []
+        self._notes: list[str] = []
         if is_free:
             self.setEditable(True)
             self.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
@@ -33,23 +44,46 @@ class ChoiceField(QComboBox):
             assert completer is not None
             completer.setCompletionMode(QCompleter.CompletionMode.PopupCompletion)
             completer.setFilterMode(Qt.MatchFlag.MatchContains)
+            for view in self._lists():
+                view.setItemDelegate(_NoteDelegate(self))
             self.offer(values)
         else:
             for value in values:
                 self.addItem(choice_text(value), value)
 
-    def offer(self, names: Sequence[str], tips: Sequence[str] = ()) -> None:
-        """Offer these names in place of the earlier ones, each with its tooltip. What stands in the field stays."""
-        if list(names) == self._offered:
+    def offer(self, names: Sequence[str], tips: Sequence[str] = (), notes: Sequence[str] = ()) -> None:
+        """Offer these names in place of the earlier ones, each with its tooltip and a note at the right of the list.
+
+        What stands in the field stays.
+        """
+        if (list(names), list(notes)) == (self._offered, self._notes):
             return
-        self._offered = list(names)
+        self._offered, self._notes = list(names), list(notes)
         text = self.currentText()
         with QSignalBlocker(self):
             self.clear()
             self.addItems(self._offered)
             for row, tip in enumerate(tips):
                 self.setItemData(row, tip, Qt.ItemDataRole.ToolTipRole)
+            for row, note in enumerate(notes):
+                self.setItemData(row, note, _NOTE_ROLE)
+                self.setItemData(row, note, Qt.ItemDataRole.AccessibleDescriptionRole)
             self.setEditText(text)
+        if notes:
+            self._widen_lists()
+
+    def _widen_lists(self) -> None:
+        """Let the lists be as wide as their rows, which the field is not."""
+        bar = self.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
+        width = self.view().sizeHintForColumn(self.modelColumn()) + bar + 2 * theme.SPACE
+        for view in self._lists():
+            view.setMinimumWidth(width)
+
+    def _lists(self) -> list[QAbstractItemView]:
+        """Return the list of all that is offered, and the one of what matches the typing."""
+        completer = self.completer()
+        popup = None if completer is None else completer.popup()
+        return [self.view()] if popup is None else [self.view(), popup]
 
     def show_value(self, value: str, *, is_end_seen: bool = False) -> None:
         """Show a value: its beginning where it is longer than the field, or its end."""
@@ -74,3 +108,24 @@ class ChoiceField(QComboBox):
             super().wheelEvent(event)
         else:
             event.ignore()
+
+
+class _NoteDelegate(QStyledItemDelegate):
+    """Draws a row's note at its right, fainter than its name."""
+
+    def paint(
+        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
+    ) -> None:
+        super().paint(painter, option, index)
+        note = index.data(_NOTE_ROLE)
+        if note:
+            painter.save()
+            painter.setPen(QColor(theme.palette_of(option.widget).dim))
+            room = option.rect.adjusted(0, 0, -theme.SPACE, 0)
+            painter.drawText(room, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, note)
+            painter.restore()
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:
+        size = super().sizeHint(option, index)
+        note = index.data(_NOTE_ROLE)
+        return size + QSize(option.fontMetrics.horizontalAdvance(note) + 4 * theme.SPACE, 0) if note else size

@@ -25,7 +25,7 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.viewmodels.field_words import field_label, field_tip, section_title
 from app.viewmodels.quantities import count_text, percent_text, size_text
-from app.viewmodels.run_config import CHECKED_FIELDS, COLUMN_FIELDS, SECTIONS, RunConfigViewModel
+from app.viewmodels.run_config import CHECKED_FIELDS, COLUMN_FIELDS, MODEL_FIELDS, SECTIONS, RunConfigViewModel
 from app.views.choice_field import ChoiceField
 from app.views.field_note import FieldNote
 from app.views.section_heading import SectionHeading
@@ -34,6 +34,7 @@ from trainer.messages import ModelEntry
 _CHOICES: dict[str, tuple[str, ...]] = {
     "model.name": (),
     "model.weights": ("published", "random"),
+    "model.head": ("replace", "append"),
     "optimizer.name": ("AdamW", "Adam", "SGD", "RMSprop"),
     "optimizer.schedule": ("constant", "cosine", "one_cycle", "step", "plateau"),
     "optimizer.nesterov": ("False", "True"),
@@ -50,7 +51,7 @@ _FREE_CHOICES = frozenset({"model.name", "model.weights", "training.device", *CO
 _NOTE_LINES = {
     "data.path": 2,
     "data.layout": 1,
-    "model.weights": 1,
+    "model.weights": 2,
     "plan": 2,
     "data.image_size": 1,
     "training.precision": 1,
@@ -73,7 +74,7 @@ class RunForm(QWidget):
     data_changed = Signal()
     """Other data, or another split of them, were chosen: typing has rested, or they were picked."""
     model_chosen = Signal()
-    """Another model or other weights were chosen."""
+    """Another model, another head, other weights or another image size were chosen."""
 
     def __init__(self, run_config: RunConfigViewModel, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -284,7 +285,7 @@ class RunForm(QWidget):
         self._run_config.set_text(field, text)
         if field in CHECKED_FIELDS:
             self._data_timer.start()
-        elif field in {"model.name", "model.weights"}:
+        elif field in MODEL_FIELDS:
             self._model_timer.start()
 
     def _show_typed(self) -> None:
@@ -314,12 +315,13 @@ class RunForm(QWidget):
         self._run_config.set_text(field, path)
         if field == "data.path":
             self.data_changed.emit()
+        else:
+            self.model_chosen.emit()
 
     # -- showing ----------------------------------------------------------------------------------------------
 
     def _show_values(self) -> None:
-        models = self._run_config.models
-        self._offer("model.name", [entry.name for entry in models], [self._model_text(entry) for entry in models])
+        self._offer_models()
         self._offer("training.device", ["auto", *self._run_config.devices])
         for field in COLUMN_FIELDS:
             self._offer(field, self._run_config.columns)
@@ -361,10 +363,30 @@ class RunForm(QWidget):
         # Once the form has made room for the error below the field.
         QTimer.singleShot(0, self, lambda: self._scroll.ensureWidgetVisible(self._holders[field]))
 
-    def _offer(self, field: str, names: Sequence[str], tips: Sequence[str] = ()) -> None:
+    def _offer(self, field: str, names: Sequence[str], tips: Sequence[str] = (), notes: Sequence[str] = ()) -> None:
         choice = self._editors[field]
         assert isinstance(choice, ChoiceField)
-        choice.offer(names, tips)
+        choice.offer(names, tips, notes)
+
+    def _offer_models(self) -> None:
+        models = self._run_config.models
+        self._offer(
+            "model.name",
+            [entry.name for entry in models],
+            [self._model_text(entry) for entry in models],
+            [self._model_note(entry) for entry in models],
+        )
+        chosen = self._run_config.chosen_entry
+        sets = [] if chosen is None else chosen.weight_sets
+        texts = [self._run_config.weights_text(each) for each in sets]
+        names = ["published", *(each.name for each in sets), "random"]
+        notes = [*(f"{each.name} · {text}" for each, text in zip(sets[:1], texts, strict=False)), *texts, ""]
+        self._offer("model.weights", names, notes=notes if sets else ())
+
+    def _model_note(self, entry: ModelEntry) -> str:
+        count = count_text(entry.num_params)
+        is_here = any(each.is_cached for each in entry.weight_sets)
+        return self.tr("on this disk · {}").format(count) if is_here else count
 
     def _model_text(self, entry: ModelEntry) -> str:
         place = self.tr("on this disk") if entry.is_cached else self.tr("to be downloaded")

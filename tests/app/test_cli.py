@@ -355,6 +355,87 @@ def test_check_names_the_option_or_the_field_for_a_column_that_it_misses(
     assert capsys.readouterr().err == f"thaw: {reasons[0]} {way}\n"
 
 
+@pytest.fixture
+def summarizes(monkeypatch):
+    """Have a model looked at in this process, as a worker would, which costs a second less."""
+
+    def answers(client, questions, show):
+        from trainer.look_ups import answer
+
+        try:
+            return [answer(question, None) for question in questions]
+        except ValueError as error:
+            return [CommandRejected(command="InspectModel", reason=str(error))]
+
+    monkeypatch.setattr(cli_reports.WorkerClient, "start", lambda: None)
+    monkeypatch.setattr(cli_reports, "ask", answers)
+
+
+def test_summary_prints_each_layer_and_what_the_model_comes_to(runs_dir, summarizes, capsys):
+    assert main(["summary", "resnet18", "--image-size", "112", "--num-classes", "5"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line]
+    assert ["conv1", "Conv2d", "64", "×", "56", "×", "56", "9,408", "no", "29.50", "M", "802.8", "kB"] in rows
+    assert ["fc", "Linear", "5", "2,565", "yes", "2.56", "k", "20", "B"] in rows
+    totals = {" ".join(row[:-1]): row[-1] for row in rows[-9:-1]}
+    assert totals == {
+        "Total parameters": "11,179,077",
+        "Trainable parameters": "2,565",
+        "Frozen parameters": "11,176,512",
+        "Multiply-adds": "484,850,176",
+        "Input size (MB)": "0.15",
+        "Forward/backward pass size (MB)": "10.09",
+        "Parameter size (MB)": "44.72",
+        "Estimated total size (MB)": "54.96",
+    }
+    assert main(["summary", "resnet18", "--image-size", "112", "--num-classes", "5", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["num_frozen"] == 11_176_512
+    assert said["mult_adds"] == 484_850_176
+    layers = {layer["fqn"]: layer for layer in said["layers"]}
+    assert layers["layer4.1.conv2"]["output_shape"] == [512, 4, 4]
+    assert [layers[fqn]["trainable"] for fqn in ("", "layer4", "fc", "relu")] == ["partly", "no", "yes", ""]
+
+
+def test_summary_takes_what_a_runs_configuration_says(runs_dir, summarizes, capsys):
+    model = 'name = "resnet18"\nhead = "append"\nfrozen = ["conv1"]\n'
+    Path("run.toml").write_text(f"[model]\n{model}[data]\nimage_size = 64\n")
+    assert main(["summary", "run.toml", "--num-classes", "5", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["image_size"], said["layers"][-1]["fqn"], said["frozen"]) == (64, "appended", ["conv1"])
+
+
+def test_summary_tells_every_tensor_of_a_file_that_does_not_fit(runs_dir, tmp_path, summarizes, capsys):
+    import torch
+
+    torch.save({f"extra.{number}": torch.zeros(1) for number in range(9)}, tmp_path / "w.pt")
+    assert main(["summary", "resnet18", "--weights", "w.pt", "--json"]) == 2
+    printed = capsys.readouterr()
+    weights = json.loads(printed.out)["weights"]
+    assert len(weights["missing"]) > 50
+    assert weights["unexpected"] == [f"extra.{number}" for number in range(9)]
+    assert printed.err == f"thaw: {weights['sentence']}\n"
+    assert weights["sentence"].startswith(f"{tmp_path / 'w.pt'} does not fit resnet18")
+    assert main(["summary", "resnet18", "--weights", "gone.pt"]) == 2
+    assert f"There is no weights file {tmp_path / 'gone.pt'}. Check the path." in capsys.readouterr().err
+
+
+def test_summary_refuses_what_there_is_not(runs_dir, summarizes, capsys):
+    assert main(["summary", "resnet5"]) == 2
+    assert "Did you mean resnet50" in capsys.readouterr().err
+    assert main(["summary", "inception_v3", "--image-size", "32"]) == 2
+    assert "cannot take images of 32 pixels" in capsys.readouterr().err
+    assert main(["summary", "resnet18", "--image-size", "2"]) == 2
+    assert "data.image_size is 2" in capsys.readouterr().err
+
+
+def test_models_prints_each_published_set_of_weights(runs_dir, summarizes, capsys):
+    assert main(["models"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    first = next(number for number, line in enumerate(lines) if line[:1] == ["resnet50"])
+    assert lines[first] == ["resnet50", "25.56", "M", "IMAGENET1K_V2", "0.8086", "224", "102.5", "MB"]
+    assert lines[first + 1] == ["IMAGENET1K_V1", "0.7613", "224", "102.5", "MB"]
+
+
 def test_command_line_loads_neither_qt_nor_torch(run_folder):
     code = "import sys; from app.cli import main; main(['runs']); print({'torch', 'PySide6'} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True)

@@ -137,6 +137,18 @@ def test_a_container_of_nothing_but_the_head_is_no_row(qapp):
     assert [tree.rows[child].name for child in tree.rows[BACKBONE_ID].children] == ["conv"]
 
 
+def test_a_layer_named_head_and_an_appended_head_are_told_apart(qapp):
+    tree = LayerTreeViewModel()
+    layers = [("", "Swin", 0), ("norm", "LayerNorm", 5), ("head", "Linear", 7), ("appended", "Linear", 3, "head")]
+    tree.set_summary(_summary(layers, frozen=["head"]))
+    assert tree.state_of(HEAD_ID) is LayerState.TRAINABLE
+    assert tree.frozen_layers == ["head"]
+    tree.toggle([HEAD_ID])
+    tree.toggle([next(row.id for row in tree.rows.in_order(BACKBONE_ID) if row.fqn == "head")])
+    assert tree.frozen_layers == ["appended"]
+    assert tree.rows.units_of(["head", "norm"]) == {"head", "norm"}
+
+
 def test_a_rows_state_comes_from_the_units_below_it(tree):
     tree.unfreeze_rows([_id(tree, "conv1.1")])
     states = {row.fqn: tree.state_of(row.id) for row in tree.rows.in_order()}

@@ -17,7 +17,7 @@ from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID
 from app.viewmodels.log import RESULT, WHAT
 from app.views.leave_dialog import LeaveDialog
 from tests.app.conftest import ScriptedClient, checked, checkpoint
-from tests.app.test_run_form import entry
+from tests.app.test_run_form import entry, weight_set
 from tests.app.test_session import write_run
 from trainer.client import WorkerLost
 from trainer.config import DataConfig, ModelConfig, RunConfig
@@ -109,9 +109,9 @@ def test_a_run_that_waits_for_the_worker_begins_without_look_ups(qtbot, window, 
     clients[0].say(StateChanged(state=RunState.IDLE, time=3.0))
     qtbot.waitUntil(lambda: clients[0].kinds()[2:] == ["ListModels", "InspectModel", "CheckData"])
     # Its weights may have been downloaded before.
-    there = entry("tiny").model_copy(update={"is_cached": True})
+    there = entry("tiny", weight_set("IMAGENET1K_V1", is_cached=True))
     clients[0].say(ModelsListed(models=[there], command_id=clients[0].id_of_last("ListModels")))
-    qtbot.waitUntil(lambda: window.form._hints["model.weights"].text() == "On this disk already.")
+    qtbot.waitUntil(lambda: window.form._hints["model.weights"].whole_text.endswith("on this disk"))
     show_model(clients[0], summary)
     qtbot.waitUntil(lambda: not window.display.layer_tree.is_empty)
 

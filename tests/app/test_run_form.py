@@ -16,7 +16,17 @@ from app.views.choice_field import ChoiceField
 from app.views.run_form import RunForm
 from tests.app.conftest import checked
 from trainer.config import DataConfig, ModelConfig, OptimizerConfig, PlanPhase, RunConfig, TrainingConfig
-from trainer.messages import CommandRejected, DataChecked, ImagePreset, ModelEntry, TableColumns
+from trainer.messages import (
+    CommandRejected,
+    DataChecked,
+    ImagePreset,
+    ModelEntry,
+    ModelInspected,
+    ModelSummary,
+    TableColumns,
+    WeightSet,
+    WeightsReport,
+)
 
 
 @pytest.fixture
@@ -57,7 +67,7 @@ def test_a_configuration_comes_back_as_it_was_shown(run_config: RunConfigViewMod
             cache_gb=1.5,
             mixing="mixup",
         ),
-        model=ModelConfig(name="resnet18", frozen=["conv1", "layer1"]),
+        model=ModelConfig(name="resnet18", head="append", head_dropout=0.5, head_hidden=64, frozen=["conv1", "layer1"]),
         plan=[PlanPhase(epoch=3, unfreeze=["layer4", "layer3"]), PlanPhase(epoch=5, freeze=["layer3"])],
     )
     run_config.show_config(config)
@@ -176,21 +186,22 @@ def test_the_form_says_whether_the_weights_are_to_be_downloaded(form: RunForm, r
     note = form._hints["model.weights"]
     run_config.set_text("model.name", "vgg11")
     assert note.whole_text == ""
-    run_config.offer_models([entry("resnet18").model_copy(update={"is_cached": True}), entry("vgg11")])
-    assert note.text() == "46.0 MB to be downloaded."
-    assert form._editors["model.weights"].accessibleDescription() == note.text()
+    here = weight_set("IMAGENET1K_V1", is_cached=True)
+    run_config.offer_models([entry("resnet18", here), entry("vgg11", weight_set("IMAGENET1K_V1"))])
+    assert note.whole_text.endswith("46.0 MB · to be downloaded")
+    assert form._editors["model.weights"].accessibleDescription() == note.whole_text
     run_config.set_text("model.name", "resnet18")
-    assert note.text() == "On this disk already."
+    assert note.whole_text.endswith("on this disk")
     for weights in ("random", "/weights/letters.pt"):
         run_config.set_text("model.weights", weights)
-        assert note.text() == ""
+        assert note.whole_text == ""
     # A run that has begun has its weights.
-    run_config.offer_models([entry("tiny")])
+    run_config.offer_models([entry("tiny", weight_set("IMAGENET1K_V1"))])
     run_config.show_run(run_info)
     assert run_config.text("model.weights") == "published"
-    assert note.text() == ""
+    assert note.whole_text == ""
     run_config.leave_run()
-    assert note.text() == "46.0 MB to be downloaded."
+    assert note.whole_text.endswith("to be downloaded")
 
 
 def found_in_table(path: str, names: list[str], **taken: str) -> DataChecked:
@@ -334,7 +345,7 @@ def test_each_schedule_shows_what_it_goes_by(form: RunForm, run_config) -> None:
 
 @pytest.mark.window
 def test_the_form_offers_every_choice_of_the_configuration(form: RunForm) -> None:
-    sections = {"data": DataConfig, "optimizer": OptimizerConfig, "training": TrainingConfig}
+    sections = {"data": DataConfig, "model": ModelConfig, "optimizer": OptimizerConfig, "training": TrainingConfig}
     for field, editor in form._editors.items():
         section, _, key = field.partition(".")
         offered = get_args(sections[section].model_fields[key].annotation) if section in sections else ()
@@ -520,11 +531,139 @@ def test_a_list_leaves_no_frame_where_the_pointer_was(shown_form: RunForm, run_c
     assert choice.underMouse()
 
 
-def entry(name: str) -> ModelEntry:
+def entry(name: str, *sets: WeightSet) -> ModelEntry:
     images = ImagePreset(image_size=224, resize_size=256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     return ModelEntry(
-        name=name, num_params=11_000_000, accuracy=0.69, size_bytes=46_000_000, is_cached=False, images=images
+        name=name,
+        num_params=11_000_000,
+        accuracy=0.69,
+        size_bytes=46_000_000,
+        is_cached=False,
+        images=images,
+        weight_sets=list(sets),
     )
+
+
+def weight_set(name: str, accuracy: float = 0.69, *, image_size: int = 224, is_cached: bool = False) -> WeightSet:
+    images = ImagePreset(image_size=image_size, resize_size=image_size, mean=(0.5,) * 3, std=(0.2,) * 3)
+    return WeightSet(name=name, accuracy=accuracy, size_bytes=46_000_000, is_cached=is_cached, images=images)
+
+
+def offer_weights(run_config: RunConfigViewModel) -> None:
+    newer, older = weight_set("IMAGENET1K_V2", 0.8), weight_set("IMAGENET1K_V1", 0.7, image_size=384, is_cached=True)
+    run_config.offer_models([entry("vit_b_16", newer, older), entry("vgg16", weight_set("IMAGENET1K_V1"))])
+    run_config.set_text("model.name", "vit_b_16")
+
+
+def test_each_published_set_of_weights_is_offered_with_its_figures(form: RunForm, run_config) -> None:
+    offer_weights(run_config)
+    weights = form._editors["model.weights"]
+    assert isinstance(weights, ChoiceField)
+    rows = {
+        weights.itemText(row): weights.itemData(row, Qt.ItemDataRole.AccessibleDescriptionRole)
+        for row in range(weights.count())
+    }
+    assert rows == {
+        "published": "IMAGENET1K_V2 · 80.0 % · 46.0 MB · to be downloaded",
+        "IMAGENET1K_V2": "80.0 % · 46.0 MB · to be downloaded",
+        "IMAGENET1K_V1": "70.0 % · 46.0 MB · on this disk",
+        "random": "",
+    }
+    assert run_config.note("model.weights") == "IMAGENET1K_V2 · 80.0 % · 46.0 MB · to be downloaded"
+    weights.setCurrentIndex(2)
+    assert run_config.text("model.weights") == "IMAGENET1K_V1"
+    assert run_config.note("model.weights") == "IMAGENET1K_V1 · 70.0 % · 46.0 MB · on this disk"
+    assert form._editors["data.image_size"].placeholderText() == "384", "the images follow the weights"
+    run_config.set_text("model.weights", "random")
+    assert run_config.note("model.weights") == ""
+
+
+def test_a_models_row_says_its_parameters_and_whether_it_is_here(form: RunForm, run_config) -> None:
+    offer_weights(run_config)
+    models = form._editors["model.name"]
+    notes = [models.itemData(row, Qt.ItemDataRole.AccessibleDescriptionRole) for row in range(2)]
+    assert notes == ["on this disk · 11,000,000", "11,000,000"]
+
+
+@pytest.mark.window
+@pytest.mark.qt_log_ignore("This plugin does not support (raise|grabbing the keyboard)")
+def test_the_list_that_matches_the_typing_is_wide_enough_for_its_notes(qtbot, shown_form: RunForm, run_config) -> None:
+    offer_weights(run_config)
+    models = shown_form._editors["model.name"]
+    assert isinstance(models, ChoiceField)
+    models.setFocus()
+    models.lineEdit().selectAll()
+    qtbot.keyClicks(models.lineEdit(), "gg")
+    popup = models.completer().popup()
+    qtbot.waitUntil(popup.isVisible)
+    assert [popup.model().index(row, 0).data() for row in range(popup.model().rowCount())] == ["vgg16"]
+    assert popup.width() >= popup.sizeHintForColumn(0)
+    popup.hide()
+
+
+def test_another_model_lets_go_of_weights_that_it_does_not_have(run_config: RunConfigViewModel) -> None:
+    offer_weights(run_config)
+    run_config.set_text("model.weights", "IMAGENET1K_V2")
+    run_config.set_text("model.name", "vgg16")
+    assert run_config.text("model.weights") == "published"
+    run_config.set_text("model.weights", "IMAGENET1K_V2")
+    sentence = "vgg16 has no published weights IMAGENET1K_V2. Choose others from the list."
+    assert run_config.error("model.weights") == sentence
+    assert run_config.chosen_model() is None
+    run_config.set_text("model.weights", "mine.pt")
+    run_config.set_text("model.name", "vit_b_16")
+    assert run_config.text("model.weights") == "mine.pt"
+
+
+def inspected(**report: object) -> ModelInspected:
+    summary = ModelSummary(model="vit_b_16", layers=[], frozen=[], num_params=0, num_trainable=0)
+    return ModelInspected(summary=summary, weights=WeightsReport.model_validate({"path": "w.pt", **report}))
+
+
+def test_how_a_file_fits_stands_below_it_until_something_else_is_chosen(form: RunForm, run_config) -> None:
+    offer_weights(run_config)
+    run_config.set_text("model.weights", "w.pt")
+    run_config.show_model(inspected(is_usable=True, sentence="All 150 tensors fit."))
+    assert form._hints["model.weights"].whole_text == "All 150 tensors fit."
+    assert not form._editors["model.weights"].property("invalid")
+    run_config.set_text("model.head_hidden", "32")
+    assert form._hints["model.weights"].whole_text == ""
+    run_config.show_model(inspected(is_usable=False, sentence="w.pt does not fit vit_b_16."))
+    assert form._hints["model.weights"].whole_text == "w.pt does not fit vit_b_16."
+    assert form._editors["model.weights"].property("invalid")
+    run_config.set_text("model.weights", "random")
+    assert not form._editors["model.weights"].property("invalid")
+
+
+def test_the_head_is_chosen_in_the_form(qtbot, form: RunForm, run_config) -> None:
+    offer_weights(run_config)
+    run_config.frozen = ["head"]
+    head = form._editors["model.head"]
+    with qtbot.waitSignal(form.model_chosen):
+        head.setCurrentIndex(head.findText("append to last layer"))
+    assert run_config.frozen == ["backbone"], "another head has other layers"
+    qtbot.keyClicks(form._editors["model.head_hidden"], "64")
+    dropout = form._editors["model.head_dropout"]
+    dropout.selectAll()
+    qtbot.keyClicks(dropout, "0.25")
+    model, image_size = run_config.chosen_model()
+    assert (model.head, model.head_hidden, model.head_dropout, image_size) == ("append", 64, 0.25, None)
+    run_config.set_text("model.head_dropout", "1")
+    assert "Dropout is 1.0, but should be less than 1" in run_config.error("model.head_dropout")
+    run_config.set_text("data.image_size", "96")
+    assert run_config.chosen_model() is None
+    run_config.set_text("model.head_dropout", "0")
+    assert run_config.chosen_model()[1] == 96
+
+
+def test_what_the_worker_said_of_one_model_does_not_stay_with_another(run_config: RunConfigViewModel) -> None:
+    offer_weights(run_config)
+    run_config.set_text("data.image_size", "50")
+    refusal = "vit_b_16 cannot take images of 50 pixels."
+    run_config.reject(CommandRejected(command="InspectModel", reason=refusal, field="data.image_size"))
+    assert run_config.error("data.image_size") == refusal
+    run_config.set_text("model.name", "vgg16")
+    assert run_config.error("data.image_size") == ""
 
 
 def test_a_wrong_momentum_does_not_outlive_the_field_that_shows_it() -> None:

@@ -286,3 +286,33 @@ def test_models_lists_the_networks_on_offer(here, capsys):
     code, models = answer(capsys, "models")
     assert code == 0
     assert {"resnet18", "shufflenet_v2_x0_5"} <= {entry["name"] for entry in models}
+
+
+@pytest.mark.slow
+def test_summary_asks_a_worker(here, capsys):
+    code, said = answer(capsys, "summary", "shufflenet_v2_x0_5", "--num-classes", "5")
+    assert code == 0
+    assert (said["num_trainable"], said["image_size"]) == (5125, 224)
+
+
+@pytest.mark.slow
+def test_a_run_with_an_appended_head_is_resumed_and_read_by_plain_pytorch(here, small_config, capsys):
+    model = small_config.model.model_copy(update={"head": "append", "head_hidden": 8, "head_dropout": 0.5})
+    write_config(here / "run.toml", small_config.model_copy(update={"model": model}), epochs=2)
+    assert main(["train", "run.toml"]) == 0
+    assert "0 drift" in capsys.readouterr().out
+    run_dir = find_run("last", here / "runs")
+    assert main(["resume", "last", "--from", answer(capsys, "checkpoints", "last")[1][0]["name"]]) == 0
+    capsys.readouterr()
+    checkpoint = sorted((run_dir / "checkpoints").iterdir())[-1]
+    script = (
+        "import sys, torch, torchvision\n"
+        "from torch import nn\n"
+        "model = torchvision.models.shufflenet_v2_x0_5()\n"
+        "model.appended = nn.Sequential(nn.Dropout(), nn.Linear(1000, 8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 3))\n"
+        "base, checkpoint = (torch.load(path, weights_only=True) for path in sys.argv[1:])\n"
+        "model.load_state_dict(base | checkpoint['model_state_dict'])\n"
+        "print(model.eval().appended(model(torch.zeros(1, 3, 32, 32))).shape)\n"
+    )
+    command = [sys.executable, "-c", script, str(run_dir / "base.pt"), str(checkpoint)]
+    assert "[1, 3]" in subprocess.run(command, capture_output=True, text=True, check=True, cwd=here).stdout

@@ -44,7 +44,7 @@ def test_a_home_of_nobody_is_left_for_whoever_opens_it() -> None:
     assert resolve_paths(config, Path("/")).data.path == "~nobody-of-that-name/pets"
 
 
-@pytest.mark.parametrize("word", ["published", "random"])
+@pytest.mark.parametrize("word", ["published", "random", "IMAGENET1K_V2", "IMAGENET1K_SWAG_E2E_V1"])
 def test_a_kind_of_weights_is_no_path(tmp_path: Path, word: str) -> None:
     path = tmp_path / "run.toml"
     path.write_text(f'[model]\nweights = "{word}"\n')

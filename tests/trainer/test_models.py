@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import safetensors.torch
@@ -21,36 +24,29 @@ from torch import nn
 
 from trainer import models
 from trainer.config import ModelConfig
-from trainer.messages import ImagePreset
-from trainer.models import LoadedModel, ModelError, build_model, inspect, layer_tree, list_models, read_weights
+from trainer.freezing import FreezeSet
+from trainer.messages import ImagePreset, MisshapenTensor, WeightsReport
+from trainer.models import (
+    LoadedModel,
+    ModelError,
+    build_model,
+    compare_weights,
+    inspect,
+    layer_tree,
+    list_models,
+    preprocessing_of,
+    read_weights,
+)
 
-ONE_PER_FAMILY = [
-    "alexnet",
-    "convnext_tiny",
-    "densenet121",
-    "efficientnet_b0",
-    "googlenet",
-    "inception_v3",
-    "maxvit_t",
-    "mnasnet0_5",
-    "mobilenet_v2",
-    "mobilenet_v3_small",
-    "regnet_y_400mf",
-    "resnet18",
-    "shufflenet_v2_x0_5",
-    "squeezenet1_1",
-    "swin_t",
-    "swin_v2_t",
-    "vgg11_bn",
-    "vit_b_32",
-]
 ALL = torchvision.models.list_models(module=torchvision.models)
 SMALL = "shufflenet_v2_x0_5"
 
 
 def built(name: str = SMALL, weights: str = "random", num_classes: int = 5, **options: Any) -> LoadedModel:
     values = {"seed": 3, "image_size": None, "on_progress": lambda *_: None, "check_cancelled": lambda: None, **options}
-    return build_model(ModelConfig(name=name, weights=weights), num_classes, **values)
+    head = {key: values.pop(key) for key in list(values) if key.startswith("head")}
+    config = ModelConfig.model_validate({"name": name, "weights": weights, **head})
+    return build_model(config, num_classes, **values)
 
 
 def sentence(name: str = SMALL, weights: str = "random", field: str = "model.weights", **options: Any) -> str:
@@ -72,31 +68,67 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # -- architectures --------------------------------------------------------------------------------------------
 
 
-def check_architecture(name: str) -> None:
-    module, head = inspect(ModelConfig(name=name), num_classes=7)
-    assert len(head) == 1
-    layer = module.get_submodule(head[0])
-    assert getattr(layer, "out_features", None) == 7 or getattr(layer, "out_channels", None) == 7
-    assert {tensor.device.type for tensor in [*module.parameters(), *module.buffers()]} == {"meta"}
-    stock = set(module.state_dict())
-    tree = layer_tree(module, head)
-    assert (tree[0].fqn, tree[0].num_params) == ("", sum(p.numel() for p in module.parameters()))
-    assert [info.fqn for info in tree if info.is_head] == head
-    names = [info.fqn for info in tree]
-    assert all(fqn.rpartition(".")[0] in names[:position] for position, fqn in enumerate(names) if fqn)
-    units = {info.fqn for info in tree if info.is_unit}
-    assert {key.rpartition(".")[0] for key in stock} <= units
+@pytest.mark.parametrize("name", ALL)
+def test_every_model_gets_its_one_head_in_either_habit(name: str) -> None:
+    keys: dict[str, set[str]] = {}
+    for options in ({"head": "append"}, {"head_hidden": 6, "head_dropout": 0.5}):
+        module, head = inspect(ModelConfig.model_validate({"name": name, **options}), num_classes=7)
+        assert len(head) == 1
+        assert {tensor.device.type for tensor in [*module.parameters(), *module.buffers()]} == {"meta"}
+        keys[head[0]] = {key for key in module.state_dict() if not key.startswith(f"{head[0]}.")}
+        tree = layer_tree(module, head)
+        assert (tree[0].fqn, tree[0].num_params) == ("", sum(p.numel() for p in module.parameters()))
+        assert [info.fqn for info in tree if info.is_head] == head
+        names = [info.fqn for info in tree]
+        assert all(fqn.rpartition(".")[0] in names[:position] for position, fqn in enumerate(names) if fqn)
+        units = {info.fqn for info in tree if info.is_unit}
+        assert {key.rpartition(".")[0] for key in module.state_dict()} <= units
+        size = preprocessing_of(ModelConfig(name=name), None).image_size
+        with torch.no_grad():
+            outputs = module.eval()(torch.empty(2, 3, size, size, device="meta"))
+        assert outputs.shape == (2, 7)
+    stock, backbone = keys.values()
+    (replaced,) = set(keys) - {"appended"}
+    assert {key for key in stock if not key.startswith(f"{replaced}.")} == backbone
+    assert {key.rpartition(".")[0] for key in stock - backbone} == {replaced}
 
 
-@pytest.mark.parametrize("name", ONE_PER_FAMILY)
-def test_a_model_of_each_family_gets_its_one_head(name: str) -> None:
-    check_architecture(name)
+@pytest.mark.parametrize("name", [SMALL, "swin_t"])
+def test_an_appended_head_takes_what_the_stock_model_returns(name: str) -> None:
+    images = torch.randn(2, 3, 64, 64)
+    module = built(name, head="append", head_hidden=6, head_dropout=0.5).module.eval()
+    stock = torchvision.models.get_model(name)
+    stock.load_state_dict({key: value for key, value in module.state_dict().items() if "appended" not in key})
+    with torch.no_grad():
+        assert torch.equal(module(images), module.appended(stock.eval()(images)))
+        # As anyone would write it without Thaw.
+        plain = nn.Sequential(nn.Dropout(0.5), nn.Linear(1000, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 5))
+        stock.appended = plain
+        stock.load_state_dict(module.state_dict())
+        stock.eval()
+        assert torch.equal(copy.deepcopy(module)(images), stock.appended(stock(images)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in ALL if name not in ONE_PER_FAMILY])
-def test_every_other_model_gets_its_one_head(name: str) -> None:
-    check_architecture(name)
+def test_the_words_for_the_parts_hold_whatever_the_head_is() -> None:
+    for options in ({}, {"head": "append"}, {"head_hidden": 6, "head_dropout": 0.5}):
+        loaded = built(**options)
+        freeze_set = FreezeSet(loaded.module, loaded.head)
+        own = [unit for unit in freeze_set.units if unit.startswith(loaded.head[0])]
+        assert freeze_set.resolve(["head"]) == own
+        assert freeze_set.freeze(["backbone"]) == [unit for unit in freeze_set.units if unit not in own]
+        assert freeze_set.num_trainable == sum(
+            p.numel() for p in loaded.module.get_submodule(loaded.head[0]).parameters()
+        )
+
+
+def test_a_layer_that_is_named_head_is_not_taken_for_an_appended_head() -> None:
+    module, head = inspect(ModelConfig(name="swin_t", head="append"))
+    freeze_set = FreezeSet(module, head)
+    assert freeze_set.resolve(["head"]) == ["head"]
+    assert freeze_set.resolve(["appended"]) == ["appended"]
+    assert "head" in freeze_set.resolve(["backbone"])
+    assert freeze_set.describe(["head"]) == "head"
+    assert freeze_set.describe(["appended"]) == "appended"
 
 
 @pytest.mark.parametrize("name", [SMALL, "squeezenet1_1", "mnasnet0_5"])
@@ -114,6 +146,9 @@ def test_building_follows_the_seed_and_leaves_the_global_generator_alone() -> No
     for key, value in first.module.state_dict().items():
         assert torch.equal(value, again.module.state_dict()[key])
     assert not torch.equal(first.module.fc.weight, other.module.fc.weight)
+    appended = built(head="append").module.appended.weight
+    assert torch.equal(appended, built(head="append").module.appended.weight)
+    assert not torch.equal(appended, built(head="append", seed=4).module.appended.weight)
 
 
 def test_models_are_listed_with_published_figures(hub: Path) -> None:
@@ -137,6 +172,48 @@ def test_a_listed_model_says_how_a_run_will_prepare_its_images(image_size: int |
     assert said == ImagePreset(
         image_size=applied.image_size, resize_size=applied.resize_size, mean=applied.mean, std=applied.std
     )
+
+
+def test_a_model_lists_all_its_published_weights_the_default_ones_first(hub: Path) -> None:
+    hub.mkdir(parents=True)
+    (hub / "resnet50-0676ba61.pth").write_bytes(b"")
+    entries = {entry.name: entry for entry in list_models()}
+    newer, older = entries["resnet50"].weight_sets
+    assert (newer.name, older.name) == ("IMAGENET1K_V2", "IMAGENET1K_V1")
+    assert (newer.accuracy, older.accuracy) == pytest.approx((0.80858, 0.76130))
+    assert (newer.images.resize_size, older.images.resize_size) == (232, 256)
+    assert (newer.is_cached, older.is_cached) == (False, True)
+    assert entries["resnet50"].weight_set("published") == newer
+    assert entries["resnet50"].weight_set("IMAGENET1K_V1") == older
+    swag = [each.name for each in entries["vit_b_16"].weight_sets]
+    assert swag == ["IMAGENET1K_V1", "IMAGENET1K_SWAG_E2E_V1", "IMAGENET1K_SWAG_LINEAR_V1"]
+    assert [each.name for each in entries["vgg16"].weight_sets] == ["IMAGENET1K_V1"], "the other ones cannot classify"
+    for entry in entries.values():
+        default = entry.weight_sets[0]
+        assert (entry.accuracy, entry.size_bytes, entry.images) == (
+            default.accuracy,
+            default.size_bytes,
+            default.images,
+        )
+
+
+def test_images_are_prepared_as_the_chosen_weights_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = preprocessing_of(ModelConfig(name="vit_b_16", weights="IMAGENET1K_SWAG_E2E_V1"), None)
+    assert (own.image_size, own.interpolation) == (384, "bicubic")
+    for weights in ("published", "random", "file.pt"):
+        assert preprocessing_of(ModelConfig(name="vit_b_16", weights=weights), None).image_size == 224
+    # A resume, or a trial, needs the shapes of the chosen weights without the weights.
+    monkeypatch.setattr(models, "fetch_published", None)
+    loaded = built("vit_b_16", "IMAGENET1K_SWAG_E2E_V1", with_weights=False)
+    assert loaded.preprocessing == own
+    assert loaded.module.state_dict()["encoder.pos_embedding"].shape == (1, 577, 768)
+
+
+def test_weights_that_a_model_does_not_have_are_refused_with_those_it_has() -> None:
+    assert sentence("resnet18", "IMAGENET1K_V2") == (
+        "resnet18 has no published weights IMAGENET1K_V2. Choose one of IMAGENET1K_V1."
+    )
+    assert "Choose one of IMAGENET1K_V1." in sentence("vgg16", "IMAGENET1K_FEATURES")
 
 
 def test_an_unknown_model_is_refused_with_close_names() -> None:
@@ -234,6 +311,20 @@ def test_a_vision_transformer_takes_another_image_size(tmp_path: Path) -> None:
         assert loaded.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
 
 
+def test_an_appended_head_keeps_the_last_layer_of_the_file(tmp_path: Path) -> None:
+    stock = built(num_classes=1000, seed=8).module.state_dict()
+    torch.save(stock, tmp_path / "stock.pt")
+    loaded = built(weights=str(tmp_path / "stock.pt"), head="append").module.state_dict()
+    for key, value in stock.items():
+        assert torch.equal(loaded[key], value), key
+    torch.save(loaded, tmp_path / "own.pt")
+    again = built(weights=str(tmp_path / "own.pt"), head="append", seed=5).module.state_dict()
+    assert torch.equal(again["appended.weight"], loaded["appended.weight"])
+    torch.save(built().module.state_dict(), tmp_path / "replaced.pt")
+    text = sentence(weights=str(tmp_path / "replaced.pt"), head="append")
+    assert text.endswith("Choose the model that it was saved from, or replace the last layer.")
+
+
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w18.pt")
     torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "w34.pt")
@@ -243,6 +334,67 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     assert "more tensors missing in the file" in text
     assert "unknown to the model" in sentence("resnet18", str(tmp_path / "w34.pt"))
     assert "differ in shape ((64," in sentence("resnet50", str(tmp_path / "w34.pt"))
+
+
+def compared(path: Path, name: str = SMALL, **options: Any) -> WeightsReport:
+    report = compare_weights(ModelConfig.model_validate({"name": name, "weights": str(path), **options}), 5, None)
+    assert report is not None
+    return report
+
+
+def test_a_file_is_compared_with_its_model_before_it_is_used(tmp_path: Path) -> None:
+    state = built(num_classes=9, seed=8).module.state_dict()
+    torch.save(state, tmp_path / "w.pt")
+    report = compared(tmp_path / "w.pt")
+    assert report == WeightsReport(
+        path=str(tmp_path / "w.pt"),
+        is_usable=True,
+        sentence=f"All {len(state) - 2} tensors of the backbone fit; the head begins anew.",
+        num_fitting=len(state) - 2,
+    )
+    same = compare_weights(ModelConfig(name=SMALL, weights=str(tmp_path / "w.pt")), 9, None)
+    assert same is not None
+    assert (same.sentence, same.is_head_new) == (f"All {len(state)} tensors fit, the head's too.", False)
+    assert compare_weights(ModelConfig(name=SMALL, weights="random"), 9, None) is None
+
+
+def test_every_tensor_that_does_not_fit_is_told(tmp_path: Path) -> None:
+    state = dict(built(seed=8).module.state_dict())
+    # torch itself makes up for a num_batches_tracked that is not there.
+    gone = [key for key in state if key.startswith("conv5.") and "num_batches" not in key]
+    for key in gone:
+        del state[key]
+    state["conv1.0.weight"] = torch.zeros(9, 3, 3, 3)
+    extra = {f"extra.{number}": torch.zeros(1) for number in range(5)}
+    torch.save({**state, **extra}, tmp_path / "w.pt")
+    report = compared(tmp_path / "w.pt")
+    assert not report.is_usable
+    assert (report.missing, report.unexpected) == (gone, list(extra))
+    assert report.misshapen == [MisshapenTensor(key="conv1.0.weight", in_file=[9, 3, 3, 3], in_model=[24, 3, 3, 3])]
+    assert report.num_fitting == len(state) - 1
+    assert report.sentence == sentence(weights=str(tmp_path / "w.pt"))
+    for words in ("conv1.0.weight differ in shape ((9, 3, 3, 3)", "missing in the file", "and 2 more tensors unknown"):
+        assert words in report.sentence
+
+
+@pytest.mark.parametrize("name", ["densenet121", "mnasnet0_5", "vit_b_32", "googlenet"])
+def test_a_comparison_says_what_a_run_would_find(name: str, tmp_path: Path) -> None:
+    state = built(name, seed=8).module.state_dict()
+    old = {
+        key.replace("mlp.0", "mlp.linear_1").replace("norm1.", "norm.1."): value
+        for key, value in state.items()
+        if "num_batches" not in key
+    }
+    torch.save(old, tmp_path / "w.pt")
+    report = compared(tmp_path / "w.pt", name)
+    assert report.is_usable, report.sentence
+    assert report.num_fitting == len(old)
+
+
+def test_a_file_that_cannot_be_read_is_told_in_the_comparison(tmp_path: Path) -> None:
+    report = compared(tmp_path / "gone.pt")
+    assert not report.is_usable
+    assert report.sentence == f"There is no weights file {tmp_path / 'gone.pt'}. Check the path."
 
 
 class Payload:
@@ -288,9 +440,37 @@ def test_files_that_hold_no_weights_get_a_sentence(tmp_path: Path) -> None:
 # -- published weights ----------------------------------------------------------------------------------------
 
 
-class Quiet(SimpleHTTPRequestHandler):
+class Server(SimpleHTTPRequestHandler):
+    """Serves files, as Python's own server does. What a test may ask of it besides is set on the class."""
+
+    has_ranges = True
+    sends_at_most: int | None = None
+    asked: ClassVar[list[str | None]] = []
+
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range")
+        self.asked.append(asked)
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            super().do_GET()
+            return
+        content = path.read_bytes()
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.has_ranges else 0
+        if start and start >= len(content):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(content)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start:][: self.sends_at_most])
 
 
 @pytest.fixture
@@ -298,7 +478,10 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Serve a folder in place of torch's download server; the model's file is named by the test."""
     folder = tmp_path / "served"
     folder.mkdir()
-    serving = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    monkeypatch.setattr(Server, "has_ranges", True)
+    monkeypatch.setattr(Server, "sends_at_most", None)
+    monkeypatch.setattr(Server, "asked", [])
+    serving = ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, directory=str(folder)))
     thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     publish(monkeypatch, f"http://127.0.0.1:{serving.server_port}")
@@ -310,6 +493,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def publish(monkeypatch: pytest.MonkeyPatch, address: str, prefix: str | None = None) -> None:
     class Weights:
+        name = "IMAGENET1K_V1"
+
         @property
         def url(self) -> str:
             return f"{address}/{SMALL}-{prefix or right_prefix()}.pth"
@@ -317,7 +502,7 @@ def publish(monkeypatch: pytest.MonkeyPatch, address: str, prefix: str | None = 
         def transforms(self) -> Any:
             return torchvision.models.get_model_weights(SMALL).DEFAULT.transforms()
 
-    monkeypatch.setattr(models, "_default_weights", lambda _: Weights())
+    monkeypatch.setattr(models, "_published_weights", lambda _: [Weights()])
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
@@ -366,17 +551,111 @@ def test_a_damaged_file_in_the_cache_is_refused_and_kept(tmp_path: Path, hub: Pa
     assert cached.read_bytes() == published[:-1]
 
 
-def test_a_download_can_be_cancelled(tmp_path: Path, hub: Path, server: Path) -> None:
-    class CancelledError(Exception):
-        pass
+KEPT = f"What came of {SMALL} is kept: the next download goes on from there."
+
+
+class CancelledError(Exception):
+    pass
+
+
+def cancel_after(num_calls: int) -> Callable[[], None]:
+    calls = iter(range(num_calls))
 
     def cancel() -> None:
-        raise CancelledError
+        if next(calls, None) is None:
+            raise CancelledError
 
-    (server / f"{SMALL}-{hashlib.sha256(content(tmp_path)).hexdigest()[:8]}.pth").write_bytes(content(tmp_path))
-    with pytest.raises(CancelledError):
-        built(weights="published", check_cancelled=cancel)
+    return cancel
+
+
+def serve_published(tmp_path: Path, server: Path) -> Path:
+    published = content(tmp_path)
+    file = server / f"{SMALL}-{right_prefix()}.pth"
+    file.write_bytes(published)
+    return file
+
+
+def test_a_download_that_is_cancelled_before_anything_came_leaves_nothing(
+    tmp_path: Path, hub: Path, server: Path
+) -> None:
+    serve_published(tmp_path, server)
+    with pytest.raises(CancelledError) as caught:
+        built(weights="published", check_cancelled=cancel_after(0))
     assert list(hub.iterdir()) == []
+    assert not hasattr(caught.value, "__notes__")
+
+
+@pytest.mark.parametrize("has_ranges", [True, False])
+def test_a_cancelled_download_is_gone_on_with(
+    has_ranges: bool, tmp_path: Path, hub: Path, server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Server, "has_ranges", has_ranges)
+    file = serve_published(tmp_path, server)
+    size = file.stat().st_size
+    with pytest.raises(CancelledError) as caught:
+        built(weights="published", check_cancelled=cancel_after(3))
+    assert caught.value.__notes__ == [KEPT]
+    (left,) = hub.iterdir()
+    num_kept = left.stat().st_size
+    assert left.name == f"{file.name}.partial"
+    assert left.read_bytes() == file.read_bytes()[:num_kept]
+    assert 0 < num_kept < size
+    calls: list[tuple[str, int, int, str]] = []
+    built(weights="published", on_progress=lambda *call: calls.append(call))
+    assert Server.asked == [None, f"bytes={num_kept}-"]
+    assert (calls[0][1] > num_kept) is has_ranges
+    assert calls[-1] == (f"Downloading {SMALL}", size, size, "bytes")
+    assert [(path.name, path.read_bytes()) for path in hub.iterdir()] == [(file.name, file.read_bytes())]
+
+
+def test_a_download_whose_connection_ends_early_is_kept_and_told(
+    tmp_path: Path, hub: Path, server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = serve_published(tmp_path, server)
+    monkeypatch.setattr(Server, "sends_at_most", 1000)
+    with pytest.raises(ModelError) as caught:
+        built(weights="published")
+    assert f"(the connection ended after 1,000 of {file.stat().st_size:,} bytes)" in str(caught.value)
+    assert caught.value.__notes__ == [KEPT]
+    monkeypatch.setattr(Server, "sends_at_most", None)
+    built(weights="published")
+    assert Server.asked == [None, "bytes=1000-"]
+    assert [path.name for path in hub.iterdir()] == [file.name]
+
+
+def test_what_a_killed_process_left_is_taken_and_what_a_living_one_writes_is_not(
+    tmp_path: Path, hub: Path, server: Path
+) -> None:
+    file = serve_published(tmp_path, server)
+    hub.mkdir(parents=True)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (hub / f"{file.name}.{os.getppid()}.partial").write_bytes(file.read_bytes()[:9000])
+    (hub / f"{file.name}.{ended.pid}.partial").write_bytes(file.read_bytes()[:5000])
+    built(weights="published")
+    assert Server.asked == ["bytes=5000-"]
+    assert {path.name for path in hub.iterdir()} == {file.name, f"{file.name}.{os.getppid()}.partial"}
+
+
+@pytest.mark.parametrize("num_extra", [0, 10])
+def test_a_partial_file_that_is_as_long_as_the_whole_ends_well(
+    num_extra: int, tmp_path: Path, hub: Path, server: Path
+) -> None:
+    file = serve_published(tmp_path, server)
+    hub.mkdir(parents=True)
+    (hub / f"{file.name}.partial").write_bytes(file.read_bytes() + b"x" * num_extra)
+    built(weights="published")
+    assert len(Server.asked) == (2 if num_extra else 1)
+    assert [(path.name, path.read_bytes()) for path in hub.iterdir()] == [(file.name, file.read_bytes())]
+
+
+def test_a_damaged_partial_file_is_found_by_its_hash_and_removed(tmp_path: Path, hub: Path, server: Path) -> None:
+    file = serve_published(tmp_path, server)
+    hub.mkdir(parents=True)
+    (hub / f"{file.name}.partial").write_bytes(b"x" * 1000)
+    assert "is damaged: its SHA-256 is not the one in its name" in sentence(weights="published")
+    assert list(hub.iterdir()) == []
+    built(weights="published")
 
 
 def test_a_server_without_the_file_is_told(tmp_path: Path, server: Path) -> None:
