@@ -36,7 +36,7 @@ from trainer.messages import (
     StateChanged,
     WorkerAttached,
 )
-from trainer.run_record import best_checkpoint
+from trainer.run_record import best_checkpoint, metric_word, metrics_text
 from trainer.runs import RunFolder
 
 REFRESHES_PER_S = 4
@@ -304,7 +304,7 @@ class TerminalView:
     @staticmethod
     def _named(values: dict[str, float]) -> list[tuple[str, float]]:
         ordered = sorted(values.items(), key=lambda item: not item[0].startswith("Loss"))
-        return [(tag.partition("/")[0].lower(), value) for tag, value in ordered]
+        return [(metric_word(tag), value) for tag, value in ordered]
 
     def _print_pair(self, label: str, text: str) -> None:
         self._print(f"{label:<14} {text}")
@@ -344,7 +344,8 @@ def _speed(progress: ProgressReported) -> str:
 def _scores(checkpoint: CheckpointInfo) -> str:
     if checkpoint.loss is None or checkpoint.accuracy is None:
         return "not validated"
-    return f"validation loss {checkpoint.loss:.4f}, accuracy {checkpoint.accuracy:.4f}"
+    values = {"Loss/validation": checkpoint.loss, "Accuracy/validation": checkpoint.accuracy, **checkpoint.metrics}
+    return f"validation {metrics_text(values)}"
 
 
 def _verified_sentence(event: FreezeVerified) -> str:

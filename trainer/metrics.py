@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 
 from trainer.messages import Series
+from trainer.task import Task
 
 TRAIN_LOSS = "Loss/train"
 TRAIN_ACCURACY = "Accuracy/train"
@@ -16,6 +18,13 @@ VALIDATION_LOSS = "Loss/validation"
 VALIDATION_ACCURACY = "Accuracy/validation"
 LEARNING_RATE = "Learning rate"
 GRADIENT_NORM = "Gradient norm"
+
+_VALUES_AT_ONCE = 8192
+"""Probabilities that are gathered before the metrics are brought up to date."""
+
+_EPSILON = 1e-7
+_LARGEST_LOG_ODDS = 32.0
+"""Above those of 1 - _EPSILON against chance, for up to a million classes."""
 
 
 class StepMetrics:
@@ -49,36 +58,81 @@ class StepMetrics:
         return series
 
 
-def num_right(logits: Tensor, target: Tensor) -> Tensor:
-    """Count the images that were right; of one mixed from two, the class with the larger share is the right one.
+@dataclass(frozen=True)
+class Evaluation:
+    """What a split's images gave: the metrics by tag, and how many of each class (row) were taken for which (column)."""
 
-    Args:
-        logits: Shape (B, C).
-        target: Class indexes, shape (B,), or the share of each class, shape (B, C).
-
-    """
-    if target.ndim == 2:
-        target = target.argmax(dim=1)
-    return (logits.detach().argmax(dim=1) == target).sum()
+    values: dict[str, float]
+    confusion: list[list[int]]
 
 
 class SplitMetrics:
-    """Mean loss and accuracy over the images of "validation" or "test", computed by torchmetrics."""
+    """The metrics of "validation" or "test", computed by torchmetrics on the device, many images at a time."""
 
-    def __init__(self, split: str, num_classes: int, device: torch.device) -> None:
+    def __init__(self, split: str, task: Task, device: torch.device) -> None:
         self._split = split
+        self._task = task
         self._loss = MeanMetric(nan_strategy="disable").to(device)
-        self._accuracy = MulticlassAccuracy(num_classes, average="micro").to(device)
+        self._metrics = {name: metric.to(device) for name, metric in task.metrics().items()}
+        self._auroc = task.auroc().to(device)
+        self._confusion = task.confusion().to(device)
+        self._gathered: list[tuple[Tensor, Tensor]] = []
+        self._num_gathered = 0
 
     def add(self, logits: Tensor, target: Tensor) -> None:
-        """Take a batch: logits of shape (B, C), class indexes of shape (B,)."""
-        logits = logits.float()
-        self._loss.update(cross_entropy(logits, target), weight=len(target))
-        self._accuracy.update(logits, target)
+        """Take a batch: the model's outputs, and class indexes of shape (B,); both on the device."""
+        # Once for each image: where NaN is let through, torchmetrics 1.9 leaves weights out.
+        self._loss.update(self._task.loss(logits.float(), target).expand(len(target)))
+        probabilities = self._task.probabilities(logits)
+        self._gathered.append((probabilities, target))
+        self._num_gathered += probabilities.numel()
+        if self._num_gathered >= _VALUES_AT_ONCE:
+            self._take_gathered()
 
-    def compute(self) -> dict[str, float]:
-        """Return the metrics by tag, as plain floats."""
-        return {
-            f"Loss/{self._split}": float(self._loss.compute()),
-            f"Accuracy/{self._split}": float(self._accuracy.compute()),
-        }
+    def compute(self) -> Evaluation:
+        """Return the metrics; one that the split's images leave undefined is not among them."""
+        self._take_gathered()
+        values = {"Loss": float(self._loss.compute())}
+        values.update((name, float(metric.compute())) for name, metric in self._metrics.items())
+        auroc = self._mean_auroc()
+        if auroc is not None:
+            values["AUROC"] = auroc
+        confusion: list[list[int]] = self._confusion.compute().tolist()
+        return Evaluation({f"{name}/{self._split}": value for name, value in values.items()}, confusion)
+
+    def _take_gathered(self) -> None:
+        """Bring the metrics up to date. Counting waits for the device: once for many batches, not for each."""
+        if not self._gathered:
+            return
+        probabilities, target = (torch.cat(parts) for parts in zip(*self._gathered, strict=True))
+        self._gathered, self._num_gathered = [], 0
+        for metric in (*self._metrics.values(), self._confusion):
+            metric.update(probabilities, target)
+        # Its memory is that of all values times all thresholds.
+        num_images = max(1, _VALUES_AT_ONCE * len(target) // probabilities.numel())
+        scores = _spread(probabilities)
+        for part, part_target in zip(scores.split(num_images), target.split(num_images), strict=True):
+            self._auroc.update(part, part_target)
+
+    def _mean_auroc(self) -> float | None:
+        """Return the mean over the classes that some of the images belong to and some do not; None without any."""
+        counts = self._auroc.confmat
+        assert isinstance(counts, Tensor)
+        is_defined = (counts[0].sum(dim=-1) > 0).all(dim=-1)
+        defined = self._auroc.compute()[is_defined]
+        return float(defined.mean()) if defined.numel() else None
+
+
+def _spread(probabilities: Tensor) -> Tensor:
+    """Return scores in the order of the probabilities, above 0 and below 1, that even thresholds tell apart.
+
+    Log odds against those of chance, and on a scale that is finest there: even thresholds on probabilities themselves
+    would find those of a hundred classes all alike, and those of a sure model as well.
+
+    Args:
+        probabilities: Of each of C classes, shape (B, C), or of the second of two, shape (B,).
+
+    """
+    num_classes = probabilities.shape[1] if probabilities.ndim == 2 else 2
+    against_chance = torch.logit(probabilities, eps=_EPSILON) + math.log(max(num_classes - 1, 1))
+    return torch.asinh(against_chance) / (2 * math.asinh(_LARGEST_LOG_ODDS)) + 0.5
