@@ -165,9 +165,7 @@ class Binary(Task):
 _TASKS: dict[str, type[Task]] = {"multi_class": MultiClass, "binary": Binary}
 
 
-def make_task(
-    config: RunConfig, class_names: Sequence[str], class_counts: Sequence[int], device: torch.device
-) -> Task:
+def make_task(config: RunConfig, class_names: Sequence[str], class_counts: Sequence[int], device: torch.device) -> Task:
     """Make the task of a run.
 
     Args:
