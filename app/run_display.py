@@ -125,7 +125,7 @@ class RunDisplay(QObject):
         if name and self._is_form_open and not self.run_config.error("model.name"):
             # The tree needs no weights, so none are downloaded for a look at it.
             model = ModelConfig(name=name, weights="random", frozen=self.run_config.frozen)
-            self._inspect_id = self._session.inspect_model(model, self.run_config.num_classes)
+            self._inspect_id = self._session.inspect_model(model, self.run_config.num_outputs)
 
     def list_runs(self) -> None:
         """Read the list of runs again."""
@@ -346,13 +346,12 @@ class RunDisplay(QObject):
         if event.command_id != self._check_id or not self._is_form_open:
             # Of other data, or a run is on display by now.
             return
-        num_classes = self.run_config.num_classes
+        num_outputs = self.run_config.num_outputs
         self._keep_recent(event.path)
         self._are_data_known = True
         self.data.show(event)
         self.run_config.show_data(event)
-        if self.run_config.num_classes != num_classes:
-            # The head has an output for each class.
+        if self.run_config.num_outputs != num_outputs:
             self.inspect_model()
 
     def _on_run_estimated(self, event: RunEstimated) -> None:

@@ -176,6 +176,9 @@ class TerminalView:
             f"{run.config.title}: {run.num_train:,} training and {validation} in {classes}{skipped}",
             "bold",
         )
+        if run.config.data.task == "binary":
+            negative, positive = run.class_names
+            self._print(f"One output: {positive} against {negative}")
         self._print(
             f"{run.config.model.name} at {run.image_size} px, {count(run.summary.num_trainable)} of "
             f"{count(run.summary.num_params)} parameters trainable · {run.device}, "

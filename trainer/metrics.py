@@ -60,7 +60,7 @@ class StepMetrics:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a split's images gave: the metrics by tag, and how many of each class (row) were taken for which (column)."""
+    """A split's metrics by tag, and how many images of each class (row) were taken for which class (column)."""
 
     values: dict[str, float]
     confusion: list[list[int]]
@@ -111,8 +111,8 @@ class SplitMetrics:
         # Its memory is that of all values times all thresholds.
         num_images = max(1, _VALUES_AT_ONCE * len(target) // probabilities.numel())
         scores = _spread(probabilities)
-        for part, part_target in zip(scores.split(num_images), target.split(num_images), strict=True):
-            self._auroc.update(part, part_target)
+        for start in range(0, len(target), num_images):
+            self._auroc.update(scores[start : start + num_images], target[start : start + num_images])
 
     def _mean_auroc(self) -> float | None:
         """Return the mean over the classes that some of the images belong to and some do not; None without any."""

@@ -24,7 +24,7 @@ from trainer.config import ConfigError, RunConfig
 from trainer.data.sampler import class_weights
 
 NUM_THRESHOLDS = 200
-"""Points of the ROC curves. They bound the memory of AUROC: 32 bytes a class and threshold, for any number of images."""
+"""Points of the ROC curves. They bound AUROC's memory: 32 bytes a class and threshold, for any number of images."""
 
 _TOP = 5
 _NUM_NAMED = 4

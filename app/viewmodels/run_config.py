@@ -28,9 +28,11 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "columns": COLUMN_FIELDS,
     "images": (
+        "data.task",
         "data.augmentation",
         "data.mixing",
         "data.balance",
+        "training.label_smoothing",
         "data.image_size",
         "data.resize_size",
         "data.mean",
@@ -74,6 +76,7 @@ _NUMBERS = frozenset(
         "optimizer.clip_norm",
         "data.validation_fraction",
         "data.cache_gb",
+        "training.label_smoothing",
     }
 )
 _ONLY_WITH = {
@@ -90,6 +93,7 @@ _OWN_OF_WEIGHTS = frozenset({"data.image_size", "data.resize_size"}) | _CHANNELS
 _MAY_BE_EMPTY = _OWN_OF_WEIGHTS | {"data.cache_gb", "optimizer.clip_norm"}
 
 DEFAULT_NUM_CLASSES = 10
+_NUM_BINARY_CLASSES = 2
 
 
 class RunConfigViewModel(QObject):
@@ -110,8 +114,8 @@ class RunConfigViewModel(QObject):
         """Data sets that were used before, the latest first."""
         self.run: RunInfo | None = None
         self.frozen: list[str] = ["backbone"]
-        self.num_classes = DEFAULT_NUM_CLASSES
-        """Classes of the data that was last looked through."""
+        self.class_names: list[str] = []
+        """Classes of the data that was last looked through; none before there was any."""
         self.columns: list[str] = []
         """Columns of the table that was last looked through, to choose from."""
         self.need = ""
@@ -139,7 +143,16 @@ class RunConfigViewModel(QObject):
 
     def note(self, field: str) -> str:
         """Return what is known about a field beside its value: the classes found, the precision applied."""
+        if field == "data.task":
+            return self._task_note()
         return self._notes.get(field) or self._resting_note(field)
+
+    def _task_note(self) -> str:
+        if self._texts["data.task"] != "binary":
+            return ""
+        if len(self.class_names) != _NUM_BINARY_CLASSES:
+            return self.tr("One output, for the second of two classes.")
+        return self.tr("One output: {} against {}.").format(*reversed(self.class_names))
 
     def _resting_note(self, field: str) -> str:
         """Say what an empty field means, where the note about its value would stand."""
@@ -182,6 +195,13 @@ class RunConfigViewModel(QObject):
     def error(self, field: str) -> str:
         """Return what is wrong with a field, "" if nothing is known to be."""
         return self._errors.get(field, "")
+
+    @property
+    def num_outputs(self) -> int:
+        """Return how many outputs the model needs, as far as the classes are known."""
+        num_classes = len(self.class_names) or DEFAULT_NUM_CLASSES
+        task = self._texts["data.task"]
+        return config_from_dict({"data": {"task": task}}).data.num_outputs(num_classes)
 
     def has_field(self, field: str) -> bool:
         """Return whether a field matters by what the others say: not all have momentum, only a table has columns."""
@@ -301,9 +321,9 @@ class RunConfigViewModel(QObject):
         if event.path != self._texts["data.path"].strip():
             return
         summary, locale = event.summary, QLocale()
-        self.num_classes = len(summary.class_names)
+        self.class_names = summary.class_names
         self._show_found(summary)
-        parts = [self.tr("{} classes").format(locale.toString(self.num_classes))]
+        parts = [self.tr("{} classes").format(locale.toString(len(self.class_names)))]
         parts += [f"{locale.toString(sum(counts))} {split_text(split)}" for split, counts in summary.counts.items()]
         if summary.num_skipped:
             skipped = self.tr("1 file skipped") if summary.num_skipped == 1 else self.tr("{} files skipped")
@@ -313,7 +333,7 @@ class RunConfigViewModel(QObject):
             leaks = self.tr("1 leak") if num_leaks == 1 else self.tr("{} leaks")
             parts.append(leaks.format(locale.toString(num_leaks)))
         self._notes["data.path"] = " · ".join(parts)
-        for field in CHECKED_FIELDS:
+        for field in (*CHECKED_FIELDS, "data.task"):
             self._errors[field] = self._check(field)
         self.changed.emit()
 
@@ -395,6 +415,7 @@ class RunConfigViewModel(QObject):
         """Show the values of a run, and beside them what was chosen for it."""
         self.run = run
         self._take(run.config)
+        self.class_names = run.class_names
         locale = QLocale()
         self._notes["data.path"] = self.tr("{} classes · {} train · {} validation").format(
             locale.toString(len(run.class_names)), locale.toString(run.num_train), locale.toString(run.num_validation)
@@ -416,7 +437,7 @@ class RunConfigViewModel(QObject):
     # -- checks -----------------------------------------------------------------------------------------------
 
     def _forget_data(self) -> None:
-        self._found_layout, self._taken, self.columns = "", None, []
+        self._found_layout, self._taken, self.columns, self.class_names = "", None, [], []
         for field in ("data.path", "data.layout"):
             self._notes.pop(field, None)
 

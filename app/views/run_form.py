@@ -41,6 +41,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "training.precision": ("auto", "fp32", "bf16"),
     "training.device": ("auto",),
     "data.layout": ("auto", "class_folders", "split_folders", "table", "file_names"),
+    "data.task": ("multi_class", "binary"),
     **dict.fromkeys(COLUMN_FIELDS, ()),
     "data.augmentation": ("light", "none", "standard", "strong"),
     "data.mixing": ("none", "mixup", "cutmix"),
@@ -50,6 +51,7 @@ _FREE_CHOICES = frozenset({"model.name", "model.weights", "training.device", *CO
 _NOTE_LINES = {
     "data.path": 2,
     "data.layout": 1,
+    "data.task": 1,
     "plan": 2,
     "data.image_size": 1,
     "training.precision": 1,
@@ -271,7 +273,7 @@ class RunForm(QWidget):
         self._run_config.set_text(field, text)
         if field in CHECKED_FIELDS:
             self._data_timer.start()
-        elif field in {"model.name", "model.weights"}:
+        elif field in {"model.name", "model.weights", "data.task"}:
             self._model_timer.start()
 
     def _browse_folder(self) -> None:

@@ -55,8 +55,10 @@ def test_a_configuration_comes_back_as_it_was_shown(run_config: RunConfigViewMod
             mean=[0.5, 0.4, 0.3],
             cache_gb=1.5,
             mixing="mixup",
+            task="binary",
         ),
         model=ModelConfig(name="resnet18", frozen=["conv1", "layer1"]),
+        training=TrainingConfig(label_smoothing=0.1),
         plan=[PlanPhase(epoch=3, unfreeze=["layer4", "layer3"]), PlanPhase(epoch=5, freeze=["layer3"])],
     )
     run_config.show_config(config)
@@ -436,3 +438,28 @@ def test_a_wrong_momentum_does_not_outlive_the_field_that_shows_it() -> None:
     config = run_config.config()
     assert config is not None
     assert config.optimizer.momentum == 0.9
+
+
+def test_a_binary_task_says_which_class_its_one_output_is_for(run_config: RunConfigViewModel) -> None:
+    run_config.set_text("data.path", "pets")
+    assert (run_config.note("data.task"), run_config.num_outputs) == ("", 10)
+    run_config.set_text("data.task", "binary")
+    assert run_config.note("data.task") == "One output, for the second of two classes."
+    run_config.show_data(checked("pets", {"cat": 5, "dog": 5}))
+    assert (run_config.note("data.task"), run_config.num_outputs) == ("One output: dog against cat.", 1)
+    run_config.set_text("data.path", "birds")
+    assert run_config.note("data.task") == "One output, for the second of two classes."
+    run_config.set_text("data.task", "multi_class")
+    run_config.show_data(checked("birds", {"crow": 5, "finch": 5, "wren": 5}))
+    assert (run_config.note("data.task"), run_config.num_outputs) == ("", 3)
+
+
+def test_a_binary_task_that_was_refused_is_right_again_with_other_data(run_config: RunConfigViewModel) -> None:
+    run_config.set_text("data.path", "birds")
+    run_config.set_text("data.task", "binary")
+    refusal = CommandRejected(command="EstimateRun", reason="Three classes.", field="data.task", command_id="")
+    assert run_config.reject(refusal)
+    assert run_config.error("data.task") == "Three classes."
+    run_config.set_text("data.path", "pets")
+    run_config.show_data(checked("pets", {"cat": 5, "dog": 5}))
+    assert run_config.error("data.task") == ""
