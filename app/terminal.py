@@ -177,8 +177,7 @@ class TerminalView:
             "bold",
         )
         if run.config.data.task == "binary":
-            negative, positive = run.class_names
-            self._print(f"One output: {positive} against {negative}")
+            self._print(f"One output, positive for {run.class_names[1]}")
         self._print(
             f"{run.config.model.name} at {run.image_size} px, {count(run.summary.num_trainable)} of "
             f"{count(run.summary.num_params)} parameters trainable · {run.device}, "

@@ -151,8 +151,8 @@ class RunConfigViewModel(QObject):
         if self._texts["data.task"] != "binary":
             return ""
         if len(self.class_names) != _NUM_BINARY_CLASSES:
-            return self.tr("One output, for the second of two classes.")
-        return self.tr("One output: {} against {}.").format(*reversed(self.class_names))
+            return self.tr("The second of two classes is the positive one.")
+        return self.tr("Positive: {}.").format(self.class_names[1])
 
     def _resting_note(self, field: str) -> str:
         """Say what an empty field means, where the note about its value would stand."""

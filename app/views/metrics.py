@@ -222,9 +222,6 @@ class MetricsView(QWidget):
             plain(
                 "Gradient norm", self.tr("Gradient norm"), self.tr("gradient norm"), decimals=3, has_validation=False
             ),
-            plain(
-                "Learning rate", self.tr("Learning rate"), self.tr("learning rate"), decimals=6, has_validation=False
-            ),
         ]
 
     def _fill_choice_menu(self) -> None:

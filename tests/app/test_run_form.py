@@ -444,11 +444,11 @@ def test_a_binary_task_says_which_class_its_one_output_is_for(run_config: RunCon
     run_config.set_text("data.path", "pets")
     assert (run_config.note("data.task"), run_config.num_outputs) == ("", 10)
     run_config.set_text("data.task", "binary")
-    assert run_config.note("data.task") == "One output, for the second of two classes."
+    assert run_config.note("data.task") == "The second of two classes is the positive one."
     run_config.show_data(checked("pets", {"cat": 5, "dog": 5}))
-    assert (run_config.note("data.task"), run_config.num_outputs) == ("One output: dog against cat.", 1)
+    assert (run_config.note("data.task"), run_config.num_outputs) == ("Positive: dog.", 1)
     run_config.set_text("data.path", "birds")
-    assert run_config.note("data.task") == "One output, for the second of two classes."
+    assert run_config.note("data.task") == "The second of two classes is the positive one."
     run_config.set_text("data.task", "multi_class")
     run_config.show_data(checked("birds", {"crow": 5, "finch": 5, "wren": 5}))
     assert (run_config.note("data.task"), run_config.num_outputs) == ("", 3)
