@@ -11,20 +11,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torchmetrics import Metric
 from torchmetrics.classification import (
     BinaryAccuracy,
-    BinaryAUROC,
     BinaryConfusionMatrix,
     BinaryF1Score,
     MulticlassAccuracy,
-    MulticlassAUROC,
     MulticlassConfusionMatrix,
     MulticlassF1Score,
 )
 
 from trainer.config import ConfigError, RunConfig
 from trainer.data.sampler import class_weights
-
-NUM_THRESHOLDS = 200
-"""Points of the ROC curves. They bound AUROC's memory: 32 bytes a class and threshold, for any number of images."""
 
 _TOP = 5
 _NUM_NAMED = 4
@@ -47,6 +42,11 @@ class Task(ABC):
         self._smoothing = smoothing
         self._weights = weights
 
+    @property
+    @abstractmethod
+    def num_outputs(self) -> int:
+        """Return how many outputs the model has."""
+
     @abstractmethod
     def training_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss that is minimized, shape (), with the run's class weights and label smoothing."""
@@ -60,16 +60,23 @@ class Task(ABC):
         """Count the images that were right; of one mixed from two, the class with the larger share is right."""
 
     @abstractmethod
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Return what the metrics are computed from, float32: shape (B, C), or (B,) where there is one output."""
+    def log_odds(self, logits: Tensor) -> Tensor:
+        """Return what the metrics are computed from, float32: log(p / (1 - p)) of each output, shape (B, C) or (B,).
+
+        Probabilities themselves would be 1 for whatever is more than 17 above the rest.
+        """
+
+    @abstractmethod
+    def decided(self, log_odds: Tensor) -> Tensor:
+        """Return what torchmetrics is to take for the model's answers."""
 
     @abstractmethod
     def metrics(self) -> dict[str, Metric]:
-        """Make the metrics of a split by name. Each takes (probabilities, class indexes)."""
+        """Make the metrics of a split by name. Each takes (``decided``, class indexes)."""
 
     @abstractmethod
-    def auroc(self) -> Metric:
-        """Make the metric of the areas under the ROC curves: one for each class, or one where there is one output."""
+    def positives(self, target: Tensor) -> Tensor:
+        """Return for each of ``log_odds`` whether it is of what the image shows: bool, of the same shape."""
 
     @abstractmethod
     def confusion(self) -> Metric:
@@ -78,6 +85,11 @@ class Task(ABC):
 
 class MultiClass(Task):
     """One of several classes: an output for each, and cross entropy."""
+
+    @property
+    def num_outputs(self) -> int:
+        """Return the number of classes."""
+        return len(self.class_names)
 
     def training_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss that is minimized, shape (); logits of shape (B, C)."""
@@ -91,9 +103,17 @@ class MultiClass(Task):
         """Count the images whose largest output is that of their class."""
         return (logits.detach().argmax(dim=1) == _whole(target)).sum()
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Return the softmax, shape (B, C)."""
-        return logits.float().softmax(dim=1)
+    def log_odds(self, logits: Tensor) -> Tensor:
+        """Return the log odds of each class against the rest, shape (B, C)."""
+        shares = logits.float().log_softmax(dim=1)
+        top = shares.argmax(dim=1, keepdim=True)
+        # Of the top class, 1 - p is what the others have: the difference could be 0.
+        others = shares.scatter(1, top, -torch.inf).logsumexp(dim=1, keepdim=True)
+        return (shares - torch.log1p(-shares.exp())).scatter(1, top, shares.gather(1, top) - others)
+
+    def decided(self, log_odds: Tensor) -> Tensor:
+        """Return the log odds, whose order is all that matters."""
+        return log_odds
 
     def metrics(self) -> dict[str, Metric]:
         """Make accuracy, macro F1, and top-5 accuracy where there are more than five classes."""
@@ -106,9 +126,9 @@ class MultiClass(Task):
         metrics["F1"] = MulticlassF1Score(num_classes, average="macro", validate_args=False)
         return metrics
 
-    def auroc(self) -> Metric:
-        """Make the areas under the ROC curves of each class against the rest."""
-        return MulticlassAUROC(len(self.class_names), average="none", thresholds=NUM_THRESHOLDS, validate_args=False)
+    def positives(self, target: Tensor) -> Tensor:
+        """Return where each image's own class is, shape (B, C)."""
+        return target[:, None] == torch.arange(len(self.class_names), device=target.device)
 
     def confusion(self) -> Metric:
         """Make the confusion matrix."""
@@ -127,6 +147,11 @@ class Binary(Task):
         is_weighted = weights is not None and bool((weights > 0).all())
         self._positive_weight = weights[1] / weights[0] if weights is not None and is_weighted else None
 
+    @property
+    def num_outputs(self) -> int:
+        """Return 1."""
+        return 1
+
     def training_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss that is minimized, shape (); logits of shape (B, 1)."""
         share = self._share(target) * (1 - self._smoothing) + self._smoothing / 2
@@ -140,17 +165,21 @@ class Binary(Task):
         """Count the images whose output is above 0 if they are of the positive class, and not above it if not."""
         return ((logits.detach()[:, 0] > 0) == _whole(target)).sum()
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Return the probability of the positive class, shape (B,)."""
-        return logits[:, 0].float().sigmoid()
+    def log_odds(self, logits: Tensor) -> Tensor:
+        """Return the log odds of the positive class, shape (B,): the output itself."""
+        return logits[:, 0].float()
+
+    def decided(self, log_odds: Tensor) -> Tensor:
+        """Return class indexes: torchmetrics would take numbers that are all from 0 to 1 for probabilities."""
+        return (log_odds > 0).long()
 
     def metrics(self) -> dict[str, Metric]:
         """Make accuracy, and F1 of the positive class."""
         return {"Accuracy": BinaryAccuracy(validate_args=False), "F1": BinaryF1Score(validate_args=False)}
 
-    def auroc(self) -> Metric:
-        """Make the area under the one ROC curve."""
-        return BinaryAUROC(thresholds=NUM_THRESHOLDS, validate_args=False)
+    def positives(self, target: Tensor) -> Tensor:
+        """Return which images are of the positive class, shape (B,)."""
+        return target == 1
 
     def confusion(self) -> Metric:
         """Make the confusion matrix."""
@@ -180,7 +209,9 @@ def make_task(config: RunConfig, class_names: Sequence[str], class_counts: Seque
     """
     check_classes(config, class_names)
     weights = class_weights(class_counts).to(device) if config.data.balance == "class_weights" else None
-    return _TASKS[config.data.task](class_names, config.training.label_smoothing, weights)
+    task = _TASKS[config.data.task](class_names, config.training.label_smoothing, weights)
+    assert task.num_outputs == config.data.num_outputs(len(class_names)), "the form asks the configuration"
+    return task
 
 
 def check_classes(config: RunConfig, class_names: Sequence[str]) -> None:
