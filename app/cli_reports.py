@@ -13,11 +13,15 @@ from app.cli_options import Json, Run, RunsDir, complain, console, print_line, r
 from app.figures import counted
 from app.json_lines import to_json
 from app.listings import (
+    MAX_CLASSES_ACROSS,
     bins_table,
     check_values,
     checkpoint_values,
     checkpoints_table,
     classes_table,
+    confused_pairs,
+    confused_table,
+    confusion_table,
     issues_table,
     models_table,
     need_sentence,
@@ -58,6 +62,7 @@ _OPTIONS = {
     "training.seed": "--seed",
 }
 """The options of ``thaw check`` for fields of a configuration."""
+_CONFUSIONS = ("best", "latest", "test")
 
 commands = typer.Typer()
 
@@ -93,6 +98,35 @@ def show_checkpoints(context: typer.Context, run: Run, runs: RunsDir = None, jso
             console().print(checkpoints_table(folder))
         else:
             print_line(f"{run_dir.name} has no checkpoints yet: the first comes at the end of its first epoch.")
+
+
+@commands.command("confusion")
+def show_confusion(
+    context: typer.Context,
+    run: Run,
+    of: Annotated[
+        str, typer.Option("--of", metavar="WHICH", help='"best" or "latest" validation, or the "test" split.')
+    ] = "best",
+    runs: RunsDir = None,
+    json: Json = False,
+) -> None:
+    """Show which classes a run takes for which: a row for each class, a column for what it was taken for."""
+    if of not in _CONFUSIONS:
+        raise RunFolderError(f"There is no confusion matrix of {of!r}. Use one of: {', '.join(_CONFUSIONS)}.")
+    run_dir = find_run(run, runs_dir(context, runs))
+    with RunFolder(run_dir, read_only=True) as folder:
+        confusion = folder.confusion(of)
+    if json:
+        print_line(to_json(confusion.model_dump(mode="json")))
+        return
+    print_line(f"{confusion.split.capitalize()} of {confusion.checkpoint}, at step {confusion.step:,}")
+    table = confusion_table(confusion) if len(confusion.class_names) <= MAX_CLASSES_ACROSS else None
+    if table is not None and console().measure(table).maximum <= console().width:
+        console().print(table)
+    elif any(confused_pairs(confusion)):
+        console().print(confused_table(confusion))
+    else:
+        print_line("Every image was taken for its own class.")
 
 
 @commands.command("models")

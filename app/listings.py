@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,6 +16,7 @@ from app.figures import count, duration, printable, size
 from trainer.data_report import Bin, DataReport, IssueKind, Measure, ReportedIssue
 from trainer.messages import (
     CheckpointRestored,
+    ConfusionMatrix,
     DataChecked,
     DataSummary,
     FreezeChanged,
@@ -32,6 +33,8 @@ from trainer.runs import RunFolder
 MAX_ISSUES_SHOWN = 20
 NUM_ALIKE_NAMED = 3
 """Files of which the same is said, before the others are only counted."""
+MAX_CLASSES_ACROSS = 20
+MAX_PAIRS_SHOWN = 20
 _BAR_LETTERS = 30
 
 
@@ -99,6 +102,34 @@ def checkpoint_values(folder: RunFolder) -> list[dict[str, Any]]:
         }
         for info in listed
     ]
+
+
+def confusion_table(confusion: ConfusionMatrix) -> Table:
+    """Return a confusion matrix: a row for each class, with what its images were taken for."""
+    table = _table("class, taken for", *(f"{printable(name)}>" for name in confusion.class_names), "right>")
+    for idx, (name, counts) in enumerate(zip(confusion.class_names, confusion.counts, strict=True)):
+        _add(table, name, *(f"{number:,}" if number else "·" for number in counts), _share(counts[idx], sum(counts)))
+    return table
+
+
+def confused_table(confusion: ConfusionMatrix) -> Table:
+    """Return the pairs of classes that are confused most often, for a matrix that is too wide to be shown."""
+    table = _table("class", "taken for", "images>", "of its images>")
+    pairs = sorted(confused_pairs(confusion), key=lambda pair: -pair[2])
+    for true_idx, taken_idx, number in pairs[:MAX_PAIRS_SHOWN]:
+        share = _share(number, sum(confusion.counts[true_idx]))
+        _add(table, confusion.class_names[true_idx], confusion.class_names[taken_idx], f"{number:,}", share)
+    return table
+
+
+def confused_pairs(confusion: ConfusionMatrix) -> Iterator[tuple[int, int, int]]:
+    """Yield (class, what it was taken for, number of images) of all that was wrong."""
+    for true_idx, counts in enumerate(confusion.counts):
+        yield from ((true_idx, idx, number) for idx, number in enumerate(counts) if number and idx != true_idx)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "–"
 
 
 def models_table(models: list[ModelEntry]) -> Table:
@@ -344,7 +375,9 @@ def _table(*headers: str) -> Table:
     # A header that ends in ">" is that of a column of numbers.
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
     for header in headers:
-        table.add_column(header.removesuffix(">"), justify="right" if header.endswith(">") else "left", overflow="fold")
+        # As Text: a class's name is never read as markup.
+        name = Text(header.removesuffix(">"))
+        table.add_column(name, justify="right" if header.endswith(">") else "left", overflow="fold")
     return table
 
 

@@ -129,7 +129,7 @@ class RunDisplay(QObject):
         chosen = self.run_config.chosen_model()
         if chosen is not None and self._is_form_open:
             model, image_size = chosen
-            self._inspect_id = self._session.inspect_model(model, self.run_config.num_classes, image_size)
+            self._inspect_id = self._session.inspect_model(model, self.run_config.num_outputs, image_size)
 
     def list_runs(self) -> None:
         """Read the list of runs again."""
@@ -356,13 +356,12 @@ class RunDisplay(QObject):
         if event.command_id != self._check_id or not self._is_form_open:
             # Of other data, or a run is on display by now.
             return
-        num_classes = self.run_config.num_classes
+        num_outputs = self.run_config.num_outputs
         self._keep_recent(event.path)
         self._are_data_known = True
         self.data.show(event)
         self.run_config.show_data(event)
-        if self.run_config.num_classes != num_classes:
-            # The head has an output for each class.
+        if self.run_config.num_outputs != num_outputs:
             self.inspect_model()
 
     def _on_run_estimated(self, event: RunEstimated) -> None:

@@ -36,7 +36,7 @@ from trainer.messages import (
     StateChanged,
     WorkerAttached,
 )
-from trainer.run_record import best_checkpoint
+from trainer.run_record import best_checkpoint, metric_word, metrics_text
 from trainer.runs import RunFolder
 
 REFRESHES_PER_S = 4
@@ -176,6 +176,8 @@ class TerminalView:
             f"{run.config.title}: {run.num_train:,} training and {validation} in {classes}{skipped}",
             "bold",
         )
+        if run.config.data.task == "binary":
+            self._print(f"One output, positive for {run.class_names[1]}")
         self._print(
             f"{run.config.model.name} at {run.image_size} px, {count(run.summary.num_trainable)} of "
             f"{count(run.summary.num_params)} parameters trainable · {run.device}, "
@@ -304,7 +306,7 @@ class TerminalView:
     @staticmethod
     def _named(values: dict[str, float]) -> list[tuple[str, float]]:
         ordered = sorted(values.items(), key=lambda item: not item[0].startswith("Loss"))
-        return [(tag.partition("/")[0].lower(), value) for tag, value in ordered]
+        return [(metric_word(tag), value) for tag, value in ordered]
 
     def _print_pair(self, label: str, text: str) -> None:
         self._print(f"{label:<14} {text}")
@@ -344,7 +346,8 @@ def _speed(progress: ProgressReported) -> str:
 def _scores(checkpoint: CheckpointInfo) -> str:
     if checkpoint.loss is None or checkpoint.accuracy is None:
         return "not validated"
-    return f"validation loss {checkpoint.loss:.4f}, accuracy {checkpoint.accuracy:.4f}"
+    values = {"Loss/validation": checkpoint.loss, "Accuracy/validation": checkpoint.accuracy, **checkpoint.metrics}
+    return f"validation {metrics_text(values)}"
 
 
 def _verified_sentence(event: FreezeVerified) -> str:

@@ -45,6 +45,11 @@ class DataConfig(_Section):
         description="Where an image's class stands: its folder, its folder below train/ and val/, a table, or its name "
         '("cat.12.jpg"); auto looks.',
     )
+    task: Literal["multi_class", "binary"] = Field(
+        "multi_class",
+        description="What is to be told of an image: which of the classes it is, with an output for each "
+        "(multi_class); or which of two, with one output, the logit of the second in natural order (binary).",
+    )
     path_column: str = Field("", description="A table's column of image paths; empty looks for it by its name.")
     label_column: str = Field("", description="A table's column of classes; empty looks for it by its name.")
     split_column: str = Field(
@@ -98,6 +103,10 @@ class DataConfig(_Section):
         description="Disk space for decoded images, in GB, so that later epochs decode nothing; empty takes what the "
         "disk can spare, 0 keeps none.",
     )
+
+    def num_outputs(self, num_classes: int) -> int:
+        """Return how many outputs a model needs for the task with so many classes."""
+        return 1 if self.task == "binary" else num_classes
 
 
 class ModelConfig(_Section):
@@ -175,6 +184,12 @@ class TrainingConfig(_Section):
     batch_size: int = Field(32, ge=1, le=65_536, description="Images that go through the model at once.")
     accumulate_batches: int = Field(
         1, ge=1, le=10_000, description="Batches whose gradients make one optimizer step: as one large batch would."
+    )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="What of each target is spread evenly over the classes, 0 to 1; in the training's loss only.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Arithmetic of the forward pass: bf16 where a GPU does it well (auto), fp32, or bf16."

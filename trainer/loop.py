@@ -11,7 +11,6 @@ from typing import Any
 import psutil
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from trainer.checkpoints import (
@@ -25,13 +24,13 @@ from trainer.checkpoints import (
 from trainer.config import RunConfig
 from trainer.data.loader import ImageData
 from trainer.data.mixing import BatchMixer
-from trainer.data.sampler import class_weights
 from trainer.data.stream import Batch
 from trainer.freezing import FreezeError, FreezeSet
 from trainer.messages import (
     CheckpointInfo,
     CheckpointRestored,
     CheckpointSaved,
+    ConfusionMatrix,
     Event,
     FreezeVerified,
     LayersFrozen,
@@ -47,17 +46,18 @@ from trainer.metrics import (
     LEARNING_RATE,
     VALIDATION_ACCURACY,
     VALIDATION_LOSS,
+    Evaluation,
     SplitMetrics,
     StepMetrics,
-    num_right,
 )
 from trainer.models import LoadedModel, layer_tree
 from trainer.optim import autocast, choose_precision, make_optimizer
 from trainer.pace import Pace
 from trainer.rates import RateSchedule
-from trainer.run_record import best_checkpoint
+from trainer.run_record import best_checkpoint, metrics_text
 from trainer.runs import RunFolder
 from trainer.schedules import check_plan, phases_at
+from trainer.task import make_task
 
 FLUSH_INTERVAL_S = 0.05
 PROGRESS_INTERVAL_S = 0.25
@@ -103,13 +103,12 @@ class Trainer:
         self._frozen_since: dict[str, int] = {}
         mixing = config.data.mixing
         self._mixer = None if mixing == "none" else BatchMixer(mixing, len(data.class_names), config.training.seed)
-        is_weighted = config.data.balance == "class_weights"
-        self._class_weights = class_weights(data.class_counts).to(device) if is_weighted else None
+        self._task = make_task(config, data.class_names, data.class_counts, device)
         self._emit = emit
         self._metrics = StepMetrics()
         self._pace = Pace()
         self._has_jumped = False
-        self._unsaved: dict[str, float] | None = None
+        self._unsaved: Evaluation | None = None
         self._phase = "train"
         self._folder: RunFolder | None = None
         self._store: CheckpointStore | None = None
@@ -154,13 +153,13 @@ class Trainer:
             while self.epoch < self.config.training.epochs:
                 self._has_jumped = False
                 self._train_epoch(between_steps)
-                metrics = None if self._has_jumped else self._validate(between_steps)
-                if metrics is None:
+                evaluation = None if self._has_jumped else self._validate(between_steps)
+                if evaluation is None:
                     # A restore put the run elsewhere: begin again from there.
                     continue
                 self.epoch, self.batch = self.epoch + 1, 0
-                self._tell_plateau(metrics[VALIDATION_LOSS])
-                self._unsaved = metrics
+                self._tell_plateau(evaluation.values[VALIDATION_LOSS])
+                self._unsaved = evaluation
                 self._save_epoch()
             self._has_jumped = False
             is_tested = self._test(between_steps)
@@ -168,7 +167,8 @@ class Trainer:
     def train_step(self, batches: Sequence[Batch]) -> None:
         """Make one optimizer update from the gradients of some batches: that of one batch with all of their images.
 
-        The loss is of the mixed images and weighted by class, where the run asks for that; validation's is neither.
+        The loss is of the mixed images, weighted by class and of smoothed targets, where the run asks for that;
+        validation's is none of these.
         The update is left out where the loss or the gradient is NaN or infinite.
 
         Args:
@@ -184,7 +184,7 @@ class Trainer:
             share = batch_loss * (len(target) / num_images)
             share.backward()  # type: ignore[no-untyped-call]
             loss = loss + share.detach()
-            right = right + num_right(logits, mixed_target)
+            right = right + self._task.num_right(logits, mixed_target)
             self.batch += 1
         gradient_norm = self._clipped_norm()
         # On a GPU this waits for the device, once a step.
@@ -213,7 +213,7 @@ class Trainer:
             images, target = self._mixer(images, target, self.epoch, self.batch)
         with autocast(self.precision, self.device):
             logits = self.module(images)
-            return cross_entropy(logits, target, weight=self._class_weights), logits, target
+            return self._task.training_loss(logits, target), logits, target
 
     def _clipped_norm(self) -> Tensor:
         """Return the L2 norm of the whole gradient, shape (), and shorten the gradient to the run's limit."""
@@ -257,17 +257,17 @@ class Trainer:
             text = f"Epoch {self.epoch + 1}: images are loaded at {images_per_s:,.0f} a second."
             self._emit(LogWritten(level="info", text=text))
 
-    def _validate(self, between_steps: Callable[[], None]) -> dict[str, float] | None:
+    def _validate(self, between_steps: Callable[[], None]) -> Evaluation | None:
         self._set_phase("validation")
         started = time.perf_counter()
         self.report(force=True)
-        values = self._evaluate(self.module, "validation", self.data.validation_batches(), between_steps)
-        if values is None:
+        evaluation = self._evaluate(self.module, "validation", self.data.validation_batches(), between_steps)
+        if evaluation is None:
             return None
         self._pace.validation_s = time.perf_counter() - started
-        self._log({tag: Series(steps=[self.step], values=[value]) for tag, value in values.items()})
+        self._log({tag: Series(steps=[self.step], values=[value]) for tag, value in evaluation.values.items()})
         self._set_phase("train")
-        return values
+        return evaluation
 
     def _test(self, between_steps: Callable[[], None]) -> bool:
         """Evaluate the best checkpoint on the test split, if there is one. Returns whether that was done to the end."""
@@ -281,38 +281,44 @@ class Trainer:
         try:
             module = copy.deepcopy(self.module).eval()
             module.load_state_dict(self._store.load(best)["model_state_dict"])
-            values = self._evaluate(module, "test", self.data.test_batches(), between_steps)
+            evaluation = self._evaluate(module, "test", self.data.test_batches(), between_steps)
         except torch.OutOfMemoryError:
             text = f"The test split was not evaluated: the device {self.device} has no memory for a second model."
             self._emit(LogWritten(level="warning", text=text))
             return True
-        if values is None:
+        if evaluation is None:
             return False
-        self._log({tag: Series(steps=[best.step], values=[value]) for tag, value in values.items()})
-        loss, accuracy = values["Loss/test"], values["Accuracy/test"]
-        text = f"Test split ({self.data.num_test:,} images), {best.name}: loss {loss:.4f}, accuracy {accuracy:.4f}."
+        self._log({tag: Series(steps=[best.step], values=[value]) for tag, value in evaluation.values.items()})
+        self._folder.keep_test_confusion(self._confusion(evaluation, "test", best.name, best.step))
+        text = f"Test split ({self.data.num_test:,} images), {best.name}: {metrics_text(evaluation.values)}."
         self._emit(LogWritten(level="info", text=text))
         return True
 
     @torch.no_grad()
     def _evaluate(
         self, module: nn.Module, split: str, batches: Iterator[Batch], between_steps: Callable[[], None]
-    ) -> dict[str, float] | None:
-        metrics = SplitMetrics(split, len(self.data.class_names), self.device)
+    ) -> Evaluation | None:
+        metrics = SplitMetrics(split, self._task, self.device)
         for images, target in batches:
             between_steps()
             if self._has_jumped:
                 return None
             with autocast(self.precision, self.device):
                 logits = module(images.to(self.device, non_blocking=True))
-            metrics.add(logits, target.to(self.device))
+            metrics.add(logits, target.to(self.device, non_blocking=True))
         return metrics.compute()
+
+    def _confusion(self, evaluation: Evaluation, split: str, checkpoint: str, step: int) -> ConfusionMatrix:
+        names = list(self.data.class_names)
+        return ConfusionMatrix(
+            split=split, checkpoint=checkpoint, step=step, class_names=names, counts=evaluation.confusion
+        )
 
     def _save_epoch(self) -> None:
         """Save the epoch that has just ended; again, if that failed before the run was paused for it."""
         if self._unsaved is None:
             return
-        self.save(reason="epoch", metrics=self._unsaved)
+        self.save(reason="epoch", evaluation=self._unsaved)
         self._unsaved = None
         for event in self._apply_plan():
             self._emit(event)
@@ -379,12 +385,12 @@ class Trainer:
             command_id=command_id,
         )
 
-    def save(self, *, reason: str, metrics: dict[str, float] | None = None, command_id: str = "") -> CheckpointInfo:
+    def save(self, *, reason: str, evaluation: Evaluation | None = None, command_id: str = "") -> CheckpointInfo:
         """Save a checkpoint of this very moment, durable when this returns.
 
         Args:
             reason: Why it is kept: "epoch", "user" or "stop".
-            metrics: Validation metrics measured at this step, if any.
+            evaluation: Validation's at this step, if any.
             command_id: The command that asked for it.
 
         Raises:
@@ -396,7 +402,7 @@ class Trainer:
         self.report(force=True)
         drifted = self.freeze_set.find_drifted()
         self._emit(FreezeVerified(step=self.step, num_verified=len(self.freeze_set.frozen), drifted=drifted))
-        metrics = metrics or {}
+        metrics = {} if evaluation is None else evaluation.values
         loss, accuracy = metrics.get(VALIDATION_LOSS), metrics.get(VALIDATION_ACCURACY)
         name = self._unused_name(checkpoint_name(self.config.model.name, self.epoch, self.step, loss, accuracy))
         frozen = sorted(self.freeze_set.frozen)
@@ -431,7 +437,8 @@ class Trainer:
             reason=reason,
             segment=self.segment,
         )
-        self._folder.add_checkpoint(info)
+        confusion = None if evaluation is None else self._confusion(evaluation, "validation", name, self.step)
+        self._folder.add_checkpoint(info, confusion)
         self._emit(CheckpointSaved(checkpoint=info, command_id=command_id))
         return info
 

@@ -117,6 +117,19 @@ class CheckpointInfo(_Message):
     segment: int
 
 
+class ConfusionMatrix(_Message):
+    """What the images of each class were taken for: ``counts[i][j]`` of class ``i`` were taken for class ``j``.
+
+    ``split`` is "validation" or "test", ``checkpoint`` the one whose weights were evaluated, ``step`` its step.
+    """
+
+    split: str
+    checkpoint: str
+    step: int
+    class_names: list[str]
+    counts: list[list[int]]
+
+
 class TableColumns(_Message):
     """The columns of a table of images: their names, and which of them were taken for what.
 

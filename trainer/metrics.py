@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import MeanMetric, Metric
 
 from trainer.messages import Series
+from trainer.task import Task
 
 TRAIN_LOSS = "Loss/train"
 TRAIN_ACCURACY = "Accuracy/train"
@@ -16,6 +18,14 @@ VALIDATION_LOSS = "Loss/validation"
 VALIDATION_ACCURACY = "Accuracy/validation"
 LEARNING_RATE = "Learning rate"
 GRADIENT_NORM = "Gradient norm"
+
+_VALUES_AT_ONCE = 8192
+"""Log odds that are gathered before the metrics are brought up to date."""
+
+_NUM_BINS = 2000
+"""Of AUROC: they tell log odds apart that differ by some 1 %, or, near those of chance, by 0.0001."""
+_FINENESS = 100.0
+_LARGEST_LOG_ODDS = 1000.0
 
 
 class StepMetrics:
@@ -49,36 +59,111 @@ class StepMetrics:
         return series
 
 
-def num_right(logits: Tensor, target: Tensor) -> Tensor:
-    """Count the images that were right; of one mixed from two, the class with the larger share is the right one.
+@dataclass(frozen=True)
+class Evaluation:
+    """A split's metrics by tag, and how many images of each class (row) were taken for which class (column)."""
 
-    Args:
-        logits: Shape (B, C).
-        target: Class indexes, shape (B,), or the share of each class, shape (B, C).
-
-    """
-    if target.ndim == 2:
-        target = target.argmax(dim=1)
-    return (logits.detach().argmax(dim=1) == target).sum()
+    values: dict[str, float]
+    confusion: list[list[int]]
 
 
 class SplitMetrics:
-    """Mean loss and accuracy over the images of "validation" or "test", computed by torchmetrics."""
+    """The metrics of "validation" or "test", computed by torchmetrics on the device, many images at a time."""
 
-    def __init__(self, split: str, num_classes: int, device: torch.device) -> None:
+    def __init__(self, split: str, task: Task, device: torch.device) -> None:
         self._split = split
+        self._task = task
         self._loss = MeanMetric(nan_strategy="disable").to(device)
-        self._accuracy = MulticlassAccuracy(num_classes, average="micro").to(device)
+        self._metrics = {name: metric.to(device) for name, metric in task.metrics().items()}
+        self._auroc = BinnedAuroc(task.num_outputs).to(device)
+        self._confusion = task.confusion().to(device)
+        self._gathered: list[tuple[Tensor, Tensor]] = []
+        self._num_gathered = 0
 
     def add(self, logits: Tensor, target: Tensor) -> None:
-        """Take a batch: logits of shape (B, C), class indexes of shape (B,)."""
-        logits = logits.float()
-        self._loss.update(cross_entropy(logits, target), weight=len(target))
-        self._accuracy.update(logits, target)
+        """Take a batch: the model's outputs, and class indexes of shape (B,); both on the device."""
+        # Once for each image: where NaN is let through, torchmetrics 1.9 leaves weights out.
+        self._loss.update(self._task.loss(logits.float(), target).expand(len(target)))
+        log_odds = self._task.log_odds(logits)
+        self._gathered.append((log_odds, target))
+        self._num_gathered += log_odds.numel()
+        if self._num_gathered >= _VALUES_AT_ONCE:
+            self._take_gathered()
 
-    def compute(self) -> dict[str, float]:
-        """Return the metrics by tag, as plain floats."""
-        return {
-            f"Loss/{self._split}": float(self._loss.compute()),
-            f"Accuracy/{self._split}": float(self._accuracy.compute()),
-        }
+    def compute(self) -> Evaluation:
+        """Return the metrics; one that the split's images leave undefined is not among them."""
+        self._take_gathered()
+        values = {"Loss": float(self._loss.compute())}
+        values.update((name, float(metric.compute())) for name, metric in self._metrics.items())
+        auroc = self._mean_auroc()
+        if auroc is not None:
+            values["AUROC"] = auroc
+        confusion: list[list[int]] = self._confusion.compute().tolist()
+        return Evaluation({f"{name}/{self._split}": value for name, value in values.items()}, confusion)
+
+    def _take_gathered(self) -> None:
+        """Bring the metrics up to date. Counting waits for the device: once for many batches, not for each."""
+        if not self._gathered:
+            return
+        log_odds, target = (torch.cat(parts) for parts in zip(*self._gathered, strict=True))
+        self._gathered, self._num_gathered = [], 0
+        for metric in (*self._metrics.values(), self._confusion):
+            metric.update(self._task.decided(log_odds), target)
+        self._auroc.update(log_odds, self._task.positives(target))
+
+    def _mean_auroc(self) -> float | None:
+        """Return the mean over the classes that some of the images belong to and some do not; None without any."""
+        areas = self._auroc.compute()
+        defined = areas[~areas.isnan()]
+        return float(defined.mean()) if defined.numel() else None
+
+
+class BinnedAuroc(Metric):
+    """The area under the ROC curve of each output: how likely a positive image is to be put above a negative one.
+
+    It counts the images in bins of their log odds, so that its memory does not grow with them, and two of one bin
+    are half right: the trapezoids of a ROC curve with as many thresholds. torchmetrics' own compares each value with
+    each threshold: of a hundred classes, that took twenty times as long as all the metrics of an image together now do.
+
+    Args:
+        num_outputs: Number of outputs, C.
+
+    """
+
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self, num_outputs: int) -> None:
+        super().__init__()
+        self.add_state("counts", torch.zeros(2, num_outputs, _NUM_BINS, dtype=torch.int32), dist_reduce_fx="sum")
+
+    def update(self, log_odds: Tensor, positives: Tensor) -> None:
+        """Count images: log odds and whether they are positive, both of shape (B, C), or (B,) with one output."""
+        # One that is not a number puts its image below all others.
+        bins = (_spread(log_odds).nan_to_num(0.0) * _NUM_BINS).long()
+        _, num_outputs, num_bins = self.counts.shape
+        place = (positives.reshape(bins.shape) * num_outputs).long()
+        if num_outputs > 1:
+            place = place + torch.arange(num_outputs, device=bins.device)
+        place = (place * num_bins + bins).flatten()
+        self.counts.view(-1).scatter_add_(0, place, torch.ones_like(place, dtype=torch.int32))
+
+    def compute(self) -> Tensor:
+        """Return the areas, float64 (C,), on the CPU; NaN where the images are all positive, or all negative."""
+        negatives, positives = self.counts.cpu().double()
+        above = positives.sum(dim=-1, keepdim=True) - positives.cumsum(dim=-1)
+        num_right: Tensor = (negatives * (above + positives / 2)).sum(dim=-1)
+        num_pairs: Tensor = negatives.sum(dim=-1) * positives.sum(dim=-1)
+        return num_right / num_pairs
+
+
+def _spread(log_odds: Tensor) -> Tensor:
+    """Return numbers in the order of the log odds, above 0 and below 1, that bins of one size tell apart.
+
+    Args:
+        log_odds: Of each of C classes, shape (B, C), or of the second of two, shape (B,).
+
+    """
+    num_classes = log_odds.shape[1] if log_odds.ndim == 2 else 2
+    against_chance = (log_odds + math.log(max(num_classes - 1, 1))).clamp(-_LARGEST_LOG_ODDS, _LARGEST_LOG_ODDS)
+    return torch.asinh(_FINENESS * against_chance) / (2.01 * math.asinh(_FINENESS * _LARGEST_LOG_ODDS)) + 0.5

@@ -92,6 +92,17 @@ class RunListing:
     problem: str = ""
 
 
+def metric_word(tag: str) -> str:
+    """Return the name of a metric within a sentence: "loss" of the tag "Loss/validation", but "AUROC" as it is."""
+    name = tag.partition("/")[0]
+    return name if name.isupper() else name[:1].lower() + name[1:]
+
+
+def metrics_text(values: dict[str, float]) -> str:
+    """Write a split's metrics by tag as one line: "loss 0.2014, accuracy 0.9310, F1 0.9282"."""
+    return ", ".join(f"{metric_word(tag)} {value:.4f}" for tag, value in values.items())
+
+
 def best_checkpoint(listed: list[CheckpointInfo]) -> CheckpointInfo | None:
     """Return the checkpoint with the highest validation accuracy (the lower loss among equals), or None.
 

@@ -20,6 +20,7 @@ from trainer.frames import as_json, event_from_json
 from trainer.messages import (
     AnyEvent,
     CheckpointInfo,
+    ConfusionMatrix,
     Event,
     LayersFrozen,
     LayersUnfrozen,
@@ -229,15 +230,49 @@ class RunFolder:
         with self._writing(durable=True) as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES ('base_sha256', ?)", (sha256,))
 
-    def add_checkpoint(self, info: CheckpointInfo) -> None:
-        """List a checkpoint. Its file must be durable already."""
+    def add_checkpoint(self, info: CheckpointInfo, confusion: ConfusionMatrix | None = None) -> None:
+        """List a checkpoint, and keep its validation's confusion matrix. Its file must be durable already.
+
+        A matrix of a thousand classes has a million numbers: only the latest and the best checkpoint's are kept.
+        """
+        kept: dict[str, ConfusionMatrix] = {}
+        if confusion is not None:
+            kept["latest"] = confusion
+            if best_checkpoint([*self.checkpoints(), info]) is info:
+                kept["best"] = confusion
         with self._writing(durable=True) as db:
+            for which, matrix in kept.items():
+                _keep_confusion(db, which, matrix)
             db.execute(
                 "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?)",
                 (info.name, info.step, info.saved_at, info.model_dump_json()),
             )
 
+    def keep_test_confusion(self, confusion: ConfusionMatrix) -> None:
+        """Keep the confusion matrix of the test split."""
+        with self._writing() as db:
+            _keep_confusion(db, "test", confusion)
+
     # -- reading ----------------------------------------------------------------------------------------------
+
+    def confusion(self, which: str) -> ConfusionMatrix:
+        """Return the confusion matrix of the "best" or the "latest" validation, or of the "test" split.
+
+        Raises:
+            RunFolderError: There is none of it.
+
+        """
+        rows = self._read("SELECT value FROM meta WHERE key = ?", (f"confusion {which}",))
+        if rows:
+            return ConfusionMatrix.model_validate_json(rows[0][0])
+        if which == "test":
+            raise RunFolderError(
+                f"{self.path.name} has no confusion matrix of a test split: it comes at the end of a run whose data "
+                "have one."
+            )
+        raise RunFolderError(
+            f"{self.path.name} has no confusion matrix: it comes with the validation at the end of an epoch."
+        )
 
     def worker(self) -> WorkerAddress | None:
         """Return where this run's living worker listens, or None."""
@@ -422,6 +457,11 @@ class RunFolder:
             finally:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
+
+
+def _keep_confusion(db: sqlite3.Connection, which: str, confusion: ConfusionMatrix) -> None:
+    row = (f"confusion {which}", confusion.model_dump_json())
+    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
 
 
 def created_at(path: Path) -> float:

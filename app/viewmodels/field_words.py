@@ -15,6 +15,7 @@ def field_label(field: str) -> str:
         "data.label_column": QCoreApplication.translate("RunForm", "Classes in"),
         "data.split_column": QCoreApplication.translate("RunForm", "Splits in"),
         "data.group_column": QCoreApplication.translate("RunForm", "Groups in"),
+        "data.task": QCoreApplication.translate("RunForm", "Task"),
         "model.name": QCoreApplication.translate("RunForm", "Model"),
         "model.weights": QCoreApplication.translate("RunForm", "Weights"),
         "model.head": QCoreApplication.translate("RunForm", "Head"),
@@ -33,6 +34,7 @@ def field_label(field: str) -> str:
         "optimizer.clip_norm": QCoreApplication.translate("RunForm", "Clip norm"),
         "optimizer.ramp_steps": QCoreApplication.translate("RunForm", "Ramp"),
         "optimizer.state_on_unfreeze": QCoreApplication.translate("RunForm", "Old state"),
+        "training.label_smoothing": QCoreApplication.translate("RunForm", "Smoothing"),
         "training.accumulate_batches": QCoreApplication.translate("RunForm", "Per step"),
         "training.epochs": QCoreApplication.translate("RunForm", "Epochs"),
         "training.batch_size": QCoreApplication.translate("RunForm", "Batch"),
@@ -64,6 +66,12 @@ def field_tip(field: str) -> str:
             "RunForm", "Share of the values that the head drops before each of its layers, 0 to 1"
         ),
         "model.head_hidden": QCoreApplication.translate("RunForm", "Units of a hidden layer in the head; empty: none"),
+        "data.task": QCoreApplication.translate(
+            "RunForm", "Which of the classes an image is, with an output for each; or which of two, with one output"
+        ),
+        "training.label_smoothing": QCoreApplication.translate(
+            "RunForm", "Label smoothing: what of each target is spread over all classes, 0 to 1; in training only"
+        ),
         "optimizer.nesterov": QCoreApplication.translate("RunForm", "Whether the momentum is Nesterov's"),
         "optimizer.warmup_epochs": QCoreApplication.translate(
             "RunForm", "Epochs over which the rate rises from 0 first"
@@ -97,7 +105,7 @@ def section_title(section: str) -> str:
         "model": QCoreApplication.translate("RunForm", "Model"),
         "training": QCoreApplication.translate("RunForm", "Training"),
         "columns": QCoreApplication.translate("RunForm", "Columns of the table"),
-        "images": QCoreApplication.translate("RunForm", "Images"),
+        "images": QCoreApplication.translate("RunForm", "Task, head and images"),
         "optimizer": QCoreApplication.translate("RunForm", "Optimizer and rate"),
         "more": QCoreApplication.translate("RunForm", "More"),
     }
@@ -113,6 +121,8 @@ def choice_text(value: str) -> str:
         "file_names": QCoreApplication.translate("RunForm", "file names"),
         "replace": QCoreApplication.translate("RunForm", "replace last layer"),
         "append": QCoreApplication.translate("RunForm", "append to last layer"),
+        "multi_class": QCoreApplication.translate("RunForm", "one of several"),
+        "binary": QCoreApplication.translate("RunForm", "one of two"),
         "class_weights": QCoreApplication.translate("RunForm", "class weights"),
         "one_cycle": QCoreApplication.translate("RunForm", "one cycle"),
         "True": QCoreApplication.translate("RunForm", "yes"),

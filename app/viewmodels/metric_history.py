@@ -182,6 +182,10 @@ class MetricHistory(QObject):
         """Return the interventions in the order in which they came."""
         return self._markers
 
+    def has(self, tag: str) -> bool:
+        """Return whether there is a point of a tag on the run's own line."""
+        return tag in self._traces and len(self._traces[tag]) > 0
+
     def query(
         self, tag: str, first_step: float, last_step: float, max_points: int = 2000, *, smoothed: bool = False
     ) -> Points:
@@ -211,9 +215,9 @@ class MetricHistory(QObject):
         return trace.at(step, smoothed=smoothed) if trace else None
 
     def best(self, tag: str) -> Best | None:
-        """Return the highest accuracy, or the lowest of anything else, that is on the run's own line."""
+        """Return the lowest loss, or the highest of any other metric, that is on the run's own line."""
         trace = self._traces.get(tag)
-        found = trace.extreme(is_lowest=not tag.startswith("Accuracy")) if trace else None
+        found = trace.extreme(is_lowest=tag.startswith("Loss")) if trace else None
         return Best(*found) if found else None
 
     def all_points(self) -> list[ExportedPiece]:

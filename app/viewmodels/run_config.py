@@ -28,7 +28,7 @@ COLUMN_FIELDS = ("data.path_column", "data.label_column", "data.split_column", "
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "data": ("data.path", "data.layout", "data.validation_fraction"),
-    "model": ("model.name", "model.weights", "model.head", "model.head_dropout", "model.head_hidden", "plan"),
+    "model": ("model.name", "model.weights", "plan"),
     "training": (
         "training.epochs",
         "training.batch_size",
@@ -38,6 +38,11 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "columns": COLUMN_FIELDS,
     "images": (
+        "data.task",
+        "training.label_smoothing",
+        "model.head",
+        "model.head_dropout",
+        "model.head_hidden",
         "data.augmentation",
         "data.mixing",
         "data.balance",
@@ -81,10 +86,11 @@ MODEL_FIELDS = (
     "model.head_dropout",
     "model.head_hidden",
     "data.image_size",
+    "data.task",
 )
 """The fields that decide what the model's tree shows."""
 
-_MODEL_FIELDS_THAT_NAME_LAYERS = frozenset(MODEL_FIELDS) - {"model.weights", "data.image_size"}
+_MODEL_FIELDS_THAT_NAME_LAYERS = frozenset(MODEL_FIELDS) - {"model.weights", "data.image_size", "data.task"}
 
 _NUMBERS = frozenset(
     {
@@ -97,6 +103,7 @@ _NUMBERS = frozenset(
         "optimizer.clip_norm",
         "data.validation_fraction",
         "data.cache_gb",
+        "training.label_smoothing",
     }
 )
 _ONLY_WITH = {
@@ -113,6 +120,7 @@ _OWN_OF_WEIGHTS = frozenset({"data.image_size", "data.resize_size"}) | _CHANNELS
 _MAY_BE_EMPTY = _OWN_OF_WEIGHTS | {"data.cache_gb", "optimizer.clip_norm", "model.head_hidden"}
 
 DEFAULT_NUM_CLASSES = 10
+_NUM_BINARY_CLASSES = 2
 
 
 class RunConfigViewModel(QObject):
@@ -133,8 +141,8 @@ class RunConfigViewModel(QObject):
         """Data sets that were used before, the latest first."""
         self.run: RunInfo | None = None
         self.frozen: list[str] = ["backbone"]
-        self.num_classes = DEFAULT_NUM_CLASSES
-        """Classes of the data that was last looked through."""
+        self.class_names: list[str] = []
+        """Classes of the data that was last looked through; none before there was any."""
         self.columns: list[str] = []
         """Columns of the table that was last looked through, to choose from."""
         self.need = ""
@@ -162,14 +170,23 @@ class RunConfigViewModel(QObject):
 
     def note(self, field: str) -> str:
         """Return what is known about a field beside its value: the classes found, the precision applied."""
+        if field == "data.task":
+            return self._task_note()
         return self._notes.get(field) or self._resting_note(field)
+
+    def _task_note(self) -> str:
+        if self._texts["data.task"] != "binary":
+            return ""
+        if len(self.class_names) != _NUM_BINARY_CLASSES:
+            return self.tr("The second of two classes is the positive one.")
+        return self.tr("Positive: {}.").format(self.class_names[1])
 
     def _resting_note(self, field: str) -> str:
         """Say what an empty field means, where the note about its value would stand, and which weights are chosen."""
         if field == "model.weights":
             chosen = self._weight_set()
             # A run that has begun has its weights.
-            return "" if chosen is None or self.run is not None else f"{chosen.name} · {self.weights_text(chosen)}"
+            return "" if chosen is None or self.run is not None else f"{self.weights_text(chosen)} · {chosen.name}"
         if self._texts[field].strip():
             return ""
         return {
@@ -230,6 +247,13 @@ class RunConfigViewModel(QObject):
     def error(self, field: str) -> str:
         """Return what is wrong with a field, "" if nothing is known to be."""
         return self._errors.get(field, "")
+
+    @property
+    def num_outputs(self) -> int:
+        """Return how many outputs the model needs, as far as the classes are known."""
+        num_classes = len(self.class_names) or DEFAULT_NUM_CLASSES
+        task = self._texts["data.task"]
+        return config_from_dict({"data": {"task": task}}).data.num_outputs(num_classes)
 
     def has_field(self, field: str) -> bool:
         """Return whether a field matters by what the others say: not all have momentum, only a table has columns."""
@@ -369,9 +393,9 @@ class RunConfigViewModel(QObject):
         if event.path != self._texts["data.path"].strip():
             return
         summary, locale = event.summary, QLocale()
-        self.num_classes = len(summary.class_names)
+        self.class_names = summary.class_names
         self._show_found(summary)
-        parts = [self.tr("{} classes").format(locale.toString(self.num_classes))]
+        parts = [self.tr("{} classes").format(locale.toString(len(self.class_names)))]
         parts += [f"{locale.toString(sum(counts))} {split_text(split)}" for split, counts in summary.counts.items()]
         if summary.num_skipped:
             skipped = self.tr("1 file skipped") if summary.num_skipped == 1 else self.tr("{} files skipped")
@@ -381,7 +405,7 @@ class RunConfigViewModel(QObject):
             leaks = self.tr("1 leak") if num_leaks == 1 else self.tr("{} leaks")
             parts.append(leaks.format(locale.toString(num_leaks)))
         self._notes["data.path"] = " · ".join(parts)
-        for field in CHECKED_FIELDS:
+        for field in (*CHECKED_FIELDS, "data.task"):
             self._errors[field] = self._check(field)
         self.changed.emit()
 
@@ -482,6 +506,7 @@ class RunConfigViewModel(QObject):
         """Show the values of a run, and beside them what was chosen for it."""
         self.run = run
         self._take(run.config)
+        self.class_names = run.class_names
         locale = QLocale()
         self._notes["data.path"] = self.tr("{} classes · {} train · {} validation").format(
             locale.toString(len(run.class_names)), locale.toString(run.num_train), locale.toString(run.num_validation)
@@ -503,7 +528,7 @@ class RunConfigViewModel(QObject):
     # -- checks -----------------------------------------------------------------------------------------------
 
     def _forget_data(self) -> None:
-        self._found_layout, self._taken, self.columns = "", None, []
+        self._found_layout, self._taken, self.columns, self.class_names = "", None, [], []
         for field in ("data.path", "data.layout"):
             self._notes.pop(field, None)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyqtgraph as pg
 from PySide6.QtCore import QLocale, QPointF, Qt
 from PySide6.QtGui import QColor, QPainter, QPaintEvent
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QMenu, QSizePolicy, QToolButton, QWidget
 
 from app.theme import SPACE, Palette
 from app.viewmodels.metric_history import MetricHistory
@@ -28,6 +28,22 @@ class Quantity:
     decimals: int
     has_marker_labels: bool
     largest: float | None = None
+    has_train: bool = True
+    has_validation: bool = True
+
+    @property
+    def train_tag(self) -> str:
+        """Return the tag of what is measured in every step; what only training has carries no split in its tag."""
+        return f"{self.stem}/train" if self.has_validation else self.stem
+
+    @property
+    def validation_tag(self) -> str:
+        """Return the tag of what is measured after every epoch."""
+        return f"{self.stem}/validation"
+
+    def is_in(self, history: MetricHistory) -> bool:
+        """Return whether a run has measured it."""
+        return history.has(self.validation_tag if self.has_validation else self.train_tag)
 
     def text(self, value: float) -> str:
         """Write a measured value with its unit."""
@@ -35,11 +51,14 @@ class Quantity:
 
 
 class MetricHeader(QWidget):
-    """Title, legend, the values under the pointer, and the best value of validation at the right end."""
+    """Title, legend, the values under the pointer, and the best value of validation at the right end.
 
-    def __init__(self, quantity: Quantity) -> None:
+    The title is a menu where ``choices`` holds one: it says what else the plot could show.
+    """
+
+    def __init__(self, quantity: Quantity, choices: QMenu | None = None) -> None:
         super().__init__()
-        self._title = _label(quantity.title, "heading")
+        self.title = _label("", "heading") if choices is None else _title_button(choices)
         self._train_swatch, self._validation_swatch = _Swatch(has_point=False), _Swatch(has_point=True)
         self._legend = [_label(self.tr("train"), "dim"), _label(self.tr("validation"), "dim")]
         self._step, self._train, self._validation = _label("", "dim"), _label("", "value"), _label("", "value")
@@ -58,11 +77,23 @@ class MetricHeader(QWidget):
         legend = QWidget()
         keys = [self._train_swatch, self._legend[0], self._validation_swatch, self._legend[1]]
         _line_up(legend, SPACE, keys).insertSpacing(2, SPACE)
-        layout = _line_up(self, 3 * SPACE, [self._title, legend, readout, self._problem])
+        layout = _line_up(self, 3 * SPACE, [self.title, legend, readout, self._problem])
         layout.setStretchFactor(readout, 1)
         best = QWidget()
         _line_up(best, SPACE, [self._best, self._best_words])
         layout.addWidget(best)
+        self.show_quantity(quantity)
+
+    def show_quantity(self, quantity: Quantity) -> None:
+        """Write what the plot shows, and which curves that has."""
+        self.title.setText(quantity.title)
+        for key, is_shown in (
+            (self._train_swatch, quantity.has_train),
+            (self._legend[0], quantity.has_train),
+            (self._validation_swatch, quantity.has_validation),
+            (self._legend[1], quantity.has_validation),
+        ):
+            key.setVisible(is_shown)
 
     def restyle(self, colors: Palette) -> None:
         """Take the theme's colours."""
@@ -72,12 +103,12 @@ class MetricHeader(QWidget):
 
     def show_figures(self, history: MetricHistory, quantity: Quantity) -> None:
         """Write the best value, and say so if the loss is lost."""
-        best = history.best(f"{quantity.stem}/validation")
+        best = history.best(quantity.validation_tag)
         self._best.setText(quantity.text(best.value) if best else "")
         self._best_words.setVisible(best is not None)
         if best is not None:
             self._best.setToolTip(self.tr("at step {step}").format(step=count_text(best.step)))
-        latest = history.at(f"{quantity.stem}/train", math.inf)
+        latest = history.at(quantity.train_tag, math.inf)
         is_lost = latest is not None and not math.isfinite(latest[1])
         self._problem.setVisible(is_lost)
         if latest is not None and is_lost:
@@ -87,9 +118,9 @@ class MetricHeader(QWidget):
 
     def show_step(self, step: float | None, history: MetricHistory, quantity: Quantity) -> None:
         """Write the values at a step; None clears them."""
-        train = history.at(f"{quantity.stem}/train", step, smoothed=True) if step is not None else None
-        raw = history.at(f"{quantity.stem}/train", step) if step is not None else None
-        validation = history.at(f"{quantity.stem}/validation", step) if step is not None else None
+        train = history.at(quantity.train_tag, step, smoothed=True) if step is not None else None
+        raw = history.at(quantity.train_tag, step) if step is not None else None
+        validation = history.at(quantity.validation_tag, step) if step is not None else None
         self._step.setText(self.tr("step {step}").format(step=count_text(raw[0])) if raw else "")
         self._train.setText(quantity.text(train[1]) if train else "")
         self._validation.setText(quantity.text(validation[1]) if validation else "")
@@ -134,3 +165,12 @@ def _label(text: str, role: str) -> QLabel:
     if role:
         label.setProperty("role", role)
     return label
+
+
+def _title_button(choices: QMenu) -> QToolButton:
+    button = QToolButton()
+    button.setProperty("kind", "menu-title")
+    button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+    button.setMenu(choices)
+    button.setToolTip(button.tr("What this plot shows"))
+    return button

@@ -9,7 +9,7 @@ import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QEvent, QPointF, Qt, Signal
 from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QVBoxLayout, QWidget
+from PySide6.QtWidgets import QMenu, QVBoxLayout, QWidget
 
 from app.theme import SIZE_SMALL, SPACE, palette_of, text_font
 from app.viewmodels.metric_history import Marker, MetricHistory
@@ -39,7 +39,13 @@ class MetricPlot(QWidget):
     hovered = Signal(object)
     """The pointer is at this step (float), or has left (None)."""
 
-    def __init__(self, history: MetricHistory, quantity: Quantity, parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        history: MetricHistory,
+        quantity: Quantity,
+        choices: QMenu | None = None,
+        parent: QWidget | None = None,
+    ) -> None:
         super().__init__(parent)
         self._history = history
         self._quantity = quantity
@@ -48,9 +54,8 @@ class MetricPlot(QWidget):
         self._x_axis = PlotAxis("bottom", is_whole=True)
         self._y_axis = PlotAxis("left")
         self.plot = _PlotWidget(axisItems={"bottom": self._x_axis, "left": self._y_axis})
-        self.plot.setAccessibleName(quantity.title)
         self.view_box = self.plot.getPlotItem().getViewBox()
-        self._header = MetricHeader(quantity)
+        self._header = MetricHeader(quantity, choices)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(SPACE)
@@ -66,16 +71,29 @@ class MetricPlot(QWidget):
 
     # -- what the view tells it -------------------------------------------------------------------------------
 
+    @property
+    def quantity(self) -> Quantity:
+        """Return what the plot shows."""
+        return self._quantity
+
+    def set_quantity(self, quantity: Quantity) -> None:
+        """Show another quantity of the run, from the next ``redraw`` on."""
+        self._quantity = quantity
+        self._header.show_quantity(quantity)
+        self._header.show_step(None, self._history, quantity)
+        self.view_box.setYRange(0, 1e-9, padding=0)
+        self._restyle()
+
     def redraw(self, *, fits_values: bool) -> None:
         """Draw the present stretch of steps; ``fits_values`` lets the value axis follow what is there."""
         first, last = self.view_box.viewRange()[0]
-        stem, smoothing = self._quantity.stem, self._history.smoothing
+        train, validated, smoothing = self._quantity.train_tag, self._quantity.validation_tag, self._history.smoothing
         max_points = int(min(MAX_POINTS, max(400, 2 * self.view_box.width())))
-        raw = self._history.query(f"{stem}/train", first, last, max_points)
-        smoothed = self._history.query(f"{stem}/train", first, last, max_points // 2, smoothed=True)
-        validation = self._history.query(f"{stem}/validation", first, last, max_points // 2)
-        left_train = self._history.query_abandoned(f"{stem}/train", first, last, smoothed=True)
-        left_validation = self._history.query_abandoned(f"{stem}/validation", first, last)
+        raw = self._history.query(train, first, last, max_points)
+        smoothed = self._history.query(train, first, last, max_points // 2, smoothed=True)
+        validation = self._history.query(validated, first, last, max_points // 2)
+        left_train = self._history.query_abandoned(train, first, last, smoothed=True)
+        left_validation = self._history.query_abandoned(validated, first, last)
         if fits_values:
             self._fit_values(raw, [smoothed, validation])
         self._raw.setVisible(smoothing > 0)
@@ -170,6 +188,7 @@ class MetricPlot(QWidget):
     def _restyle(self) -> None:
         colors = palette_of(self)
         font = text_font(SIZE_SMALL)
+        self.plot.setAccessibleName(self._quantity.title)
         self.plot.setBackground(colors.panel)
         is_in_epochs = self._x_axis.scale != 1.0
         self._x_axis.restyle(colors.dim, colors.line, font, self.tr("epoch") if is_in_epochs else self.tr("step"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QLocale, QStandardPaths, Qt, QTimer
@@ -50,19 +51,11 @@ class MetricsView(QWidget):
         self.loss = MetricPlot(
             history, Quantity("Loss", self.tr("Loss"), self.tr("loss"), "", 1.0, 3, has_marker_labels=True)
         )
-        self.accuracy = MetricPlot(
-            history,
-            Quantity(
-                "Accuracy",
-                self.tr("Accuracy"),
-                self.tr("accuracy, %"),
-                "%",
-                100.0,
-                1,
-                has_marker_labels=False,
-                largest=100.0,
-            ),
-        )
+        self._choices = self._make_choices()
+        self.choice_menu = QMenu(self)
+        self.choice_menu.aboutToShow.connect(self._fill_choice_menu)
+        # Accuracy at first; its title chooses another quantity.
+        self.accuracy = MetricPlot(history, self._choices[0], self.choice_menu)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._repaint)
@@ -92,6 +85,11 @@ class MetricsView(QWidget):
         self.follow_button.setChecked(is_following)
         if is_following:
             self._schedule(_HAND_REPAINT_MS)
+
+    def choose(self, quantity: Quantity) -> None:
+        """Show another quantity in the lower plot."""
+        self.accuracy.set_quantity(quantity)
+        self.accuracy.redraw(fits_values=True)
 
     def export_png(self, path: Path) -> None:
         """Write a picture of both plots; what came of it is said under the plots."""
@@ -150,6 +148,9 @@ class MetricsView(QWidget):
         self._stack.setCurrentIndex(0 if self._history.is_empty else 1)
         if self._history.is_empty:
             return
+        if self._choices[0].is_in(self._history) and not self.accuracy.quantity.is_in(self._history):
+            # Another run does not measure what the plot showed of the last one.
+            self.accuracy.set_quantity(self._choices[0])
         if self._is_following:
             self._follow()
         self._due = list(self._plots)
@@ -209,6 +210,27 @@ class MetricsView(QWidget):
         self.loss.view_box.setYRange(*((-3.0, 1.0) if is_log else (0.0, 1.0)), padding=0)
         self.loss.redraw(fits_values=True)
         self._schedule(0)
+
+    def _make_choices(self) -> list[Quantity]:
+        share = partial(Quantity, unit="%", factor=100.0, decimals=1, has_marker_labels=False, largest=100.0)
+        plain = partial(Quantity, unit="", factor=1.0, has_marker_labels=False)
+        return [
+            share("Accuracy", self.tr("Accuracy"), self.tr("accuracy, %")),
+            share("Top-5 accuracy", self.tr("Top-5 accuracy"), self.tr("top-5 accuracy, %"), has_train=False),
+            plain("F1", self.tr("F1"), self.tr("F1"), decimals=3, largest=1.0, has_train=False),
+            plain("AUROC", self.tr("AUROC"), self.tr("AUROC"), decimals=3, largest=1.0, has_train=False),
+            plain(
+                "Gradient norm", self.tr("Gradient norm"), self.tr("gradient norm"), decimals=3, has_validation=False
+            ),
+        ]
+
+    def _fill_choice_menu(self) -> None:
+        self.choice_menu.clear()
+        for quantity in self._choices:
+            if quantity.is_in(self._history) or quantity is self.accuracy.quantity:
+                action = self.choice_menu.addAction(quantity.title, partial(self.choose, quantity))
+                action.setCheckable(True)
+                action.setChecked(quantity is self.accuracy.quantity)
 
     def _make_empty(self) -> QWidget:
         self.empty_label = QLabel(self.tr("The curves appear with the first step. Choose data and press Start."))

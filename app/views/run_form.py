@@ -42,6 +42,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "training.precision": ("auto", "fp32", "bf16"),
     "training.device": ("auto",),
     "data.layout": ("auto", "class_folders", "split_folders", "table", "file_names"),
+    "data.task": ("multi_class", "binary"),
     **dict.fromkeys(COLUMN_FIELDS, ()),
     "data.augmentation": ("light", "none", "standard", "strong"),
     "data.mixing": ("none", "mixup", "cutmix"),
@@ -51,7 +52,8 @@ _FREE_CHOICES = frozenset({"model.name", "model.weights", "training.device", *CO
 _NOTE_LINES = {
     "data.path": 2,
     "data.layout": 1,
-    "model.weights": 2,
+    "model.weights": 1,
+    "data.task": 1,
     "plan": 2,
     "data.image_size": 1,
     "training.precision": 1,

@@ -28,6 +28,7 @@ from trainer.messages import (
     CheckpointRestored,
     CheckpointSaved,
     CommandRejected,
+    ConfusionMatrix,
     DataChecked,
     DataSummary,
     LayersFrozen,
@@ -137,6 +138,11 @@ def scripted_worker(run_folder, tmp_path):
         (["train", "gone.toml"], "thaw: There is no file or folder "),
         (["status", "nothing"], "thaw: No run named 'nothing' in "),
         (["checkpoints", "nothing"], "thaw: No run named 'nothing' in "),
+        (["confusion", "digits"], "has no confusion matrix: it comes with the validation at the end of an epoch."),
+        (
+            ["confusion", "digits", "--of", "epoch 3"],
+            "no confusion matrix of 'epoch 3'. Use one of: best, latest, test.",
+        ),
         (["resume", "digits", "--from", "nothing"], "has no checkpoint named 'nothing'"),
         (["restore", "digits", "checkpoint"], "has 3 checkpoints named 'checkpoint'"),
         (["freeze", "digits", "head"], "is not running: no worker serves it."),
@@ -839,3 +845,32 @@ def test_what_a_run_will_need_says_how_much_of_the_images_is_kept_decoded_and_th
     assert need_sentence(roomy).endswith(
         "(80.0 GB free). Of its decoded images, all 3.4 GB will be kept: those of all runs may take 20.0 GB."
     )
+
+
+def confusion_of(class_names, counts):
+    return ConfusionMatrix(split="validation", checkpoint="c.pt", step=1200, class_names=class_names, counts=counts)
+
+
+def test_confusion_shows_what_each_class_was_taken_for(run_folder, capsys):
+    confusion = confusion_of(["[cat]", "dog"], [[8, 2], [0, 1000]])
+    run_folder.add_checkpoint(checkpoint_info(4, 0.95), confusion)
+    assert main(["confusion", "digits"]) == 0
+    title, header, _, *rows = capsys.readouterr().out.splitlines()
+    assert title == "Validation of c.pt, at step 1,200"
+    assert header.split() == ["class,", "taken", "for", "[cat]", "dog", "right"]
+    assert [row.split() for row in rows] == [["[cat]", "8", "2", "80.0%"], ["dog", "·", "1,000", "100.0%"]]
+    assert main(["confusion", "digits", "--of", "latest", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == confusion.model_dump(mode="json")
+
+
+def test_confusion_of_many_classes_shows_the_pairs_that_are_confused_most(run_folder, capsys):
+    names = [f"class {idx}" for idx in range(30)]
+    counts = [[10 if idx == other else 0 for other in range(30)] for idx in range(30)]
+    run_folder.add_checkpoint(checkpoint_info(4, 0.95), confusion_of(names, counts))
+    assert main(["confusion", "digits"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "Every image was taken for its own class."
+    counts[3][7], counts[9][1] = 10, 30
+    run_folder.add_checkpoint(checkpoint_info(5, 0.95), confusion_of(names, counts))
+    assert main(["confusion", "digits", "--of", "latest"]) == 0
+    rows = capsys.readouterr().out.splitlines()[3:]
+    assert [row.split()[1:] for row in rows] == [["9", "class", "1", "30", "75.0%"], ["3", "class", "7", "10", "50.0%"]]

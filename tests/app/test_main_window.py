@@ -111,7 +111,7 @@ def test_a_run_that_waits_for_the_worker_begins_without_look_ups(qtbot, window, 
     # Its weights may have been downloaded before.
     there = entry("tiny", weight_set("IMAGENET1K_V1", is_cached=True))
     clients[0].say(ModelsListed(models=[there], command_id=clients[0].id_of_last("ListModels")))
-    qtbot.waitUntil(lambda: window.form._hints["model.weights"].whole_text.endswith("on this disk"))
+    qtbot.waitUntil(lambda: window.form._hints["model.weights"].whole_text.endswith("on this disk · IMAGENET1K_V1"))
     show_model(clients[0], summary)
     qtbot.waitUntil(lambda: not window.display.layer_tree.is_empty)
 
@@ -190,6 +190,7 @@ def test_a_resume_without_its_data_is_told_over_the_curves_and_can_be_tried_agai
     note = path.whole_text
     qtbot.mouseClick(window.toolbar._primary, Qt.MouseButton.LeftButton)
     reason = "digits cannot go on without its data. Put the data back."
+    qtbot.waitUntil(lambda: "OpenRun" in clients[0].kinds())
     command_id = clients[0].id_of_last("OpenRun")
     clients[0].say(
         StateChanged(state=RunState.PREPARING, time=2.0),

@@ -352,3 +352,35 @@ def test_repaints_leave_the_references_to_none_alone(trained):
 def test_the_tools_are_reached_by_keyboard(trained):
     for tool in (trained.unit_button, trained.smoothing, trained.log_button, trained.fit_button, trained.follow_button):
         assert tool.focusPolicy() & Qt.FocusPolicy.TabFocus
+
+
+def _offered(view):
+    view.choice_menu.aboutToShow.emit()
+    return {action.text(): action for action in view.choice_menu.actions()}
+
+
+def test_the_lower_plot_shows_another_metric_of_validation(trained, history, qtbot):
+    assert list(_offered(trained)) == ["Accuracy"]
+    _log(history, "F1/validation", [45, 90, 135, 180], [0.7, 0.86, 0.954, 0.92])
+    _log(history, "AUROC/validation", [45, 90, 135, 180], [0.9, 0.95, 0.99, 0.98])
+    _log(history, "Gradient norm", [1, 2, 3], [4.0, 3.0, 2.0])
+    offered = _offered(trained)
+    assert list(offered) == ["Accuracy", "F1", "AUROC", "Gradient norm"]
+    offered["F1"].trigger()
+    assert trained.accuracy._header.title.text() == "F1"
+    assert trained.accuracy._header._best.text() == "0.954"
+    assert list(trained.accuracy._validation.getData()[1]) == [0.7, 0.86, 0.954, 0.92]
+    assert [key.isVisible() for key in trained.accuracy._header._legend] == [False, True]
+    assert [action.text() for action in _offered(trained).values() if action.isChecked()] == ["F1"]
+    _offered(trained)["Gradient norm"].trigger()
+    assert list(trained.accuracy._raw.getData()[1]) == [4.0, 3.0, 2.0]
+    assert [key.isVisible() for key in trained.accuracy._header._legend] == [True, False]
+    assert trained.accuracy._header._best.text() == ""
+
+
+def test_a_run_without_the_chosen_metric_is_shown_by_its_accuracy(trained, history, qtbot):
+    _log(history, "Top-5 accuracy/validation", [45], [0.9])
+    _offered(trained)["Top-5 accuracy"].trigger()
+    history.clear()
+    _log(history, "Accuracy/validation", [10], [0.5])
+    qtbot.waitUntil(lambda: trained.accuracy._header.title.text() == "Accuracy")

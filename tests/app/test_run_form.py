@@ -66,8 +66,10 @@ def test_a_configuration_comes_back_as_it_was_shown(run_config: RunConfigViewMod
             mean=[0.5, 0.4, 0.3],
             cache_gb=1.5,
             mixing="mixup",
+            task="binary",
         ),
         model=ModelConfig(name="resnet18", head="append", head_dropout=0.5, head_hidden=64, frozen=["conv1", "layer1"]),
+        training=TrainingConfig(label_smoothing=0.1),
         plan=[PlanPhase(epoch=3, unfreeze=["layer4", "layer3"]), PlanPhase(epoch=5, freeze=["layer3"])],
     )
     run_config.show_config(config)
@@ -188,10 +190,10 @@ def test_the_form_says_whether_the_weights_are_to_be_downloaded(form: RunForm, r
     assert note.whole_text == ""
     here = weight_set("IMAGENET1K_V1", is_cached=True)
     run_config.offer_models([entry("resnet18", here), entry("vgg11", weight_set("IMAGENET1K_V1"))])
-    assert note.whole_text.endswith("46.0 MB · to be downloaded")
+    assert note.whole_text.endswith("46.0 MB · to be downloaded · IMAGENET1K_V1")
     assert form._editors["model.weights"].accessibleDescription() == note.whole_text
     run_config.set_text("model.name", "resnet18")
-    assert note.whole_text.endswith("on this disk")
+    assert note.whole_text.endswith("on this disk · IMAGENET1K_V1")
     for weights in ("random", "/weights/letters.pt"):
         run_config.set_text("model.weights", weights)
         assert note.whole_text == ""
@@ -201,7 +203,7 @@ def test_the_form_says_whether_the_weights_are_to_be_downloaded(form: RunForm, r
     assert run_config.text("model.weights") == "published"
     assert note.whole_text == ""
     run_config.leave_run()
-    assert note.whole_text.endswith("to be downloaded")
+    assert note.whole_text.endswith("to be downloaded · IMAGENET1K_V1")
 
 
 def found_in_table(path: str, names: list[str], **taken: str) -> DataChecked:
@@ -569,10 +571,10 @@ def test_each_published_set_of_weights_is_offered_with_its_figures(form: RunForm
         "IMAGENET1K_V1": "70.0 % · 46.0 MB · on this disk",
         "random": "",
     }
-    assert run_config.note("model.weights") == "IMAGENET1K_V2 · 80.0 % · 46.0 MB · to be downloaded"
+    assert run_config.note("model.weights") == "80.0 % · 46.0 MB · to be downloaded · IMAGENET1K_V2"
     weights.setCurrentIndex(2)
     assert run_config.text("model.weights") == "IMAGENET1K_V1"
-    assert run_config.note("model.weights") == "IMAGENET1K_V1 · 70.0 % · 46.0 MB · on this disk"
+    assert run_config.note("model.weights") == "70.0 % · 46.0 MB · on this disk · IMAGENET1K_V1"
     assert form._editors["data.image_size"].placeholderText() == "384", "the images follow the weights"
     run_config.set_text("model.weights", "random")
     assert run_config.note("model.weights") == ""
@@ -676,3 +678,28 @@ def test_a_wrong_momentum_does_not_outlive_the_field_that_shows_it() -> None:
     config = run_config.config()
     assert config is not None
     assert config.optimizer.momentum == 0.9
+
+
+def test_a_binary_task_says_which_class_its_one_output_is_for(run_config: RunConfigViewModel) -> None:
+    run_config.set_text("data.path", "pets")
+    assert (run_config.note("data.task"), run_config.num_outputs) == ("", 10)
+    run_config.set_text("data.task", "binary")
+    assert run_config.note("data.task") == "The second of two classes is the positive one."
+    run_config.show_data(checked("pets", {"cat": 5, "dog": 5}))
+    assert (run_config.note("data.task"), run_config.num_outputs) == ("Positive: dog.", 1)
+    run_config.set_text("data.path", "birds")
+    assert run_config.note("data.task") == "The second of two classes is the positive one."
+    run_config.set_text("data.task", "multi_class")
+    run_config.show_data(checked("birds", {"crow": 5, "finch": 5, "wren": 5}))
+    assert (run_config.note("data.task"), run_config.num_outputs) == ("", 3)
+
+
+def test_a_binary_task_that_was_refused_is_right_again_with_other_data(run_config: RunConfigViewModel) -> None:
+    run_config.set_text("data.path", "birds")
+    run_config.set_text("data.task", "binary")
+    refusal = CommandRejected(command="EstimateRun", reason="Three classes.", field="data.task", command_id="")
+    assert run_config.reject(refusal)
+    assert run_config.error("data.task") == "Three classes."
+    run_config.set_text("data.path", "pets")
+    run_config.show_data(checked("pets", {"cat": 5, "dog": 5}))
+    assert run_config.error("data.task") == ""

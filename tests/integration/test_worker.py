@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +49,7 @@ from trainer.messages import (
     ProgressReported,
     RateChanged,
     RestoreCheckpoint,
+    RunEstimated,
     RunPrepared,
     RunState,
     SaveCheckpoint,
@@ -327,6 +329,38 @@ def test_stop_saves_and_resume_equals_the_run_that_was_never_stopped_to_the_bit(
     assert last[0]["metrics"] == last[1]["metrics"]
 
 
+@pytest.mark.slow
+def test_a_binary_run_is_estimated_shown_trained_with_one_output_and_resumed(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path
+) -> None:
+    shutil.rmtree(Path(small_config.data.path) / "class_2")
+    data = small_config.data.model_copy(update={"task": "binary", "mixing": "mixup", "balance": "class_weights"})
+    config = small_config.model_copy(update={"data": data})
+    first = start_worker()
+    estimated = first.ask(EstimateRun(config=config, runs_dir=str(tmp_path / "runs")), RunEstimated)
+    assert isinstance(estimated, RunEstimated)
+    run_dir = first.prepare(config, tmp_path / "runs")
+    report_path = first.wait(RunPrepared).run.report_path
+    assert isinstance(first.ask(preview_of(config, report_path), ImagePreviewed), ImagePreviewed)
+    first.wait_state(RunState.FINISHED)
+    first.end()
+    first.wait(WorkerLost)
+    with RunFolder(run_dir, read_only=True) as folder:
+        saved = folder.checkpoints()
+        confusion = folder.confusion("latest")
+    assert read_last(run_dir)["model_state_dict"]["fc.weight"].shape == (1, 1024)
+    assert {"Loss/validation", "Accuracy/validation", "F1/validation", "AUROC/validation"} == saved[-1].metrics.keys()
+    assert [sum(row) for row in confusion.counts] == [3, 3]
+
+    second = start_worker()
+    answer = second.ask(OpenRun(run_dir=str(run_dir), checkpoint=saved[1].name), RunPrepared)
+    assert isinstance(answer, RunPrepared)
+    second.wait_state(RunState.FINISHED)
+    with RunFolder(run_dir, read_only=True) as folder:
+        again = folder.checkpoints()[-1]
+    assert (again.epoch, again.metrics) == (saved[-1].epoch, saved[-1].metrics)
+
+
 def read_last(run_dir: Path) -> dict:
     with RunFolder(run_dir, read_only=True) as folder:
         return torch.load(run_dir / "checkpoints" / folder.checkpoint("last").name, weights_only=True)
@@ -475,6 +509,7 @@ def test_bad_input_is_refused_with_one_sentence_and_leaves_no_run_behind(
         assert refuse({"data": {"path": path}}).field == "data.path"
     assert refuse({"model": {"name": "resnet19"}}).field == "model.name"
     assert refuse({"model": {"weights": str(not_data)}}).field == "model.weights"
+    assert refuse({"data": {"task": "binary"}}).field == "data.task"
     assert refuse({"training": {"device": "cuda:77"}}).field == "training.device"
     assert "write" in refuse({}, blocked / "runs").reason
     assert not list(tmp_path.glob("runs/*/run.db"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -26,9 +27,9 @@ from trainer.messages import (
     LogWritten,
     MetricsLogged,
 )
-from trainer.metrics import num_right
 from trainer.models import build_model
 from trainer.runs import RunFolder
+from trainer.task import MultiClass
 
 Make = Callable[[RunConfig], tuple[Trainer, list[Event]]]
 
@@ -44,7 +45,7 @@ def make_trainer(tmp_path: Path) -> Iterator[Make]:
         scanned = scan(config.data, config.training.seed, tmp_path / "cache", lambda *_: None, lambda: None)
         loaded = build_model(
             config.model,
-            len(scanned.class_names),
+            config.data.num_outputs(len(scanned.class_names)),
             config.training.seed,
             config.data.image_size,
             lambda *_: None,
@@ -64,6 +65,13 @@ def make_trainer(tmp_path: Path) -> Iterator[Make]:
 
 def with_data(config: RunConfig, **changes: Any) -> RunConfig:
     return config.model_copy(update={"data": config.data.model_copy(update=changes)})
+
+
+def make_two_classes(root: Path) -> None:
+    """Make class_1 of the images of class_2 as well: twice as many as class_0 has."""
+    for file in (root / "class_2").iterdir():
+        file.rename(root / "class_1" / f"2_{file.name}")
+    (root / "class_2").rmdir()
 
 
 def with_plan(config: RunConfig, *phases: PlanPhase) -> RunConfig:
@@ -154,12 +162,15 @@ def test_a_plan_that_cannot_work_is_refused_before_the_run(
         {},
         {"mixing": "mixup", "augmentation": "standard", "balance": "class_weights"},
         {"mixing": "cutmix", "augmentation": "strong", "balance": "sampler"},
+        {"mixing": "cutmix", "task": "binary", "balance": "class_weights"},
     ],
 )
 def test_a_restore_in_mid_epoch_goes_on_from_there_and_ends_where_the_straight_run_ends(
     make_trainer: Make, small_config: RunConfig, changes: dict[str, str]
 ) -> None:
     """To the bit, with dropout-free head and augmentation, whatever happened between."""
+    if changes.get("task") == "binary":
+        make_two_classes(Path(small_config.data.path))
     small_config = with_data(small_config, **changes)
     straight, _ = make_trainer(small_config)
     straight.fit(lambda: None)
@@ -388,7 +399,44 @@ def test_the_validation_loss_is_neither_weighted_nor_mixed(make_trainer: Make, s
 def test_a_mixed_image_counts_as_the_class_with_the_larger_share() -> None:
     logits = torch.eye(3)[[0, 1, 2, 0]]
     shares = torch.tensor([[0.7, 0.3, 0.0], [0.6, 0.4, 0.0], [0.0, 0.1, 0.9], [0.2, 0.8, 0.0]])
-    assert num_right(logits, shares) == 2
+    assert MultiClass(["a", "b", "c"], 0.0, None).num_right(logits, shares) == 2
+
+
+def test_every_validation_is_kept_with_its_checkpoint_and_its_confusion_matrix(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    trainer, events = make_trainer(small_config)
+    trainer.fit(lambda: None)
+    saved = [event.checkpoint for event in events if isinstance(event, CheckpointSaved)]
+    tags = {f"{name}/validation" for name in ("Loss", "Accuracy", "F1", "AUROC")}
+    logged = [event.series for event in events if isinstance(event, MetricsLogged) and tags <= event.series.keys()]
+    assert [{tag: series[tag].values[0] for tag in tags} for series in logged] == [info.metrics for info in saved]
+    assert trainer._store.load(saved[-1])["metrics"] == saved[-1].metrics
+    latest = trainer._folder.confusion("latest")
+    assert (latest.checkpoint, latest.step, latest.class_names) == (
+        saved[-1].name,
+        12,
+        ["class_0", "class_1", "class_2"],
+    )
+    assert [sum(row) for row in latest.counts] == [3, 3, 3]
+    assert sum(latest.counts[idx][idx] for idx in range(3)) / 9 == pytest.approx(saved[-1].accuracy)
+
+
+def test_smoothed_labels_change_what_is_trained_and_not_what_is_reported(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    def first_losses(smoothing: float, rate: float) -> tuple[float, float]:
+        optimizer = small_config.optimizer.model_copy(update={"name": "SGD", "rate": rate, "weight_decay": 0.0})
+        training = small_config.training.model_copy(update={"label_smoothing": smoothing, "epochs": 1})
+        changed = small_config.model_copy(update={"optimizer": optimizer, "training": training})
+        trainer, events = make_trainer(changed)
+        trainer.fit(lambda: None)
+        series = {tag: s for event in events if isinstance(event, MetricsLogged) for tag, s in event.series.items()}
+        return series["Loss/train"].values[0], series["Loss/validation"].values[0]
+
+    plain, smoothed = first_losses(0.0, 1e-30), first_losses(0.3, 1e-30)
+    assert smoothed[0] != plain[0]
+    assert smoothed[1] == plain[1]
 
 
 def with_test_split(config: RunConfig, root: Path) -> RunConfig:
@@ -409,7 +457,12 @@ def test_the_test_split_is_evaluated_once_on_the_best_checkpoint(
     assert series["Loss/test"].steps == series["Accuracy/test"].steps == [best.step]
     *loading, line = [event.text for event in events if isinstance(event, LogWritten)]
     assert [text.split(" at ")[0] for text in loading] == [f"Epoch {epoch}: images are loaded" for epoch in (1, 2)]
-    assert line.startswith(f"Test split (15 images), {best.name}: loss ")
+    assert re.fullmatch(
+        rf"Test split \(15 images\), {re.escape(best.name)}: loss [\d.]+, accuracy [\d.]+, F1 [\d.]+, AUROC [\d.]+\.",
+        line,
+    )
+    of_test = trainer._folder.confusion("test")
+    assert (of_test.checkpoint, sum(map(sum, of_test.counts))) == (best.name, 15)
     # The model in memory is the one that was trained last, whichever was best.
     last = trainer._store.load(saved[-1])["model_state_dict"]
     assert all(torch.equal(tensor, last[name]) for name, tensor in weights(trainer).items())

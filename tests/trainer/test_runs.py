@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from trainer.config import RunConfig
-from trainer.messages import CheckpointInfo, LogWritten, RunState, Series, StateChanged
+from trainer.messages import CheckpointInfo, ConfusionMatrix, LogWritten, RunState, Series, StateChanged
 from trainer.run_list import check_writable, find_run, list_runs
 from trainer.run_record import RunFolderError, WorkerAddress, best_checkpoint
 from trainer.runs import RunFolder
@@ -209,3 +209,24 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_starts(tmp_path:
     with pytest.raises(RunFolderError, match="Cannot write to"):
         check_writable(blocked / "runs")
     assert blocked.read_text() == ""
+
+
+def test_the_confusion_matrices_of_the_best_and_the_latest_validation_are_kept(folder: RunFolder) -> None:
+    def add(name: str, step: int, accuracy: float, split: str = "validation") -> ConfusionMatrix:
+        counts = [[step, 0], [1, step]]
+        confusion = ConfusionMatrix(split=split, checkpoint=name, step=step, class_names=["a", "b"], counts=counts)
+        folder.add_checkpoint(make_info(name, step, accuracy=accuracy), confusion)
+        return confusion
+
+    with pytest.raises(RunFolderError, match="it comes with the validation at the end of an epoch"):
+        folder.confusion("best")
+    add("first", 4, 0.5)
+    best = add("second", 8, 0.9)
+    latest = add("third", 12, 0.7)
+    folder.add_checkpoint(make_info("by hand", 14, loss=None, accuracy=None))
+    assert (folder.confusion("best"), folder.confusion("latest")) == (best, latest)
+    with pytest.raises(RunFolderError, match="test split"):
+        folder.confusion("test")
+    of_test = ConfusionMatrix(split="test", checkpoint="second", step=8, class_names=["a", "b"], counts=[[1, 0]] * 2)
+    folder.keep_test_confusion(of_test)
+    assert folder.confusion("test") == of_test

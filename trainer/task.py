@@ -1,0 +1,235 @@
+"""What a run learns of its images: the loss, what counts as right, and which metrics are reported."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torchmetrics import Metric
+from torchmetrics.classification import (
+    BinaryAccuracy,
+    BinaryConfusionMatrix,
+    BinaryF1Score,
+    MulticlassAccuracy,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+)
+
+from trainer.config import ConfigError, RunConfig
+from trainer.data.sampler import class_weights
+
+_TOP = 5
+_NUM_NAMED = 4
+
+
+class Task(ABC):
+    """What a run learns of its images. The loop meets it only as "batch in, loss and metrics out".
+
+    Targets are class indexes, int64 (B,), or, of mixed images, the share of each class, float32 (B, C).
+
+    Args:
+        class_names: Names of the classes, by index.
+        smoothing: What of each target is spread evenly over the classes, 0 to 1; in the training's loss only.
+        weights: Weight of each class in the training's loss, shape (C,); None weighs none.
+
+    """
+
+    def __init__(self, class_names: Sequence[str], smoothing: float, weights: Tensor | None) -> None:
+        self.class_names = list(class_names)
+        self._smoothing = smoothing
+        self._weights = weights
+
+    @property
+    @abstractmethod
+    def num_outputs(self) -> int:
+        """Return how many outputs the model has."""
+
+    @abstractmethod
+    def training_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss that is minimized, shape (), with the run's class weights and label smoothing."""
+
+    @abstractmethod
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss that is reported of a split, shape (): neither weighted nor smoothed."""
+
+    @abstractmethod
+    def num_right(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Count the images that were right; of one mixed from two, the class with the larger share is right."""
+
+    @abstractmethod
+    def log_odds(self, logits: Tensor) -> Tensor:
+        """Return what the metrics are computed from, float32: log(p / (1 - p)) of each output, shape (B, C) or (B,).
+
+        Probabilities themselves would be 1 for whatever is more than 17 above the rest.
+        """
+
+    @abstractmethod
+    def decided(self, log_odds: Tensor) -> Tensor:
+        """Return what torchmetrics is to take for the model's answers."""
+
+    @abstractmethod
+    def metrics(self) -> dict[str, Metric]:
+        """Make the metrics of a split by name. Each takes (``decided``, class indexes)."""
+
+    @abstractmethod
+    def positives(self, target: Tensor) -> Tensor:
+        """Return for each of ``log_odds`` whether it is of what the image shows: bool, of the same shape."""
+
+    @abstractmethod
+    def confusion(self) -> Metric:
+        """Make the metric that counts [true class, predicted class], shape (C, C)."""
+
+
+class MultiClass(Task):
+    """One of several classes: an output for each, and cross entropy."""
+
+    @property
+    def num_outputs(self) -> int:
+        """Return the number of classes."""
+        return len(self.class_names)
+
+    def training_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss that is minimized, shape (); logits of shape (B, C)."""
+        return cross_entropy(logits, target, weight=self._weights, label_smoothing=self._smoothing)
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean cross entropy, shape ()."""
+        return cross_entropy(logits, target)
+
+    def num_right(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Count the images whose largest output is that of their class."""
+        return (logits.detach().argmax(dim=1) == _whole(target)).sum()
+
+    def log_odds(self, logits: Tensor) -> Tensor:
+        """Return the log odds of each class against the rest, shape (B, C)."""
+        shares = logits.float().log_softmax(dim=1)
+        top = shares.argmax(dim=1, keepdim=True)
+        # Of the top class, 1 - p is what the others have: the difference could be 0.
+        others = shares.scatter(1, top, -torch.inf).logsumexp(dim=1, keepdim=True)
+        return (shares - torch.log1p(-shares.exp())).scatter(1, top, shares.gather(1, top) - others)
+
+    def decided(self, log_odds: Tensor) -> Tensor:
+        """Return the log odds, whose order is all that matters."""
+        return log_odds
+
+    def metrics(self) -> dict[str, Metric]:
+        """Make accuracy, macro F1, and top-5 accuracy where there are more than five classes."""
+        num_classes = len(self.class_names)
+        metrics: dict[str, Metric] = {"Accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False)}
+        if num_classes > _TOP:
+            metrics["Top-5 accuracy"] = MulticlassAccuracy(
+                num_classes, top_k=_TOP, average="micro", validate_args=False
+            )
+        metrics["F1"] = MulticlassF1Score(num_classes, average="macro", validate_args=False)
+        return metrics
+
+    def positives(self, target: Tensor) -> Tensor:
+        """Return where each image's own class is, shape (B, C)."""
+        return target[:, None] == torch.arange(len(self.class_names), device=target.device)
+
+    def confusion(self) -> Metric:
+        """Make the confusion matrix."""
+        return MulticlassConfusionMatrix(len(self.class_names), validate_args=False)
+
+
+class Binary(Task):
+    """One of two classes: a single output, the logit of the second class (the positive one), and binary cross entropy.
+
+    F1 is that of the positive class.
+    """
+
+    def __init__(self, class_names: Sequence[str], smoothing: float, weights: Tensor | None) -> None:
+        super().__init__(class_names, smoothing, weights)
+        # A class without training images has the weight 0: then there is nothing to even out.
+        is_weighted = weights is not None and bool((weights > 0).all())
+        self._positive_weight = weights[1] / weights[0] if weights is not None and is_weighted else None
+
+    @property
+    def num_outputs(self) -> int:
+        """Return 1."""
+        return 1
+
+    def training_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss that is minimized, shape (); logits of shape (B, 1)."""
+        share = self._share(target) * (1 - self._smoothing) + self._smoothing / 2
+        return binary_cross_entropy_with_logits(logits[:, 0].float(), share, pos_weight=self._positive_weight)
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean binary cross entropy, shape ()."""
+        return binary_cross_entropy_with_logits(logits[:, 0].float(), self._share(target))
+
+    def num_right(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Count the images whose output is above 0 if they are of the positive class, and not above it if not."""
+        return ((logits.detach()[:, 0] > 0) == _whole(target)).sum()
+
+    def log_odds(self, logits: Tensor) -> Tensor:
+        """Return the log odds of the positive class, shape (B,): the output itself."""
+        return logits[:, 0].float()
+
+    def decided(self, log_odds: Tensor) -> Tensor:
+        """Return class indexes: torchmetrics would take numbers that are all from 0 to 1 for probabilities."""
+        return (log_odds > 0).long()
+
+    def metrics(self) -> dict[str, Metric]:
+        """Make accuracy, and F1 of the positive class."""
+        return {"Accuracy": BinaryAccuracy(validate_args=False), "F1": BinaryF1Score(validate_args=False)}
+
+    def positives(self, target: Tensor) -> Tensor:
+        """Return which images are of the positive class, shape (B,)."""
+        return target == 1
+
+    def confusion(self) -> Metric:
+        """Make the confusion matrix."""
+        return BinaryConfusionMatrix(validate_args=False)
+
+    @staticmethod
+    def _share(target: Tensor) -> Tensor:
+        """Return the share of the positive class in each target, float32 (B,)."""
+        return target[:, 1] if target.ndim == 2 else target.float()
+
+
+_TASKS: dict[str, type[Task]] = {"multi_class": MultiClass, "binary": Binary}
+
+
+def make_task(config: RunConfig, class_names: Sequence[str], class_counts: Sequence[int], device: torch.device) -> Task:
+    """Make the task of a run.
+
+    Args:
+        config: The run's configuration.
+        class_names: Names of the classes, by index.
+        class_counts: Number of training images of each class.
+        device: The run's device.
+
+    Raises:
+        ConfigError: The data have too many classes for it.
+
+    """
+    check_classes(config, class_names)
+    weights = class_weights(class_counts).to(device) if config.data.balance == "class_weights" else None
+    task = _TASKS[config.data.task](class_names, config.training.label_smoothing, weights)
+    assert task.num_outputs == config.data.num_outputs(len(class_names)), "the form asks the configuration"
+    return task
+
+
+def check_classes(config: RunConfig, class_names: Sequence[str]) -> None:
+    """Refuse a task that the data have too many classes for.
+
+    Raises:
+        ConfigError: They have; names them.
+
+    """
+    if config.data.task == "binary" and len(class_names) != 2:
+        named = ", ".join(class_names[:_NUM_NAMED]) + (" and more" if len(class_names) > _NUM_NAMED else "")
+        raise ConfigError(
+            f"A binary task is to tell two classes apart, but the data have {len(class_names)} ({named}). Choose the "
+            "task multi_class, or data of two classes.",
+            "data.task",
+        )
+
+
+def _whole(target: Tensor) -> Tensor:
+    """Return class indexes, shape (B,), also of mixed images: there the class with the larger share."""
+    return target.argmax(dim=1) if target.ndim == 2 else target
