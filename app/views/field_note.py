@@ -38,6 +38,11 @@ class FieldNote(QLabel):
         """Return the text as it was set."""
         return self._whole
 
+    @property
+    def is_error(self) -> bool:
+        """Return whether the text says what is wrong."""
+        return self._is_error
+
     def show_text(self, text: str, *, is_error: bool) -> None:
         """Show an error, or a note, as much of it as there is room for; "" for nothing."""
         if (text, is_error) == (self._whole, self._is_error):

@@ -11,7 +11,7 @@ from app.viewmodels.log import APPLIED, ASKED, RESULT, TIME, WHAT, LevelRole, Lo
 from app.views.table import Table
 
 _TIME_WIDTH, _ASKED_WIDTH, _APPLIED_WIDTH = 84, 112, 120
-_WHAT_SHARE = 0.4
+_WHAT_SHARE = 0.3
 """Of the width beside the time and the steps; the result has the rest."""
 
 

@@ -416,7 +416,7 @@ class RunForm(QWidget):
             # All of it, where there is no room for all of it below.
             self._editors[field].setToolTip(error or self._tip(field))
             self._editors[field].setAccessibleDescription(text or self._run_config.placeholder(field))
-            if field == self._typed_field:
+            if field == self._typed_field and (error or hint.is_error):
                 continue
             if error and error != hint.whole_text:
                 self._unfold(field)

@@ -316,6 +316,11 @@ def test_a_row_that_stands_for_many_lists_them_and_opens_no_picture(view, data, 
     data.show(make_event(tmp_path, issues=[*make_issues(tmp_path), *many]))
     # A leak, two unreadable files, three of the hundred, their row, a duplicate.
     qtbot.waitUntil(lambda: data.issues.rowCount() == 8)
+    view.issues.opened.emit(data.issues.index(5, FILE))
+    # The arrows lead over it, and a sentence says what it is.
+    view.dialog.show_next(1)
+    assert view.dialog.sentence.text() == "Skipped: Not used. 97 more of these. A click on their row lists them."
+    view.dialog.close()
     table, folded = view.issues.table, data.issues.index(6, FILE)
     table.scrollTo(folded)
     if by == "click":

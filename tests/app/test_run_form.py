@@ -504,6 +504,9 @@ def test_nothing_moves_while_someone_types(qtbot, shown_form: RunForm, run_confi
     assert not epochs.property("invalid")
     assert below.y() == moved
     qtbot.waitUntil(lambda: below.y() == before)
+    # A note has its place already, and is as fast as the keys.
+    qtbot.keyClicks(shown_form._editors["plan"], "3: +stage4")
+    assert shown_form._hints["plan"].text() == "After epoch 3: unfreeze stage4."
     # Start says all of it, rested or not.
     qtbot.keyClicks(epochs, "x")
     assert run_config.config() is None
