@@ -28,7 +28,7 @@ COLUMN_FIELDS = ("data.path_column", "data.label_column", "data.split_column", "
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "data": ("data.path", "data.layout", "data.validation_fraction"),
-    "model": ("model.name", "model.weights", "model.head", "model.head_dropout", "model.head_hidden", "plan"),
+    "model": ("model.name", "model.weights", "plan"),
     "training": (
         "training.epochs",
         "training.batch_size",
@@ -36,6 +36,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "optimizer.rate",
         "optimizer.schedule",
     ),
+    "head": ("model.head", "model.head_dropout", "model.head_hidden"),
     "columns": COLUMN_FIELDS,
     "images": (
         "data.augmentation",
@@ -168,7 +169,7 @@ class RunConfigViewModel(QObject):
         """Say what an empty field means, where the note about its value would stand, and which weights are chosen."""
         if field == "model.weights":
             chosen = self._weight_set()
-            return "" if chosen is None else f"{chosen.name} · {self.weights_text(chosen)}"
+            return "" if chosen is None else f"{self.weights_text(chosen)} · {chosen.name}"
         if self._texts[field].strip():
             return ""
         return {

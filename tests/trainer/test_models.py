@@ -349,7 +349,7 @@ def test_a_file_is_compared_with_its_model_before_it_is_used(tmp_path: Path) -> 
     assert report == WeightsReport(
         path=str(tmp_path / "w.pt"),
         is_usable=True,
-        sentence=f"All {len(state) - 2} tensors of the backbone fit; the head begins anew.",
+        sentence=f"All {len(state) - 2} tensors fit; the head begins anew.",
         num_fitting=len(state) - 2,
     )
     same = compare_weights(ModelConfig(name=SMALL, weights=str(tmp_path / "w.pt")), 9, None)
