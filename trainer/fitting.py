@@ -106,7 +106,7 @@ def _is_last_layer(keys: set[str], own: dict[str, Tensor], head: str) -> bool:
 
 def _fitting_sentence(num_own: int, num_new: int) -> str:
     if num_new:
-        return f"All {num_own - num_new:,} tensors of the backbone fit; the head begins anew."
+        return f"All {num_own - num_new:,} tensors fit; the head begins anew."
     return f"All {num_own:,} tensors fit, the head's too."
 
 

@@ -120,7 +120,7 @@ def choice_text(value: str) -> str:
         "table": QCoreApplication.translate("RunForm", "table"),
         "file_names": QCoreApplication.translate("RunForm", "file names"),
         "replace": QCoreApplication.translate("RunForm", "replace last layer"),
-        "append": QCoreApplication.translate("RunForm", "append to last layer"),
+        "append": QCoreApplication.translate("RunForm", "append a layer"),
         "multi_class": QCoreApplication.translate("RunForm", "one of several"),
         "binary": QCoreApplication.translate("RunForm", "one of two"),
         "class_weights": QCoreApplication.translate("RunForm", "class weights"),

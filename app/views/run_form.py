@@ -208,7 +208,7 @@ class RunForm(QWidget):
         holder = QWidget()
         cell = QVBoxLayout(holder)
         cell.setContentsMargins(0, theme.SPACE // 2, 0, theme.SPACE // 2)
-        cell.setSpacing(2)
+        cell.setSpacing(1)
         if field in {"data.path", "model.weights"}:
             line = QHBoxLayout()
             line.setSpacing(theme.SPACE)
@@ -382,7 +382,7 @@ class RunForm(QWidget):
         sets = [] if chosen is None else chosen.weight_sets
         texts = [self._run_config.weights_text(each) for each in sets]
         names = ["published", *(each.name for each in sets), "random"]
-        notes = [*(f"{each.name} · {text}" for each, text in zip(sets[:1], texts, strict=False)), *texts, ""]
+        notes = [*(f"{text} · {each.name}" for each, text in zip(sets[:1], texts, strict=False)), *texts, ""]
         self._offer("model.weights", names, notes=notes if sets else ())
 
     def _model_note(self, entry: ModelEntry) -> str:

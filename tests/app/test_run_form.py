@@ -38,6 +38,7 @@ def run_config(qapp) -> RunConfigViewModel:
 def form(qtbot, themed, run_config: RunConfigViewModel) -> RunForm:
     made = RunForm(run_config)
     qtbot.addWidget(made)
+    made._headings["head"].setChecked(True)
     made._headings["columns"].setChecked(True)
     made._headings["more"].setChecked(True)
     return made
@@ -569,7 +570,7 @@ def test_each_published_set_of_weights_is_offered_with_its_figures(form: RunForm
         for row in range(weights.count())
     }
     assert rows == {
-        "published": "IMAGENET1K_V2 · 80.0 % · 46.0 MB · to be downloaded",
+        "published": "80.0 % · 46.0 MB · to be downloaded · IMAGENET1K_V2",
         "IMAGENET1K_V2": "80.0 % · 46.0 MB · to be downloaded",
         "IMAGENET1K_V1": "70.0 % · 46.0 MB · on this disk",
         "random": "",
@@ -645,7 +646,7 @@ def test_the_head_is_chosen_in_the_form(qtbot, form: RunForm, run_config) -> Non
     run_config.frozen = ["head"]
     head = form._editors["model.head"]
     with qtbot.waitSignal(form.model_chosen):
-        head.setCurrentIndex(head.findText("append to last layer"))
+        head.setCurrentIndex(head.findText("append a layer"))
     assert run_config.frozen == ["backbone"], "another head has other layers"
     qtbot.keyClicks(form._editors["model.head_hidden"], "64")
     dropout = form._editors["model.head_dropout"]
