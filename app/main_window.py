@@ -163,6 +163,7 @@ class MainWindow(QWidget):
         self.form.model_chosen.connect(display.inspect_model)
         display.layer_tree.freeze_requested.connect(self._freeze)
         display.layer_tree.unfreeze_requested.connect(self._unfreeze)
+        display.layer_tree.multiply_requested.connect(self._multiply)
         self.checkpoints_view.restore_requested.connect(session.restore)
         self.checkpoints_view.resume_requested.connect(session.resume)
         self.runs_view.open_requested.connect(self._open_run)
@@ -249,6 +250,10 @@ class MainWindow(QWidget):
 
     def _unfreeze(self, layers: list[str]) -> None:
         self.display.layer_tree.mark_pending(self.session.unfreeze(layers), layers)
+
+    def _multiply(self, layers: list[str], multiplier: float) -> None:
+        command_id = self.session.set_rate_multiplier(layers, multiplier)
+        self.display.layer_tree.mark_multiplying(command_id, layers)
 
     def _open_tensorboard(self) -> None:
         if self.session.run_dir is not None:

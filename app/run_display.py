@@ -28,6 +28,7 @@ from trainer.messages import (
     LayersFrozen,
     LayersUnfrozen,
     ModelInspected,
+    RateMultiplierChanged,
     RunEstimated,
     RunInfo,
     RunPrepared,
@@ -40,6 +41,7 @@ from trainer.run_record import RunRecord
 # The folder and the memory are looked at this often: they change slowly, and a look costs a walk over the folder.
 _MEASURE_INTERVAL_MS = 3000
 _LOOK_UPS = frozenset({"ListModels", "InspectModel", "CheckData", "EstimateRun", "PreviewImage"})
+_ANSWERED_IN_THE_TREE = frozenset({"FreezeLayers", "UnfreezeLayers", "SetRateMultiplier"})
 # What a run needs is tried out when the form has rested.
 _ESTIMATE_AFTER_MS = 1000
 
@@ -160,11 +162,14 @@ class RunDisplay(QObject):
         session.progress_reported.connect(lambda event: self.layer_tree.set_step_ms(event.step_ms))
         session.freeze_changed.connect(self.layer_tree.settle)
         session.freeze_changed.connect(self.history.add_marker)
+        session.rate_multiplier_changed.connect(self.layer_tree.settle_multiplier)
+        session.rate_multiplier_changed.connect(self.history.add_marker)
         session.freeze_verified.connect(self.layer_tree.verify)
         session.open_failed.connect(lambda sentence: self.told.emit(sentence, False))
         for signal in (
             session.freeze_changed,
             session.rate_changed,
+            session.rate_multiplier_changed,
             session.freeze_verified,
             session.log_written,
             session.state_changed,
@@ -174,6 +179,7 @@ class RunDisplay(QObject):
         ):
             signal.connect(self.log.add)
         self.layer_tree.frozen_layers_changed.connect(self._keep_frozen)
+        self.layer_tree.multipliers_changed.connect(self._keep_multipliers)
         self._reader.runs_listed.connect(self.runs.show_runs)
         self._reader.folder_measured.connect(self._show_measures)
         self._reader.checkpoints_examined.connect(self.checkpoints.show_problems)
@@ -228,6 +234,7 @@ class RunDisplay(QObject):
         self._inspect_id = ""
         if not self.layer_tree.is_empty:
             self._keep_frozen()
+            self._keep_multipliers()
         # A worker that is idle already is kept, so nothing attaches that would ask for what the form needs.
         if self._session.allows("ListModels"):
             if not self.run_config.models:
@@ -261,6 +268,8 @@ class RunDisplay(QObject):
         for event in record.log:
             if isinstance(event, LayersFrozen | LayersUnfrozen) and event.segment == record.segment:
                 self.layer_tree.settle(event)
+            elif isinstance(event, RateMultiplierChanged) and event.segment == record.segment:
+                self.layer_tree.settle_multiplier(event)
             elif isinstance(event, CheckpointRestored) and event.segment == record.segment:
                 self.layer_tree.restore(event)
             elif isinstance(event, FreezeVerified):
@@ -329,7 +338,7 @@ class RunDisplay(QObject):
         is_beside_field = self.run_config.reject(event)
         if event.command == "EstimateRun":
             self.run_config.show_need("" if is_beside_field else event.reason)
-        elif not is_beside_field and event.command not in {"FreezeLayers", "UnfreezeLayers", "CancelLookUp"}:
+        elif not is_beside_field and event.command not in _ANSWERED_IN_THE_TREE | {"CancelLookUp"}:
             self.told.emit(event.reason, False)
 
     def _on_checkpoint_saved(self, event: CheckpointSaved) -> None:
@@ -368,7 +377,7 @@ class RunDisplay(QObject):
         self.status.finish_look_up()
         if self._session.run_dir is None and event.command_id == self._inspect_id:
             # Shown as it is ticked now, not as it was when it was asked for.
-            self.layer_tree.show_draft(event.summary, self.run_config.frozen)
+            self.layer_tree.show_draft(event.summary, self.run_config.frozen, self.run_config.multipliers)
 
     def _keep_recent(self, path: str) -> None:
         self._settings.add_recent_data(path)
@@ -377,6 +386,9 @@ class RunDisplay(QObject):
     def _keep_frozen(self) -> None:
         self.run_config.frozen = self.layer_tree.frozen_layers
         self._estimate_soon()
+
+    def _keep_multipliers(self) -> None:
+        self.run_config.multipliers = self.layer_tree.multipliers
 
     # -- measures ---------------------------------------------------------------------------------------------
 

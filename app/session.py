@@ -40,6 +40,7 @@ class TrainingSession(QObject):
     progress_reported = Signal(object)
     freeze_changed = Signal(object)  # LayersFrozen or LayersUnfrozen
     rate_changed = Signal(object)
+    rate_multiplier_changed = Signal(object)
     freeze_verified = Signal(object)
     checkpoint_saved = Signal(object)
     checkpoint_restored = Signal(object)
@@ -218,6 +219,10 @@ class TrainingSession(QObject):
         """Unfreeze layers at the next step boundary. Returns the command's id."""
         return self._send(messages.UnfreezeLayers(layers=layers))
 
+    def set_rate_multiplier(self, layers: list[str], multiplier: float) -> str:
+        """Multiply the rate of layers from the next step boundary on. Returns the command's id."""
+        return self._send(messages.SetRateMultiplier(layers=layers, multiplier=multiplier))
+
     def save_checkpoint(self) -> str:
         """Save a checkpoint at the next step boundary. Returns the command's id."""
         return self._send(messages.SaveCheckpoint())
@@ -317,6 +322,7 @@ class TrainingSession(QObject):
             messages.LayersFrozen: self.freeze_changed,
             messages.LayersUnfrozen: self.freeze_changed,
             messages.RateChanged: self.rate_changed,
+            messages.RateMultiplierChanged: self.rate_multiplier_changed,
             messages.FreezeVerified: self.freeze_verified,
             messages.CheckpointSaved: self.checkpoint_saved,
             messages.CheckpointRestored: self.checkpoint_restored,

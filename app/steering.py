@@ -33,6 +33,7 @@ from trainer.messages import (
     PrepareRun,
     ProgressReported,
     RateChanged,
+    RateMultiplierChanged,
     RestoreCheckpoint,
     RunEstimated,
     RunPrepared,
@@ -422,7 +423,7 @@ _WANTED_STATES = {
     "UnpauseRun": frozenset({RunState.RUNNING}),
     "StopRun": frozenset({RunState.STOPPED, RunState.FINISHED}),
 }
-_ANSWERS = (LayersFrozen, LayersUnfrozen, RateChanged, CheckpointSaved, CheckpointRestored)
+_ANSWERS = (LayersFrozen, LayersUnfrozen, RateChanged, RateMultiplierChanged, CheckpointSaved, CheckpointRestored)
 
 
 def _lost_sentence(lost: WorkerLost, run_dir: Path | None) -> str:

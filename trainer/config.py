@@ -130,6 +130,11 @@ class OptimizerConfig(_Section):
     decay_epochs: int = Field(
         3, ge=1, le=1000, description="Epochs to the next step; or epochs without a lower loss that a plateau may last."
     )
+    multipliers: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(
+        default_factory=dict,
+        description="What the rate is multiplied by in single layers, by qualified name; a later one holds over an "
+        "earlier one.",
+    )
     ramp_steps: int = Field(
         100, ge=0, le=1_000_000, description="Steps over which the rate of an unfrozen layer rises from 0; 0: at once."
     )

@@ -22,7 +22,7 @@ from trainer.checkpoints import (
     restore_rng,
     to_cpu,
 )
-from trainer.config import RunConfig
+from trainer.config import ConfigError, RunConfig
 from trainer.data.loader import ImageData
 from trainer.data.mixing import BatchMixer
 from trainer.data.sampler import class_weights
@@ -41,6 +41,7 @@ from trainer.messages import (
     ModelSummary,
     ProgressReported,
     RateChanged,
+    RateMultiplierChanged,
     Series,
 )
 from trainer.metrics import (
@@ -116,6 +117,7 @@ class Trainer:
         torch.manual_seed(config.training.seed)
         self._frozen_since = dict.fromkeys(self.freeze_set.freeze(config.model.frozen), 0)
         check_plan(config.plan, self.freeze_set, config.training.epochs)
+        self._multiply_at_start()
 
     # -- the run ----------------------------------------------------------------------------------------------
 
@@ -378,6 +380,36 @@ class Trainer:
             command_id=command_id,
         )
 
+    def set_rate_multiplier(
+        self,
+        layers: Sequence[str],
+        multiplier: float,
+        *,
+        requested_step: int | None = None,
+        source: str = "user",
+        command_id: str = "",
+    ) -> RateMultiplierChanged:
+        """Multiply the rate of layers here and now. Returns the event that says so, which nobody has been told yet.
+
+        Raises:
+            FreezeError: A name is no layer.
+
+        """
+        before = self.rates.multipliers
+        changed = [unit for unit in self.freeze_set.resolve(layers) if before.get(unit, 1.0) != multiplier]
+        self.rates.multiply(changed, multiplier)
+        return RateMultiplierChanged(
+            layers=changed,
+            multiplier=multiplier,
+            sentence=f"{self.freeze_set.describe(changed)} at rate × {multiplier:g}",
+            multipliers=self.rates.multipliers,
+            requested_step=self.step if requested_step is None else requested_step,
+            applied_step=self.step,
+            source=source,
+            segment=self.segment,
+            command_id=command_id,
+        )
+
     def save(self, *, reason: str, metrics: dict[str, float] | None = None, command_id: str = "") -> CheckpointInfo:
         """Save a checkpoint of this very moment, durable when this returns.
 
@@ -475,6 +507,7 @@ class Trainer:
                 epoch=self.epoch,
                 frozen=sorted(self.freeze_set.frozen),
                 num_trainable=self.freeze_set.num_trainable,
+                multipliers=self.rates.multipliers,
                 segment=self.segment,
                 command_id=command_id,
             )
@@ -496,6 +529,7 @@ class Trainer:
             frozen=sorted(self.freeze_set.frozen),
             num_params=self.freeze_set.num_params,
             num_trainable=self.freeze_set.num_trainable,
+            multipliers=self.rates.multipliers,
         )
 
     def close(self) -> None:
@@ -537,6 +571,13 @@ class Trainer:
             worker_bytes=psutil.Process().memory_info().rss,
             phase="validation" if self._phase == "validation" else "train",
         )
+
+    def _multiply_at_start(self) -> None:
+        for layer, multiplier in self.config.optimizer.multipliers.items():
+            try:
+                self.rates.multiply(self.freeze_set.resolve([layer]), multiplier)
+            except FreezeError as error:
+                raise ConfigError(f"The rate multiplier of {layer!r}: {error}", "optimizer.multipliers") from error
 
     def _drops_state(self, frozen_since: dict[str, int]) -> Callable[[str], bool]:
         """Tell of which units the optimizer's state is too old to be kept: it would make the first steps too long."""

@@ -153,6 +153,8 @@ class ModelSummary(_Message):
     frozen: list[str]
     num_params: int
     num_trainable: int
+    multipliers: dict[str, float] = Field(default_factory=dict)
+    """What the rate is multiplied by in single units; 1 where a unit is not named."""
 
 
 class RunEstimate(_Message):
@@ -373,6 +375,14 @@ class SetRate(Command):
     rate: float = Field(gt=0, le=10)
 
 
+class SetRateMultiplier(Command):
+    """Multiply the rate in single layers from the next step boundary on; 1 is the run's own rate."""
+
+    kind: Literal["SetRateMultiplier"] = "SetRateMultiplier"
+    layers: list[str]
+    multiplier: float = Field(gt=0, le=1000)
+
+
 class SaveCheckpoint(Command):
     """Save a checkpoint at the next step boundary."""
 
@@ -408,6 +418,7 @@ AnyCommand = Annotated[
     | FreezeLayers
     | UnfreezeLayers
     | SetRate
+    | SetRateMultiplier
     | SaveCheckpoint
     | RestoreCheckpoint
     | ShutDown,
@@ -434,6 +445,7 @@ ALLOWED_COMMANDS: dict[str, frozenset[RunState]] = {
     "FreezeLayers": _LOADED,
     "UnfreezeLayers": _LOADED,
     "SetRate": _LOADED,
+    "SetRateMultiplier": _LOADED,
     "SaveCheckpoint": _LOADED,
     "RestoreCheckpoint": _LOADED | {S.FINISHED, S.STOPPED},
     "ShutDown": _ANYWHERE,
@@ -631,6 +643,24 @@ class RateChanged(Event):
     segment: int
 
 
+class RateMultiplierChanged(Event):
+    """The rate of single layers is multiplied by another number from ``applied_step`` on.
+
+    ``layers`` are the changed units, ``sentence`` says it for the marker ("stage4 at rate × 0.1"), ``multipliers`` are
+    all of the run afterwards, by unit. Steps count completed updates.
+    """
+
+    kind: Literal["RateMultiplierChanged"] = "RateMultiplierChanged"
+    layers: list[str]
+    multiplier: float
+    sentence: str
+    multipliers: dict[str, float]
+    requested_step: int
+    applied_step: int
+    source: str
+    segment: int
+
+
 class FreezeVerified(Event):
     """Every frozen layer's bytes were hashed again at ``step``: ``drifted`` names those that changed (a defect)."""
 
@@ -657,6 +687,7 @@ class CheckpointRestored(Event):
     frozen: list[str]
     num_trainable: int
     segment: int
+    multipliers: dict[str, float] = Field(default_factory=dict)
 
 
 class LogWritten(Event):
@@ -682,6 +713,7 @@ AnyEvent = Annotated[
     | MetricsSkipped
     | ProgressReported
     | RateChanged
+    | RateMultiplierChanged
     | LayersFrozen
     | LayersUnfrozen
     | FreezeVerified

@@ -39,6 +39,7 @@ _LOGGED_KINDS = (
     "LayersFrozen",
     "LayersUnfrozen",
     "RateChanged",
+    "RateMultiplierChanged",
     "FreezeVerified",
     "CheckpointSaved",
     "CheckpointRestored",

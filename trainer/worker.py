@@ -43,6 +43,7 @@ from trainer.messages import (
     RunState,
     SaveCheckpoint,
     SetRate,
+    SetRateMultiplier,
     ShutDown,
     StartRun,
     StateChanged,
@@ -93,6 +94,7 @@ _WORDS = {
     "StopRun": "Stopping",
     "FreezeLayers": "Freezing",
     "SetRate": "Changing the rate",
+    "SetRateMultiplier": "Multiplying the rate",
     "UnfreezeLayers": "Unfreezing",
     "SaveCheckpoint": "Saving a checkpoint",
     "RestoreCheckpoint": "Restoring a checkpoint",
@@ -210,6 +212,12 @@ class Worker:
             case SetRate():
                 self._server.publish(
                     self._loaded.set_rate(command.rate, requested_step=requested_step, command_id=command_id)
+                )
+            case SetRateMultiplier():
+                self._server.publish(
+                    self._loaded.set_rate_multiplier(
+                        command.layers, command.multiplier, requested_step=requested_step, command_id=command_id
+                    )
                 )
             case SaveCheckpoint():
                 self._loaded.save(reason="user", command_id=command_id)

@@ -40,6 +40,9 @@ class LayerRows:
         ]
         self.num_params_of: dict[str, int] = {}
         """Parameters that a unit owns itself."""
+        self.ids_of: dict[str, list[int]] = {}
+        """The rows at and above each unit."""
+        self._units_by_name: dict[str, list[str]] = {}
         self._position: dict[str, int] = {}
         if summary is not None:
             self._build(summary)
@@ -57,10 +60,9 @@ class LayerRows:
 
     def units_of(self, names: Iterable[str]) -> set[str]:
         """Return the units that the names of a command or of a freeze set stand for; unknown names stand for none."""
-        tops = {BACKBONE: self[BACKBONE_ID].units, HEAD: self[HEAD_ID].units, "": [""]}
         found: set[str] = set()
         for name in names:
-            below = tops.get(name)
+            below = self._units_by_name.get(name)
             found.update([u for u in self.units if _is_at_or_below(u, name)] if below is None else below)
         return found.intersection(self.units)
 
@@ -121,6 +123,12 @@ class LayerRows:
         self._gather(ROOT_ID, heads)
         self._position = {unit: position for position, unit in enumerate(self.units)}
         self._count_own(infos)
+        self.ids_of = {unit: [] for unit in self.units}
+        for row in self.in_order():
+            for unit in row.units:
+                self.ids_of[unit].append(row.id)
+        self._units_by_name = {row.fqn: row.units for row in self.in_order() if row.command_names == [row.fqn]}
+        self._units_by_name |= {BACKBONE: self[BACKBONE_ID].units, HEAD: self[HEAD_ID].units, "": [""]}
 
     def _take(self, info: LayerInfo, heads: list[str], head_params: dict[str, int], ids: dict[str, int]) -> None:
         taken_out = sum(

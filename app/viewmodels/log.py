@@ -21,6 +21,7 @@ from trainer.messages import (
     LayersUnfrozen,
     LogWritten,
     RateChanged,
+    RateMultiplierChanged,
     RunState,
     StateChanged,
 )
@@ -131,7 +132,7 @@ class LogItemModel(TableItemModel):
             case StateChanged():
                 # Time 0 marks a state that the window tells itself: no fact about the run.
                 return self._state_row(event) if event.time else None
-            case LayersFrozen() | LayersUnfrozen():
+            case LayersFrozen() | LayersUnfrozen() | RateMultiplierChanged():
                 if not event.layers:
                     return None
                 what = self._source_text(event.source)
@@ -197,6 +198,7 @@ class LogItemModel(TableItemModel):
             "FreezeLayers": self.tr("Freeze refused"),
             "UnfreezeLayers": self.tr("Unfreeze refused"),
             "SetRate": self.tr("Change of the rate refused"),
+            "SetRateMultiplier": self.tr("Change of a rate multiplier refused"),
             "SaveCheckpoint": self.tr("Checkpoint refused"),
             "RestoreCheckpoint": self.tr("Restore refused"),
         }.get(command, self.tr("Refused"))

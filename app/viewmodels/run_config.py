@@ -110,6 +110,8 @@ class RunConfigViewModel(QObject):
         """Data sets that were used before, the latest first."""
         self.run: RunInfo | None = None
         self.frozen: list[str] = ["backbone"]
+        self.multipliers: dict[str, float] = {}
+        """What the rate is multiplied by in single layers; like ``frozen``, from the model's tree."""
         self.num_classes = DEFAULT_NUM_CLASSES
         """Classes of the data that was last looked through."""
         self.columns: list[str] = []
@@ -203,6 +205,7 @@ class RunConfigViewModel(QObject):
         if field == "model.name":
             # Another model has other layers; only these two names hold in every one.
             self.frozen = ["backbone"]
+            self.multipliers = {}
         for hidden in _ONLY_WITH:
             if self.error(hidden) and not self.has_field(hidden):
                 # Nobody could mend out of sight what would keep the run from starting.
@@ -223,6 +226,7 @@ class RunConfigViewModel(QObject):
         for field in FIELDS:
             self._texts[field] = plan_text(values["plan"]) if field == "plan" else _shown(_value_at(values, field))
         self.frozen = list(config.model.frozen if frozen is None else frozen)
+        self.multipliers = dict(config.optimizer.multipliers)
         self._hidden = {
             "num_loader_workers": config.training.num_loader_workers,
             "num_threads": config.training.num_threads,
@@ -236,7 +240,7 @@ class RunConfigViewModel(QObject):
         values: dict[str, Any] = {
             "data": {},
             "model": {"frozen": list(self.frozen)},
-            "optimizer": {},
+            "optimizer": {"multipliers": dict(self.multipliers)},
             "training": {key: value for key, value in self._hidden.items() if value is not None},
         }
         for field in FIELDS:

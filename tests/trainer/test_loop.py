@@ -184,6 +184,51 @@ def test_a_restore_in_mid_epoch_goes_on_from_there_and_ends_where_the_straight_r
     assert {e.segment for e in events if isinstance(e, MetricsLogged)} == {0, 1}
 
 
+def rates_of(trainer: Trainer, *layers: str) -> list[float]:
+    rates = {group["name"]: group["lr"] for group in trainer.optimizer.param_groups}
+    return [rates[layer] for layer in layers]
+
+
+def test_a_rate_multiplier_holds_from_the_next_update_on_and_a_restore_brings_it_back(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    optimizer = small_config.optimizer.model_copy(update={"multipliers": {"backbone": 0.5, "conv5": 0.1}})
+    trainer, _ = make_trainer(small_config.model_copy(update={"optimizer": optimizer}))
+    assert trainer.summary().multipliers["conv5.0"] == 0.1
+    name, changes = "", []
+
+    def meddle() -> None:
+        nonlocal name
+        if trainer.step == 3 and not changes:
+            assert rates_of(trainer, "stage4.0.branch1.0", "conv5.0", "fc") == pytest.approx([5e-4, 1e-4, 1e-3])
+            changes.append(trainer.set_rate_multiplier(["fc", "conv5"], 2.0, requested_step=2))
+            name = trainer.save(reason="user").name
+            changes.append(trainer.set_rate_multiplier(["conv5"], 1.0))
+            changes.append(trainer.set_rate_multiplier(["conv5"], 1.0))
+        elif trainer.step == 4 and len(changes) == 3:
+            assert rates_of(trainer, "stage4.0.branch1.0", "conv5.0", "fc") == pytest.approx([5e-4, 1e-3, 2e-3])
+            changes.append(trainer.restore(name)[0])
+        elif trainer.step == 4:
+            assert rates_of(trainer, "stage4.0.branch1.0", "conv5.0", "fc") == pytest.approx([5e-4, 2e-3, 2e-3])
+            raise RunStopped
+
+    with pytest.raises(RunStopped):
+        trainer.fit(meddle)
+    first, second, nothing, restored = changes
+    assert (first.sentence, first.requested_step, first.applied_step) == ("conv5, head at rate × 2", 2, 3)
+    assert first.multipliers["fc"] == 2.0
+    assert "conv5.0" not in second.multipliers
+    assert nothing.layers == []
+    assert restored.multipliers == first.multipliers
+
+
+def test_a_rate_multiplier_of_a_layer_that_is_none_is_refused(make_trainer: Make, small_config: RunConfig) -> None:
+    optimizer = small_config.optimizer.model_copy(update={"multipliers": {"stage9": 0.5}})
+    with pytest.raises(ConfigError, match="no layer 'stage9'") as caught:
+        make_trainer(small_config.model_copy(update={"optimizer": optimizer}))
+    assert caught.value.field == "optimizer.multipliers"
+
+
 def test_the_number_of_loader_processes_changes_nothing(make_trainer: Make, small_config: RunConfig) -> None:
     trained = []
     for num_workers in (0, 2):
