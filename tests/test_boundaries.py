@@ -70,5 +70,12 @@ def test_importing_the_trainer_package_imports_nothing_heavy() -> None:
     assert not loaded_after("import trainer").intersection({*HEAVY, *QT, "pydantic", "numpy"})
 
 
+def test_what_decodes_images_starts_light() -> None:
+    # Each of its processes imports the worker's main module again, and this.
+    assert not loaded_after("import trainer.__main__, trainer.data.decoding").intersection(
+        {*HEAVY, *QT, "pydantic", "numpy", "trainer.worker"}
+    )
+
+
 def test_the_worker_answers_before_torch_is_loaded() -> None:
     assert not loaded_after("import trainer.worker").intersection({*HEAVY, *QT})

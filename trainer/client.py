@@ -94,7 +94,7 @@ class WorkerClient:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
         with log_path.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "trainer.worker"],
+                [sys.executable, "-P", "-m", "trainer"],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -12,11 +12,11 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from os import PathLike
 from pathlib import Path
 from typing import Literal
 
 from trainer.config import ConfigError, DataConfig
+from trainer.path_text import displayed
 
 Kind = Literal["folder", "archive", "table"]
 
@@ -78,11 +78,6 @@ def look_at(data: DataConfig) -> tuple[Path, Kind]:
     if data.layout == "table" or path.suffix.lower() in TABLE_SUFFIXES:
         return path, "table"
     raise ConfigError(_neither(shown), "data.path")
-
-
-def displayed(path: str | PathLike[str]) -> str:
-    """Return a path as text that any file and message can hold: bytes that are no UTF-8 become replacement marks."""
-    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _is_folder(path: Path, shown: str) -> bool:

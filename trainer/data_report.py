@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from pydantic import ValidationError
@@ -69,8 +70,7 @@ class IssueKind(StrEnum):
     """Nearly the same picture twice, in one split."""
 
 
-@dataclass(frozen=True)
-class ReportedImage:
+class ReportedImage(NamedTuple):
     """A readable image. ``path`` is where it lies, ``shown`` the name that the user knows; sides upright, in pixels."""
 
     path: str
@@ -125,8 +125,7 @@ class ImageChoice:
 ALL_IMAGES = ImageChoice()
 
 
-@dataclass(frozen=True)
-class ReportedIssue:
+class ReportedIssue(NamedTuple):
     """Something about a file, or a pair of files. The paths are where they lie, ``shown`` the names the user knows."""
 
     kind: IssueKind
@@ -156,12 +155,8 @@ def write_report(
             database.execute("INSERT INTO summary VALUES (?)", (summary.model_dump_json(),))
             database.executemany(
                 "INSERT INTO images (path, shown, class_idx, split, width, height, size_bytes) VALUES (?,?,?,?,?,?,?)",
-                (
-                    (_text(image.path), image.shown, image.class_idx, image.split, image.width, image.height,
-                     image.size_bytes)
-                    for image in images
-                ),
-            )  # fmt: skip
+                ((_text(image.path), *image[1:]) for image in images),
+            )
             database.executemany(
                 "INSERT INTO issues (kind, path, shown, sentence, other_path, other_shown) VALUES (?,?,?,?,?,?)",
                 (

@@ -489,7 +489,3 @@ def _print_to(path: Path) -> None:
 def _not_allowed(kind: str, state: RunState) -> str:
     allowed = ", ".join(sorted(ALLOWED_COMMANDS[kind]))
     return f"{_WORDS[kind]} is not possible while the run is {state}. It is while the run is: {allowed}."
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -103,7 +103,7 @@ class _Key(NamedTuple):
 def _key(path: Path) -> _Key:
     name = os.fsencode(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links)
     try:
-        status = path.stat()
+        status = os.stat(name)  # noqa: PTH116 (a Path takes twice as long)
     except OSError:
         # Reading it will say why; nothing is recalled under this key, as nothing is kept of what could not be read.
         return _Key(name, 0, -1)

@@ -6,10 +6,10 @@ import hashlib
 import io
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 from PIL import Image
 
 from trainer.data.images import NO_MEMORY, reason_for, try_load
@@ -89,7 +89,8 @@ def picture_hash(image: Image.Image) -> int | None:
     # 576 samples of each cell average out noise as well as all pixels do, at a fifth of the time.
     samples = (_CELLS[0] * _SAMPLES_PER_CELL, _CELLS[1] * _SAMPLES_PER_CELL)
     cells = image.resize(samples, Image.Resampling.NEAREST).reduce(_SAMPLES_PER_CELL).convert("L")
-    steps = np.diff(np.asarray(cells).astype(np.int16), axis=1)
-    if np.count_nonzero(np.abs(steps) > _STEP_LEVELS) < MIN_STEPS:
+    levels, width = cells.tobytes(), _CELLS[0]
+    steps = [right - left for idx, (left, right) in enumerate(pairwise(levels), start=1) if idx % width]
+    if sum(abs(step) > _STEP_LEVELS for step in steps) < MIN_STEPS:
         return None
-    return int.from_bytes(np.packbits(steps > _STEP_LEVELS).tobytes(), "big")
+    return int("".join("1" if step > _STEP_LEVELS else "0" for step in steps), 2)

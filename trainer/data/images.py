@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from os import PathLike
 from typing import BinaryIO
 
-import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from trainer.data_path import displayed as displayed
+from trainer.path_text import displayed as displayed
 
 MAX_PIXELS = 89_478_485
 """Pillow's own threshold for a decompression bomb; an image over it is refused, not only warned about."""
@@ -144,6 +143,9 @@ def _as_seen(image: Image.Image, *, is_grey_enough: bool) -> Image.Image:
 
 def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
     """Scale 16- and 32-bit grey: by the 16-bit range where the values fit in it, else by their own range."""
+    # Only here: the processes that check images seldom meet such an image, and start in half the time without it.
+    import numpy as np
+
     values = np.nan_to_num(np.asarray(image).astype(np.float64))
     low, high = float(values.min()), float(values.max())
     if image.mode.startswith("I") and low >= 0 and high <= 65_535:

@@ -21,6 +21,8 @@ UNREAD_SUFFIXES = frozenset({".avif", ".dng", ".eps", ".heic", ".heif", ".ico", 
 IMAGE_SUFFIXES = UNREAD_SUFFIXES | {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 """Only for telling an image's name from other text: whether a file is an image is told by its bytes."""
 
+_DIGITS = re.compile(r"(\d+)")
+
 _REPARSE_TAG_JUNCTION = 0xA0000003
 
 
@@ -133,7 +135,7 @@ def reason_against_format(path: Path) -> str:
 def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """Return a key that sorts "2" before "10", without regard to case and to how accents are encoded."""
     key = []
-    for part in re.split(r"(\d+)", unicodedata.normalize("NFC", name).casefold()):
+    for part in _DIGITS.split(unicodedata.normalize("NFC", name).casefold()):
         if part.isdecimal():
             # By length, then digit by digit: int() refuses thousands of digits.
             digits = part.lstrip("0")
@@ -150,8 +152,10 @@ def counted(number: int, noun: str) -> str:
 
 def _scanned(folder: Path) -> list[Entry]:
     with os.scandir(folder) as found:
-        visible = [Entry(Path(entry.path), _kind(entry)) for entry in found if not is_ignored(entry.name)]
-    return sorted(visible, key=lambda entry: natural(entry.path.name))
+        visible = sorted(
+            (entry for entry in found if not is_ignored(entry.name)), key=lambda entry: natural(entry.name)
+        )
+        return [Entry(Path(entry.path), _kind(entry)) for entry in visible]
 
 
 def _kind(entry: os.DirEntry[str]) -> Literal["folder", "file", "link", "special"]:

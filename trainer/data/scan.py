@@ -179,6 +179,8 @@ def _without_empty_classes(
 ) -> tuple[list[str], list[SourceFile]]:
     """Leave out the classes of which nothing can be read, and number the others anew."""
     used = sorted({file.class_idx for file in files})
+    if 2 <= len(used) == len(source.class_names):
+        return source.class_names, files
     class_names = [source.class_names[idx] for idx in used]
     if len(class_names) < 2:
         empty = [(file.shown, reason) for file, reason in unreadable if file.class_idx not in used]
@@ -251,7 +253,7 @@ def _kept_report(
     """Write a report under a name made of what it says, so that none that a run refers to is ever written over."""
     digest = hashlib.blake2b(summary.model_dump_json().encode(), digest_size=16)
     for row in (*images, *issues):
-        digest.update(repr(row).encode("utf-8", "surrogateescape"))
+        digest.update(repr(tuple(row)).encode("utf-8", "surrogateescape"))
     path = folder / f"{digest.hexdigest()}.db"
     if path.exists():
         os.utime(path)
