@@ -25,7 +25,7 @@ from app.figures import count
 from app.json_lines import event_to_json, to_json
 from app.listings import status_table, status_values
 from app.steering import RunFailedError, look, shown_path, steer
-from app.terminal import freeze_sentence, multiplier_sentence, rate_sentence
+from app.terminal import freeze_sentence, multiplier_sentence, plan_change_sentence, rate_sentence
 from trainer.config import config_from_dict
 from trainer.messages import (
     AnyEvent,
@@ -36,6 +36,7 @@ from trainer.messages import (
     LayersFrozen,
     LayersUnfrozen,
     PauseRun,
+    PlanChanged,
     RateChanged,
     RateMultiplierChanged,
     RestoreCheckpoint,
@@ -185,6 +186,8 @@ def _answer_sentence(event: AnyEvent, run_dir: Path, found_state: RunState) -> s
             return f"Nothing changed: the rate of these layers was multiplied by {event.multiplier:g} already."
         case RateMultiplierChanged():
             return multiplier_sentence(event)
+        case PlanChanged():
+            return plan_change_sentence(event)
         case RateChanged():
             return rate_sentence(event)
         case CheckpointSaved(checkpoint=saved):

@@ -30,6 +30,7 @@ from trainer.messages import (
     ListModels,
     ModelsListed,
     OpenRun,
+    PlanChanged,
     PrepareRun,
     ProgressReported,
     RateChanged,
@@ -423,7 +424,15 @@ _WANTED_STATES = {
     "UnpauseRun": frozenset({RunState.RUNNING}),
     "StopRun": frozenset({RunState.STOPPED, RunState.FINISHED}),
 }
-_ANSWERS = (LayersFrozen, LayersUnfrozen, RateChanged, RateMultiplierChanged, CheckpointSaved, CheckpointRestored)
+_ANSWERS = (
+    LayersFrozen,
+    LayersUnfrozen,
+    RateChanged,
+    RateMultiplierChanged,
+    PlanChanged,
+    CheckpointSaved,
+    CheckpointRestored,
+)
 
 
 def _lost_sentence(lost: WorkerLost, run_dir: Path | None) -> str:

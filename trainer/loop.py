@@ -22,7 +22,7 @@ from trainer.checkpoints import (
     restore_rng,
     to_cpu,
 )
-from trainer.config import ConfigError, RunConfig
+from trainer.config import ConfigError, PlanPhase, RunConfig
 from trainer.data.loader import ImageData
 from trainer.data.mixing import BatchMixer
 from trainer.data.sampler import class_weights
@@ -33,12 +33,15 @@ from trainer.messages import (
     CheckpointRestored,
     CheckpointSaved,
     Event,
+    FreezeChanged,
     FreezeVerified,
     LayersFrozen,
     LayersUnfrozen,
     LogWritten,
     MetricsLogged,
     ModelSummary,
+    PhaseBegan,
+    PlanChanged,
     ProgressReported,
     RateChanged,
     RateMultiplierChanged,
@@ -58,7 +61,7 @@ from trainer.pace import Pace
 from trainer.rates import RateSchedule
 from trainer.run_record import best_checkpoint
 from trainer.runs import RunFolder
-from trainer.schedules import check_plan, phases_at
+from trainer.schedules import Plan, check_plan, frozen_after
 
 FLUSH_INTERVAL_S = 0.05
 PROGRESS_INTERVAL_S = 0.25
@@ -116,7 +119,8 @@ class Trainer:
         self._store: CheckpointStore | None = None
         torch.manual_seed(config.training.seed)
         self._frozen_since = dict.fromkeys(self.freeze_set.freeze(config.model.frozen), 0)
-        check_plan(config.plan, self.freeze_set, config.training.epochs)
+        self.plan = Plan(config.plan)
+        check_plan(config.plan, self.freeze_set, config.training.epochs, self.steps_per_epoch)
         self._multiply_at_start()
 
     # -- the run ----------------------------------------------------------------------------------------------
@@ -162,6 +166,7 @@ class Trainer:
                     continue
                 self.epoch, self.batch = self.epoch + 1, 0
                 self._tell_plateau(metrics[VALIDATION_LOSS])
+                self.plan.end_epoch(metrics[VALIDATION_LOSS], metrics[VALIDATION_ACCURACY])
                 self._unsaved = metrics
                 self._save_epoch()
             self._has_jumped = False
@@ -232,6 +237,7 @@ class Trainer:
             return
         loaded = self.data.train_batches(self.epoch, self.batch)
         while self.batch < num_batches:
+            self._follow_plan()
             between_steps()
             if self._has_jumped:
                 return
@@ -315,21 +321,31 @@ class Trainer:
             return
         self.save(reason="epoch", metrics=self._unsaved)
         self._unsaved = None
-        for event in self._apply_plan():
+        self._follow_plan()
+
+    def _follow_plan(self) -> None:
+        for event in self._due_changes():
             self._emit(event)
 
-    def _apply_plan(self) -> list[Event]:
-        """Make the plan's changes for this epoch, once, as it begins: what a person then changes stays as it is."""
-        changes: list[LayersFrozen | LayersUnfrozen] = []
-        left_out: list[Event] = []
-        for phase in phases_at(self.config.plan, self.epoch):
+    def _due_changes(self) -> list[Event]:
+        """Make the plan's changes whose time has come, once: what a person then changes stays as it is."""
+        events: list[Event] = []
+        while phase := self.plan.due(self.epoch, self.step):
+            self.plan.begin_next()
+            events.append(PhaseBegan(num_begun=self.plan.num_begun, step=self.step, segment=self.segment))
             try:
-                changes.append(self.freeze(phase.freeze, source="plan"))
-                changes.append(self.unfreeze(phase.unfreeze, source="plan"))
+                self.freeze_set.check(frozen_after(phase, self.freeze_set, self.freeze_set.frozen))
+                # What is to train comes first: at no moment is everything frozen.
+                changes: tuple[FreezeChanged | RateMultiplierChanged, ...] = (
+                    self.unfreeze(phase.unfreeze, source="plan"),
+                    self.freeze(phase.freeze, but=phase.unfreeze, source="plan"),
+                    *(self.set_rate_multiplier([layer], rate, source="plan") for layer, rate in phase.rates.items()),
+                )
+                events += (change for change in changes if change.layers)
             except FreezeError as error:
-                text = f"The plan's change at epoch {phase.epoch} was left out. {error}"
-                left_out.append(LogWritten(level="warning", text=text))
-        return [change for change in changes if change.layers] + left_out
+                text = f"The plan's change at {phase.start} was left out. {error}"
+                events.append(LogWritten(level="warning", text=text))
+        return events
 
     def _set_phase(self, phase: str) -> None:
         self._phase = phase
@@ -338,15 +354,21 @@ class Trainer:
     # -- what a command may do between two steps --------------------------------------------------------------
 
     def freeze(
-        self, layers: Sequence[str], *, requested_step: int | None = None, source: str = "user", command_id: str = ""
+        self,
+        layers: Sequence[str],
+        *,
+        but: Sequence[str] = (),
+        requested_step: int | None = None,
+        source: str = "user",
+        command_id: str = "",
     ) -> LayersFrozen:
-        """Freeze layers here and now. Returns the event that says so, which nobody has been told yet.
+        """Freeze layers, ``but`` some of them, here and now. Returns the event, which nobody has been told yet.
 
         Raises:
             FreezeError: A name is no layer, or nothing would be left to train.
 
         """
-        changed = self.freeze_set.freeze(layers)
+        changed = self.freeze_set.freeze(layers, but)
         self._frozen_since.update(dict.fromkeys(changed, self.step))
         return LayersFrozen(**self._freeze_change(changed, "frozen", requested_step, source, command_id))
 
@@ -374,6 +396,26 @@ class Trainer:
         return RateChanged(
             rate=rate,
             before=before,
+            requested_step=self.step if requested_step is None else requested_step,
+            applied_step=self.step,
+            segment=self.segment,
+            command_id=command_id,
+        )
+
+    def set_plan(
+        self, phases: Sequence[PlanPhase], *, requested_step: int | None = None, command_id: str = ""
+    ) -> PlanChanged:
+        """Have other phases follow those that have begun. Returns the event, which nobody has been told yet.
+
+        Raises:
+            ConfigError: A phase cannot work with this model, or with what is frozen now.
+
+        """
+        check_plan(phases, self.freeze_set, self.config.training.epochs, self.steps_per_epoch)
+        self.plan.replace_rest(phases)
+        return PlanChanged(
+            plan=self.plan.phases,
+            num_begun=self.plan.num_begun,
             requested_step=self.step if requested_step is None else requested_step,
             applied_step=self.step,
             segment=self.segment,
@@ -439,6 +481,7 @@ class Trainer:
             "metrics": metrics,
             "optimizer_state_dict": to_cpu(self.optimizer.state_dict()),
             "scheduler_state_dict": self.rates.state_dict(),
+            "plan": self.plan.state_dict(),
             "rng": read_rng(self.device),
             "freeze": frozen,
             "frozen_since": dict(self._frozen_since),
@@ -490,6 +533,7 @@ class Trainer:
         self.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
         self.optimizer.zero_grad(set_to_none=True)
         self.rates.load_state_dict(checkpoint["scheduler_state_dict"])
+        self.plan.load_state_dict(checkpoint["plan"])
         self.freeze_set.set_frozen(checkpoint["freeze"])
         self._frozen_since = dict(checkpoint["frozen_since"])
         self.freeze_set.take_hashes()
@@ -508,6 +552,8 @@ class Trainer:
                 frozen=sorted(self.freeze_set.frozen),
                 num_trainable=self.freeze_set.num_trainable,
                 multipliers=self.rates.multipliers,
+                plan=self.plan.phases,
+                num_phases_begun=self.plan.num_begun,
                 segment=self.segment,
                 command_id=command_id,
             )
@@ -519,7 +565,7 @@ class Trainer:
             )
             events.append(LogWritten(level="warning", text=text))
         # An epoch's checkpoint is saved before the plan's change for the next one.
-        return events + (self._apply_plan() if info.reason == "epoch" else [])
+        return events + self._due_changes()
 
     def summary(self) -> ModelSummary:
         """Describe the model and its freeze set as they are now."""

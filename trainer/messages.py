@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trainer.config import DataConfig, ModelConfig, RunConfig
+from trainer.config import DataConfig, ModelConfig, PlanPhase, RunConfig
 
 
 class RunState(StrEnum):
@@ -383,6 +383,13 @@ class SetRateMultiplier(Command):
     multiplier: float = Field(gt=0, le=1000)
 
 
+class SetPlan(Command):
+    """Have these phases follow those of the plan that have begun, from the next step boundary on."""
+
+    kind: Literal["SetPlan"] = "SetPlan"
+    phases: list[PlanPhase]
+
+
 class SaveCheckpoint(Command):
     """Save a checkpoint at the next step boundary."""
 
@@ -419,6 +426,7 @@ AnyCommand = Annotated[
     | UnfreezeLayers
     | SetRate
     | SetRateMultiplier
+    | SetPlan
     | SaveCheckpoint
     | RestoreCheckpoint
     | ShutDown,
@@ -446,6 +454,7 @@ ALLOWED_COMMANDS: dict[str, frozenset[RunState]] = {
     "UnfreezeLayers": _LOADED,
     "SetRate": _LOADED,
     "SetRateMultiplier": _LOADED,
+    "SetPlan": _LOADED,
     "SaveCheckpoint": _LOADED,
     "RestoreCheckpoint": _LOADED | {S.FINISHED, S.STOPPED},
     "ShutDown": _ANYWHERE,
@@ -661,6 +670,26 @@ class RateMultiplierChanged(Event):
     segment: int
 
 
+class PhaseBegan(Event):
+    """A phase of the run's plan began at ``step``; ``num_begun`` counts it and those before it."""
+
+    kind: Literal["PhaseBegan"] = "PhaseBegan"
+    num_begun: int
+    step: int
+    segment: int
+
+
+class PlanChanged(Event):
+    """Other phases follow the ``num_begun`` that have begun; ``plan`` has all of them."""
+
+    kind: Literal["PlanChanged"] = "PlanChanged"
+    plan: list[PlanPhase]
+    num_begun: int
+    requested_step: int
+    applied_step: int
+    segment: int
+
+
 class FreezeVerified(Event):
     """Every frozen layer's bytes were hashed again at ``step``: ``drifted`` names those that changed (a defect)."""
 
@@ -688,6 +717,8 @@ class CheckpointRestored(Event):
     num_trainable: int
     segment: int
     multipliers: dict[str, float] = Field(default_factory=dict)
+    plan: list[PlanPhase] = Field(default_factory=list)
+    num_phases_begun: int = 0
 
 
 class LogWritten(Event):
@@ -716,6 +747,8 @@ AnyEvent = Annotated[
     | RateMultiplierChanged
     | LayersFrozen
     | LayersUnfrozen
+    | PhaseBegan
+    | PlanChanged
     | FreezeVerified
     | CheckpointSaved
     | CheckpointRestored

@@ -40,6 +40,8 @@ _LOGGED_KINDS = (
     "LayersUnfrozen",
     "RateChanged",
     "RateMultiplierChanged",
+    "PhaseBegan",
+    "PlanChanged",
     "FreezeVerified",
     "CheckpointSaved",
     "CheckpointRestored",

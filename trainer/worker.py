@@ -42,6 +42,7 @@ from trainer.messages import (
     RunPrepared,
     RunState,
     SaveCheckpoint,
+    SetPlan,
     SetRate,
     SetRateMultiplier,
     ShutDown,
@@ -95,6 +96,7 @@ _WORDS = {
     "FreezeLayers": "Freezing",
     "SetRate": "Changing the rate",
     "SetRateMultiplier": "Multiplying the rate",
+    "SetPlan": "Changing the plan",
     "UnfreezeLayers": "Unfreezing",
     "SaveCheckpoint": "Saving a checkpoint",
     "RestoreCheckpoint": "Restoring a checkpoint",
@@ -218,6 +220,10 @@ class Worker:
                     self._loaded.set_rate_multiplier(
                         command.layers, command.multiplier, requested_step=requested_step, command_id=command_id
                     )
+                )
+            case SetPlan():
+                self._server.publish(
+                    self._loaded.set_plan(command.phases, requested_step=requested_step, command_id=command_id)
                 )
             case SaveCheckpoint():
                 self._loaded.save(reason="user", command_id=command_id)

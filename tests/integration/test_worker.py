@@ -42,6 +42,7 @@ from trainer.messages import (
     ModelsListed,
     OpenRun,
     PauseRun,
+    PlanChanged,
     PreparationProgressed,
     PrepareRun,
     PreviewImage,
@@ -242,7 +243,7 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
     walk(RunState.READY)
     for kind, answer in (
         ("FreezeLayers", LayersFrozen), ("UnfreezeLayers", LayersUnfrozen),
-        ("SetRateMultiplier", RateMultiplierChanged),
+        ("SetRateMultiplier", RateMultiplierChanged), ("SetPlan", PlanChanged),
     ):  # fmt: skip
         assert isinstance(driver.ask(commands[kind], answer), answer)
     rate = driver.ask(commands["SetRate"], RateChanged)
