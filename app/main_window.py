@@ -54,10 +54,16 @@ class MainWindow(QWidget):
         """Load the views that take long to import; the window is on screen by now."""
         from app.views.layer_tree import LayerTreeView
         from app.views.metrics import MetricsView
+        from app.views.plan_timeline import PlanTimelineView
 
         self.tree_view = LayerTreeView(self.display.layer_tree)
         self.metrics_view = MetricsView(self.display.history)
-        for panel, view in ((self._tree_panel, self.tree_view), (self._metrics_panel, self.metrics_view)):
+        self.timeline_view = PlanTimelineView(self.display.timeline)
+        for panel, view in (
+            (self._tree_panel, self.tree_view),
+            (self._metrics_panel, self.timeline_view),
+            (self._metrics_panel, self.metrics_view),
+        ):
             layout = panel.layout()
             assert layout is not None
             layout.addWidget(view)

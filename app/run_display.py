@@ -14,6 +14,7 @@ from app.viewmodels.data import DataViewModel
 from app.viewmodels.layer_tree import LayerTreeViewModel
 from app.viewmodels.log import LogItemModel
 from app.viewmodels.metric_history import MetricHistory
+from app.viewmodels.plan_timeline import PlanTimeline
 from app.viewmodels.run_config import RunConfigViewModel
 from app.viewmodels.run_list import RunListItemModel
 from app.viewmodels.run_status import FolderSize, RunStatusViewModel
@@ -67,6 +68,7 @@ class RunDisplay(QObject):
         self._are_data_known = False
         self.status = RunStatusViewModel(self)
         self.history = MetricHistory(self)
+        self.timeline = PlanTimeline(self)
         self.layer_tree = LayerTreeViewModel(self)
         self.checkpoints = CheckpointItemModel(self)
         self.runs = RunListItemModel(self)
@@ -162,6 +164,9 @@ class RunDisplay(QObject):
         session.progress_reported.connect(lambda event: self.layer_tree.set_step_ms(event.step_ms))
         session.freeze_changed.connect(self.layer_tree.settle)
         session.freeze_changed.connect(self.history.add_marker)
+        session.freeze_changed.connect(self.timeline.note_change)
+        session.phase_began.connect(self.timeline.begin_phase)
+        session.plan_changed.connect(self.timeline.change_plan)
         session.rate_multiplier_changed.connect(self.layer_tree.settle_multiplier)
         session.rate_multiplier_changed.connect(self.history.add_marker)
         session.freeze_verified.connect(self.layer_tree.verify)
@@ -170,6 +175,7 @@ class RunDisplay(QObject):
             session.freeze_changed,
             session.rate_changed,
             session.rate_multiplier_changed,
+            session.plan_changed,
             session.freeze_verified,
             session.log_written,
             session.state_changed,
@@ -226,6 +232,7 @@ class RunDisplay(QObject):
     def _on_run_left(self) -> None:
         self.status.leave_run()
         self.history.clear()
+        self.timeline.clear()
         self.checkpoints.reset([])
         self.log.reset([])
         self.run_config.leave_run()
@@ -247,6 +254,7 @@ class RunDisplay(QObject):
         record = event.record
         self.status.open_run(event)
         self.history.open_run(record)
+        self.timeline.open_run(record)
         self.checkpoints.reset(record.checkpoints)
         self.log.reset(record.log)
         if record.info is not None:
@@ -278,6 +286,8 @@ class RunDisplay(QObject):
     def _on_run_prepared(self, event: RunPrepared) -> None:
         self.status.prepare(event)
         self.history.restore(event.step, event.segment)
+        if not event.segment:
+            self.timeline.show_plan(event.run.config)
         self._show_run(event.run)
         self._settings.form_values = event.run.config.model_dump()
         self._measure()
@@ -348,6 +358,7 @@ class RunDisplay(QObject):
     def _on_checkpoint_restored(self, event: CheckpointRestored) -> None:
         self.status.restore_checkpoint(event)
         self.history.restore(event.step, event.segment)
+        self.timeline.restore(event)
         self.layer_tree.restore(event)
 
     def _on_data_checked(self, event: DataChecked) -> None:

@@ -133,7 +133,7 @@ def test_a_plan_that_is_changed_as_it_runs_goes_on_from_what_has_begun_and_a_res
 
     trainer.fit(meddle)
     assert [(e.num_begun, e.step) for e in events if isinstance(e, PhaseBegan)] == [(1, 1), (2, 3), (2, 9)]
-    assert trainer.freeze_set.describe(trainer.freeze_set.frozen) == "conv1 … stage3"
+    assert trainer.freeze_set.describe(trainer.freeze_set.frozen) == "conv1, stage2, stage3"
 
 
 def test_a_hand_made_change_at_the_plans_epoch_stays(make_trainer: Make, small_config: RunConfig) -> None:
