@@ -253,8 +253,6 @@ def test_a_plan_with_steps_plateaus_and_rates_reads_as_it_is_written() -> None:
 @pytest.mark.parametrize(
     "text", ["stage4 later", "3: =head", "step: +head", "epoch 3 loss: +head", "3: +head ×..", "3: -"]
 )
-    "text", ["stage4 later", "3: =head", "step: +head", "epoch 3 loss: +head", "3: +head ×..", "3: -"]
-)
 def test_what_is_no_plan_is_none(text: str) -> None:
     assert parse_plan(text) is None
 
