@@ -148,7 +148,7 @@ def _open_window(run: Path | None, config: RunConfig | None, folder: Path) -> in
 
 def _with_epochs(config: RunConfig, epochs: int) -> RunConfig:
     # A phase of the plan that would come after the end is no phase of this run.
-    plan = [phase for phase in config.plan if phase.epoch < epochs]
+    plan = [phase for phase in config.plan if phase.epoch is None or phase.epoch < epochs]
     training = config.training.model_copy(update={"epochs": epochs})
     return config.model_copy(update={"training": training, "plan": plan})
 

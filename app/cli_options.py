@@ -27,6 +27,9 @@ Layers = Annotated[
 NewRate = Annotated[
     float, typer.Argument(metavar="RATE", help="The new learning rate; the run's schedule goes on from it.")
 ]
+Multiplier = Annotated[
+    float, typer.Argument(metavar="MULTIPLIER", help="What the run's rate is multiplied by there; 1 is its own.")
+]
 CheckpointName = Annotated[
     str, typer.Argument(metavar="CHECKPOINT", help='A unique piece of its name, "best" or "last".')
 ]

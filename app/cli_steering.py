@@ -11,6 +11,7 @@ from app.cli_options import (
     CheckpointName,
     Json,
     Layers,
+    Multiplier,
     NewRate,
     Run,
     RunsDir,
@@ -24,7 +25,7 @@ from app.figures import count
 from app.json_lines import event_to_json, to_json
 from app.listings import status_table, status_values
 from app.steering import RunFailedError, look, shown_path, steer
-from app.terminal import freeze_sentence, rate_sentence
+from app.terminal import freeze_sentence, multiplier_sentence, plan_change_sentence, rate_sentence
 from trainer.config import config_from_dict
 from trainer.messages import (
     AnyEvent,
@@ -35,11 +36,14 @@ from trainer.messages import (
     LayersFrozen,
     LayersUnfrozen,
     PauseRun,
+    PlanChanged,
     RateChanged,
+    RateMultiplierChanged,
     RestoreCheckpoint,
     RunState,
     SaveCheckpoint,
     SetRate,
+    SetRateMultiplier,
     StateChanged,
     StopRun,
     UnfreezeLayers,
@@ -116,6 +120,22 @@ def rate(
 
 
 @commands.command(rich_help_panel=_PANEL)
+def multiply(
+    context: typer.Context,
+    run: Run,
+    multiplier: Multiplier,
+    layers: Layers,
+    runs: RunsDir = None,
+    json: Json = False,
+    timeout: Timeout = STEER_TIMEOUT_S,
+) -> None:
+    """Multiply the learning rate in single layers at the next step."""
+    checked = config_from_dict({"optimizer": {"multipliers": dict.fromkeys(layers, multiplier)}}).optimizer.multipliers
+    command = SetRateMultiplier(layers=list(checked), multiplier=multiplier)
+    _steer(find_run(run, runs_dir(context, runs)), command, json, timeout)
+
+
+@commands.command(rich_help_panel=_PANEL)
 def restore(
     context: typer.Context,
     run: Run,
@@ -162,6 +182,12 @@ def _answer_sentence(event: AnyEvent, run_dir: Path, found_state: RunState) -> s
             return "Nothing changed: these layers were trainable already."
         case LayersFrozen() | LayersUnfrozen():
             return f"{freeze_sentence(event)} · {count(event.num_trainable)} parameters trainable"
+        case RateMultiplierChanged(layers=[]):
+            return f"Nothing changed: the rate of these layers was multiplied by {event.multiplier:g} already."
+        case RateMultiplierChanged():
+            return multiplier_sentence(event)
+        case PlanChanged():
+            return plan_change_sentence(event)
         case RateChanged():
             return rate_sentence(event)
         case CheckpointSaved(checkpoint=saved):

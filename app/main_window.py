@@ -57,10 +57,16 @@ class MainWindow(QWidget):
         """Load the views that take long to import; the window is on screen by now."""
         from app.views.layer_tree import LayerTreeView
         from app.views.metrics import MetricsView
+        from app.views.plan_timeline import PlanTimelineView
 
         self.tree_view = LayerTreeView(self.display.layer_tree)
         self.metrics_view = MetricsView(self.display.history)
-        for panel, view in ((self._tree_panel, self.tree_view), (self._metrics_panel, self.metrics_view)):
+        self.timeline_view = PlanTimelineView(self.display.timeline)
+        for panel, view in (
+            (self._tree_panel, self.tree_view),
+            (self._metrics_panel, self.timeline_view),
+            (self._metrics_panel, self.metrics_view),
+        ):
             layout = panel.layout()
             assert layout is not None
             layout.addWidget(view)
@@ -168,6 +174,7 @@ class MainWindow(QWidget):
         self.form.model_chosen.connect(display.inspect_model)
         display.layer_tree.freeze_requested.connect(self._freeze)
         display.layer_tree.unfreeze_requested.connect(self._unfreeze)
+        display.layer_tree.multiply_requested.connect(self._multiply)
         self.checkpoints_view.restore_requested.connect(session.restore)
         self.checkpoints_view.resume_requested.connect(session.resume)
         self.runs_view.open_requested.connect(self._open_run)
@@ -265,6 +272,10 @@ class MainWindow(QWidget):
 
     def _unfreeze(self, layers: list[str]) -> None:
         self.display.layer_tree.mark_pending(self.session.unfreeze(layers), layers)
+
+    def _multiply(self, layers: list[str], multiplier: float) -> None:
+        command_id = self.session.set_rate_multiplier(layers, multiplier)
+        self.display.layer_tree.mark_multiplying(command_id, layers)
 
     def _open_tensorboard(self) -> None:
         if self.session.run_dir is not None:

@@ -14,6 +14,7 @@ from app.viewmodels.data import DataViewModel
 from app.viewmodels.layer_tree import LayerTreeViewModel
 from app.viewmodels.log import LogItemModel
 from app.viewmodels.metric_history import MetricHistory
+from app.viewmodels.plan_timeline import PlanTimeline
 from app.viewmodels.run_config import RunConfigViewModel
 from app.viewmodels.run_list import RunListItemModel
 from app.viewmodels.run_status import FolderSize, RunStatusViewModel
@@ -28,6 +29,7 @@ from trainer.messages import (
     LayersFrozen,
     LayersUnfrozen,
     ModelInspected,
+    RateMultiplierChanged,
     RunEstimated,
     RunInfo,
     RunPrepared,
@@ -40,6 +42,7 @@ from trainer.run_record import RunRecord
 # The folder and the memory are looked at this often: they change slowly, and a look costs a walk over the folder.
 _MEASURE_INTERVAL_MS = 3000
 _LOOK_UPS = frozenset({"ListModels", "InspectModel", "CheckData", "EstimateRun", "PreviewImage"})
+_ANSWERED_IN_THE_TREE = frozenset({"FreezeLayers", "UnfreezeLayers", "SetRateMultiplier"})
 # What a run needs is tried out when the form has rested.
 _ESTIMATE_AFTER_MS = 1000
 
@@ -65,6 +68,7 @@ class RunDisplay(QObject):
         self._are_data_known = False
         self.status = RunStatusViewModel(self)
         self.history = MetricHistory(self)
+        self.timeline = PlanTimeline(self)
         self.layer_tree = LayerTreeViewModel(self)
         self.checkpoints = CheckpointItemModel(self)
         self.runs = RunListItemModel(self)
@@ -164,11 +168,18 @@ class RunDisplay(QObject):
         session.progress_reported.connect(lambda event: self.layer_tree.set_step_ms(event.step_ms))
         session.freeze_changed.connect(self.layer_tree.settle)
         session.freeze_changed.connect(self.history.add_marker)
+        session.freeze_changed.connect(self.timeline.note_change)
+        session.phase_began.connect(self.timeline.begin_phase)
+        session.plan_changed.connect(self.timeline.change_plan)
+        session.rate_multiplier_changed.connect(self.layer_tree.settle_multiplier)
+        session.rate_multiplier_changed.connect(self.history.add_marker)
         session.freeze_verified.connect(self.layer_tree.verify)
         session.open_failed.connect(lambda sentence: self.told.emit(sentence, False))
         for signal in (
             session.freeze_changed,
             session.rate_changed,
+            session.rate_multiplier_changed,
+            session.plan_changed,
             session.freeze_verified,
             session.log_written,
             session.state_changed,
@@ -178,6 +189,7 @@ class RunDisplay(QObject):
         ):
             signal.connect(self.log.add)
         self.layer_tree.frozen_layers_changed.connect(self._keep_frozen)
+        self.layer_tree.multipliers_changed.connect(self._keep_multipliers)
         self._reader.runs_listed.connect(self.runs.show_runs)
         self._reader.folder_measured.connect(self._show_measures)
         self._reader.checkpoints_examined.connect(self.checkpoints.show_problems)
@@ -224,6 +236,7 @@ class RunDisplay(QObject):
     def _on_run_left(self) -> None:
         self.status.leave_run()
         self.history.clear()
+        self.timeline.clear()
         self.checkpoints.reset([])
         self.log.reset([])
         self.run_config.leave_run()
@@ -232,6 +245,7 @@ class RunDisplay(QObject):
         self._inspect_id = ""
         if not self.layer_tree.is_empty:
             self._keep_frozen()
+            self._keep_multipliers()
         # A worker that is idle already is kept, so nothing attaches that would ask for what the form needs.
         if self._session.allows("ListModels"):
             if not self.run_config.models:
@@ -244,6 +258,7 @@ class RunDisplay(QObject):
         record = event.record
         self.status.open_run(event)
         self.history.open_run(record)
+        self.timeline.open_run(record)
         self.checkpoints.reset(record.checkpoints)
         self.log.reset(record.log)
         if record.info is not None:
@@ -265,6 +280,8 @@ class RunDisplay(QObject):
         for event in record.log:
             if isinstance(event, LayersFrozen | LayersUnfrozen) and event.segment == record.segment:
                 self.layer_tree.settle(event)
+            elif isinstance(event, RateMultiplierChanged) and event.segment == record.segment:
+                self.layer_tree.settle_multiplier(event)
             elif isinstance(event, CheckpointRestored) and event.segment == record.segment:
                 self.layer_tree.restore(event)
             elif isinstance(event, FreezeVerified):
@@ -273,6 +290,8 @@ class RunDisplay(QObject):
     def _on_run_prepared(self, event: RunPrepared) -> None:
         self.status.prepare(event)
         self.history.restore(event.step, event.segment)
+        if not event.segment:
+            self.timeline.show_plan(event.run.config)
         self._show_run(event.run)
         self._settings.form_values = event.run.config.model_dump()
         self._measure()
@@ -339,7 +358,7 @@ class RunDisplay(QObject):
             self._wait_for_fields()
         elif event.command == "EstimateRun":
             self.run_config.show_need(event.reason)
-        elif not is_beside_field and event.command not in {"FreezeLayers", "UnfreezeLayers", "CancelLookUp"}:
+        elif not is_beside_field and event.command not in _ANSWERED_IN_THE_TREE | {"CancelLookUp"}:
             self.told.emit(event.reason, event.command == "OpenRun" and self._session.can_resume)
 
     def _on_checkpoint_saved(self, event: CheckpointSaved) -> None:
@@ -349,6 +368,7 @@ class RunDisplay(QObject):
     def _on_checkpoint_restored(self, event: CheckpointRestored) -> None:
         self.status.restore_checkpoint(event)
         self.history.restore(event.step, event.segment)
+        self.timeline.restore(event)
         self.layer_tree.restore(event)
 
     def _on_data_checked(self, event: DataChecked) -> None:
@@ -377,7 +397,7 @@ class RunDisplay(QObject):
         self.status.finish_look_up()
         if self._session.run_dir is None and event.command_id == self._inspect_id:
             # Shown as it is ticked now, not as it was when it was asked for.
-            self.layer_tree.show_draft(event.summary, self.run_config.frozen)
+            self.layer_tree.show_draft(event.summary, self.run_config.frozen, self.run_config.multipliers)
             self.run_config.show_model(event)
 
     def _keep_recent(self, path: str) -> None:
@@ -387,6 +407,9 @@ class RunDisplay(QObject):
     def _keep_frozen(self) -> None:
         self.run_config.frozen = self.layer_tree.frozen_layers
         self._estimate_soon()
+
+    def _keep_multipliers(self) -> None:
+        self.run_config.multipliers = self.layer_tree.multipliers
 
     # -- measures ---------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from PySide6.QtCore import QObject, QTimer, Signal, SignalInstance
 from app.run_opener import CannotOpen, RunOpener
 from trainer import messages
 from trainer.client import ClientEvent, RunOpened, WorkerClient, WorkerLost
-from trainer.config import DataConfig, ModelConfig, RunConfig
+from trainer.config import DataConfig, ModelConfig, PlanPhase, RunConfig
 from trainer.messages import Command, RunInfo, RunState, StateChanged
 
 DRAIN_INTERVAL_MS = 50
@@ -40,6 +40,9 @@ class TrainingSession(QObject):
     progress_reported = Signal(object)
     freeze_changed = Signal(object)  # LayersFrozen or LayersUnfrozen
     rate_changed = Signal(object)
+    rate_multiplier_changed = Signal(object)
+    phase_began = Signal(object)
+    plan_changed = Signal(object)
     freeze_verified = Signal(object)
     checkpoint_saved = Signal(object)
     checkpoint_restored = Signal(object)
@@ -218,6 +221,14 @@ class TrainingSession(QObject):
         """Unfreeze layers at the next step boundary. Returns the command's id."""
         return self._send(messages.UnfreezeLayers(layers=layers))
 
+    def set_rate_multiplier(self, layers: list[str], multiplier: float) -> str:
+        """Multiply the rate of layers from the next step boundary on. Returns the command's id."""
+        return self._send(messages.SetRateMultiplier(layers=layers, multiplier=multiplier))
+
+    def set_plan(self, phases: list[PlanPhase]) -> str:
+        """Have these phases follow those that have begun. Returns the command's id."""
+        return self._send(messages.SetPlan(phases=phases))
+
     def save_checkpoint(self) -> str:
         """Save a checkpoint at the next step boundary. Returns the command's id."""
         return self._send(messages.SaveCheckpoint())
@@ -317,6 +328,9 @@ class TrainingSession(QObject):
             messages.LayersFrozen: self.freeze_changed,
             messages.LayersUnfrozen: self.freeze_changed,
             messages.RateChanged: self.rate_changed,
+            messages.RateMultiplierChanged: self.rate_multiplier_changed,
+            messages.PhaseBegan: self.phase_began,
+            messages.PlanChanged: self.plan_changed,
             messages.FreezeVerified: self.freeze_verified,
             messages.CheckpointSaved: self.checkpoint_saved,
             messages.CheckpointRestored: self.checkpoint_restored,

@@ -32,9 +32,11 @@ from trainer.messages import (
     ModelInspected,
     ModelsListed,
     OpenRun,
+    PlanChanged,
     PrepareRun,
     ProgressReported,
     RateChanged,
+    RateMultiplierChanged,
     RestoreCheckpoint,
     RunEstimated,
     RunPrepared,
@@ -438,7 +440,15 @@ _WANTED_STATES = {
     "UnpauseRun": frozenset({RunState.RUNNING}),
     "StopRun": frozenset({RunState.STOPPED, RunState.FINISHED}),
 }
-_ANSWERS = (LayersFrozen, LayersUnfrozen, RateChanged, CheckpointSaved, CheckpointRestored)
+_ANSWERS = (
+    LayersFrozen,
+    LayersUnfrozen,
+    RateChanged,
+    RateMultiplierChanged,
+    PlanChanged,
+    CheckpointSaved,
+    CheckpointRestored,
+)
 
 
 def _lost_sentence(lost: WorkerLost, run_dir: Path | None) -> str:

@@ -27,9 +27,11 @@ from trainer.messages import (
     LayersUnfrozen,
     LogWritten,
     MetricsLogged,
+    PlanChanged,
     PreparationProgressed,
     ProgressReported,
     RateChanged,
+    RateMultiplierChanged,
     RunInfo,
     RunPrepared,
     RunState,
@@ -216,6 +218,13 @@ class TerminalView:
     def _take_rate(self, event: RateChanged) -> None:
         self._print(rate_sentence(event))
 
+    def _take_multiplier(self, event: RateMultiplierChanged) -> None:
+        if event.layers:
+            self._print(multiplier_sentence(event))
+
+    def _take_plan(self, event: PlanChanged) -> None:
+        self._print(plan_change_sentence(event))
+
     def _take_checkpoint(self, event: CheckpointSaved) -> None:
         saved = event.checkpoint
         best = best_checkpoint([saved] if self._best is None else [self._best, saved])
@@ -321,6 +330,17 @@ def rate_sentence(event: RateChanged) -> str:
     return f"Rate {event.rate:g}, {event.before:g} before · from step {event.applied_step:,} on"
 
 
+def multiplier_sentence(event: RateMultiplierChanged) -> str:
+    """Say what the rate of layers is multiplied by, with the steps of the asking and of the taking hold."""
+    return f"{event.sentence} · asked at step {event.requested_step:,}, applied at step {event.applied_step:,}"
+
+
+def plan_change_sentence(event: PlanChanged) -> str:
+    """Say how many phases of a changed plan are still to come."""
+    num_left = len(event.plan) - event.num_begun
+    return f"Plan changed at step {event.applied_step:,} · {num_left} {'phase' if num_left == 1 else 'phases'} to come"
+
+
 def freeze_sentence(event: LayersFrozen | LayersUnfrozen) -> str:
     """Say what was frozen or unfrozen, the step at which it was asked for, and the step at which it took hold."""
     symbol = "❄" if isinstance(event, LayersFrozen) else "☀"
@@ -367,6 +387,8 @@ _HANDLERS: dict[type, Callable[[TerminalView, Any], None]] = {
     LayersFrozen: TerminalView._take_freeze,
     LayersUnfrozen: TerminalView._take_freeze,
     RateChanged: TerminalView._take_rate,
+    RateMultiplierChanged: TerminalView._take_multiplier,
+    PlanChanged: TerminalView._take_plan,
     CheckpointSaved: TerminalView._take_checkpoint,
     CheckpointRestored: TerminalView._take_restored,
     FreezeVerified: TerminalView._take_verified,

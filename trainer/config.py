@@ -167,6 +167,11 @@ class OptimizerConfig(_Section):
     decay_epochs: int = Field(
         3, ge=1, le=1000, description="Epochs to the next step; or epochs without a lower loss that a plateau may last."
     )
+    multipliers: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(
+        default_factory=dict,
+        description="What the rate is multiplied by in single layers, by qualified name; a later one holds over an "
+        "earlier one.",
+    )
     ramp_steps: int = Field(
         100, ge=0, le=1_000_000, description="Steps over which the rate of an unfrozen layer rises from 0; 0: at once."
     )
@@ -206,17 +211,36 @@ class TrainingConfig(_Section):
 
 
 class PlanPhase(_Section):
-    """A change of the freeze set at the start of an epoch."""
+    """A change of what learns, once its time has come and the phases before it have begun. One field says when."""
 
-    epoch: int = Field(ge=1, description="Number of completed epochs at which this takes hold.")
-    freeze: list[str] = Field(default_factory=list, description="Layers to freeze then.")
-    unfreeze: list[str] = Field(default_factory=list, description="Layers to unfreeze then.")
+    epoch: int | None = Field(None, ge=1, description="Number of completed epochs at which this takes hold.")
+    step: int | None = Field(None, ge=1, description="Or the number of completed optimizer steps.")
+    plateau: int | None = Field(
+        None,
+        ge=1,
+        description="Or the number of epochs for which validation got no better, since the phase before this began.",
+    )
+    metric: Literal["loss", "accuracy"] = Field("loss", description="What of validation a plateau is of.")
+    freeze: list[str] = Field(default_factory=list, description='Layers to freeze then, "layer4.*.bn1" for several.')
+    unfreeze: list[str] = Field(default_factory=list, description="Layers to unfreeze then; they win over the others.")
+    rates: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(
+        default_factory=dict, description="What the rate of layers is multiplied by from then on."
+    )
 
     @model_validator(mode="after")
-    def _changes_something(self) -> PlanPhase:
-        if not self.freeze and not self.unfreeze:
-            raise ValueError("a phase of the plan needs layers to freeze or to unfreeze")
+    def _is_whole(self) -> PlanPhase:
+        if not self.freeze and not self.unfreeze and not self.rates:
+            raise ValueError("a phase of the plan needs layers to freeze or to unfreeze, or rates to change")
+        if sum(value is not None for value in (self.epoch, self.step, self.plateau)) != 1:
+            raise ValueError("a phase of the plan needs one of epoch, step and plateau")
         return self
+
+    @property
+    def start(self) -> str:
+        """Say when it begins: "epoch 3", "step 500", "a plateau of 2 epochs"."""
+        if self.epoch is not None:
+            return f"epoch {self.epoch}"
+        return f"step {self.step}" if self.step is not None else f"a plateau of {self.plateau} epochs"
 
 
 class RunConfig(_Section):

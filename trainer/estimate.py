@@ -19,7 +19,7 @@ from trainer.loop import Trainer
 from trainer.memory import give_memory_back
 from trainer.messages import RunEstimate
 from trainer.run_list import runs_on
-from trainer.schedules import phases_at
+from trainer.schedules import Plan, frozen_after
 
 MAX_STEPS = 4
 MAX_SECONDS = 4.0
@@ -121,14 +121,18 @@ def _checkpoint_bytes(trainer: Trainer) -> list[int]:
     frozen, trained = set(freeze_set.frozen), set(freeze_set.units) - freeze_set.frozen
     sizes: list[int] = []
     num_counted = size = 0
+    plan = Plan(trainer.config.plan)
     for epoch in range(1, trainer.config.training.epochs + 1):
         # Only a phase of the plan makes them larger.
         if len(trained) > num_counted:
             num_counted, size = len(trained), _size_of(trainer.module, trained, num_states)
         sizes.append(size)
-        for phase in phases_at(trainer.config.plan, epoch):
-            frozen = frozen.union(freeze_set.resolve(phase.freeze)).difference(freeze_set.resolve(phase.unfreeze))
+        # As if validation never got better: the earliest plateau takes the most room.
+        plan.end_epoch(loss=0.0, accuracy=0.0)
+        while phase := plan.due(epoch, epoch * trainer.steps_per_epoch):
+            frozen = frozen_after(phase, freeze_set, frozen)
             trained = trained.union(set(freeze_set.units) - frozen)
+            plan.begin_next()
     return sizes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
@@ -60,11 +61,11 @@ class FreezeSet:
         """Return the units that the names stand for, in the model's order.
 
         Args:
-            layers: Qualified names of modules; "backbone" is every unit outside the head, "head" the task's head,
-                unless that is the name of a layer of the backbone.
+            layers: Qualified names of modules, or patterns of them ("layer?.*.bn1"); "backbone" is every unit outside
+                the head, "head" the task's head, unless that is the name of a layer of the backbone.
 
         Raises:
-            FreezeError: A name is no layer of this model.
+            FreezeError: A name is no layer of this model, or a pattern matches none.
 
         """
         named: set[str] = set()
@@ -74,14 +75,15 @@ class FreezeSet:
             named.update(self._tied.get(unit, ()))
         return [unit for unit in self.units if unit in named]
 
-    def freeze(self, layers: Iterable[str]) -> list[str]:
-        """Freeze layers; all of them or, where that is refused, none. Returns the units that changed.
+    def freeze(self, layers: Iterable[str], but: Iterable[str] = ()) -> list[str]:
+        """Freeze layers, ``but`` some; all of them or, where that is refused, none. Returns the units that changed.
 
         Raises:
             FreezeError: A name is no layer, or nothing would be left to train.
 
         """
-        changed = [unit for unit in self.resolve(layers) if unit not in self.frozen]
+        spared = self.frozen.union(self.resolve(but))
+        changed = [unit for unit in self.resolve(layers) if unit not in spared]
         self.set_frozen(self.frozen.union(changed))
         return changed
 
@@ -188,6 +190,11 @@ class FreezeSet:
             raise FreezeError(f"Layer {layer!r} has no parameters or buffers to freeze. Name the layers around it.")
         if layer in self.units:
             return [layer]
+        if is_pattern(layer):
+            matched = [fqn for fqn in self._modules if fnmatchcase(fqn, layer)]
+            if not any(self._units_below[fqn] for fqn in matched):
+                raise FreezeError(f"The pattern {layer!r} matches no layer of the model. Its tree lists the names.")
+            return [unit for fqn in matched for unit in self._units_below[fqn]]
         names = [BACKBONE, self._head_word, *filter(None, self._modules)]
         close = difflib.get_close_matches(layer, names, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else " The model's tree lists the names."
@@ -220,6 +227,11 @@ def hash_layer(module: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def is_pattern(layer: str) -> bool:
+    """Tell a pattern of layers' names from a name: no name has such signs in it."""
+    return any(sign in layer for sign in "*?[")
 
 
 def _parameters(module: nn.Module) -> list[nn.Parameter]:

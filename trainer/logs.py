@@ -6,7 +6,14 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from trainer.messages import CheckpointRestored, CheckpointSaved, Event, FreezeChanged, MetricsLogged
+from trainer.messages import (
+    CheckpointRestored,
+    CheckpointSaved,
+    Event,
+    FreezeChanged,
+    MetricsLogged,
+    RateMultiplierChanged,
+)
 
 MAX_POINTS_PER_FLUSH = 5
 _FLUSH_INTERVAL_S = 5
@@ -31,7 +38,7 @@ class TensorBoardLog:
                 stride = -(-len(points.steps) // MAX_POINTS_PER_FLUSH)
                 for index in range(len(points.steps) - 1, -1, -stride)[::-1]:
                     self._writer.add_scalar(tag, points.values[index], points.steps[index], event.time)
-        elif isinstance(event, FreezeChanged):
+        elif isinstance(event, FreezeChanged | RateMultiplierChanged):
             text = (
                 f"{event.sentence} by {event.source}: asked at step {event.requested_step}, "
                 f"applied at step {event.applied_step}"

@@ -21,7 +21,7 @@ from trainer.checkpoints import (
     restore_rng,
     to_cpu,
 )
-from trainer.config import RunConfig
+from trainer.config import ConfigError, PlanPhase, RunConfig
 from trainer.data.loader import ImageData
 from trainer.data.mixing import BatchMixer
 from trainer.data.stream import Batch
@@ -32,14 +32,18 @@ from trainer.messages import (
     CheckpointSaved,
     ConfusionMatrix,
     Event,
+    FreezeChanged,
     FreezeVerified,
     LayersFrozen,
     LayersUnfrozen,
     LogWritten,
     MetricsLogged,
     ModelSummary,
+    PhaseBegan,
+    PlanChanged,
     ProgressReported,
     RateChanged,
+    RateMultiplierChanged,
     Series,
 )
 from trainer.metrics import (
@@ -56,7 +60,7 @@ from trainer.pace import Pace
 from trainer.rates import RateSchedule
 from trainer.run_record import best_checkpoint, metrics_text
 from trainer.runs import RunFolder
-from trainer.schedules import check_plan, phases_at
+from trainer.schedules import Plan, check_plan, frozen_after
 from trainer.task import make_task
 
 FLUSH_INTERVAL_S = 0.05
@@ -114,7 +118,9 @@ class Trainer:
         self._store: CheckpointStore | None = None
         torch.manual_seed(config.training.seed)
         self._frozen_since = dict.fromkeys(self.freeze_set.freeze(config.model.frozen), 0)
-        check_plan(config.plan, self.freeze_set, config.training.epochs)
+        self.plan = Plan(config.plan)
+        check_plan(config.plan, self.freeze_set, config.training.epochs, self.steps_per_epoch)
+        self._multiply_at_start()
 
     # -- the run ----------------------------------------------------------------------------------------------
 
@@ -158,7 +164,9 @@ class Trainer:
                     # A restore put the run elsewhere: begin again from there.
                     continue
                 self.epoch, self.batch = self.epoch + 1, 0
-                self._tell_plateau(evaluation.values[VALIDATION_LOSS])
+                values = evaluation.values
+                self._tell_plateau(values[VALIDATION_LOSS])
+                self.plan.end_epoch(values[VALIDATION_LOSS], values[VALIDATION_ACCURACY])
                 self._unsaved = evaluation
                 self._save_epoch()
             self._has_jumped = False
@@ -231,6 +239,7 @@ class Trainer:
             return
         loaded = self.data.train_batches(self.epoch, self.batch)
         while self.batch < num_batches:
+            self._follow_plan()
             between_steps()
             if self._has_jumped:
                 return
@@ -320,21 +329,31 @@ class Trainer:
             return
         self.save(reason="epoch", evaluation=self._unsaved)
         self._unsaved = None
-        for event in self._apply_plan():
+        self._follow_plan()
+
+    def _follow_plan(self) -> None:
+        for event in self._due_changes():
             self._emit(event)
 
-    def _apply_plan(self) -> list[Event]:
-        """Make the plan's changes for this epoch, once, as it begins: what a person then changes stays as it is."""
-        changes: list[LayersFrozen | LayersUnfrozen] = []
-        left_out: list[Event] = []
-        for phase in phases_at(self.config.plan, self.epoch):
+    def _due_changes(self) -> list[Event]:
+        """Make the plan's changes whose time has come, once: what a person then changes stays as it is."""
+        events: list[Event] = []
+        while phase := self.plan.due(self.epoch, self.step):
+            self.plan.begin_next()
+            events.append(PhaseBegan(num_begun=self.plan.num_begun, step=self.step, segment=self.segment))
             try:
-                changes.append(self.freeze(phase.freeze, source="plan"))
-                changes.append(self.unfreeze(phase.unfreeze, source="plan"))
+                self.freeze_set.check(frozen_after(phase, self.freeze_set, self.freeze_set.frozen))
+                # What is to train comes first: at no moment is everything frozen.
+                changes: tuple[FreezeChanged | RateMultiplierChanged, ...] = (
+                    self.unfreeze(phase.unfreeze, source="plan"),
+                    self.freeze(phase.freeze, but=phase.unfreeze, source="plan"),
+                    *(self.set_rate_multiplier([layer], rate, source="plan") for layer, rate in phase.rates.items()),
+                )
+                events += (change for change in changes if change.layers)
             except FreezeError as error:
-                text = f"The plan's change at epoch {phase.epoch} was left out. {error}"
-                left_out.append(LogWritten(level="warning", text=text))
-        return [change for change in changes if change.layers] + left_out
+                text = f"The plan's change at {phase.start} was left out. {error}"
+                events.append(LogWritten(level="warning", text=text))
+        return events
 
     def _set_phase(self, phase: str) -> None:
         self._phase = phase
@@ -343,15 +362,21 @@ class Trainer:
     # -- what a command may do between two steps --------------------------------------------------------------
 
     def freeze(
-        self, layers: Sequence[str], *, requested_step: int | None = None, source: str = "user", command_id: str = ""
+        self,
+        layers: Sequence[str],
+        *,
+        but: Sequence[str] = (),
+        requested_step: int | None = None,
+        source: str = "user",
+        command_id: str = "",
     ) -> LayersFrozen:
-        """Freeze layers here and now. Returns the event that says so, which nobody has been told yet.
+        """Freeze layers, ``but`` some of them, here and now. Returns the event, which nobody has been told yet.
 
         Raises:
             FreezeError: A name is no layer, or nothing would be left to train.
 
         """
-        changed = self.freeze_set.freeze(layers)
+        changed = self.freeze_set.freeze(layers, but)
         self._frozen_since.update(dict.fromkeys(changed, self.step))
         return LayersFrozen(**self._freeze_change(changed, "frozen", requested_step, source, command_id))
 
@@ -385,6 +410,56 @@ class Trainer:
             command_id=command_id,
         )
 
+    def set_plan(
+        self, phases: Sequence[PlanPhase], *, requested_step: int | None = None, command_id: str = ""
+    ) -> PlanChanged:
+        """Have other phases follow those that have begun. Returns the event, which nobody has been told yet.
+
+        Raises:
+            ConfigError: A phase cannot work with this model, or with what is frozen now.
+
+        """
+        check_plan(phases, self.freeze_set, self.config.training.epochs, self.steps_per_epoch)
+        self.plan.replace_rest(phases)
+        return PlanChanged(
+            plan=self.plan.phases,
+            num_begun=self.plan.num_begun,
+            requested_step=self.step if requested_step is None else requested_step,
+            applied_step=self.step,
+            segment=self.segment,
+            command_id=command_id,
+        )
+
+    def set_rate_multiplier(
+        self,
+        layers: Sequence[str],
+        multiplier: float,
+        *,
+        requested_step: int | None = None,
+        source: str = "user",
+        command_id: str = "",
+    ) -> RateMultiplierChanged:
+        """Multiply the rate of layers here and now. Returns the event that says so, which nobody has been told yet.
+
+        Raises:
+            FreezeError: A name is no layer.
+
+        """
+        before = self.rates.multipliers
+        changed = [unit for unit in self.freeze_set.resolve(layers) if before.get(unit, 1.0) != multiplier]
+        self.rates.multiply(changed, multiplier)
+        return RateMultiplierChanged(
+            layers=changed,
+            multiplier=multiplier,
+            sentence=f"{self.freeze_set.describe(changed)} at rate × {multiplier:g}",
+            multipliers=self.rates.multipliers,
+            requested_step=self.step if requested_step is None else requested_step,
+            applied_step=self.step,
+            source=source,
+            segment=self.segment,
+            command_id=command_id,
+        )
+
     def save(self, *, reason: str, evaluation: Evaluation | None = None, command_id: str = "") -> CheckpointInfo:
         """Save a checkpoint of this very moment, durable when this returns.
 
@@ -414,6 +489,7 @@ class Trainer:
             "metrics": metrics,
             "optimizer_state_dict": to_cpu(self.optimizer.state_dict()),
             "scheduler_state_dict": self.rates.state_dict(),
+            "plan": self.plan.state_dict(),
             "rng": read_rng(self.device),
             "freeze": frozen,
             "frozen_since": dict(self._frozen_since),
@@ -466,6 +542,7 @@ class Trainer:
         self.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
         self.optimizer.zero_grad(set_to_none=True)
         self.rates.load_state_dict(checkpoint["scheduler_state_dict"])
+        self.plan.load_state_dict(checkpoint["plan"])
         self.freeze_set.set_frozen(checkpoint["freeze"])
         self._frozen_since = dict(checkpoint["frozen_since"])
         self.freeze_set.take_hashes()
@@ -483,6 +560,9 @@ class Trainer:
                 epoch=self.epoch,
                 frozen=sorted(self.freeze_set.frozen),
                 num_trainable=self.freeze_set.num_trainable,
+                multipliers=self.rates.multipliers,
+                plan=self.plan.phases,
+                num_phases_begun=self.plan.num_begun,
                 segment=self.segment,
                 command_id=command_id,
             )
@@ -494,7 +574,7 @@ class Trainer:
             )
             events.append(LogWritten(level="warning", text=text))
         # An epoch's checkpoint is saved before the plan's change for the next one.
-        return events + (self._apply_plan() if info.reason == "epoch" else [])
+        return events + self._due_changes()
 
     def summary(self) -> ModelSummary:
         """Describe the model and its freeze set as they are now."""
@@ -504,6 +584,7 @@ class Trainer:
             frozen=sorted(self.freeze_set.frozen),
             num_params=self.freeze_set.num_params,
             num_trainable=self.freeze_set.num_trainable,
+            multipliers=self.rates.multipliers,
         )
 
     def close(self) -> None:
@@ -545,6 +626,13 @@ class Trainer:
             worker_bytes=psutil.Process().memory_info().rss,
             phase="validation" if self._phase == "validation" else "train",
         )
+
+    def _multiply_at_start(self) -> None:
+        for layer, multiplier in self.config.optimizer.multipliers.items():
+            try:
+                self.rates.multiply(self.freeze_set.resolve([layer]), multiplier)
+            except FreezeError as error:
+                raise ConfigError(f"The rate multiplier of {layer!r}: {error}", "optimizer.multipliers") from error
 
     def _drops_state(self, frozen_since: dict[str, int]) -> Callable[[str], bool]:
         """Tell of which units the optimizer's state is too old to be kept: it would make the first steps too long."""

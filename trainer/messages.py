@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trainer.config import DataConfig, ModelConfig, RunConfig
+from trainer.config import DataConfig, ModelConfig, PlanPhase, RunConfig
 
 
 class RunState(StrEnum):
@@ -179,6 +179,8 @@ class ModelSummary(_Message):
     num_params: int
     num_trainable: int
     image_size: int = 0
+    multipliers: dict[str, float] = Field(default_factory=dict)
+    """What the rate is multiplied by in single units; 1 where a unit is not named."""
 
     @property
     def input_bytes(self) -> int:
@@ -467,6 +469,21 @@ class SetRate(Command):
     rate: float = Field(gt=0, le=10)
 
 
+class SetRateMultiplier(Command):
+    """Multiply the rate in single layers from the next step boundary on; 1 is the run's own rate."""
+
+    kind: Literal["SetRateMultiplier"] = "SetRateMultiplier"
+    layers: list[str]
+    multiplier: float = Field(gt=0, le=1000)
+
+
+class SetPlan(Command):
+    """Have these phases follow those of the plan that have begun, from the next step boundary on."""
+
+    kind: Literal["SetPlan"] = "SetPlan"
+    phases: list[PlanPhase]
+
+
 class SaveCheckpoint(Command):
     """Save a checkpoint at the next step boundary."""
 
@@ -502,6 +519,8 @@ AnyCommand = Annotated[
     | FreezeLayers
     | UnfreezeLayers
     | SetRate
+    | SetRateMultiplier
+    | SetPlan
     | SaveCheckpoint
     | RestoreCheckpoint
     | ShutDown,
@@ -528,6 +547,8 @@ ALLOWED_COMMANDS: dict[str, frozenset[RunState]] = {
     "FreezeLayers": _LOADED,
     "UnfreezeLayers": _LOADED,
     "SetRate": _LOADED,
+    "SetRateMultiplier": _LOADED,
+    "SetPlan": _LOADED,
     "SaveCheckpoint": _LOADED,
     "RestoreCheckpoint": _LOADED | {S.FINISHED, S.STOPPED},
     "ShutDown": _ANYWHERE,
@@ -726,6 +747,44 @@ class RateChanged(Event):
     segment: int
 
 
+class RateMultiplierChanged(Event):
+    """The rate of single layers is multiplied by another number from ``applied_step`` on.
+
+    ``layers`` are the changed units, ``sentence`` says it for the marker ("stage4 at rate × 0.1"), ``multipliers`` are
+    all of the run afterwards, by unit. Steps count completed updates.
+    """
+
+    kind: Literal["RateMultiplierChanged"] = "RateMultiplierChanged"
+    layers: list[str]
+    multiplier: float
+    sentence: str
+    multipliers: dict[str, float]
+    requested_step: int
+    applied_step: int
+    source: str
+    segment: int
+
+
+class PhaseBegan(Event):
+    """A phase of the run's plan began at ``step``; ``num_begun`` counts it and those before it."""
+
+    kind: Literal["PhaseBegan"] = "PhaseBegan"
+    num_begun: int
+    step: int
+    segment: int
+
+
+class PlanChanged(Event):
+    """Other phases follow the ``num_begun`` that have begun; ``plan`` has all of them."""
+
+    kind: Literal["PlanChanged"] = "PlanChanged"
+    plan: list[PlanPhase]
+    num_begun: int
+    requested_step: int
+    applied_step: int
+    segment: int
+
+
 class FreezeVerified(Event):
     """Every frozen layer's bytes were hashed again at ``step``: ``drifted`` names those that changed (a defect)."""
 
@@ -752,6 +811,9 @@ class CheckpointRestored(Event):
     frozen: list[str]
     num_trainable: int
     segment: int
+    multipliers: dict[str, float] = Field(default_factory=dict)
+    plan: list[PlanPhase] = Field(default_factory=list)
+    num_phases_begun: int = 0
 
 
 class LogWritten(Event):
@@ -777,8 +839,11 @@ AnyEvent = Annotated[
     | MetricsSkipped
     | ProgressReported
     | RateChanged
+    | RateMultiplierChanged
     | LayersFrozen
     | LayersUnfrozen
+    | PhaseBegan
+    | PlanChanged
     | FreezeVerified
     | CheckpointSaved
     | CheckpointRestored

@@ -104,6 +104,11 @@ class RateSchedule:
         if self._config.ramp_steps:
             self._unfrozen_at.update(dict.fromkeys(layers, step))
 
+    @property
+    def multipliers(self) -> dict[str, float]:
+        """Return the layers whose rate is not the run's own, with what it is multiplied by."""
+        return {layer: multiplier for layer, multiplier in self._multipliers.items() if multiplier != 1}
+
     def multiply(self, layers: Iterable[str], multiplier: float) -> None:
         """Set the multiplier of layers, by the names of their groups. 1 is the run's own rate."""
         self._multipliers.update(dict.fromkeys(layers, multiplier))

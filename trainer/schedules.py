@@ -1,37 +1,127 @@
-"""Freeze plans: the same commands that a person gives, issued at the start of an epoch."""
+"""Freeze plans: the same commands that a person gives, issued when a phase's time has come."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 from trainer.config import ConfigError, PlanPhase
 from trainer.freezing import FreezeError, FreezeSet
 
 
-def phases_at(plan: Sequence[PlanPhase], epoch: int) -> list[PlanPhase]:
-    """Return the phases that take hold when ``epoch`` epochs are complete."""
-    return [phase for phase in plan if phase.epoch == epoch]
+class Plan:
+    """The phases of a run, and how many of them have begun. A phase waits for those before it.
+
+    Attributes:
+        phases: All of them, in order.
+        num_begun: How many have begun.
+
+    """
+
+    def __init__(self, phases: Sequence[PlanPhase]) -> None:
+        self.phases = list(phases)
+        self.num_begun = 0
+        self._best: float | None = None
+        self._num_epochs_no_better = 0
+
+    def due(self, epoch: int, step: int) -> PlanPhase | None:
+        """Return the next phase, if its time has come when so many epochs and steps are complete."""
+        if self.num_begun == len(self.phases):
+            return None
+        phase = self.phases[self.num_begun]
+        if phase.epoch is not None:
+            is_due = epoch >= phase.epoch
+        elif phase.step is not None:
+            is_due = step >= phase.step
+        else:
+            is_due = self._num_epochs_no_better >= (phase.plateau or 0)
+        return phase if is_due else None
+
+    def begin_next(self) -> None:
+        """Take note that the next phase has begun."""
+        self.num_begun += 1
+        self._begin_waiting()
+
+    def end_epoch(self, loss: float, accuracy: float) -> None:
+        """Take what validation gave at the end of an epoch: a phase may wait for it to get no better."""
+        if self.num_begun == len(self.phases) or self.phases[self.num_begun].plateau is None:
+            return
+        value = accuracy if self.phases[self.num_begun].metric == "accuracy" else -loss
+        if self._best is None or value > self._best or math.isnan(self._best):
+            self._best, self._num_epochs_no_better = value, 0
+        else:
+            self._num_epochs_no_better += 1
+
+    def replace_rest(self, phases: Sequence[PlanPhase]) -> None:
+        """Have other phases follow those that have begun."""
+        self.phases = [*self.phases[: self.num_begun], *phases]
+        self._begin_waiting()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: plain numbers, texts and dicts of them."""
+        return {
+            "phases": [phase.model_dump() for phase in self.phases],
+            "num_begun": self.num_begun,
+            "best": self._best,
+            "num_epochs_no_better": self._num_epochs_no_better,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what ``state_dict`` returned."""
+        self.phases = [PlanPhase.model_validate(phase) for phase in state["phases"]]
+        self.num_begun = state["num_begun"]
+        self._best = state["best"]
+        self._num_epochs_no_better = state["num_epochs_no_better"]
+
+    def _begin_waiting(self) -> None:
+        self._best = None
+        self._num_epochs_no_better = 0
 
 
-def check_plan(plan: Sequence[PlanPhase], freeze_set: FreezeSet, num_epochs: int) -> None:
-    """Check a plan against a model before the run starts.
+def frozen_after(phase: PlanPhase, freeze_set: FreezeSet, frozen: set[str]) -> set[str]:
+    """Return which units are frozen after a phase began: a layer that it names both ways learns.
 
     Raises:
-        ConfigError: A phase names a layer that the model has not, freezes all that is left, or starts when the run is
-            over.
+        FreezeError: It names a layer that the model has not.
+
+    """
+    return frozen.union(freeze_set.resolve(phase.freeze)).difference(freeze_set.resolve(phase.unfreeze))
+
+
+def check_plan(phases: Sequence[PlanPhase], freeze_set: FreezeSet, num_epochs: int, steps_per_epoch: int) -> None:
+    """Check the phases that are still to come against a model.
+
+    Raises:
+        ConfigError: A phase names a layer that the model has not, freezes all that is left, starts when the run is
+            over, or stands behind a later one.
 
     """
     frozen = set(freeze_set.frozen)
-    for phase in sorted(plan, key=lambda phase: phase.epoch):
+    for phase in phases:
         try:
-            frozen.update(freeze_set.resolve(phase.freeze))
+            freeze_set.resolve(phase.rates)
+            frozen = frozen_after(phase, freeze_set, frozen)
             freeze_set.check(frozen)
-            frozen.difference_update(freeze_set.resolve(phase.unfreeze))
         except FreezeError as error:
-            raise ConfigError(f"The plan's phase at epoch {phase.epoch}: {error}", "plan") from error
-        if phase.epoch >= num_epochs:
+            raise ConfigError(f"The plan's phase at {phase.start}: {error}", "plan") from error
+        step = _step_of(phase, steps_per_epoch)
+        if step is not None and step >= num_epochs * steps_per_epoch:
             raise ConfigError(
-                f"The plan's phase at epoch {phase.epoch} never comes: the run has {num_epochs} epochs. "
-                "Choose an earlier epoch, or more epochs.",
+                f"The plan's phase at {phase.start} never comes: the run has {num_epochs} epochs. "
+                "Choose an earlier start, or more epochs.",
                 "plan",
             )
+    for earlier, later in pairwise(phases):
+        steps = _step_of(earlier, steps_per_epoch), _step_of(later, steps_per_epoch)
+        if steps[0] is not None and steps[1] is not None and steps[0] > steps[1]:
+            raise ConfigError(
+                f"The plan's phase at {later.start} stands behind the one at {earlier.start}. "
+                "Write the phases in the order in which they come.",
+                "plan",
+            )
+
+
+def _step_of(phase: PlanPhase, steps_per_epoch: int) -> int | None:
+    return phase.epoch * steps_per_epoch if phase.epoch is not None else phase.step

@@ -23,6 +23,7 @@ from trainer.messages import (
     MetricsSkipped,
     PreparationProgressed,
     ProgressReported,
+    RateMultiplierChanged,
     RunPrepared,
     RunState,
     StateChanged,
@@ -219,7 +220,12 @@ def _follow(attached: WorkerAttached, event: Event) -> WorkerAttached:
         return attached.model_copy(update={"step": event.step, "epoch": event.epoch})
     if isinstance(event, CheckpointRestored):
         attached = attached.model_copy(update={"step": event.step, "epoch": event.epoch})
-    if isinstance(event, FreezeChanged | CheckpointRestored) and attached.run is not None:
-        summary = attached.run.summary.model_copy(update={"frozen": event.frozen, "num_trainable": event.num_trainable})
+    changes: dict[str, object] = {}
+    if isinstance(event, FreezeChanged | CheckpointRestored):
+        changes = {"frozen": event.frozen, "num_trainable": event.num_trainable}
+    if isinstance(event, RateMultiplierChanged | CheckpointRestored):
+        changes["multipliers"] = event.multipliers
+    if changes and attached.run is not None:
+        summary = attached.run.summary.model_copy(update=changes)
         return attached.model_copy(update={"run": attached.run.model_copy(update={"summary": summary})})
     return attached

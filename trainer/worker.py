@@ -42,7 +42,9 @@ from trainer.messages import (
     RunPrepared,
     RunState,
     SaveCheckpoint,
+    SetPlan,
     SetRate,
+    SetRateMultiplier,
     ShutDown,
     StartRun,
     StateChanged,
@@ -93,6 +95,8 @@ _WORDS = {
     "StopRun": "Stopping",
     "FreezeLayers": "Freezing",
     "SetRate": "Changing the rate",
+    "SetRateMultiplier": "Multiplying the rate",
+    "SetPlan": "Changing the plan",
     "UnfreezeLayers": "Unfreezing",
     "SaveCheckpoint": "Saving a checkpoint",
     "RestoreCheckpoint": "Restoring a checkpoint",
@@ -211,6 +215,16 @@ class Worker:
             case SetRate():
                 self._server.publish(
                     self._loaded.set_rate(command.rate, requested_step=requested_step, command_id=command_id)
+                )
+            case SetRateMultiplier():
+                self._server.publish(
+                    self._loaded.set_rate_multiplier(
+                        command.layers, command.multiplier, requested_step=requested_step, command_id=command_id
+                    )
+                )
+            case SetPlan():
+                self._server.publish(
+                    self._loaded.set_plan(command.phases, requested_step=requested_step, command_id=command_id)
                 )
             case SaveCheckpoint():
                 self._loaded.save(reason="user", command_id=command_id)

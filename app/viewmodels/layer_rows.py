@@ -40,6 +40,9 @@ class LayerRows:
         ]
         self.num_params_of: dict[str, int] = {}
         """Parameters that a unit owns itself."""
+        self.ids_of: dict[str, list[int]] = {}
+        """The rows at and above each unit."""
+        self._units_by_name: dict[str, list[str]] = {}
         self._position: dict[str, int] = {}
         self._is_head_a_layer = False
         if summary is not None:
@@ -58,12 +61,9 @@ class LayerRows:
 
     def units_of(self, names: Iterable[str]) -> set[str]:
         """Return the units that the names of a command or of a freeze set stand for; unknown names stand for none."""
-        tops = {BACKBONE: self[BACKBONE_ID].units, HEAD: self[HEAD_ID].units, "": [""]}
-        if self._is_head_a_layer:
-            del tops[HEAD]
         found: set[str] = set()
         for name in names:
-            below = tops.get(name)
+            below = self._units_by_name.get(name)
             found.update([u for u in self.units if _is_at_or_below(u, name)] if below is None else below)
         return found.intersection(self.units)
 
@@ -128,6 +128,14 @@ class LayerRows:
             self._rows[HEAD_ID].command_names = heads
         self._position = {unit: position for position, unit in enumerate(self.units)}
         self._count_own(infos)
+        self.ids_of = {unit: [] for unit in self.units}
+        for row in self.in_order():
+            for unit in row.units:
+                self.ids_of[unit].append(row.id)
+        self._units_by_name = {row.fqn: row.units for row in self.in_order() if row.command_names == [row.fqn]}
+        self._units_by_name |= {BACKBONE: self[BACKBONE_ID].units, "": [""]}
+        if not self._is_head_a_layer:
+            self._units_by_name[HEAD] = self[HEAD_ID].units
 
     def _take(self, info: LayerInfo, heads: list[str], head_params: dict[str, int], ids: dict[str, int]) -> None:
         taken_out = sum(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from PySide6.QtCore import QObject, Signal
+from PySide6.QtCore import QLocale, QObject, Signal
 
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID, LayerRow, LayerRows
-from app.viewmodels.quantities import count_text
-from trainer.messages import CheckpointRestored, FreezeChanged, FreezeVerified, ModelSummary
+from app.viewmodels.quantities import count_text, rate_text
+from trainer.messages import CheckpointRestored, FreezeChanged, FreezeVerified, ModelSummary, RateMultiplierChanged
+
+MAX_MULTIPLIER = 1000
 
 
 class LayerState(StrEnum):
@@ -65,6 +67,10 @@ class LayerTreeViewModel(QObject):
     """Unfreeze these layers (list of names as UnfreezeLayers takes them)."""
     frozen_layers_changed = Signal()
     """Before a run, the user chose another ``frozen_layers``."""
+    multiply_requested = Signal(list, float)
+    """Multiply the rate of these layers (list of names as SetRateMultiplier takes them) by this number."""
+    multipliers_changed = Signal()
+    """Before a run, the user chose other ``multipliers``."""
     message_changed = Signal(str)
     """The sentence under the tree; "" for none."""
 
@@ -76,6 +82,14 @@ class LayerTreeViewModel(QObject):
         self.rows = LayerRows(None)
         self._summary: ModelSummary | None = None
         self._frozen: set[str] = set()
+        self._num_frozen = [0] * len(self.rows)
+        """How many units of each row are frozen: kept up to date, as a sum over the units of all rows takes long."""
+        self._counted_pending: set[str] = set()
+        self._num_pending = [0] * len(self.rows)
+        self._preset_sets: dict[Preset, set[str]] = {}
+        self._multipliers: dict[str, float] = {}
+        self._multiplying: dict[str, set[str]] = {}
+        self._row_multipliers: dict[int, float | None] = {}
         self._applied: dict[str, _Applied] = {}
         self._pending: dict[str, _Pending] = {}
         self._asked: list[_Pending] = []
@@ -106,28 +120,33 @@ class LayerTreeViewModel(QObject):
         is_same = self._summary is not None and summary is not None and self._summary.layers == summary.layers
         self._summary = summary
         if not is_same:
-            self.rows = LayerRows(summary)
+            self._show_rows(LayerRows(summary))
         self.num_params = summary.num_params if summary else 0
         self._take(summary.frozen if summary else [], summary.num_trainable if summary else 0)
+        self._take_multipliers(summary.multipliers if summary else {})
         if not is_same:
             self.rows_reset.emit()
-        self.states_changed.emit()
+        self._tell_states()
 
-    def show_draft(self, summary: ModelSummary, frozen: Sequence[str]) -> None:
-        """Show a model for the next run, with the layers that the user wants frozen there."""
+    def show_draft(
+        self, summary: ModelSummary, frozen: Sequence[str], multipliers: Mapping[str, float] | None = None
+    ) -> None:
+        """Show a model for the next run, with the layers that the user wants frozen there, and their rates."""
         rows = LayerRows(summary)
         units = rows.units_of(frozen)
         num_trainable = summary.num_params - sum(rows.num_params_of[unit] for unit in units)
-        self.set_summary(summary.model_copy(update={"frozen": sorted(units), "num_trainable": num_trainable}))
+        by_unit = {unit: number for name, number in (multipliers or {}).items() for unit in rows.units_of([name])}
+        draft = {"frozen": sorted(units), "num_trainable": num_trainable, "multipliers": by_unit}
+        self.set_summary(summary.model_copy(update=draft))
 
     def leave_run(self) -> None:
         """Become the draft of the next run: the freeze set stays, what was seen in the run goes."""
         self.is_closed = self._is_live = False
         self.step_ms = None
-        self._applied, self._pending, self._asked = {}, {}, []
+        self._applied, self._pending, self._asked, self._multiplying = {}, {}, [], {}
         self.num_verified, self.drifted = None, []
         self._say("")
-        self.states_changed.emit()
+        self._tell_states()
 
     def mark_pending(self, command_id: str, layers: Sequence[str]) -> None:
         """Show that a command about these layers is on its way. Call it with the id that the session returns."""
@@ -136,11 +155,16 @@ class LayerTreeViewModel(QObject):
         if asked is not None:
             self._asked.remove(asked)
         self._pending[command_id] = asked or _Pending(units, None)
-        self.states_changed.emit()
+        self._tell_states()
+
+    def mark_multiplying(self, command_id: str, layers: Sequence[str]) -> None:
+        """Show that another rate of these layers was asked for, by the id that the session returned."""
+        self._multiplying[command_id] = self.rows.units_of(layers)
+        self._tell_states()
 
     def settle(self, event: FreezeChanged) -> None:
         """Take the freeze set that the worker says is in force."""
-        self._frozen = self.rows.units_of_set(event.frozen)
+        self._set_frozen(self.rows.units_of_set(event.frozen))
         self.num_trainable = event.num_trainable
         for unit in event.layers:
             self._applied[unit] = _Applied(event.applied_step, event.requested_step)
@@ -149,15 +173,23 @@ class LayerTreeViewModel(QObject):
         self._asked = []
         self.num_verified, self.drifted = None, []
         self._say("")
-        self.states_changed.emit()
+        self._tell_states()
+
+    def settle_multiplier(self, event: RateMultiplierChanged) -> None:
+        """Take the rate multipliers that the worker says are in force."""
+        self._multiplying.pop(event.command_id, None)
+        self._take_multipliers(event.multipliers)
+        self._say("")
+        self._tell_states()
 
     def reject(self, command_id: str, reason: str) -> None:
         """Go back: the worker refused a command of ours. Other commands' ids are passed over."""
-        if self._pending.pop(command_id, None) is None:
+        is_multiplier = self._multiplying.pop(command_id, None) is not None
+        if self._pending.pop(command_id, None) is None and not is_multiplier:
             return
         self._asked = []
         self._say(reason)
-        self.states_changed.emit()
+        self._tell_states()
 
     def verify(self, event: FreezeVerified) -> None:
         """Take the worker's proof that frozen layers did not change (or which did)."""
@@ -167,7 +199,8 @@ class LayerTreeViewModel(QObject):
     def restore(self, event: CheckpointRestored) -> None:
         """Take the freeze set of a checkpoint that was put back."""
         self._take(event.frozen, event.num_trainable)
-        self.states_changed.emit()
+        self._take_multipliers(event.multipliers)
+        self._tell_states()
 
     def set_step_ms(self, step_ms: float | None) -> None:
         """Say what a step costs now, in milliseconds; None if no run trains."""
@@ -176,8 +209,8 @@ class LayerTreeViewModel(QObject):
 
     def drop_pending(self) -> None:
         """Forget what was asked for: nobody is left to answer."""
-        self._pending, self._asked = {}, []
-        self.states_changed.emit()
+        self._pending, self._asked, self._multiplying = {}, [], {}
+        self._tell_states()
 
     # -- what the user does -----------------------------------------------------------------------------------
 
@@ -207,9 +240,30 @@ class LayerTreeViewModel(QObject):
 
     def apply_preset(self, preset: Preset) -> None:
         """Make a named freeze set the present one."""
-        frozen = self._preset_units(preset)
+        frozen = self._preset_sets.get(preset)
         if frozen is not None:
             self._change(frozen, set(self.rows.units) - frozen)
+
+    def multiply_rows(self, row_ids: Iterable[int], text: str) -> None:
+        """Multiply the rate of rows by what was typed."""
+        multiplier = _read_multiplier(text)
+        if multiplier is None:
+            sentence = self.tr("{} is no rate multiplier. Type a number above 0, up to {}; 1 is the run's own rate.")
+            self._say(sentence.format(text.strip() or '""', count_text(MAX_MULTIPLIER)))
+            return
+        units = {unit for row_id in row_ids for unit in self._learning_units(row_id)}
+        if self.is_closed:
+            self._say(self.tr("The run is not training. Resume it to change a rate, or begin a new run."))
+            return
+        self._say("")
+        if not units or all(self._multipliers.get(unit, 1.0) == multiplier for unit in units):
+            return
+        if self.is_live:
+            self.multiply_requested.emit(self._names_with_rate(units), multiplier)
+            return
+        self._take_multipliers(self._multipliers | dict.fromkeys(units, multiplier))
+        self._tell_states()
+        self.multipliers_changed.emit()
 
     # -- what is shown ----------------------------------------------------------------------------------------
 
@@ -226,10 +280,7 @@ class LayerTreeViewModel(QObject):
     @property
     def preset(self) -> Preset:
         """Return the name of the present freeze set."""
-        for preset in (Preset.HEAD_ONLY, Preset.LAST_STAGE, Preset.EVERYTHING):
-            if self._preset_units(preset) == self._frozen:
-                return preset
-        return Preset.CUSTOM
+        return next((preset for preset, units in self._preset_sets.items() if units == self._frozen), Preset.CUSTOM)
 
     def state_of(self, row_id: int) -> LayerState:
         """Return a row's state, from the units at and below it, or from the row above it if it has none."""
@@ -237,15 +288,60 @@ class LayerTreeViewModel(QObject):
         if not row.units:
             above = self.state_of(row.parent) if row.parent > 0 else LayerState.NOTHING
             return LayerState.NOTHING if above is LayerState.PARTLY else above
-        num_frozen = sum(unit in self._frozen for unit in row.units)
+        num_frozen = self._num_frozen[row_id]
         if num_frozen == 0:
             return LayerState.TRAINABLE
         return LayerState.FROZEN if num_frozen == len(row.units) else LayerState.PARTLY
 
     def is_pending(self, row_id: int) -> bool:
         """Whether a change of the whole row was asked for and has not been answered."""
-        units = self.rows[row_id].units
-        return bool(units) and bool(self._requests()) and self._pending_units().issuperset(units)
+        return 0 < len(self.rows[row_id].units) == self._num_pending[row_id]
+
+    @property
+    def multipliers(self) -> dict[str, float]:
+        """Return the rate multipliers by the fewest names, as ``config.optimizer.multipliers`` takes them."""
+        units_by_number: dict[float, set[str]] = {}
+        for unit, multiplier in self._multipliers.items():
+            units_by_number.setdefault(multiplier, set()).add(unit)
+        return {
+            name: multiplier for multiplier, units in units_by_number.items() for name in self._names_with_rate(units)
+        }
+
+    def has_rate(self, row_id: int) -> bool:
+        """Whether a row has parameters, so that it learns at some rate when it is not frozen."""
+        return bool(self._learning_units(row_id))
+
+    def multiplier_of(self, row_id: int) -> float | None:
+        """Return what the rate of a row is multiplied by; None where its layers differ, or have no parameters."""
+        if row_id not in self._row_multipliers:
+            found = {self._multipliers.get(unit, 1.0) for unit in self._learning_units(row_id)}
+            self._row_multipliers[row_id] = found.pop() if len(found) == 1 else None
+        return self._row_multipliers[row_id]
+
+    def multiplier_text(self, row_id: int) -> str:
+        """Write a row's rate multiplier: "×0.1"."""
+        multiplier = self.multiplier_of(row_id)
+        if multiplier is not None:
+            return f"×{rate_text(multiplier)}"
+        return self.tr("mixed") if self.has_rate(row_id) else ""
+
+    def explain_multiplier(self, row_id: int) -> str:
+        """Say what a row's rate multiplier does, for the tooltip and for a screen reader."""
+        multiplier = self.multiplier_of(row_id)
+        if self.is_multiplying(row_id):
+            return self.tr("another rate is waiting for the next step boundary")
+        if not self.has_rate(row_id):
+            return self.tr("no rate: no parameters")
+        if multiplier is None:
+            return self.tr("the layers below learn at different rates")
+        if multiplier == 1:
+            return self.tr("learns at the run's rate")
+        return self.tr("learns at {} times the run's rate").format(rate_text(multiplier))
+
+    def is_multiplying(self, row_id: int) -> bool:
+        """Whether another rate of the whole row was asked for and has not been answered."""
+        asked: set[str] = set().union(*self._multiplying.values())
+        return bool(asked) and self.has_rate(row_id) and asked.issuperset(self._learning_units(row_id))
 
     def explain(self, row_id: int) -> str:
         """Say a row's state, and since which step, for the tooltip."""
@@ -255,9 +351,8 @@ class LayerTreeViewModel(QObject):
         if not row.units:
             return self.tr("nothing to freeze: no parameters or buffers")
         if state is LayerState.PARTLY:
-            num_frozen = sum(unit in self._frozen for unit in row.units)
             text = self.tr("{frozen} of {all} layers with parameters are frozen")
-            return text.format(frozen=count_text(num_frozen), all=count_text(len(row.units)))
+            return text.format(frozen=count_text(self._num_frozen[row_id]), all=count_text(len(row.units)))
         word = self.tr("frozen") if state is LayerState.FROZEN else self.tr("trainable")
         applied = {self._applied.get(unit) for unit in row.units}
         since = applied.pop() if len(applied) == 1 else None
@@ -270,30 +365,75 @@ class LayerTreeViewModel(QObject):
 
     # -- inside -----------------------------------------------------------------------------------------------
 
+    def _show_rows(self, rows: LayerRows) -> None:
+        self.rows = rows
+        self._frozen, self._num_frozen = set(), [0] * len(rows)
+        self._counted_pending, self._num_pending = set(), [0] * len(rows)
+        backbone, head = set(rows[BACKBONE_ID].units), set(rows[HEAD_ID].units)
+        self._preset_sets = {
+            Preset.HEAD_ONLY: backbone,
+            Preset.LAST_STAGE: backbone - rows.last_stage() - head,
+            Preset.EVERYTHING: set(),
+        }
+
     def _take(self, frozen: Sequence[str], num_trainable: int) -> None:
-        self._frozen, self.num_trainable = self.rows.units_of_set(frozen), num_trainable
-        self._applied, self._pending, self._asked = {}, {}, []
+        self._set_frozen(self.rows.units_of_set(frozen))
+        self.num_trainable = num_trainable
+        self._applied, self._pending, self._asked, self._multiplying = {}, {}, [], {}
+        self._count_pending()
         self.num_verified, self.drifted = None, []
         self._say("")
+
+    def _take_multipliers(self, multipliers: Mapping[str, float]) -> None:
+        self._multipliers = {unit: multiplier for unit, multiplier in multipliers.items() if multiplier != 1}
+        self._row_multipliers = {}
+
+    def _set_frozen(self, units: set[str]) -> None:
+        self._count(units - self._frozen, self._num_frozen, 1)
+        self._count(self._frozen - units, self._num_frozen, -1)
+        self._frozen = units
+
+    def _count_pending(self) -> None:
+        pending = {unit for request in self._requests() for unit in request.units}
+        self._count(pending - self._counted_pending, self._num_pending, 1)
+        self._count(self._counted_pending - pending, self._num_pending, -1)
+        self._counted_pending = pending
+
+    def _count(self, units: Iterable[str], counts: list[int], change: int) -> None:
+        for unit in units:
+            for row_id in self.rows.ids_of[unit]:
+                counts[row_id] += change
+
+    def _tell_states(self) -> None:
+        self._count_pending()
+        self.states_changed.emit()
+
+    def _learning_units(self, row_id: int) -> list[str]:
+        return [unit for unit in self.rows[row_id].units if self.rows.num_params_of[unit]]
+
+    def _names_with_rate(self, units: set[str]) -> list[str]:
+        # Units without parameters have no rate; taken along, they let a whole row go by its one name.
+        bare = {unit for unit in self.rows.units if not self.rows.num_params_of[unit]}
+        return [name for name in self.rows.names_of(units | bare) if not units.isdisjoint(self.rows.units_of([name]))]
 
     def _change(self, to_freeze: set[str], to_unfreeze: set[str]) -> None:
         frozen = self._wanted()
         wanted = (frozen | to_freeze) - to_unfreeze
         if self.is_closed:
             self._say(self.tr("The run is not training. Resume it to change what is frozen, or begin a new run."))
-            self.states_changed.emit()
+            self._tell_states()
             return
         if not any(count and unit not in wanted for unit, count in self.rows.num_params_of.items()):
             self._say(self.tr("Cannot freeze every layer: nothing would be left to train. Leave the head unfrozen."))
             # The check box that was clicked goes back to what is so.
-            self.states_changed.emit()
+            self._tell_states()
             return
         self._say("")
         if not self.is_live:
-            self._frozen = wanted
+            self._set_frozen(wanted)
             self._applied = {}
             self.num_trainable = self.num_params - sum(self.rows.num_params_of[unit] for unit in wanted)
-            self.states_changed.emit()
+            self._tell_states()
             self.frozen_layers_changed.emit()
             return
         # What is to train comes first: at no moment may everything be frozen.
@@ -306,7 +446,7 @@ class LayerTreeViewModel(QObject):
         names = self.rows.names_of(units)
         self._asked.append(_Pending(self.rows.units_of(names), is_freeze))
         (self.freeze_requested if is_freeze else self.unfreeze_requested).emit(names)
-        self.states_changed.emit()
+        self._tell_states()
 
     def _is_so(self, request: _Pending) -> bool:
         """Tell whether a request has nothing left to change, whoever changed it."""
@@ -316,9 +456,6 @@ class LayerTreeViewModel(QObject):
 
     def _requests(self) -> list[_Pending]:
         return [*self._pending.values(), *self._asked]
-
-    def _pending_units(self) -> set[str]:
-        return {unit for request in self._requests() for unit in request.units}
 
     def _wanted(self) -> set[str]:
         """Return the freeze set as it will be when all that was asked for is applied."""
@@ -331,15 +468,18 @@ class LayerTreeViewModel(QObject):
     def _wanted_frozen(self, row: LayerRow) -> bool:
         return self._wanted().issuperset(row.units)
 
-    def _preset_units(self, preset: Preset) -> set[str] | None:
-        backbone = set(self.rows[BACKBONE_ID].units)
-        if preset is Preset.HEAD_ONLY:
-            return backbone
-        if preset is Preset.LAST_STAGE:
-            return backbone - self.rows.last_stage() - set(self.rows[HEAD_ID].units)
-        return set() if preset is Preset.EVERYTHING else None
-
     def _say(self, message: str) -> None:
         if message != self.message:
             self.message = message
             self.message_changed.emit(message)
+
+
+def _read_multiplier(text: str) -> float | None:
+    digits = text.strip().lstrip("×xX* ")
+    # A point is a decimal point first: German would read "0.001" as 1.
+    try:
+        number = float(digits)
+    except ValueError:
+        number, is_number = QLocale().toDouble(digits)
+        number = number if is_number else 0.0
+    return number if 0 < number <= MAX_MULTIPLIER else None

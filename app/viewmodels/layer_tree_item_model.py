@@ -24,6 +24,7 @@ Index = QModelIndex | QPersistentModelIndex
 ROW_ID_ROLE = Qt.ItemDataRole.UserRole + 1
 STATE_ROLE = Qt.ItemDataRole.UserRole + 2
 PENDING_ROLE = Qt.ItemDataRole.UserRole + 3
+"""Whether a change of what the cell shows was asked for: of the multiplier in its column, of the freeze elsewhere."""
 
 _STATE_ROLES = frozenset({Qt.ItemDataRole.CheckStateRole, STATE_ROLE, PENDING_ROLE})
 
@@ -40,7 +41,13 @@ class Column(IntEnum):
     LAYER = 0
     TYPE = 1
     PARAMS = 2
-    STATE = 3
+    MULTIPLIER = 3
+    STATE = 4
+
+
+_NUMBERS = frozenset({Column.PARAMS, Column.MULTIPLIER})
+
+_RowState = tuple[LayerState, bool, str, bool]
 
 
 class LayerTreeItemModel(QAbstractItemModel):
@@ -50,7 +57,7 @@ class LayerTreeItemModel(QAbstractItemModel):
         super().__init__(parent)
         self._layer_tree = layer_tree
         self._rows = layer_tree.rows
-        self._told: dict[int, tuple[LayerState, bool]] = {}
+        self._told: dict[int, _RowState] = {}
         """The state of each row that somebody has read, as it was read."""
         layer_tree.rows_reset.connect(self._reset)
         layer_tree.states_changed.connect(self._tell_states)
@@ -95,6 +102,8 @@ class LayerTreeItemModel(QAbstractItemModel):
         flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
         if index.column() == Column.LAYER and self.row_of(index).units:
             flags |= Qt.ItemFlag.ItemIsUserCheckable
+        if index.column() == Column.MULTIPLIER and self._layer_tree.has_rate(self.row_of(index).id):
+            flags |= Qt.ItemFlag.ItemIsEditable
         return flags
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
@@ -102,10 +111,22 @@ class LayerTreeItemModel(QAbstractItemModel):
         if orientation != Qt.Orientation.Horizontal:
             return None
         if role == Qt.ItemDataRole.DisplayRole:
-            return (self.tr("Layer"), self.tr("Type"), self.tr("Params"), self.tr("State"))[section]
+            return self.title(Column(section))
         if role == Qt.ItemDataRole.TextAlignmentRole:
             return _alignment(section)
+        if role == Qt.ItemDataRole.ToolTipRole and section == Column.MULTIPLIER:
+            return self.tr("What the run's rate is multiplied by in a layer; F2 or a double click changes it")
         return None
+
+    def title(self, column: Column) -> str:
+        """Return a column's title."""
+        return {
+            Column.LAYER: self.tr("Layer"),
+            Column.TYPE: self.tr("Type"),
+            Column.PARAMS: self.tr("Params"),
+            Column.MULTIPLIER: self.tr("Rate"),
+            Column.STATE: self.tr("State"),
+        }[column]
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         """Return what a cell shows."""
@@ -119,7 +140,7 @@ class LayerTreeItemModel(QAbstractItemModel):
         if role == Qt.ItemDataRole.TextAlignmentRole:
             return _alignment(index.column())
         if role == Qt.ItemDataRole.ToolTipRole:
-            return self._layer_tree.explain(row.id) if index.column() != Column.TYPE else row.type
+            return self._tooltip(row, index.column())
         if role == Qt.ItemDataRole.CheckStateRole and index.column() == Column.LAYER and row.units:
             return _CHECKS[self._layer_tree.state_of(row.id)]
         if role == Qt.ItemDataRole.AccessibleTextRole:
@@ -128,6 +149,8 @@ class LayerTreeItemModel(QAbstractItemModel):
             return row.id
         if role == STATE_ROLE:
             return self._layer_tree.state_of(row.id).value
+        if role == PENDING_ROLE and index.column() == Column.MULTIPLIER:
+            return self._layer_tree.is_multiplying(row.id)
         if role == PENDING_ROLE:
             return self._layer_tree.is_pending(row.id)
         return None
@@ -153,9 +176,18 @@ class LayerTreeItemModel(QAbstractItemModel):
             return row.name
         if column == Column.TYPE:
             return row.type
+        if column == Column.MULTIPLIER:
+            return self._layer_tree.multiplier_text(row.id)
         return count_text(row.num_params) if column == Column.PARAMS and row.num_params else ""
 
+    def _tooltip(self, row: LayerRow, column: int) -> str:
+        if column == Column.MULTIPLIER:
+            return self._layer_tree.explain_multiplier(row.id)
+        return row.type if column == Column.TYPE else self._layer_tree.explain(row.id)
+
     def _spoken(self, row: LayerRow, column: int) -> str:
+        if column == Column.MULTIPLIER:
+            return self._layer_tree.explain_multiplier(row.id)
         if column == Column.PARAMS:
             return self.tr("{count} parameters").format(count=count_text(row.num_params))
         if column == Column.TYPE:
@@ -169,8 +201,14 @@ class LayerTreeItemModel(QAbstractItemModel):
         self._told = {}
         self.endResetModel()
 
-    def _state(self, row_id: int) -> tuple[LayerState, bool]:
-        return self._layer_tree.state_of(row_id), self._layer_tree.is_pending(row_id)
+    def _state(self, row_id: int) -> _RowState:
+        tree = self._layer_tree
+        return (
+            tree.state_of(row_id),
+            tree.is_pending(row_id),
+            tree.multiplier_text(row_id),
+            tree.is_multiplying(row_id),
+        )
 
     def _tell_states(self) -> None:
         # A row that nobody has read needs no signal, and each signal costs the views a search: telling all the rows of
@@ -236,5 +274,5 @@ class LayerFilter(QSortFilterProxyModel):
 def _alignment(column: int) -> Qt.AlignmentFlag:
     if column == Column.STATE:
         return Qt.AlignmentFlag.AlignCenter
-    side = Qt.AlignmentFlag.AlignRight if column == Column.PARAMS else Qt.AlignmentFlag.AlignLeft
+    side = Qt.AlignmentFlag.AlignRight if column in _NUMBERS else Qt.AlignmentFlag.AlignLeft
     return side | Qt.AlignmentFlag.AlignVCenter

@@ -8,6 +8,7 @@ from typing import Any
 
 from PySide6.QtCore import QModelIndex, QObject, Qt
 
+from app.viewmodels.plan_text import plan_text
 from app.viewmodels.quantities import clock_text, count_text, moment_text, number_text, percent_text, rate_text
 from app.viewmodels.table_item_model import Index, TableItemModel
 from trainer.client import WorkerLost
@@ -20,7 +21,9 @@ from trainer.messages import (
     LayersFrozen,
     LayersUnfrozen,
     LogWritten,
+    PlanChanged,
     RateChanged,
+    RateMultiplierChanged,
     RunState,
     StateChanged,
 )
@@ -133,7 +136,7 @@ class LogItemModel(TableItemModel):
             case StateChanged():
                 # Time 0 marks a state that the window tells itself: no fact about the run.
                 return self._state_row(event) if event.time else None
-            case LayersFrozen() | LayersUnfrozen():
+            case LayersFrozen() | LayersUnfrozen() | RateMultiplierChanged():
                 if not event.layers:
                     return None
                 what = self._source_text(event.source)
@@ -142,6 +145,9 @@ class LogItemModel(TableItemModel):
                 what = self.tr("{} before").format(rate_text(event.before))
                 rate = self.tr("Rate {}").format(rate_text(event.rate))
                 return LogRow(event.time, rate, event.requested_step, event.applied_step, what)
+            case PlanChanged():
+                what = plan_text([phase.model_dump() for phase in event.plan[event.num_begun :]])
+                return LogRow(event.time, self.tr("Plan changed"), event.requested_step, event.applied_step, what)
             case CheckpointSaved():
                 saved = event.checkpoint
                 figures = self.tr("loss {} · accuracy {} · {}").format(
@@ -206,6 +212,8 @@ class LogItemModel(TableItemModel):
             "FreezeLayers": self.tr("Freeze refused"),
             "UnfreezeLayers": self.tr("Unfreeze refused"),
             "SetRate": self.tr("Change of the rate refused"),
+            "SetRateMultiplier": self.tr("Change of a rate multiplier refused"),
+            "SetPlan": self.tr("Change of the plan refused"),
             "SaveCheckpoint": self.tr("Checkpoint refused"),
             "RestoreCheckpoint": self.tr("Restore refused"),
         }.get(command, self.tr("Refused"))

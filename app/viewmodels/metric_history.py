@@ -13,7 +13,7 @@ from PySide6.QtCore import QObject, QTimer, Signal
 from app.viewmodels.pyramid import Floats, Ints
 from app.viewmodels.smoothing import MAX_WEIGHT
 from app.viewmodels.trace import Points, Trace
-from trainer.messages import CheckpointRestored, FreezeChanged, LayersFrozen, MetricsLogged
+from trainer.messages import CheckpointRestored, FreezeChanged, LayersFrozen, MetricsLogged, RateMultiplierChanged
 from trainer.run_record import Curve, RunRecord
 
 DEFAULT_SMOOTHING = 0.88
@@ -32,6 +32,7 @@ class Marker:
     source: str
     segment: int
     is_abandoned: bool = False
+    is_rate: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,9 @@ class MetricHistory(QObject):
         for event in record.freeze_events:
             self.add_marker(event)
         for entry in record.log:
-            if isinstance(entry, CheckpointRestored):
+            if isinstance(entry, RateMultiplierChanged):
+                self.add_marker(entry)
+            elif isinstance(entry, CheckpointRestored):
                 self._abandon_markers(entry.step, entry.segment)
 
     def set_curves(self, curves: dict[str, Curve], segment: int = 0) -> None:
@@ -131,8 +134,11 @@ class MetricHistory(QObject):
         self._abandon_markers(step, segment)
         self._advance()
 
-    def add_marker(self, event: FreezeChanged) -> None:
-        """Mark a freeze or an unfreeze. One that changed nothing, or was read from the run's folder, is dropped."""
+    def add_marker(self, event: FreezeChanged | RateMultiplierChanged) -> None:
+        """Mark a freeze, an unfreeze or another rate of some layers.
+
+        One that changed nothing, or was read from the run's folder, is dropped.
+        """
         if not event.layers:
             return
         marker = Marker(
@@ -142,6 +148,7 @@ class MetricHistory(QObject):
             is_freeze=isinstance(event, LayersFrozen),
             source=event.source,
             segment=event.segment,
+            is_rate=isinstance(event, RateMultiplierChanged),
         )
         if any(replace(known, is_abandoned=False) == marker for known in self._markers):
             return

@@ -7,45 +7,96 @@ from typing import Any
 
 from PySide6.QtCore import QCoreApplication
 
-_PHASE = re.compile(r"\s*(\d+)\s*:\s*(.+)")
+_PHASE = re.compile(r"\s*(?P<start>[^:]+?)\s*:\s*(?P<changes>.+)")
+_START = re.compile(r"(?P<when>epoch|step|plateau)?\s*(?P<number>\d+)(\s+(?P<metric>loss|accuracy))?")
+_CHANGE = re.compile(r"(?P<sign>[-−+=]?)\s*(?P<layer>[^\s×=+−-][^\s×]*)(\s*[×x]\s*(?P<rate>\d+(\.\d+)?))?")
 
 
 def parse_plan(text: str) -> list[dict[str, Any]] | None:
-    """Read "3: +stage4, +conv5; 5: -conv1" as phases: + unfreezes at that epoch, - freezes. None if it is no plan."""
+    """Read phases as they are typed. None if it is no plan.
+
+    "3: +stage4, +conv5 ×0.4; step 900: -conv1; plateau 2: =head ×0.1": after 3 epochs, at a step, or when the
+    validation loss (or "plateau 2 accuracy") got no better for 2 epochs. + unfreezes, - freezes, = changes the rate
+    alone.
+    """
     phases: list[dict[str, Any]] = []
     for part in filter(None, (piece.strip() for piece in re.split(r"[;\n]", text))):
         matched = _PHASE.fullmatch(part)
-        if matched is None:
+        start = matched and _START.fullmatch(matched["start"])
+        if not matched or not start or (start["metric"] and start["when"] != "plateau"):
             return None
-        phase: dict[str, Any] = {"epoch": int(matched[1]), "freeze": [], "unfreeze": []}
-        for layer in filter(None, (piece.strip() for piece in matched[2].split(","))):
-            key = "freeze" if layer[0] in "-−" else "unfreeze"
-            phase[key].append(layer.lstrip("+-−").strip())
-        if not all(phase["freeze"] + phase["unfreeze"]):
-            return None
+        phase: dict[str, Any] = {start["when"] or "epoch": int(start["number"]), "freeze": [], "unfreeze": []}
+        if start["metric"]:
+            phase["metric"] = start["metric"]
+        for piece in filter(None, (piece.strip() for piece in matched["changes"].split(","))):
+            if not _take_change(phase, piece):
+                return None
         phases.append(phase)
     return phases
 
 
+def _take_change(phase: dict[str, Any], text: str) -> bool:
+    matched = _CHANGE.fullmatch(text)
+    if matched is None or (matched["sign"] == "=" and not matched["rate"]):
+        return False
+    if matched["sign"] != "=":
+        phase["freeze" if matched["sign"] in {"-", "−"} else "unfreeze"].append(matched["layer"])
+    if matched["rate"]:
+        phase.setdefault("rates", {})[matched["layer"]] = float(matched["rate"])
+    return True
+
+
 def plan_text(plan: list[dict[str, Any]]) -> str:
     """Write phases as ``parse_plan`` reads them."""
-    return "; ".join(
-        f"{phase['epoch']}: "
-        + ", ".join([f"+{layer}" for layer in phase["unfreeze"]] + [f"-{layer}" for layer in phase["freeze"]])
-        for phase in plan
-    )
+    return "; ".join(f"{start_text(phase).removeprefix('epoch ')}: {changes_text(phase)}" for phase in plan)
+
+
+def start_text(phase: dict[str, Any]) -> str:
+    """Write when a phase begins, as it is typed: "epoch 3"."""
+    if phase.get("epoch") is not None:
+        return f"epoch {phase['epoch']}"
+    if phase.get("step") is not None:
+        return f"step {phase['step']}"
+    return f"plateau {phase['plateau']}" + (" accuracy" if phase.get("metric") == "accuracy" else "")
+
+
+def changes_text(phase: dict[str, Any]) -> str:
+    """Write what a phase changes, as it is typed: "+stage4 ×0.4, -conv1"."""
+    rates = dict(phase.get("rates", {}))
+    texts = []
+    for sign, layers in (("+", phase["unfreeze"]), ("-", phase["freeze"])):
+        for layer in layers:
+            rate = rates.pop(layer, None)
+            texts.append(f"{sign}{layer}" + ("" if rate is None else f" ×{rate:g}"))
+    return ", ".join(texts + [f"={layer} ×{rate:g}" for layer, rate in rates.items()])
 
 
 def plan_sentence(plan: list[dict[str, Any]] | None) -> str:
     """Say a plan in words: "After epoch 3: unfreeze stage4, conv5."."""
-    sentences = []
-    for phase in plan or []:
-        changes = []
-        if phase["unfreeze"]:
-            changes.append(QCoreApplication.translate("RunForm", "unfreeze {}").format(", ".join(phase["unfreeze"])))
-        if phase["freeze"]:
-            changes.append(QCoreApplication.translate("RunForm", "freeze {}").format(", ".join(phase["freeze"])))
-        sentences.append(
-            QCoreApplication.translate("RunForm", "After epoch {}: {}.").format(phase["epoch"], "; ".join(changes))
-        )
-    return " ".join(sentences)
+    text = QCoreApplication.translate("RunForm", "{when}: {changes}.")
+    return " ".join(text.format(when=start_sentence(phase), changes=change_sentence(phase)) for phase in plan or [])
+
+
+def start_sentence(phase: dict[str, Any]) -> str:
+    """Say when a phase begins: "After epoch 3"."""
+    if phase.get("epoch") is not None:
+        return QCoreApplication.translate("RunForm", "After epoch {}").format(phase["epoch"])
+    if phase.get("step") is not None:
+        return QCoreApplication.translate("RunForm", "After step {}").format(phase["step"])
+    if phase.get("metric") == "accuracy":
+        text = QCoreApplication.translate("RunForm", "After {} epochs without a higher validation accuracy")
+    else:
+        text = QCoreApplication.translate("RunForm", "After {} epochs without a lower validation loss")
+    return text.format(phase["plateau"])
+
+
+def change_sentence(phase: dict[str, Any]) -> str:
+    """Say what a phase changes: "unfreeze stage4, conv5; freeze conv1; rate of head × 0.1"."""
+    changes = []
+    if phase["unfreeze"]:
+        changes.append(QCoreApplication.translate("RunForm", "unfreeze {}").format(", ".join(phase["unfreeze"])))
+    if phase["freeze"]:
+        changes.append(QCoreApplication.translate("RunForm", "freeze {}").format(", ".join(phase["freeze"])))
+    text = QCoreApplication.translate("RunForm", "rate of {} × {:g}")
+    changes += [text.format(layer, rate) for layer, rate in phase.get("rates", {}).items()]
+    return "; ".join(changes)

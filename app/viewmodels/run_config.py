@@ -143,6 +143,8 @@ class RunConfigViewModel(QObject):
         self.frozen: list[str] = ["backbone"]
         self.class_names: list[str] = []
         """Classes of the data that was last looked through; none before there was any."""
+        self.multipliers: dict[str, float] = {}
+        """What the rate is multiplied by in single layers; like ``frozen``, from the model's tree."""
         self.columns: list[str] = []
         """Columns of the table that was last looked through, to choose from."""
         self.need = ""
@@ -275,6 +277,7 @@ class RunConfigViewModel(QObject):
         if field in _MODEL_FIELDS_THAT_NAME_LAYERS:
             # Another model, or another head, has other layers; only two names hold in every one.
             self.frozen = ["backbone"]
+            self.multipliers = {}
         if field == "model.name" and self._has_foreign_weights():
             self._texts["model.weights"] = "published"
         if field in MODEL_FIELDS:
@@ -304,6 +307,7 @@ class RunConfigViewModel(QObject):
         for field in FIELDS:
             self._texts[field] = plan_text(values["plan"]) if field == "plan" else _shown(_value_at(values, field))
         self.frozen = list(config.model.frozen if frozen is None else frozen)
+        self.multipliers = dict(config.optimizer.multipliers)
         self._hidden = {
             "num_loader_workers": config.training.num_loader_workers,
             "num_threads": config.training.num_threads,
@@ -317,7 +321,7 @@ class RunConfigViewModel(QObject):
         values: dict[str, Any] = {
             "data": {},
             "model": {"frozen": list(self.frozen)},
-            "optimizer": {},
+            "optimizer": {"multipliers": dict(self.multipliers)},
             "training": {key: value for key, value in self._hidden.items() if value is not None},
         }
         for field in FIELDS:

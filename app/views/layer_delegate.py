@@ -13,13 +13,14 @@ from PySide6.QtCore import (
     QRectF,
     QSize,
     Qt,
+    Signal,
 )
 from PySide6.QtGui import QBrush, QColor, QMouseEvent, QPainter, QPen
-from PySide6.QtWidgets import QApplication, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
+from PySide6.QtWidgets import QApplication, QLineEdit, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
 from app.theme import DARK, LIGHT, ROW_HEIGHT, SIZE_LABEL, SIZE_TEXT, Palette, icon, text_font
 from app.viewmodels.layer_tree import LayerState
-from app.viewmodels.layer_tree_item_model import PENDING_ROLE, STATE_ROLE, Column
+from app.viewmodels.layer_tree_item_model import PENDING_ROLE, ROW_ID_ROLE, STATE_ROLE, Column
 
 _PADDING = 6
 _BOX_SIZE = 13
@@ -31,6 +32,9 @@ _SIGNS = {LayerState.FROZEN: "snowflake", LayerState.TRAINABLE: "sun", LayerStat
 
 class LayerDelegate(QStyledItemDelegate):
     """Frozen is cool and a snowflake, trainable is warm and a sun, partly is half, pending is hatched."""
+
+    multiplier_typed = Signal(int, str)
+    """A rate multiplier was typed: the row's id, the text."""
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -67,6 +71,8 @@ class LayerDelegate(QStyledItemDelegate):
                 text_rect.setLeft(check_box_rect(rect).toAlignedRect().right() + _PADDING)
                 if index.data(Qt.ItemDataRole.CheckStateRole) is not None:
                     self._paint_box(painter, check_box_rect(rect), state, is_pending=is_pending)
+            if index.column() == Column.MULTIPLIER and is_pending:
+                self._paint_hatch(painter, QRectF(rect).adjusted(2, 3, -2, -3), QColor(self.colors.trainable))
             self._paint_text(painter, text_rect, text, index)
         painter.restore()
 
@@ -87,6 +93,35 @@ class LayerDelegate(QStyledItemDelegate):
         is_checked = Qt.CheckState(index.data(Qt.ItemDataRole.CheckStateRole)) == Qt.CheckState.Checked
         wanted = Qt.CheckState.Unchecked if is_checked else Qt.CheckState.Checked
         return model.setData(index, wanted, Qt.ItemDataRole.CheckStateRole)
+
+    def createEditor(
+        self, parent: QWidget, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
+    ) -> QWidget:
+        """Make the field in which a rate multiplier is typed."""
+        editor = QLineEdit(parent)
+        editor.setAccessibleName(self.tr("Rate multiplier"))
+        editor.setAlignment(Qt.AlignmentFlag.AlignRight)
+        return editor
+
+    def setEditorData(self, editor: QWidget, index: QModelIndex | QPersistentModelIndex) -> None:
+        """Show the present multiplier for editing."""
+        assert isinstance(editor, QLineEdit)
+        editor.setText(str(index.data()).removeprefix("×"))
+        editor.selectAll()
+
+    def updateEditorGeometry(
+        self, editor: QWidget, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
+    ) -> None:
+        """Fill the cell."""
+        editor.setGeometry(option.rect.adjusted(0, 1, 0, -1))
+
+    def setModelData(
+        self, editor: QWidget, model: QAbstractItemModel, index: QModelIndex | QPersistentModelIndex
+    ) -> None:
+        """Pass on what was typed."""
+        assert isinstance(editor, QLineEdit)
+        if editor.isModified():
+            self.multiplier_typed.emit(index.data(ROW_ID_ROLE), editor.text())
 
     # -- inside -----------------------------------------------------------------------------------------------
 

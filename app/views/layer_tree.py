@@ -38,8 +38,10 @@ from app.viewmodels.quantities import count_text
 from app.views.layer_delegate import LayerDelegate
 
 _TYPE_WIDTH = 96
-_LEAST_WIDTH_WITH_TYPE = 300
 _STATE_WIDTH = 52
+_MULTIPLIER_WIDTH = 56
+_LEAST_WIDTHS = {Column.MULTIPLIER: 280, Column.TYPE: 420}
+"""A name that is cut off helps nobody: from which width of the tree on a column is shown, unless the user chose."""
 _INDENT = 16
 _EXPANDED_AT_ONCE = 200
 
@@ -111,9 +113,24 @@ class LayerTreeView(QWidget):
             can_freeze
         )
         menu.addSeparator()
+        menu.addAction(self.tr("Change the rate multiplier"), lambda: self.edit_multiplier(rows[-1])).setEnabled(
+            self._layer_tree.has_rate(rows[-1])
+        )
+        menu.addSeparator()
         menu.addAction(self.tr("Expand all"), self.tree.expandAll)
         menu.addAction(self.tr("Collapse"), self._collapse)
         return menu
+
+    def edit_multiplier(self, row_id: int) -> None:
+        """Let the user type a row's rate multiplier, in its cell."""
+        index = self._shown(row_id).siblingAtColumn(Column.MULTIPLIER)
+        if index.flags() & Qt.ItemFlag.ItemIsEditable:
+            self.tree.setColumnHidden(Column.MULTIPLIER, False)
+            self.tree.edit(index)
+
+    def _multiply(self, row_id: int, text: str) -> None:
+        selected = self.selected_rows()
+        self._layer_tree.multiply_rows(selected if row_id in selected else [row_id], text)
 
     def changeEvent(self, event: QEvent) -> None:
         """Follow the theme."""
@@ -226,11 +243,13 @@ class LayerTreeView(QWidget):
         tree.setUniformRowHeights(True)
         tree.setIndentation(_INDENT)
         tree.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
-        tree.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        tree.setEditTriggers(QAbstractItemView.EditTrigger.DoubleClicked)
         tree.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         tree.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         tree.setFrameShape(QTreeView.Shape.NoFrame)
         tree.toggle_pressed.connect(self.toggle_selected)
+        tree.edit_pressed.connect(lambda: self.edit_multiplier(self.selected_rows()[-1]))
+        self._delegate.multiplier_typed.connect(self._multiply)
         tree.menu_wanted.connect(lambda position: self.make_menu().popup(position))
         header = tree.header()
         header.setStretchLastSection(False)
@@ -239,6 +258,7 @@ class LayerTreeView(QWidget):
         header.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         header.setSectionResizeMode(Column.LAYER, QHeaderView.ResizeMode.Stretch)
         header.resizeSection(Column.TYPE, _TYPE_WIDTH)
+        header.resizeSection(Column.MULTIPLIER, _MULTIPLIER_WIDTH)
         header.resizeSection(Column.STATE, _STATE_WIDTH)
         return tree
 
@@ -273,6 +293,8 @@ class LayerTreeView(QWidget):
 class _Tree(QTreeView):
     toggle_pressed = Signal()
     """Space was pressed: freeze or unfreeze what is selected."""
+    edit_pressed = Signal()
+    """F2 was pressed: type the rate multiplier of what is selected."""
     menu_wanted = Signal(object)
     """The menu was asked for, by mouse or key, at this place on the screen (QPoint)."""
 
@@ -282,10 +304,14 @@ class _Tree(QTreeView):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        # A name that is cut off helps nobody: the type is the first to go.
-        is_narrow = self.viewport().width() < _LEAST_WIDTH_WITH_TYPE
-        if self.isColumnHidden(Column.TYPE) != is_narrow:
-            self.setColumnHidden(Column.TYPE, is_narrow)
+        self.fit_columns()
+
+    def fit_columns(self) -> None:
+        """Show the columns for which there is room."""
+        for column, least_width in _LEAST_WIDTHS.items():
+            is_narrow = self.viewport().width() < least_width
+            if self.isColumnHidden(column) != is_narrow:
+                self.setColumnHidden(column, is_narrow)
 
     def drawBranches(self, painter: QPainter, rect: QRect, index: QModelIndex | QPersistentModelIndex) -> None:
         if self.selectionModel().isSelected(index):
@@ -304,6 +330,8 @@ class _Tree(QTreeView):
     def keyPressEvent(self, event: QKeyEvent) -> None:
         if event.key() == Qt.Key.Key_Space and not event.isAutoRepeat():
             self.toggle_pressed.emit()
+        elif event.key() == Qt.Key.Key_F2:
+            self.edit_pressed.emit()
         elif event.matches(QKeySequence.StandardKey.SelectAll):
             self.selectAll()
         else:

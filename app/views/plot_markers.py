@@ -81,7 +81,8 @@ class MarkerItem(QGraphicsItem):
         self._color, self._background = QColor(color), QColor(background)
         if self.marker.is_abandoned:
             self._color = QColor(colors.dim)
-        self._icon = icon("snowflake" if self.marker.is_freeze else "sun", color)
+        sign = "times" if self.marker.is_rate else "snowflake" if self.marker.is_freeze else "sun"
+        self._icon = icon(sign, color)
         self.update()
 
     def place(self, x_px: float, label_rect: QRectF) -> None:

@@ -35,6 +35,7 @@ from trainer.messages import (
     LayersUnfrozen,
     ProgressReported,
     RateChanged,
+    RateMultiplierChanged,
     RunEstimate,
     RunPrepared,
     RunState,
@@ -571,6 +572,29 @@ def test_rate_says_what_it_was_before_and_from_which_step_it_holds(scripted_work
     assert main(["rate", "digits", "5e-4"]) == 0
     assert worker.commands.get(timeout=5).rate == 5e-4
     assert capsys.readouterr().out == "Rate 0.0005, 0.001 before · from step 121 on\n"
+
+
+def test_multiply_says_what_it_did_and_when(scripted_worker, capsys):
+    def change(command):
+        return [
+            RateMultiplierChanged(
+                layers=["fc"], multiplier=command.multiplier, sentence="head at rate × 0.1", multipliers={"fc": 0.1},
+                requested_step=120, applied_step=121, source="user", segment=0, time=1.0,
+                command_id=command.command_id,
+            )
+        ]  # fmt: skip
+
+    worker = scripted_worker(change)
+    assert main(["multiply", "digits", "0.1", "head", "conv5"]) == 0
+    sent = worker.commands.get(timeout=5)
+    assert (sent.layers, sent.multiplier) == (["head", "conv5"], 0.1)
+    assert capsys.readouterr().out == "head at rate × 0.1 · asked at step 120, applied at step 121\n"
+
+
+@pytest.mark.parametrize("multiplier", ["0", "1001"])
+def test_a_multiplier_that_is_none_is_refused_before_any_worker_is_asked(run_folder, capsys, multiplier):
+    assert main(["multiply", "digits", multiplier, "head"]) == 2
+    assert multiplier in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("rate", ["0", "11"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PySide6.QtCore import QItemSelectionModel, QPoint, Qt
 from PySide6.QtTest import QAbstractItemModelTester, QTest
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QLineEdit
 
 from app import theme
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID
@@ -13,7 +13,15 @@ from app.viewmodels.layer_tree import LayerState, LayerTreeViewModel, Preset
 from app.viewmodels.layer_tree_item_model import Column, LayerFilter, LayerTreeItemModel
 from app.views.layer_delegate import check_box_rect
 from app.views.layer_tree import LayerTreeView
-from trainer.messages import CheckpointRestored, FreezeVerified, LayerInfo, LayersFrozen, LayersUnfrozen, ModelSummary
+from trainer.messages import (
+    CheckpointRestored,
+    FreezeVerified,
+    LayerInfo,
+    LayersFrozen,
+    LayersUnfrozen,
+    ModelSummary,
+    RateMultiplierChanged,
+)
 
 # Only the offscreen platform says so, of every window.
 pytestmark = pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints")
@@ -86,6 +94,7 @@ def live(tree):
     tree.asked = []
     tree.freeze_requested.connect(lambda names: tree.asked.append(("freeze", names)))
     tree.unfreeze_requested.connect(lambda names: tree.asked.append(("unfreeze", names)))
+    tree.multiply_requested.connect(lambda names, number: tree.asked.append((number, names)))
     return tree
 
 
@@ -322,6 +331,55 @@ def test_check_marks_follow_the_state(tree):
     assert tree.frozen_layers == ["backbone"]
 
 
+def _multiplied(layers, multiplier, *, command_id=""):
+    return RateMultiplierChanged(
+        command_id=command_id, layers=layers, multiplier=multiplier, sentence="changed",
+        multipliers=dict.fromkeys(layers, multiplier), requested_step=127, applied_step=128, source="user", segment=0,
+    )  # fmt: skip
+
+
+def test_before_a_run_a_typed_multiplier_is_taken_at_once(tree, qtbot):
+    with qtbot.waitSignal(tree.multipliers_changed):
+        tree.multiply_rows([_id(tree, "stage1"), _id(tree, "conv1")], "×0.38")
+    assert tree.multipliers == {"conv1": 0.38, "stage1": 0.38}
+    texts = {row.fqn: tree.multiplier_text(row.id) for row in tree.rows.in_order()}
+    assert (texts["stage1.0"], texts["stage2"], texts["backbone"]) == ("×0.38", "×1", "mixed")
+    assert texts["maxpool"] == ""
+    tree.multiply_rows([BACKBONE_ID], "1")
+    assert tree.multipliers == {}
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1001", "fast", "nan"])
+def test_what_is_no_multiplier_is_refused_with_what_to_type(tree, text):
+    tree.multiply_rows([_id(tree, "stage1")], text)
+    assert "Type a number above 0, up to 1,000" in tree.message
+    assert tree.multipliers == {}
+
+
+def test_during_a_run_a_multiplier_is_asked_for_and_the_old_one_shown_until_it_is_applied(live):
+    stage2 = _id(live, "stage2")
+    live.multiply_rows([stage2], "0.1")
+    assert live.asked == [(0.1, ["stage2"])]
+    live.mark_multiplying("c1", ["stage2"])
+    assert (live.multiplier_text(stage2), live.is_multiplying(stage2)) == ("×1", True)
+    assert not live.is_multiplying(_id(live, "stage1"))
+    live.settle_multiplier(_multiplied(["stage2.0.conv"], 0.1, command_id="c1"))
+    assert (live.multiplier_text(stage2), live.is_multiplying(stage2)) == ("×0.1", False)
+    live.multiply_rows([stage2], "0.5")
+    live.mark_multiplying("c2", ["stage2"])
+    live.reject("c2", "No.")
+    assert (live.multiplier_text(stage2), live.is_multiplying(stage2), live.message) == ("×0.1", False, "No.")
+
+
+def test_a_draft_and_a_restore_bring_their_multipliers(live):
+    live.show_draft(_summary(STAGED), [], {"backbone": 0.5, "conv5": 2.0})
+    assert live.multiplier_text(_id(live, "conv5")) == "×2"
+    assert live.multiplier_text(_id(live, "stage1")) == "×0.5"
+    restored = CheckpointRestored(name="c", step=45, epoch=1, frozen=[], num_trainable=4048, segment=1)
+    live.restore(restored.model_copy(update={"multipliers": {"fc": 3.0}}))
+    assert live.multipliers == {"head": 3.0}
+
+
 def _shown(model, parent=None):
     parent = model.index(-1, -1) if parent is None else parent
     names = []
@@ -369,6 +427,21 @@ def test_many_rows_are_toggled_from_the_keyboard_alone(view, tree):
     assert tree.frozen_layers == ["conv1", "stage1"]
     QTest.keyClick(view.tree, Qt.Key.Key_Space)
     assert tree.frozen_layers == ["backbone"]
+
+
+@pytest.mark.window
+def test_a_multiplier_is_typed_for_all_that_is_selected_from_the_keyboard_alone(view, tree, qtbot):
+    view.tree.setFocus()
+    view.select([_id(tree, "stage1"), _id(tree, "stage2")])
+    QTest.keyClick(view.tree, Qt.Key.Key_F2)
+    editor = view.tree.findChild(QLineEdit)
+    assert editor.text() == "1"
+    QTest.keyClicks(editor, "0.25")
+    QTest.keyClick(editor, Qt.Key.Key_Return)
+    qtbot.waitUntil(lambda: tree.multipliers == {"stage1": 0.25, "stage2": 0.25})
+    cell = view.filter.mapFromSource(view.item_model.index_of(_id(tree, "stage1"), Column.MULTIPLIER))
+    assert cell.data() == "×0.25"
+    assert cell.data(Qt.ItemDataRole.AccessibleTextRole) == "learns at 0.25 times the run's rate"
 
 
 @pytest.mark.window

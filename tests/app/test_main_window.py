@@ -36,6 +36,7 @@ from trainer.messages import (
     ModelSummary,
     PreparationProgressed,
     ProgressReported,
+    RateMultiplierChanged,
     RunEstimate,
     RunEstimated,
     RunState,
@@ -310,6 +311,42 @@ def test_a_freeze_asked_in_the_tree_is_pending_until_it_is_refused(qtbot, window
     )
     qtbot.waitUntil(lambda: window.display.layer_tree.message == "No.")
     assert window.notice.text == ""
+
+
+def test_a_multiplier_typed_in_the_tree_is_asked_for_and_shown_when_it_is_applied(
+    qtbot, window, running: ScriptedClient
+) -> None:
+    tree = window.display.layer_tree
+    tree.multiply_rows([BACKBONE_ID], "0.1")
+    (command,) = running.sent
+    assert (command.kind, command.layers, command.multiplier) == ("SetRateMultiplier", ["backbone"], 0.1)
+    assert tree.is_multiplying(BACKBONE_ID)
+    running.say(
+        RateMultiplierChanged(
+            layers=["conv1", "stage2.0"], multiplier=0.1, sentence="backbone at rate × 0.1", source="user", time=5.0,
+            multipliers={"conv1": 0.1, "stage2.0": 0.1}, requested_step=7, applied_step=8, segment=0,
+            command_id=command.command_id,
+        )
+    )  # fmt: skip
+    qtbot.waitUntil(lambda: tree.multiplier_text(BACKBONE_ID) == "×0.1")
+    assert not tree.is_multiplying(BACKBONE_ID)
+    assert window.display.history.markers[-1].sentence == "backbone at rate × 0.1"
+    log = window.display.log
+    assert [log.index(log.rowCount() - 1, column).data() for column in range(1, 4)] == [
+        "backbone at rate × 0.1", "7", "8"
+    ]  # fmt: skip
+
+
+def test_multipliers_of_the_form_go_into_the_run(qtbot, window, summary, clients) -> None:
+    clients[0].serve()
+    qtbot.waitUntil(lambda: "InspectModel" in clients[0].kinds())
+    clients[0].say(ModelInspected(summary=summary, command_id=clients[0].id_of_last("InspectModel")))
+    qtbot.waitUntil(lambda: not window.display.layer_tree.is_empty)
+    window.display.layer_tree.multiply_rows([HEAD_ID], "5")
+    window.display.run_config.set_text("data.path", "digits")
+    config = window.display.run_config.valid_config()
+    assert config is not None
+    assert config.optimizer.multipliers == {"head": 5.0}
 
 
 def test_a_killed_worker_is_told_with_resume(qtbot, window: MainWindow, running: ScriptedClient, clients) -> None:

@@ -14,7 +14,7 @@ from app.viewmodels.metric_history import MetricHistory
 from app.viewmodels.pyramid import GrowingArray, Pyramid
 from app.viewmodels.smoothing import Smoother
 from app.viewmodels.trace import Trace
-from trainer.messages import LayersFrozen, LayersUnfrozen, MetricsLogged, Series
+from trainer.messages import LayersFrozen, LayersUnfrozen, MetricsLogged, RateMultiplierChanged, Series
 from trainer.run_record import Curve
 
 LOSS = "Loss/train"
@@ -175,6 +175,17 @@ def test_smoothing_goes_on_from_the_restored_step(history):
 def test_validation_is_never_smoothed(history):
     history.add(_logged([1, 2], [4.0, 0.0], tag="Loss/validation"))
     assert history.query("Loss/validation", 0, 9, smoothed=True).values.tolist() == [4.0, 0.0]
+
+
+def test_another_rate_of_some_layers_is_marked(history):
+    changed = RateMultiplierChanged(
+        layers=["fc"], multiplier=0.1, sentence="head at rate × 0.1", multipliers={"fc": 0.1}, requested_step=7,
+        applied_step=8, source="user", segment=0,
+    )  # fmt: skip
+    history.add_marker(changed)
+    history.add_marker(changed.model_copy(update={"layers": []}))
+    (marker,) = history.markers
+    assert (marker.sentence, marker.applied_step, marker.is_rate) == ("head at rate × 0.1", 8, True)
 
 
 def test_a_marker_that_was_read_already_is_dropped(history):

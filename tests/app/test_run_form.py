@@ -276,6 +276,26 @@ def test_a_plan_reads_as_it_is_written() -> None:
     assert parse_plan("") == []
 
 
+def test_a_plan_with_steps_plateaus_and_rates_reads_as_it_is_written() -> None:
+    text = "epoch 2: +layer4 x0.4; step 900: -conv1, =head ×0.1; plateau 2 accuracy: +backbone; plateau 3: +head"
+    plan = parse_plan(text)
+    assert plan is not None
+    assert [PlanPhase.model_validate(phase).start for phase in plan] == [
+        "epoch 2", "step 900", "a plateau of 2 epochs", "a plateau of 3 epochs",
+    ]  # fmt: skip
+    written = "2: +layer4 ×0.4; step 900: -conv1, =head ×0.1; plateau 2 accuracy: +backbone; plateau 3: +head"
+    assert plan_text(plan) == written
+    assert plan_text([PlanPhase.model_validate(phase).model_dump() for phase in plan]) == written
+    assert "After 2 epochs without a higher validation accuracy: unfreeze backbone." in plan_sentence(plan)
+
+
+@pytest.mark.parametrize(
+    "text", ["stage4 later", "3: =head", "step: +head", "epoch 3 loss: +head", "3: +head ×..", "3: -"]
+)
+def test_what_is_no_plan_is_none(text: str) -> None:
+    assert parse_plan(text) is None
+
+
 @pytest.mark.window
 def test_typing_reaches_the_configuration_and_its_error_shows_below(qtbot, form: RunForm, run_config) -> None:
     rate = form._editors["optimizer.rate"]

@@ -43,17 +43,20 @@ from trainer.messages import (
     ModelsListed,
     OpenRun,
     PauseRun,
+    PlanChanged,
     PreparationProgressed,
     PrepareRun,
     PreviewImage,
     ProgressReported,
     RateChanged,
+    RateMultiplierChanged,
     RestoreCheckpoint,
     RunEstimated,
     RunPrepared,
     RunState,
     SaveCheckpoint,
     SetRate,
+    SetRateMultiplier,
     StartRun,
     StateChanged,
     StopRun,
@@ -130,8 +133,8 @@ def test_a_checkpoint_is_read_by_plain_pytorch_with_the_documented_keys(
     assert set(torch.load(path, weights_only=True)["model_state_dict"]) == {"fc.weight", "fc.bias"}
 
 
-def test_a_freeze_takes_hold_at_the_next_step_boundary_and_is_recorded_with_both_steps(
-    start_worker: Start, small_config: RunConfig, tmp_path: Path
+def test_a_freeze_and_a_multiplier_take_hold_at_the_next_step_boundary_and_are_recorded_with_both_steps(
+    start_worker: Start, attach: Callable[[Path], Driver], small_config: RunConfig, tmp_path: Path
 ) -> None:
     driver = start_worker()
     run_dir = driver.prepare(longer(small_config), tmp_path / "runs")
@@ -148,8 +151,21 @@ def test_a_freeze_takes_hold_at_the_next_step_boundary_and_is_recorded_with_both
     unknown = driver.ask(FreezeLayers(layers=["stage9"]), LayersFrozen)
     assert isinstance(unknown, CommandRejected)
     assert "stage" in unknown.reason
+    multiplied = driver.ask(SetRateMultiplier(layers=["stage4"], multiplier=0.1), RateMultiplierChanged)
+    assert isinstance(multiplied, RateMultiplierChanged)
+    assert multiplied.sentence == "stage4 at rate × 0.1"
+    assert 0 <= multiplied.applied_step - multiplied.requested_step <= 1
+    unknown = driver.ask(SetRateMultiplier(layers=["stage9"], multiplier=0.1), RateMultiplierChanged)
+    assert isinstance(unknown, CommandRejected)
+    attached = attach(run_dir).wait(WorkerAttached)
+    assert attached.run is not None
+    assert attached.run.summary.multipliers == multiplied.multipliers
     with RunFolder(run_dir, read_only=True) as folder:
-        recorded = folder.read().freeze_events
+        record = folder.read()
+        recorded = record.freeze_events
+    assert [event for event in record.log if isinstance(event, RateMultiplierChanged)] == [
+        multiplied.model_copy(update={"event_id": 0})
+    ]
     assert [(e.requested_step, e.applied_step) for e in recorded] == [
         (e.requested_step, e.applied_step) for e in (unfrozen, frozen)
     ]
@@ -201,6 +217,7 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
         "FreezeLayers": FreezeLayers(layers=["conv1"]),
         "UnfreezeLayers": UnfreezeLayers(layers=["conv1"]),
         "SetRate": SetRate(rate=0.01),
+        "SetRateMultiplier": SetRateMultiplier(layers=["fc"], multiplier=0.5),
         "SaveCheckpoint": SaveCheckpoint(),
         "RestoreCheckpoint": RestoreCheckpoint(name="last"),
     }
@@ -226,7 +243,10 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
     driver.prepare(longer(small_config), tmp_path / "runs", start=False)
     driver.wait_state(RunState.READY)
     walk(RunState.READY)
-    for kind, answer in (("FreezeLayers", LayersFrozen), ("UnfreezeLayers", LayersUnfrozen)):
+    for kind, answer in (
+        ("FreezeLayers", LayersFrozen), ("UnfreezeLayers", LayersUnfrozen),
+        ("SetRateMultiplier", RateMultiplierChanged), ("SetPlan", PlanChanged),
+    ):  # fmt: skip
         assert isinstance(driver.ask(commands[kind], answer), answer)
     rate = driver.ask(commands["SetRate"], RateChanged)
     assert isinstance(rate, RateChanged)

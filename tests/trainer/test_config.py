@@ -18,7 +18,9 @@ from trainer.config import (
 
 
 def test_a_configuration_reads_back_as_it_was_written(tmp_path: Path, small_config: RunConfig) -> None:
-    config = small_config.model_copy(update={"plan": [PlanPhase(epoch=2, unfreeze=["stage4"])]})
+    optimizer = small_config.optimizer.model_copy(update={"multipliers": {"stage4.0": 0.1, "": 2.0}})
+    plan = [PlanPhase(epoch=2, unfreeze=["stage4"])]
+    config = small_config.model_copy(update={"plan": plan, "optimizer": optimizer})
     path = tmp_path / "run.toml"
     path.write_text(config_to_toml(config), encoding="utf-8")
     assert load_config(path) == config
@@ -65,6 +67,8 @@ def test_a_kind_of_weights_is_no_path(tmp_path: Path, word: str) -> None:
         ({"optimizer": {"rate": -1}}, "optimizer.rate", "greater than 0"),
         ({"optimizer": {"rate": float("nan")}}, "optimizer.rate", "is nan, but should be a number. Change it."),
         ({"data": {"validation_fraction": 1.0}}, "data.validation_fraction", "less than 1"),
+        ({"optimizer": {"multipliers": {"fc": 0}}}, "optimizer.multipliers.fc", "greater than 0"),
+        ({"optimizer": {"multipliers": {"fc": 2000}}}, "optimizer.multipliers.fc", "less than or equal to 1000"),
         ({"plan": [{"epoch": 1}]}, "plan.0", "layers to freeze or to unfreeze"),
     ],
 )

@@ -20,12 +20,15 @@ from trainer.data.mixing import BatchMixer
 from trainer.data.scan import scan
 from trainer.loop import RunStopped, Trainer
 from trainer.messages import (
+    CheckpointRestored,
     CheckpointSaved,
     Event,
     LayersFrozen,
     LayersUnfrozen,
     LogWritten,
     MetricsLogged,
+    PhaseBegan,
+    RateMultiplierChanged,
 )
 from trainer.models import build_model
 from trainer.runs import RunFolder
@@ -94,6 +97,53 @@ def test_the_plan_unfreezes_at_the_start_of_its_epoch(make_trainer: Make, small_
     assert next(e.checkpoint.frozen_summary for e in events if isinstance(e, CheckpointSaved)) == "backbone"
 
 
+def test_a_plan_goes_by_steps_swaps_what_learns_and_changes_rates(make_trainer: Make, small_config: RunConfig) -> None:
+    plan = (
+        PlanPhase(step=2, unfreeze=["conv5"], freeze=["head"], rates={"conv5": 0.5}),
+        PlanPhase(epoch=2, unfreeze=["head"], freeze=["backbone"]),
+    )
+    trainer, events = make_trainer(with_plan(small_config, *plan))
+    trainer.fit(lambda: None)
+    told = [
+        (event.sentence, event.applied_step, event.source)
+        for event in events
+        if isinstance(event, LayersFrozen | LayersUnfrozen | RateMultiplierChanged)
+    ]
+    assert told == [
+        ("conv5 unfrozen", 2, "plan"),
+        ("head frozen", 2, "plan"),
+        ("conv5 at rate × 0.5", 2, "plan"),
+        ("head unfrozen", 8, "plan"),
+        ("conv5 frozen", 8, "plan"),
+    ]
+    assert [(e.num_begun, e.step) for e in events if isinstance(e, PhaseBegan)] == [(1, 2), (2, 8)]
+
+
+def test_a_plan_that_is_changed_as_it_runs_goes_on_from_what_has_begun_and_a_restore_brings_it_back(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    plan = (PlanPhase(step=1, unfreeze=["conv5"]), PlanPhase(step=9, unfreeze=["stage4"]))
+    trainer, events = make_trainer(with_plan(small_config, *plan))
+    names: list[str] = []
+
+    def meddle() -> None:
+        if trainer.step == 2 and not names:
+            names.append(trainer.save(reason="user").name)
+            changed = trainer.set_plan([PlanPhase(step=3, freeze=["conv5"])])
+            assert (changed.num_begun, [phase.step for phase in changed.plan]) == (1, [1, 3])
+            with pytest.raises(ConfigError, match="stage9"):
+                trainer.set_plan([PlanPhase(step=3, freeze=["stage9"])])
+        if trainer.step == 5 and len(names) == 1:
+            (restored,) = trainer.restore(names[0])
+            assert isinstance(restored, CheckpointRestored)
+            assert (restored.plan, restored.num_phases_begun) == (list(plan), 1)
+            names.append("restored")
+
+    trainer.fit(meddle)
+    assert [(e.num_begun, e.step) for e in events if isinstance(e, PhaseBegan)] == [(1, 1), (2, 3), (2, 9)]
+    assert trainer.freeze_set.describe(trainer.freeze_set.frozen) == "conv1, stage2, stage3"
+
+
 def test_a_hand_made_change_at_the_plans_epoch_stays(make_trainer: Make, small_config: RunConfig) -> None:
     trainer, events = make_trainer(with_plan(small_config, PlanPhase(epoch=1, unfreeze=["conv5"])))
     done: list[str] = []
@@ -105,7 +155,7 @@ def test_a_hand_made_change_at_the_plans_epoch_stays(make_trainer: Make, small_c
             trainer.freeze(["conv5"])
 
     trainer.fit(meddle)
-    assert done == ["CheckpointRestored", "LayersUnfrozen"]
+    assert done == ["CheckpointRestored", "PhaseBegan", "LayersUnfrozen"]
     assert trainer.freeze_set.describe(trainer.freeze_set.frozen) == "backbone"
 
 
@@ -193,6 +243,51 @@ def test_a_restore_in_mid_epoch_goes_on_from_there_and_ends_where_the_straight_r
     ours, theirs = weights(trainer), weights(straight)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert {e.segment for e in events if isinstance(e, MetricsLogged)} == {0, 1}
+
+
+def rates_of(trainer: Trainer, *layers: str) -> list[float]:
+    rates = {group["name"]: group["lr"] for group in trainer.optimizer.param_groups}
+    return [rates[layer] for layer in layers]
+
+
+def test_a_rate_multiplier_holds_from_the_next_update_on_and_a_restore_brings_it_back(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    optimizer = small_config.optimizer.model_copy(update={"multipliers": {"backbone": 0.5, "conv5": 0.1}})
+    trainer, _ = make_trainer(small_config.model_copy(update={"optimizer": optimizer}))
+    assert trainer.summary().multipliers["conv5.0"] == 0.1
+    name, changes = "", []
+
+    def meddle() -> None:
+        nonlocal name
+        if trainer.step == 3 and not changes:
+            assert rates_of(trainer, "stage4.0.branch1.0", "conv5.0", "fc") == pytest.approx([5e-4, 1e-4, 1e-3])
+            changes.append(trainer.set_rate_multiplier(["fc", "conv5"], 2.0, requested_step=2))
+            name = trainer.save(reason="user").name
+            changes.append(trainer.set_rate_multiplier(["conv5"], 1.0))
+            changes.append(trainer.set_rate_multiplier(["conv5"], 1.0))
+        elif trainer.step == 4 and len(changes) == 3:
+            assert rates_of(trainer, "stage4.0.branch1.0", "conv5.0", "fc") == pytest.approx([5e-4, 1e-3, 2e-3])
+            changes.append(trainer.restore(name)[0])
+        elif trainer.step == 4:
+            assert rates_of(trainer, "stage4.0.branch1.0", "conv5.0", "fc") == pytest.approx([5e-4, 2e-3, 2e-3])
+            raise RunStopped
+
+    with pytest.raises(RunStopped):
+        trainer.fit(meddle)
+    first, second, nothing, restored = changes
+    assert (first.sentence, first.requested_step, first.applied_step) == ("conv5, head at rate × 2", 2, 3)
+    assert first.multipliers["fc"] == 2.0
+    assert "conv5.0" not in second.multipliers
+    assert nothing.layers == []
+    assert restored.multipliers == first.multipliers
+
+
+def test_a_rate_multiplier_of_a_layer_that_is_none_is_refused(make_trainer: Make, small_config: RunConfig) -> None:
+    optimizer = small_config.optimizer.model_copy(update={"multipliers": {"stage9": 0.5}})
+    with pytest.raises(ConfigError, match="no layer 'stage9'") as caught:
+        make_trainer(small_config.model_copy(update={"optimizer": optimizer}))
+    assert caught.value.field == "optimizer.multipliers"
 
 
 def test_the_number_of_loader_processes_changes_nothing(make_trainer: Make, small_config: RunConfig) -> None:

@@ -1,0 +1,119 @@
+"""PlanTimeline: the phases of the run's plan in order, the present one, and whether it was changed by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PySide6.QtCore import QObject, Signal
+
+from app.viewmodels.plan_text import change_sentence, changes_text, start_sentence, start_text
+from trainer.config import PlanPhase, RunConfig
+from trainer.messages import CheckpointRestored, FreezeChanged, PhaseBegan, PlanChanged
+from trainer.run_record import RunRecord
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One phase as it is shown; the first stands for the run's start.
+
+    ``when`` and ``what`` are short, ``sentence`` says all of it. ``is_by_hand``: a person changed what it set up.
+    """
+
+    when: str
+    what: str
+    sentence: str
+    is_past: bool
+    is_present: bool
+    is_by_hand: bool
+
+
+class PlanTimeline(QObject):
+    """Follows a run through its plan."""
+
+    changed = Signal()
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._frozen_at_start: list[str] = []
+        self._phases: list[PlanPhase] = []
+        self._num_begun = 0
+        self._is_by_hand = False
+        self._segment = 0
+
+    # -- what comes in ----------------------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Show no plan."""
+        self.show_plan(RunConfig())
+
+    def show_plan(self, config: RunConfig) -> None:
+        """Show a run's plan from its beginning."""
+        self._frozen_at_start, self._phases = list(config.model.frozen), list(config.plan)
+        self._num_begun, self._is_by_hand, self._segment = 0, False, 0
+        self.changed.emit()
+
+    def open_run(self, record: RunRecord) -> None:
+        """Show a run's plan as far as its folder says that it has come."""
+        self.show_plan(record.config)
+        for event in record.log:
+            if isinstance(event, PhaseBegan):
+                self.begin_phase(event)
+            elif isinstance(event, PlanChanged):
+                self.change_plan(event)
+            elif isinstance(event, CheckpointRestored):
+                self.restore(event)
+            elif isinstance(event, FreezeChanged):
+                self.note_change(event)
+
+    def begin_phase(self, event: PhaseBegan) -> None:
+        """Take note that the next phase has begun."""
+        if event.segment >= self._segment:
+            self._num_begun, self._is_by_hand = event.num_begun, False
+            self.changed.emit()
+
+    def change_plan(self, event: PlanChanged) -> None:
+        """Take the plan that the worker says is in force."""
+        self._phases, self._num_begun = list(event.plan), event.num_begun
+        self.changed.emit()
+
+    def restore(self, event: CheckpointRestored) -> None:
+        """Go back to where the plan stood at a checkpoint."""
+        self._segment, self._is_by_hand = event.segment, False
+        if event.plan or event.num_phases_begun:
+            self._phases = list(event.plan)
+        self._num_begun = event.num_phases_begun
+        self.changed.emit()
+
+    def note_change(self, event: FreezeChanged) -> None:
+        """Take note of a freeze or an unfreeze: one by hand overrides the present phase."""
+        if event.source == "user" and event.layers and not self._is_by_hand:
+            self._is_by_hand = True
+            self.changed.emit()
+
+    # -- what is shown ----------------------------------------------------------------------------------------
+
+    @property
+    def stages(self) -> list[Stage]:
+        """Return the run's start and its phases; nothing where there is no plan."""
+        if not self._phases:
+            return []
+        frozen = ", ".join(self._frozen_at_start)
+        what = self.tr("{} frozen").format(frozen) if frozen else self.tr("everything learns")
+        texts = [(self.tr("start"), what, self.tr("From the start: {}.").format(what))]
+        for phase in (phase.model_dump() for phase in self._phases):
+            sentence = f"{start_sentence(phase)}: {change_sentence(phase)}."
+            texts.append((start_text(phase), changes_text(phase), sentence))
+        return [
+            Stage(
+                when,
+                what,
+                f"{sentence} {self.tr('Changed by hand since.')}" if self._is_by_hand_at(position) else sentence,
+                is_past=position < self._num_begun,
+                is_present=position == self._num_begun,
+                is_by_hand=self._is_by_hand_at(position),
+            )
+            for position, (when, what, sentence) in enumerate(texts)
+        ]
+
+    def _is_by_hand_at(self, position: int) -> bool:
+        return self._is_by_hand and position == self._num_begun

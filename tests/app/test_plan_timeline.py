@@ -1,0 +1,98 @@
+"""The plan's phases over the curves."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.viewmodels.plan_timeline import PlanTimeline
+from app.views.plan_timeline import PlanTimelineView
+from trainer.config import ModelConfig, PlanPhase, RunConfig
+from trainer.messages import CheckpointRestored, LayersFrozen, PhaseBegan, PlanChanged
+
+PHASES = [
+    PlanPhase(epoch=2, unfreeze=["stage4"], rates={"stage4": 0.4}),
+    PlanPhase(step=90, unfreeze=["stage3"]),
+    PlanPhase(plateau=2, freeze=["head"], unfreeze=["backbone"]),
+]
+CONFIG = RunConfig(model=ModelConfig(frozen=["backbone"]), plan=PHASES)
+
+
+def frozen_by(source: str) -> LayersFrozen:
+    return LayersFrozen(
+        layers=["conv1"], sentence="conv1 frozen", frozen=["conv1"], num_trainable=1, requested_step=3, applied_step=4,
+        source=source, segment=0,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def timeline() -> PlanTimeline:
+    timeline = PlanTimeline()
+    timeline.show_plan(CONFIG)
+    return timeline
+
+
+def test_the_phases_stand_in_order_with_the_start_before_them(timeline: PlanTimeline) -> None:
+    assert [(stage.when, stage.what) for stage in timeline.stages] == [
+        ("start", "backbone frozen"),
+        ("epoch 2", "+stage4 ×0.4"),
+        ("step 90", "+stage3"),
+        ("plateau 2", "+backbone, -head"),
+    ]
+    assert [stage.is_present for stage in timeline.stages] == [True, False, False, False]
+
+
+def test_a_run_without_a_plan_shows_nothing(qtbot) -> None:
+    timeline = PlanTimeline()
+    view = PlanTimelineView(timeline)
+    qtbot.addWidget(view)
+    timeline.show_plan(RunConfig())
+    assert timeline.stages == []
+    assert view.isHidden()
+
+
+def test_the_present_phase_follows_the_worker_and_a_change_by_hand_is_marked_until_the_next(
+    timeline: PlanTimeline,
+) -> None:
+    timeline.begin_phase(PhaseBegan(num_begun=1, step=20, segment=0))
+    timeline.note_change(frozen_by("plan"))
+    assert [(stage.is_past, stage.is_present, stage.is_by_hand) for stage in timeline.stages[:2]] == [
+        (True, False, False), (False, True, False),
+    ]  # fmt: skip
+    timeline.note_change(frozen_by("user"))
+    assert timeline.stages[1].is_by_hand
+    assert timeline.stages[1].sentence.endswith("Changed by hand since.")
+    timeline.begin_phase(PhaseBegan(num_begun=2, step=90, segment=0))
+    assert not any(stage.is_by_hand for stage in timeline.stages)
+
+
+def test_a_restore_goes_back_to_the_phase_of_its_checkpoint_and_late_news_of_the_left_piece_is_dropped(
+    timeline: PlanTimeline,
+) -> None:
+    timeline.begin_phase(PhaseBegan(num_begun=2, step=90, segment=0))
+    timeline.restore(
+        CheckpointRestored(
+            name="a.pt", step=20, epoch=1, frozen=[], num_trainable=1, segment=1, plan=PHASES, num_phases_begun=1
+        )
+    )
+    timeline.begin_phase(PhaseBegan(num_begun=3, step=99, segment=0))
+    assert [stage.is_present for stage in timeline.stages] == [False, True, False, False]
+
+
+def test_a_changed_plan_replaces_what_is_to_come(timeline: PlanTimeline) -> None:
+    plan = [PHASES[0], PlanPhase(epoch=5, unfreeze=["conv5"])]
+    timeline.change_plan(PlanChanged(plan=plan, num_begun=1, requested_step=1, applied_step=2, segment=0))
+    assert [stage.when for stage in timeline.stages] == ["start", "epoch 2", "epoch 5"]
+
+
+def test_where_not_all_have_room_the_present_phase_is_among_those_that_do(qtbot, timeline: PlanTimeline) -> None:
+    view = PlanTimelineView(timeline)
+    qtbot.addWidget(view)
+    view.resize(180, view.sizeHint().height())
+    view.show()
+    for num_begun in range(4):
+        if num_begun:
+            timeline.begin_phase(PhaseBegan(num_begun=num_begun, step=num_begun, segment=0))
+        shown = view.shown()
+        assert len(shown) == 2
+        assert any(stage.is_present for stage, _ in shown)
+        assert f"phase {num_begun + 1} of 4" in view.accessibleName()

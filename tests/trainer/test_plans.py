@@ -1,0 +1,159 @@
+"""Named plans written out for every model, and the phases as a run goes through them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from trainer.config import ConfigError, ModelConfig, PlanPhase, RunConfig
+from trainer.freezing import FreezeSet
+from trainer.messages import LayerInfo
+from trainer.models import inspect, layer_tree, list_models
+from trainer.plans import PlanName, make_plan, stages
+from trainer.schedules import Plan, check_plan, frozen_after
+
+
+def tree_of(name: str) -> tuple[FreezeSet, list[LayerInfo]]:
+    module, head = inspect(ModelConfig(name=name))
+    return FreezeSet(module, head), layer_tree(module, head)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet18", [["conv1", "bn1"], ["layer1"], ["layer2"], ["layer3"], ["layer4"]]),
+        ("shufflenet_v2_x0_5", [["conv1"], ["stage2"], ["stage3"], ["stage4", "conv5"]]),
+        ("vgg11", [["features"], ["classifier.0", "classifier.3"]]),
+    ],
+)
+def test_a_backbone_is_divided_at_its_blocks(name: str, expected: list[list[str]]) -> None:
+    assert stages(tree_of(name)[1]) == expected
+
+
+def test_a_transformers_blocks_are_its_stages() -> None:
+    of_model = stages(tree_of("vit_b_16")[1])
+    assert len(of_model) == 13
+    assert of_model[0] == ["conv_proj"]
+    assert of_model[-1] == ["encoder.layers.encoder_layer_11", "encoder.ln"]
+
+
+def test_every_model_has_stages_that_share_nothing_and_leave_out_only_what_containers_own() -> None:
+    for entry in list_models():
+        freeze_set, layers = tree_of(entry.name)
+        found = [set(freeze_set.resolve(stage)) for stage in stages(layers)]
+        assert len(found) >= 2, entry.name
+        assert sum(map(len, found)) == len(set().union(*found)), entry.name
+        left = set(freeze_set.resolve(["backbone"])) - set().union(*found)
+        parents = {unit.rpartition(".")[0] for unit in freeze_set.units} | {"", "encoder"}
+        assert left <= parents, (entry.name, left)
+
+
+@pytest.mark.parametrize("model", ["resnet18", "vit_b_16", "efficientnet_b0", "alexnet"])
+@pytest.mark.parametrize("name", list(PlanName))
+def test_each_plan_works_with_each_kind_of_model(model: str, name: PlanName) -> None:
+    freeze_set, layers = tree_of(model)
+    num_epochs = 60
+    plan = make_plan(name, layers, num_epochs)
+    freeze_set.frozen = set(freeze_set.resolve(plan.frozen))
+    freeze_set.resolve(plan.multipliers)
+    check_plan(plan.phases, freeze_set, num_epochs, 10)
+    frozen = set(freeze_set.frozen)
+    for phase in plan.phases:
+        frozen = frozen_after(phase, freeze_set, frozen)
+    ends_with_everything = {PlanName.GRADUAL, PlanName.LP_FT, PlanName.CHAIN_THAW, PlanName.LAYER_DECAY}
+    assert (frozen == set()) == (name in ends_with_everything)
+
+
+def test_gradual_unfreezing_goes_from_the_output_with_rates_that_fall_by_2_6_a_stage() -> None:
+    plan = make_plan(PlanName.GRADUAL, tree_of("resnet18")[1], num_epochs=8, every=2)
+    assert [(phase.epoch, phase.unfreeze) for phase in plan.phases] == [
+        (2, ["layer4"]), (4, ["layer3"]), (6, ["layer2"]),
+    ]  # fmt: skip
+    assert plan.multipliers["layer4"] == pytest.approx(1 / 2.6, abs=1e-5)
+    assert plan.multipliers["layer3"] == pytest.approx(1 / 2.6**2, abs=1e-5)
+    assert plan.frozen == ["backbone"]
+
+
+def test_a_cycle_comes_round_to_the_last_stage_again() -> None:
+    plan = make_plan(PlanName.CYCLIC, tree_of("resnet18")[1], num_epochs=9, every=1)
+    assert [phase.unfreeze[0] for phase in plan.phases] == [
+        "layer4", "layer3", "layer2", "layer1", "conv1", "layer4", "layer3", "layer2",
+    ]  # fmt: skip
+    assert plan.phases[5].freeze == ["conv1", "bn1"]
+
+
+def test_a_chain_needs_an_epoch_for_each_stage() -> None:
+    with pytest.raises(ConfigError, match="at least 7 epochs") as caught:
+        make_plan(PlanName.CHAIN_THAW, tree_of("resnet18")[1], num_epochs=5)
+    assert caught.value.field == "plan"
+
+
+def test_a_phase_waits_for_those_before_it() -> None:
+    plan = Plan([PlanPhase(plateau=1, unfreeze=["a"]), PlanPhase(epoch=2, unfreeze=["b"])])
+    assert plan.due(epoch=5, step=50) is None
+    for loss in (1.0, 0.5, 0.6):
+        assert plan.due(epoch=5, step=50) is None
+        plan.end_epoch(loss, accuracy=0.0)
+    assert plan.due(epoch=5, step=50) == plan.phases[0]
+    plan.begin_next()
+    assert plan.due(epoch=5, step=50) == plan.phases[1]
+    plan.begin_next()
+    assert plan.due(epoch=5, step=50) is None
+
+
+def test_a_plateau_of_accuracy_counts_from_the_phase_before_and_survives_nan() -> None:
+    phase = PlanPhase(plateau=2, metric="accuracy", unfreeze=["b"])
+    plan = Plan([PlanPhase(step=3, unfreeze=["a"]), phase])
+    for _ in range(4):
+        plan.end_epoch(1.0, 0.5)
+    assert plan.due(epoch=0, step=2) is None
+    assert plan.due(epoch=0, step=3) is not None
+    plan.begin_next()
+    for accuracy in (math.nan, 0.5, 0.6, 0.6):
+        plan.end_epoch(1.0, accuracy)
+        assert plan.due(epoch=9, step=99) is None
+    copy = Plan([])
+    copy.load_state_dict(plan.state_dict())
+    copy.end_epoch(1.0, 0.4)
+    assert copy.due(epoch=9, step=99) == phase
+
+
+@pytest.mark.parametrize(
+    ("phases", "words"),
+    [
+        ([PlanPhase(epoch=2, unfreeze=["layer1"]), PlanPhase(step=5, unfreeze=["layer2"])], "stands behind"),
+        ([PlanPhase(step=30, unfreeze=["layer1"])], "step 30 never comes"),
+        ([PlanPhase(epoch=1, unfreeze=["layer?.*.conv9"])], "matches no layer"),
+        ([PlanPhase(epoch=1, rates={"layer9": 0.5})], "no layer 'layer9'"),
+        ([PlanPhase(epoch=1, freeze=["head"])], "nothing would be left"),
+    ],
+)
+def test_a_plan_that_cannot_come_true_is_refused(phases: list[PlanPhase], words: str) -> None:
+    freeze_set, _ = tree_of("resnet18")
+    freeze_set.frozen = set(freeze_set.resolve(["backbone"]))
+    with pytest.raises(ConfigError, match=words):
+        check_plan(phases, freeze_set, 3, 10)
+
+
+def test_a_pattern_names_layers_all_over_the_model() -> None:
+    freeze_set, _ = tree_of("resnet18")
+    assert freeze_set.resolve(["layer[34].*.bn?"]) == [
+        f"layer{stage}.{block}.bn{number}" for stage in (3, 4) for block in (0, 1) for number in (1, 2)
+    ]
+
+
+@pytest.mark.parametrize("when", [{}, {"epoch": 1, "step": 2}])
+def test_a_phase_begins_at_one_time(when: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="one of epoch, step and plateau"):
+        PlanPhase(unfreeze=["a"], **when)
+
+
+def test_a_plan_is_kept_in_toml(tmp_path) -> None:
+    from trainer.config import config_to_toml, load_config
+
+    phases = [PlanPhase(plateau=2, metric="accuracy", unfreeze=["layer4"], rates={"layer4": 0.1})]
+    config = RunConfig(plan=phases)
+    path = tmp_path / "run.toml"
+    path.write_text(config_to_toml(config))
+    assert load_config(path).plan == phases
