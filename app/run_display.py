@@ -162,6 +162,7 @@ class RunDisplay(QObject):
         session.progress_reported.connect(lambda event: self.layer_tree.set_step_ms(event.step_ms))
         session.freeze_changed.connect(self.layer_tree.settle)
         session.freeze_changed.connect(self.history.add_marker)
+        session.layer_stats_reported.connect(self.layer_tree.show_stats)
         session.rate_multiplier_changed.connect(self.layer_tree.settle_multiplier)
         session.rate_multiplier_changed.connect(self.history.add_marker)
         session.freeze_verified.connect(self.layer_tree.verify)
@@ -264,6 +265,8 @@ class RunDisplay(QObject):
             )
 
     def _replay_freezes(self, record: RunRecord) -> None:
+        if record.layer_stats is not None and record.layer_stats.segment == record.segment:
+            self.layer_tree.show_stats(record.layer_stats)
         # What happened before the present segment was undone by the restore or the resume that began it.
         for event in record.log:
             if isinstance(event, LayersFrozen | LayersUnfrozen) and event.segment == record.segment:

@@ -38,6 +38,7 @@ class TrainingSession(QObject):
     run_prepared = Signal(object)
     metrics_logged = Signal(object)
     progress_reported = Signal(object)
+    layer_stats_reported = Signal(object)
     freeze_changed = Signal(object)  # LayersFrozen or LayersUnfrozen
     rate_changed = Signal(object)
     rate_multiplier_changed = Signal(object)
@@ -319,6 +320,7 @@ class TrainingSession(QObject):
             messages.RunPrepared: self.run_prepared,
             messages.MetricsLogged: self.metrics_logged,
             messages.ProgressReported: self.progress_reported,
+            messages.LayerStatsReported: self.layer_stats_reported,
             messages.LayersFrozen: self.freeze_changed,
             messages.LayersUnfrozen: self.freeze_changed,
             messages.RateChanged: self.rate_changed,

@@ -28,6 +28,7 @@ from trainer.data.mixing import BatchMixer
 from trainer.data.sampler import class_weights
 from trainer.data.stream import Batch
 from trainer.freezing import FreezeError, FreezeSet
+from trainer.layer_norms import LayerNorms
 from trainer.messages import (
     CheckpointInfo,
     CheckpointRestored,
@@ -108,6 +109,7 @@ class Trainer:
         self._class_weights = class_weights(data.class_counts).to(device) if is_weighted else None
         self._emit = emit
         self._metrics = StepMetrics()
+        self._layer_norms = LayerNorms(self.optimizer)
         self._pace = Pace()
         self._has_jumped = False
         self._unsaved: dict[str, float] | None = None
@@ -188,10 +190,12 @@ class Trainer:
             loss = loss + share.detach()
             right = right + num_right(logits, mixed_target)
             self.batch += 1
+        self._layer_norms.begin()
         gradient_norm = self._clipped_norm()
         # On a GPU this waits for the device, once a step.
         if torch.isfinite(loss + gradient_norm):
             self.optimizer.step()
+            self._layer_norms.finish(self.step + 1, self.segment)
         else:
             self.non_finite_step = self.step + 1
             # BatchNorm's running statistics took part in the forward pass, and would stay NaN.
@@ -554,6 +558,9 @@ class Trainer:
             return
         series[LEARNING_RATE] = Series(steps=[self.step], values=[self.rates.applied])
         self._log(series)
+        stats = self._layer_norms.take()
+        if stats is not None:
+            self._emit(stats)
 
     def _log(self, series: dict[str, Series]) -> None:
         self._emit(MetricsLogged(segment=self.segment, series=series))

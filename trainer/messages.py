@@ -602,6 +602,22 @@ class ProgressReported(Event):
     phase: Literal["train", "validation"] = "train"
 
 
+class LayerStatsReported(Event):
+    """What one update did in each layer that it moved, sampled now and then.
+
+    ``layers`` are units; the L2 norms of each are of its gradient before it was clipped, of the change of its weights,
+    and of its weights before that. ``step`` counts completed updates, this one included.
+    """
+
+    kind: Literal["LayerStatsReported"] = "LayerStatsReported"
+    step: int
+    segment: int
+    layers: list[str]
+    gradient_norms: list[float]
+    update_norms: list[float]
+    weight_norms: list[float]
+
+
 class FreezeChanged(Event):
     """Layers were frozen or unfrozen at a step boundary.
 
@@ -712,6 +728,7 @@ AnyEvent = Annotated[
     | MetricsLogged
     | MetricsSkipped
     | ProgressReported
+    | LayerStatsReported
     | RateChanged
     | RateMultiplierChanged
     | LayersFrozen

@@ -22,6 +22,7 @@ from trainer.messages import (
     CheckpointInfo,
     Event,
     LayersFrozen,
+    LayerStatsReported,
     LayersUnfrozen,
     RunInfo,
     RunPrepared,
@@ -230,6 +231,11 @@ class RunFolder:
         with self._writing(durable=True) as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES ('base_sha256', ?)", (sha256,))
 
+    def keep_layer_stats(self, event: LayerStatsReported) -> None:
+        """Keep what was last measured in each layer, in place of what was kept before."""
+        with self._writing() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('layer_stats', ?)", (as_json(event),))
+
     def add_checkpoint(self, info: CheckpointInfo) -> None:
         """List a checkpoint. Its file must be durable already."""
         with self._writing(durable=True) as db:
@@ -289,6 +295,12 @@ class RunFolder:
         """Return the SHA-256 that base.pt had when it was written, "" if it never was."""
         rows = self._read("SELECT value FROM meta WHERE key = 'base_sha256'")
         return rows[0][0] if rows else ""
+
+    def layer_stats(self) -> LayerStatsReported | None:
+        """Return what was last measured in each layer, or None if nothing was."""
+        rows = self._read("SELECT value FROM meta WHERE key = 'layer_stats'")
+        event = event_from_json(rows[0][0]) if rows else None
+        return event if isinstance(event, LayerStatsReported) else None
 
     def problem_of(self, info: CheckpointInfo) -> str:
         """Say what is wrong with a checkpoint's file as far as a look at it tells, or ""."""
@@ -352,6 +364,7 @@ class RunFolder:
             freeze_events=freeze_events,
             log=self._events(*_LOGGED_KINDS),
             last_event_id=last_event_id,
+            layer_stats=self.layer_stats(),
         )
 
     def listing(self) -> RunListing:

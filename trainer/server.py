@@ -18,6 +18,7 @@ from trainer.messages import (
     CheckpointRestored,
     Event,
     FreezeChanged,
+    LayerStatsReported,
     LogWritten,
     MetricsLogged,
     MetricsSkipped,
@@ -34,7 +35,8 @@ from trainer.runs import RunFolder
 
 MAX_WAITING_METRICS = 200
 _ACCEPT_PAUSE_S = 0.5
-_UNRECORDED = (MetricsLogged, ProgressReported, PreparationProgressed, WorkerAttached)
+_UNRECORDED = (MetricsLogged, ProgressReported, LayerStatsReported, PreparationProgressed, WorkerAttached)
+_DROPPABLE = MetricsLogged | ProgressReported | LayerStatsReported
 
 
 class EventServer:
@@ -116,6 +118,8 @@ class EventServer:
             return event
         if isinstance(event, MetricsLogged):
             self._folder.add_metrics(event.segment, event.series)
+        elif isinstance(event, LayerStatsReported):
+            self._folder.keep_layer_stats(event)
         elif not isinstance(event, _UNRECORDED):
             event = event.model_copy(update={"event_id": self._folder.add_event(event)})
         if self._log is not None:
@@ -164,10 +168,10 @@ class _Client:
     def put(self, event: Event | None) -> None:
         """Send an event soon. State changes are never dropped; metrics are, when the client does not keep up."""
         with self._has_news:
-            if isinstance(event, MetricsLogged | ProgressReported):
+            if isinstance(event, _DROPPABLE):
                 self._num_waiting_metrics += 1
                 if self._num_waiting_metrics > MAX_WAITING_METRICS:
-                    kept = [e for e in self._waiting if not isinstance(e, MetricsLogged | ProgressReported)]
+                    kept = [e for e in self._waiting if not isinstance(e, _DROPPABLE)]
                     if not any(isinstance(e, MetricsSkipped) for e in kept):
                         kept.append(MetricsSkipped())
                     self._waiting = deque(kept)
@@ -184,7 +188,7 @@ class _Client:
             with self._has_news:
                 self._has_news.wait_for(lambda: self._waiting)
                 event = self._waiting.popleft()
-                if isinstance(event, MetricsLogged | ProgressReported):
+                if isinstance(event, _DROPPABLE):
                     self._num_waiting_metrics -= 1
             if event is None:
                 break

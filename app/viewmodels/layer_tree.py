@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,10 +10,18 @@ from enum import StrEnum
 from PySide6.QtCore import QLocale, QObject, Signal
 
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID, LayerRow, LayerRows
-from app.viewmodels.quantities import count_text, rate_text
-from trainer.messages import CheckpointRestored, FreezeChanged, FreezeVerified, ModelSummary, RateMultiplierChanged
+from app.viewmodels.quantities import count_text, measure_text, rate_text
+from trainer.messages import (
+    CheckpointRestored,
+    FreezeChanged,
+    FreezeVerified,
+    LayerStatsReported,
+    ModelSummary,
+    RateMultiplierChanged,
+)
 
 MAX_MULTIPLIER = 1000
+_NONE = (0.0, 0.0, 0.0)
 
 
 class LayerState(StrEnum):
@@ -31,6 +40,14 @@ class Preset(StrEnum):
     LAST_STAGE = "last stage + head"
     EVERYTHING = "everything"
     CUSTOM = "custom"
+
+
+@dataclass(frozen=True)
+class RowStats:
+    """What one update did below a row: L2 norm of the gradient, and ‖Δw‖/‖w‖ of what it moved."""
+
+    gradient_norm: float
+    update_ratio: float
 
 
 @dataclass(frozen=True)
@@ -59,6 +76,8 @@ class LayerTreeViewModel(QObject):
     """Another model's rows are shown."""
     states_changed = Signal()
     """Rows are in another state."""
+    measures_changed = Signal()
+    """Rows were measured anew: their gradients and updates, or whether they drifted."""
     figures_changed = Signal()
     """Only the footer's figures changed."""
     freeze_requested = Signal(list)
@@ -90,6 +109,10 @@ class LayerTreeViewModel(QObject):
         self._multipliers: dict[str, float] = {}
         self._multiplying: dict[str, set[str]] = {}
         self._row_multipliers: dict[int, float | None] = {}
+        self._norms: dict[str, tuple[float, float, float]] = {}
+        """Of each unit that learned in the last update that was measured: of its gradient, its change, its weights."""
+        self._row_stats: dict[int, RowStats | None] = {}
+        self._stats_step = 0
         self._applied: dict[str, _Applied] = {}
         self._pending: dict[str, _Pending] = {}
         self._asked: list[_Pending] = []
@@ -144,6 +167,7 @@ class LayerTreeViewModel(QObject):
         self.is_closed = self._is_live = False
         self.step_ms = None
         self._applied, self._pending, self._asked, self._multiplying = {}, {}, [], {}
+        self._norms, self._row_stats = {}, {}
         self.num_verified, self.drifted = None, []
         self._say("")
         self._tell_states()
@@ -195,6 +219,14 @@ class LayerTreeViewModel(QObject):
         """Take the worker's proof that frozen layers did not change (or which did)."""
         self.num_verified, self.drifted = event.num_verified, list(event.drifted)
         self.figures_changed.emit()
+        self.measures_changed.emit()
+
+    def show_stats(self, event: LayerStatsReported) -> None:
+        """Take what an update did in each layer."""
+        norms = zip(event.gradient_norms, event.update_norms, event.weight_norms, strict=True)
+        self._norms = dict(zip(event.layers, norms, strict=True))
+        self._row_stats, self._stats_step = {}, event.step
+        self.measures_changed.emit()
 
     def restore(self, event: CheckpointRestored) -> None:
         """Take the freeze set of a checkpoint that was put back."""
@@ -338,6 +370,42 @@ class LayerTreeViewModel(QObject):
             return self.tr("learns at the run's rate")
         return self.tr("learns at {} times the run's rate").format(rate_text(multiplier))
 
+    def stats_of(self, row_id: int) -> RowStats | None:
+        """Return what the last measured update did below a row; None where nothing learned."""
+        if row_id not in self._row_stats:
+            norms = [self._norms[unit] for unit in self.rows[row_id].units if unit in self._norms]
+            gradient, change, weights = (math.hypot(*column) for column in zip(*norms, strict=True)) if norms else _NONE
+            ratio = change / weights if weights else math.inf if change else 0.0
+            self._row_stats[row_id] = RowStats(gradient, ratio) if norms else None
+        return self._row_stats[row_id]
+
+    def has_drifted(self, row_id: int) -> bool:
+        """Whether something below a row changed while it was frozen."""
+        return bool(self.drifted) and not set(self.drifted).isdisjoint(self.rows[row_id].units)
+
+    def drift_text(self, row_id: int) -> str:
+        """Say whether a frozen row is as it was when it was frozen, as far as that was proven; "" if it was not."""
+        if self.has_drifted(row_id):
+            return self.tr("drifted")
+        is_verified = self.num_verified is not None and self.state_of(row_id) is LayerState.FROZEN
+        return self.tr("0 drift") if is_verified and self.rows[row_id].units else ""
+
+    def explain_stats(self, row_id: int) -> str:
+        """Say what the last measured update did below a row, or that a frozen row is unchanged."""
+        if self.has_drifted(row_id):
+            return self.tr("changed while it was frozen: please report this defect of Thaw")
+        if self.drift_text(row_id):
+            return self.tr("0 drift: every bit is as it was when it was frozen")
+        stats = self.stats_of(row_id)
+        if stats is None:
+            return self.tr("nothing measured: no update has moved it")
+        text = self.tr("gradient norm {gradient}, weights changed by {ratio} of their norm, in update {step}")
+        return text.format(
+            gradient=measure_text(stats.gradient_norm),
+            ratio=measure_text(stats.update_ratio),
+            step=count_text(self._stats_step),
+        )
+
     def is_multiplying(self, row_id: int) -> bool:
         """Whether another rate of the whole row was asked for and has not been answered."""
         asked: set[str] = set().union(*self._multiplying.values())
@@ -380,6 +448,7 @@ class LayerTreeViewModel(QObject):
         self._set_frozen(self.rows.units_of_set(frozen))
         self.num_trainable = num_trainable
         self._applied, self._pending, self._asked, self._multiplying = {}, {}, [], {}
+        self._norms, self._row_stats = {}, {}
         self._count_pending()
         self.num_verified, self.drifted = None, []
         self._say("")

@@ -12,6 +12,7 @@ from PySide6.QtCore import (
     QRect,
     QRectF,
     QSize,
+    QSizeF,
     Qt,
     Signal,
 )
@@ -20,13 +21,21 @@ from PySide6.QtWidgets import QApplication, QLineEdit, QStyle, QStyledItemDelega
 
 from app.theme import DARK, LIGHT, ROW_HEIGHT, SIZE_LABEL, SIZE_TEXT, Palette, icon, text_font
 from app.viewmodels.layer_tree import LayerState
-from app.viewmodels.layer_tree_item_model import PENDING_ROLE, ROW_ID_ROLE, STATE_ROLE, Column
+from app.viewmodels.layer_tree_item_model import (
+    BAR_ROLE,
+    DRIFTED_ROLE,
+    PENDING_ROLE,
+    ROW_ID_ROLE,
+    STATE_ROLE,
+    Column,
+)
 
 _PADDING = 6
 _BOX_SIZE = 13
 _REACH = 5
 _BOX_RADIUS = 4
 _ICON_SIZE = 16
+_BAR_HEIGHT = 5
 _SIGNS = {LayerState.FROZEN: "snowflake", LayerState.TRAINABLE: "sun", LayerState.PARTLY: "half"}
 
 
@@ -65,6 +74,8 @@ class LayerDelegate(QStyledItemDelegate):
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         if index.column() == Column.STATE:
             self._paint_sign(painter, rect, state, is_pending=is_pending)
+        elif index.data(BAR_ROLE) is not None:
+            self._paint_bar(painter, QRectF(rect), float(index.data(BAR_ROLE)))
         else:
             text_rect = rect.adjusted(_PADDING, 0, -_PADDING, 0)
             if index.column() == Column.LAYER:
@@ -131,7 +142,10 @@ class LayerDelegate(QStyledItemDelegate):
         is_name = index.column() == Column.LAYER
         is_frozen = index.data(STATE_ROLE) == LayerState.FROZEN.value
         is_plain = is_name and index.data(STATE_ROLE) != LayerState.NOTHING.value
-        color = self.colors.frozen if is_name and is_frozen else self.colors.text if is_plain else self.colors.dim
+        is_cool = is_frozen and (is_name or index.column() == Column.UPDATE)
+        color = self.colors.frozen if is_cool else self.colors.text if is_plain else self.colors.dim
+        if index.column() == Column.UPDATE and index.data(DRIFTED_ROLE):
+            color = self.colors.danger
         is_top = is_name and not index.parent().isValid()
         painter.setFont(text_font(SIZE_TEXT if is_name else SIZE_LABEL, is_strong=is_top))
         painter.setPen(QColor(color))
@@ -157,6 +171,14 @@ class LayerDelegate(QStyledItemDelegate):
             painter.setPen(QPen(ice, 2.0))
             middle = box.center()
             painter.drawLine(middle - QPointF(3, 0), middle + QPointF(3, 0))
+
+    def _paint_bar(self, painter: QPainter, cell: QRectF, share: float) -> None:
+        bar = QRectF(cell.left() + _PADDING, cell.center().y() - _BAR_HEIGHT / 2 + 0.5, 0, _BAR_HEIGHT)
+        bar.setRight(cell.right() - _PADDING)
+        painter.setPen(Qt.PenStyle.NoPen)
+        for color, width in ((self.colors.line, bar.width()), (self.colors.trainable, bar.width() * share)):
+            painter.setBrush(QColor(color))
+            painter.drawRoundedRect(QRectF(bar.topLeft(), QSizeF(width, _BAR_HEIGHT)), _BAR_HEIGHT / 2, _BAR_HEIGHT / 2)
 
     def _paint_sign(self, painter: QPainter, rect: QRect, state: LayerState, *, is_pending: bool) -> None:
         if state is LayerState.NOTHING:

@@ -40,7 +40,9 @@ from app.views.layer_delegate import LayerDelegate
 _TYPE_WIDTH = 96
 _STATE_WIDTH = 52
 _MULTIPLIER_WIDTH = 56
-_LEAST_WIDTHS = {Column.MULTIPLIER: 280, Column.TYPE: 420}
+_GRADIENT_WIDTH = 72
+_UPDATE_WIDTH = 64
+_LEAST_WIDTHS = {Column.UPDATE: 320, Column.MULTIPLIER: 360, Column.TYPE: 460, Column.GRADIENT: 540}
 """A name that is cut off helps nobody: from which width of the tree on a column is shown, unless the user chose."""
 _INDENT = 16
 _EXPANDED_AT_ONCE = 200
@@ -70,6 +72,8 @@ class LayerTreeView(QWidget):
         layer_tree.rows_reset.connect(self._on_rows_reset)
         layer_tree.states_changed.connect(self._show_figures)
         layer_tree.figures_changed.connect(self._show_figures)
+        # Only what is in sight: telling of each of a thousand rows once a second would cost more than painting thirty.
+        layer_tree.measures_changed.connect(self.tree.viewport().update)
         layer_tree.message_changed.connect(self._show_message)
         self._on_rows_reset()
         self._show_figures()
@@ -259,6 +263,8 @@ class LayerTreeView(QWidget):
         header.setSectionResizeMode(Column.LAYER, QHeaderView.ResizeMode.Stretch)
         header.resizeSection(Column.TYPE, _TYPE_WIDTH)
         header.resizeSection(Column.MULTIPLIER, _MULTIPLIER_WIDTH)
+        header.resizeSection(Column.GRADIENT, _GRADIENT_WIDTH)
+        header.resizeSection(Column.UPDATE, _UPDATE_WIDTH)
         header.resizeSection(Column.STATE, _STATE_WIDTH)
         return tree
 

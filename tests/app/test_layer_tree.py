@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QApplication, QLineEdit
 from app import theme
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID
 from app.viewmodels.layer_tree import LayerState, LayerTreeViewModel, Preset
-from app.viewmodels.layer_tree_item_model import Column, LayerFilter, LayerTreeItemModel
+from app.viewmodels.layer_tree_item_model import BAR_ROLE, DRIFTED_ROLE, Column, LayerFilter, LayerTreeItemModel
 from app.views.layer_delegate import check_box_rect
 from app.views.layer_tree import LayerTreeView
 from trainer.messages import (
@@ -18,6 +18,7 @@ from trainer.messages import (
     FreezeVerified,
     LayerInfo,
     LayersFrozen,
+    LayerStatsReported,
     LayersUnfrozen,
     ModelSummary,
     RateMultiplierChanged,
@@ -366,6 +367,43 @@ def test_a_draft_and_a_restore_bring_their_multipliers(live):
     restored = CheckpointRestored(name="c", step=45, epoch=1, frozen=[], num_trainable=4048, segment=1)
     live.restore(restored.model_copy(update={"multipliers": {"fc": 3.0}}))
     assert live.multipliers == {"head": 3.0}
+
+
+STATS = LayerStatsReported(
+    step=200, segment=0, layers=["stage1.0.conv", "stage2.0.conv", "fc"], gradient_norms=[3.0, 4.0, 0.5],
+    update_norms=[0.003, 0.004, 1.0], weight_norms=[3.0, 4.0, 1.0],
+)  # fmt: skip
+
+
+def test_a_rows_gradient_and_update_come_from_the_layers_below_it_that_learned(live):
+    live.settle(_changed(LayersUnfrozen, ["stage1.0.conv", "stage2.0.conv"], ["conv1.0", "conv1.1", "conv5.0"]))
+    live.show_stats(STATS)
+    assert live.stats_of(_id(live, "stage1")).update_ratio == pytest.approx(1e-3)
+    assert live.stats_of(BACKBONE_ID).gradient_norm == pytest.approx(5.0)
+    assert live.stats_of(BACKBONE_ID).update_ratio == pytest.approx(1e-3)
+    assert live.stats_of(_id(live, "conv1")) is None
+    item_model = LayerTreeItemModel(live)
+    assert item_model.index_of(BACKBONE_ID, Column.UPDATE).data(BAR_ROLE) == pytest.approx(0.6)
+    assert item_model.index_of(HEAD_ID, Column.UPDATE).data(BAR_ROLE) == 1.0
+    assert item_model.index_of(_id(live, "conv1"), Column.UPDATE).data(BAR_ROLE) is None
+    assert item_model.index_of(BACKBONE_ID, Column.GRADIENT).data() == "5"
+    spoken = item_model.index_of(BACKBONE_ID, Column.UPDATE).data(Qt.ItemDataRole.AccessibleTextRole)
+    assert spoken == "gradient norm 5, weights changed by 0.001 of their norm, in update 200"
+    live.restore(CheckpointRestored(name="c", step=45, epoch=1, frozen=[], num_trainable=4048, segment=1))
+    assert live.stats_of(BACKBONE_ID) is None
+
+
+def test_a_frozen_row_says_that_it_did_not_drift_once_that_was_proven(live):
+    conv1 = _id(live, "conv1")
+    item_model = LayerTreeItemModel(live)
+    index = item_model.index_of(conv1, Column.UPDATE)
+    assert index.data() == ""
+    live.verify(FreezeVerified(step=10, num_verified=5, drifted=[]))
+    assert index.data() == "0 drift"
+    assert live.drift_text(HEAD_ID) == ""
+    live.verify(FreezeVerified(step=20, num_verified=5, drifted=["conv1.0"]))
+    assert (index.data(), index.data(DRIFTED_ROLE)) == ("drifted", True)
+    assert live.drift_text(_id(live, "stage1")) == "0 drift"
 
 
 def _shown(model, parent=None):

@@ -34,6 +34,7 @@ from trainer.messages import (
     ImagePreviewed,
     InspectModel,
     LayersFrozen,
+    LayerStatsReported,
     LayersUnfrozen,
     ListModels,
     LogWritten,
@@ -95,6 +96,8 @@ def test_a_run_goes_from_prepared_to_finished_and_everything_it_said_is_in_its_f
     with RunFolder(run_dir, read_only=True) as folder:
         record = folder.read()
     assert record.checkpoints == saved
+    stats = [event for event in driver.seen if isinstance(event, LayerStatsReported)]
+    assert record.layer_stats == stats[-1]
     for tag in ("Loss/train", "Accuracy/train", "Loss/validation", "Accuracy/validation", "Learning rate"):
         curve = record.curves[tag]
         assert list(zip(curve.steps, curve.values, strict=True)) == points(driver, tag)

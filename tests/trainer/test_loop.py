@@ -22,6 +22,7 @@ from trainer.messages import (
     CheckpointSaved,
     Event,
     LayersFrozen,
+    LayerStatsReported,
     LayersUnfrozen,
     LogWritten,
     MetricsLogged,
@@ -182,6 +183,22 @@ def test_a_restore_in_mid_epoch_goes_on_from_there_and_ends_where_the_straight_r
     ours, theirs = weights(trainer), weights(straight)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert {e.segment for e in events if isinstance(e, MetricsLogged)} == {0, 1}
+
+
+def test_a_run_tells_what_its_updates_do_in_the_layers_that_learn(make_trainer: Make, small_config: RunConfig) -> None:
+    trainer, events = make_trainer(small_config)
+    trainer.fit(lambda: None)
+    first, *_ = [event for event in events if isinstance(event, LayerStatsReported)]
+    assert (first.step, first.segment, first.layers) == (1, 0, ["fc"])
+    (step, total), *_ = [
+        (logged.steps[0], logged.values[0])
+        for event in events
+        if isinstance(event, MetricsLogged) and (logged := event.series.get("Gradient norm"))
+    ]
+    assert step == 1
+    assert first.gradient_norms == pytest.approx([total], rel=1e-3)
+    # AdamW's first step is as long as the rate in each weight that has a gradient, and shorter in the others.
+    assert 0 < first.update_norms[0] < 1.01e-3 * (1024 * 3 + 3) ** 0.5
 
 
 def rates_of(trainer: Trainer, *layers: str) -> list[float]:
