@@ -20,6 +20,7 @@ from app.viewmodels.run_status import FolderSize, RunStatusViewModel
 from trainer.client import RunOpened, WorkerLost
 from trainer.config import ModelConfig, RunConfig
 from trainer.messages import (
+    BatchNormChanged,
     CheckpointRestored,
     CheckpointSaved,
     CommandRejected,
@@ -41,7 +42,7 @@ from trainer.run_record import RunRecord
 # The folder and the memory are looked at this often: they change slowly, and a look costs a walk over the folder.
 _MEASURE_INTERVAL_MS = 3000
 _LOOK_UPS = frozenset({"ListModels", "InspectModel", "CheckData", "EstimateRun", "PreviewImage"})
-_ANSWERED_IN_THE_TREE = frozenset({"FreezeLayers", "UnfreezeLayers", "SetRateMultiplier"})
+_ANSWERED_IN_THE_TREE = frozenset({"FreezeLayers", "UnfreezeLayers", "SetRateMultiplier", "SetBatchNorm"})
 # What a run needs is tried out when the form has rested.
 _ESTIMATE_AFTER_MS = 1000
 
@@ -162,6 +163,7 @@ class RunDisplay(QObject):
         session.progress_reported.connect(lambda event: self.layer_tree.set_step_ms(event.step_ms))
         session.freeze_changed.connect(self.layer_tree.settle)
         session.freeze_changed.connect(self.history.add_marker)
+        session.batchnorm_changed.connect(self.layer_tree.settle_batchnorm)
         session.layer_stats_reported.connect(self.layer_tree.show_stats)
         session.rate_multiplier_changed.connect(self.layer_tree.settle_multiplier)
         session.rate_multiplier_changed.connect(self.history.add_marker)
@@ -171,6 +173,7 @@ class RunDisplay(QObject):
             session.freeze_changed,
             session.rate_changed,
             session.rate_multiplier_changed,
+            session.batchnorm_changed,
             session.freeze_verified,
             session.log_written,
             session.state_changed,
@@ -271,6 +274,8 @@ class RunDisplay(QObject):
         for event in record.log:
             if isinstance(event, LayersFrozen | LayersUnfrozen) and event.segment == record.segment:
                 self.layer_tree.settle(event)
+            elif isinstance(event, BatchNormChanged) and event.segment == record.segment:
+                self.layer_tree.settle_batchnorm(event)
             elif isinstance(event, RateMultiplierChanged) and event.segment == record.segment:
                 self.layer_tree.settle_multiplier(event)
             elif isinstance(event, CheckpointRestored) and event.segment == record.segment:

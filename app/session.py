@@ -42,6 +42,7 @@ class TrainingSession(QObject):
     freeze_changed = Signal(object)  # LayersFrozen or LayersUnfrozen
     rate_changed = Signal(object)
     rate_multiplier_changed = Signal(object)
+    batchnorm_changed = Signal(object)
     freeze_verified = Signal(object)
     checkpoint_saved = Signal(object)
     checkpoint_restored = Signal(object)
@@ -224,6 +225,10 @@ class TrainingSession(QObject):
         """Multiply the rate of layers from the next step boundary on. Returns the command's id."""
         return self._send(messages.SetRateMultiplier(layers=layers, multiplier=multiplier))
 
+    def set_batchnorm(self, layers: list[str], *, is_adapting: bool) -> str:
+        """Let statistics go on in frozen layers, or not, from the next step boundary on. Returns the command's id."""
+        return self._send(messages.SetBatchNorm(layers=layers, is_adapting=is_adapting))
+
     def save_checkpoint(self) -> str:
         """Save a checkpoint at the next step boundary. Returns the command's id."""
         return self._send(messages.SaveCheckpoint())
@@ -325,6 +330,7 @@ class TrainingSession(QObject):
             messages.LayersUnfrozen: self.freeze_changed,
             messages.RateChanged: self.rate_changed,
             messages.RateMultiplierChanged: self.rate_multiplier_changed,
+            messages.BatchNormChanged: self.batchnorm_changed,
             messages.FreezeVerified: self.freeze_verified,
             messages.CheckpointSaved: self.checkpoint_saved,
             messages.CheckpointRestored: self.checkpoint_restored,

@@ -18,6 +18,7 @@ import psutil
 from trainer.client import ClientEvent, RunOpened, WorkerClient, WorkerLost
 from trainer.messages import (
     AnyEvent,
+    BatchNormChanged,
     CheckData,
     CheckpointRestored,
     CheckpointSaved,
@@ -423,7 +424,15 @@ _WANTED_STATES = {
     "UnpauseRun": frozenset({RunState.RUNNING}),
     "StopRun": frozenset({RunState.STOPPED, RunState.FINISHED}),
 }
-_ANSWERS = (LayersFrozen, LayersUnfrozen, RateChanged, RateMultiplierChanged, CheckpointSaved, CheckpointRestored)
+_ANSWERS = (
+    LayersFrozen,
+    LayersUnfrozen,
+    RateChanged,
+    RateMultiplierChanged,
+    BatchNormChanged,
+    CheckpointSaved,
+    CheckpointRestored,
+)
 
 
 def _lost_sentence(lost: WorkerLost, run_dir: Path | None) -> str:

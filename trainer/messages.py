@@ -74,6 +74,7 @@ class LayerInfo(_Message):
     ``fqn`` is the qualified name in the stock model ("layer4.0.conv1"); the root is "". ``num_params`` counts the
     subtree's unique parameters; ``is_unit`` says that the module owns parameters or buffers itself, so that a freeze
     set can name it. ``is_head`` marks the task's new last layer (one module, or several with auxiliary heads).
+    ``has_statistics``: it keeps running statistics, as BatchNorm does.
     """
 
     fqn: str
@@ -81,6 +82,7 @@ class LayerInfo(_Message):
     num_params: int
     is_unit: bool
     is_head: bool = False
+    has_statistics: bool = False
 
 
 class Series(_Message):
@@ -155,6 +157,8 @@ class ModelSummary(_Message):
     num_trainable: int
     multipliers: dict[str, float] = Field(default_factory=dict)
     """What the rate is multiplied by in single units; 1 where a unit is not named."""
+    adapting: list[str] = Field(default_factory=list)
+    """The units whose running statistics go on when they are frozen."""
 
 
 class RunEstimate(_Message):
@@ -383,6 +387,14 @@ class SetRateMultiplier(Command):
     multiplier: float = Field(gt=0, le=1000)
 
 
+class SetBatchNorm(Command):
+    """Let the running statistics at and below layers go on while these are frozen, or freeze them along."""
+
+    kind: Literal["SetBatchNorm"] = "SetBatchNorm"
+    layers: list[str]
+    is_adapting: bool
+
+
 class SaveCheckpoint(Command):
     """Save a checkpoint at the next step boundary."""
 
@@ -419,6 +431,7 @@ AnyCommand = Annotated[
     | UnfreezeLayers
     | SetRate
     | SetRateMultiplier
+    | SetBatchNorm
     | SaveCheckpoint
     | RestoreCheckpoint
     | ShutDown,
@@ -446,6 +459,7 @@ ALLOWED_COMMANDS: dict[str, frozenset[RunState]] = {
     "UnfreezeLayers": _LOADED,
     "SetRate": _LOADED,
     "SetRateMultiplier": _LOADED,
+    "SetBatchNorm": _LOADED,
     "SaveCheckpoint": _LOADED,
     "RestoreCheckpoint": _LOADED | {S.FINISHED, S.STOPPED},
     "ShutDown": _ANYWHERE,
@@ -677,13 +691,34 @@ class RateMultiplierChanged(Event):
     segment: int
 
 
+class BatchNormChanged(Event):
+    """The running statistics of single layers go on while these are frozen, or no longer do.
+
+    ``layers`` are the changed units, ``adapting`` all of the run whose statistics go on. Steps count completed updates.
+    """
+
+    kind: Literal["BatchNormChanged"] = "BatchNormChanged"
+    layers: list[str]
+    is_adapting: bool
+    sentence: str
+    adapting: list[str]
+    requested_step: int
+    applied_step: int
+    source: str
+    segment: int
+
+
 class FreezeVerified(Event):
-    """Every frozen layer's bytes were hashed again at ``step``: ``drifted`` names those that changed (a defect)."""
+    """Every frozen layer's bytes were hashed again at ``step``: ``drifted`` names those that changed (a defect).
+
+    ``num_adapting`` of the frozen layers were hashed without their running statistics, which go on.
+    """
 
     kind: Literal["FreezeVerified"] = "FreezeVerified"
     step: int
     num_verified: int
     drifted: list[str]
+    num_adapting: int = 0
 
 
 class CheckpointSaved(Event):
@@ -704,6 +739,7 @@ class CheckpointRestored(Event):
     num_trainable: int
     segment: int
     multipliers: dict[str, float] = Field(default_factory=dict)
+    adapting: list[str] = Field(default_factory=list)
 
 
 class LogWritten(Event):
@@ -731,6 +767,7 @@ AnyEvent = Annotated[
     | LayerStatsReported
     | RateChanged
     | RateMultiplierChanged
+    | BatchNormChanged
     | LayersFrozen
     | LayersUnfrozen
     | FreezeVerified

@@ -19,6 +19,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from trainer.config import ModelConfig
 from trainer.data.transforms import Preprocessing
+from trainer.freezing import has_statistics
 from trainer.messages import ImagePreset, LayerInfo, ModelEntry
 from trainer.weights import ModelError, Progress, cached_path, fetch_published, read_weights
 
@@ -149,6 +150,7 @@ def layer_tree(module: nn.Module, head: list[str]) -> list[LayerInfo]:
             is_unit=any(True for _ in layer.parameters(recurse=False))
             or any(True for _ in layer.buffers(recurse=False)),
             is_head=fqn in head,
+            has_statistics=has_statistics(layer),
         )
         for fqn, layer in module.named_modules()
     ]

@@ -41,6 +41,7 @@ _LOGGED_KINDS = (
     "LayersUnfrozen",
     "RateChanged",
     "RateMultiplierChanged",
+    "BatchNormChanged",
     "FreezeVerified",
     "CheckpointSaved",
     "CheckpointRestored",

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, Listener
 from trainer.frames import MAX_FRAME_BYTES, ProtocolError, decode_command, encode
 from trainer.messages import (
     AnyCommand,
+    BatchNormChanged,
     CheckpointRestored,
     Event,
     FreezeChanged,
@@ -229,6 +230,8 @@ def _follow(attached: WorkerAttached, event: Event) -> WorkerAttached:
         changes = {"frozen": event.frozen, "num_trainable": event.num_trainable}
     if isinstance(event, RateMultiplierChanged | CheckpointRestored):
         changes["multipliers"] = event.multipliers
+    if isinstance(event, BatchNormChanged | CheckpointRestored):
+        changes["adapting"] = event.adapting
     if changes and attached.run is not None:
         summary = attached.run.summary.model_copy(update=changes)
         return attached.model_copy(update={"run": attached.run.model_copy(update={"summary": summary})})

@@ -42,6 +42,7 @@ from trainer.messages import (
     RunPrepared,
     RunState,
     SaveCheckpoint,
+    SetBatchNorm,
     SetRate,
     SetRateMultiplier,
     ShutDown,
@@ -95,6 +96,7 @@ _WORDS = {
     "FreezeLayers": "Freezing",
     "SetRate": "Changing the rate",
     "SetRateMultiplier": "Multiplying the rate",
+    "SetBatchNorm": "Changing what statistics do",
     "UnfreezeLayers": "Unfreezing",
     "SaveCheckpoint": "Saving a checkpoint",
     "RestoreCheckpoint": "Restoring a checkpoint",
@@ -217,6 +219,15 @@ class Worker:
                 self._server.publish(
                     self._loaded.set_rate_multiplier(
                         command.layers, command.multiplier, requested_step=requested_step, command_id=command_id
+                    )
+                )
+            case SetBatchNorm():
+                self._server.publish(
+                    self._loaded.set_batchnorm(
+                        command.layers,
+                        is_adapting=command.is_adapting,
+                        requested_step=requested_step,
+                        command_id=command_id,
                     )
                 )
             case SaveCheckpoint():

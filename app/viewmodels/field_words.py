@@ -30,6 +30,7 @@ def field_label(field: str) -> str:
         "optimizer.clip_norm": QCoreApplication.translate("RunForm", "Clip norm"),
         "optimizer.ramp_steps": QCoreApplication.translate("RunForm", "Ramp"),
         "optimizer.state_on_unfreeze": QCoreApplication.translate("RunForm", "Old state"),
+        "model.batchnorm": QCoreApplication.translate("RunForm", "BatchNorm"),
         "training.accumulate_batches": QCoreApplication.translate("RunForm", "Per step"),
         "training.epochs": QCoreApplication.translate("RunForm", "Epochs"),
         "training.batch_size": QCoreApplication.translate("RunForm", "Batch"),
@@ -73,6 +74,9 @@ def field_tip(field: str) -> str:
         ),
         "optimizer.state_on_unfreeze": QCoreApplication.translate(
             "RunForm", "The optimizer's state of a layer that is unfrozen; auto drops it after an epoch or more"
+        ),
+        "model.batchnorm": QCoreApplication.translate(
+            "RunForm", "What the statistics of a frozen BatchNorm do: freeze with its weights, or adapt to the data"
         ),
     }
     return tips.get(field, "")

@@ -42,6 +42,8 @@ class LayerRows:
         """Parameters that a unit owns itself."""
         self.ids_of: dict[str, list[int]] = {}
         """The rows at and above each unit."""
+        self.with_statistics: set[str] = set()
+        """The units that keep running statistics."""
         self._units_by_name: dict[str, list[str]] = {}
         self._position: dict[str, int] = {}
         if summary is not None:
@@ -123,6 +125,7 @@ class LayerRows:
         self._gather(ROOT_ID, heads)
         self._position = {unit: position for position, unit in enumerate(self.units)}
         self._count_own(infos)
+        self.with_statistics = {fqn for fqn, info in infos.items() if info.has_statistics}
         self.ids_of = {unit: [] for unit in self.units}
         for row in self.in_order():
             for unit in row.units:

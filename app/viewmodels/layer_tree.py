@@ -12,6 +12,7 @@ from PySide6.QtCore import QLocale, QObject, Signal
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID, LayerRow, LayerRows
 from app.viewmodels.quantities import count_text, measure_text, rate_text
 from trainer.messages import (
+    BatchNormChanged,
     CheckpointRestored,
     FreezeChanged,
     FreezeVerified,
@@ -88,6 +89,8 @@ class LayerTreeViewModel(QObject):
     """Before a run, the user chose another ``frozen_layers``."""
     multiply_requested = Signal(list, float)
     """Multiply the rate of these layers (list of names as SetRateMultiplier takes them) by this number."""
+    batchnorm_requested = Signal(list, bool)
+    """Let the statistics of these layers (list of names) adapt while they are frozen, or not."""
     multipliers_changed = Signal()
     """Before a run, the user chose other ``multipliers``."""
     message_changed = Signal(str)
@@ -107,6 +110,7 @@ class LayerTreeViewModel(QObject):
         self._num_pending = [0] * len(self.rows)
         self._preset_sets: dict[Preset, set[str]] = {}
         self._multipliers: dict[str, float] = {}
+        self._adapting: set[str] = set()
         self._multiplying: dict[str, set[str]] = {}
         self._row_multipliers: dict[int, float | None] = {}
         self._norms: dict[str, tuple[float, float, float]] = {}
@@ -118,6 +122,8 @@ class LayerTreeViewModel(QObject):
         self._asked: list[_Pending] = []
         self.num_params = self.num_trainable = 0
         self.num_verified: int | None = None
+        self.num_adapting = 0
+        """Of how many of the verified layers only the weights were, as their statistics go on."""
         self.drifted: list[str] = []
         self.step_ms: float | None = None
         self.message = ""
@@ -147,6 +153,7 @@ class LayerTreeViewModel(QObject):
         self.num_params = summary.num_params if summary else 0
         self._take(summary.frozen if summary else [], summary.num_trainable if summary else 0)
         self._take_multipliers(summary.multipliers if summary else {})
+        self._adapting = set(summary.adapting) if summary else set()
         if not is_same:
             self.rows_reset.emit()
         self._tell_states()
@@ -206,6 +213,14 @@ class LayerTreeViewModel(QObject):
         self._say("")
         self._tell_states()
 
+    def settle_batchnorm(self, event: BatchNormChanged) -> None:
+        """Take which statistics the worker says go on in frozen layers."""
+        self._pending.pop(event.command_id, None)
+        self._adapting = set(event.adapting)
+        self._say("")
+        self._tell_states()
+        self.measures_changed.emit()
+
     def reject(self, command_id: str, reason: str) -> None:
         """Go back: the worker refused a command of ours. Other commands' ids are passed over."""
         is_multiplier = self._multiplying.pop(command_id, None) is not None
@@ -218,6 +233,7 @@ class LayerTreeViewModel(QObject):
     def verify(self, event: FreezeVerified) -> None:
         """Take the worker's proof that frozen layers did not change (or which did)."""
         self.num_verified, self.drifted = event.num_verified, list(event.drifted)
+        self.num_adapting = event.num_adapting
         self.figures_changed.emit()
         self.measures_changed.emit()
 
@@ -232,6 +248,7 @@ class LayerTreeViewModel(QObject):
         """Take the freeze set of a checkpoint that was put back."""
         self._take(event.frozen, event.num_trainable)
         self._take_multipliers(event.multipliers)
+        self._adapting = set(event.adapting)
         self._tell_states()
 
     def set_step_ms(self, step_ms: float | None) -> None:
@@ -275,6 +292,12 @@ class LayerTreeViewModel(QObject):
         frozen = self._preset_sets.get(preset)
         if frozen is not None:
             self._change(frozen, set(self.rows.units) - frozen)
+
+    def set_adapting(self, row_ids: Iterable[int], is_adapting: bool) -> None:
+        """Ask that the statistics below rows adapt while these are frozen, or not."""
+        units = {unit for row_id in row_ids for unit in self._units_with_statistics(row_id)}
+        if self.is_live and units:
+            self.batchnorm_requested.emit([unit for unit in self.rows.units if unit in units], is_adapting)
 
     def multiply_rows(self, row_ids: Iterable[int], text: str) -> None:
         """Multiply the rate of rows by what was typed."""
@@ -343,6 +366,15 @@ class LayerTreeViewModel(QObject):
         """Whether a row has parameters, so that it learns at some rate when it is not frozen."""
         return bool(self._learning_units(row_id))
 
+    def has_statistics(self, row_id: int) -> bool:
+        """Whether there are running statistics at or below a row."""
+        return bool(self._units_with_statistics(row_id))
+
+    def is_adapting(self, row_id: int) -> bool:
+        """Whether all the statistics below a row go on when it is frozen."""
+        units = self._units_with_statistics(row_id)
+        return bool(units) and self._adapting.issuperset(units)
+
     def multiplier_of(self, row_id: int) -> float | None:
         """Return what the rate of a row is multiplied by; None where its layers differ, or have no parameters."""
         if row_id not in self._row_multipliers:
@@ -387,6 +419,8 @@ class LayerTreeViewModel(QObject):
         """Say whether a frozen row is as it was when it was frozen, as far as that was proven; "" if it was not."""
         if self.has_drifted(row_id):
             return self.tr("drifted")
+        if self._is_adapting_now(row_id):
+            return self.tr("adapting")
         is_verified = self.num_verified is not None and self.state_of(row_id) is LayerState.FROZEN
         return self.tr("0 drift") if is_verified and self.rows[row_id].units else ""
 
@@ -394,6 +428,8 @@ class LayerTreeViewModel(QObject):
         """Say what the last measured update did below a row, or that a frozen row is unchanged."""
         if self.has_drifted(row_id):
             return self.tr("changed while it was frozen: please report this defect of Thaw")
+        if self._is_adapting_now(row_id):
+            return self.tr("weights frozen, statistics adapting")
         if self.drift_text(row_id):
             return self.tr("0 drift: every bit is as it was when it was frozen")
         stats = self.stats_of(row_id)
@@ -422,6 +458,8 @@ class LayerTreeViewModel(QObject):
             text = self.tr("{frozen} of {all} layers with parameters are frozen")
             return text.format(frozen=count_text(self._num_frozen[row_id]), all=count_text(len(row.units)))
         word = self.tr("frozen") if state is LayerState.FROZEN else self.tr("trainable")
+        if self._is_adapting_now(row_id):
+            word = self.tr("weights frozen, statistics adapting")
         applied = {self._applied.get(unit) for unit in row.units}
         since = applied.pop() if len(applied) == 1 else None
         if since is None:
@@ -476,6 +514,13 @@ class LayerTreeViewModel(QObject):
     def _tell_states(self) -> None:
         self._count_pending()
         self.states_changed.emit()
+
+    def _units_with_statistics(self, row_id: int) -> set[str]:
+        return self.rows.with_statistics.intersection(self.rows[row_id].units)
+
+    def _is_adapting_now(self, row_id: int) -> bool:
+        is_frozen = self.state_of(row_id) is LayerState.FROZEN
+        return is_frozen and not self._adapting.isdisjoint(self.rows[row_id].units)
 
     def _learning_units(self, row_id: int) -> list[str]:
         return [unit for unit in self.rows[row_id].units if self.rows.num_params_of[unit]]

@@ -117,6 +117,12 @@ class LayerTreeView(QWidget):
             can_freeze
         )
         menu.addSeparator()
+        adapts = menu.addAction(self.tr("Statistics adapt while frozen"))
+        adapts.setCheckable(True)
+        with_statistics = [row for row in rows if self._layer_tree.has_statistics(row)]
+        adapts.setChecked(bool(with_statistics) and all(map(self._layer_tree.is_adapting, with_statistics)))
+        adapts.setEnabled(self._layer_tree.is_live and bool(with_statistics))
+        adapts.toggled.connect(lambda is_adapting: self._layer_tree.set_adapting(rows, is_adapting))
         menu.addAction(self.tr("Change the rate multiplier"), lambda: self.edit_multiplier(rows[-1])).setEnabled(
             self._layer_tree.has_rate(rows[-1])
         )
@@ -189,7 +195,11 @@ class LayerTreeView(QWidget):
         else:
             self.drift_chip.setText(self.tr("0 drift"))
             proof = self.tr("{count} frozen layers were hashed again: every bit is as it was when they were frozen.")
-            self.drift_chip.setToolTip(proof.format(count=count_text(tree.num_verified or 0)))
+            lines = [proof.format(count=count_text(tree.num_verified or 0))]
+            if tree.num_adapting:
+                adapting = self.tr("Of {count} of them, that is of the weights: their statistics adapt to the data.")
+                lines.append(adapting.format(count=count_text(tree.num_adapting)))
+            self.drift_chip.setToolTip(" ".join(lines))
         self.step_label.setVisible(tree.step_ms is not None)
         if tree.step_ms is not None:
             decimals = 0 if tree.step_ms >= 10 else 1

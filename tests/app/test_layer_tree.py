@@ -14,6 +14,7 @@ from app.viewmodels.layer_tree_item_model import BAR_ROLE, DRIFTED_ROLE, Column,
 from app.views.layer_delegate import check_box_rect
 from app.views.layer_tree import LayerTreeView
 from trainer.messages import (
+    BatchNormChanged,
     CheckpointRestored,
     FreezeVerified,
     LayerInfo,
@@ -35,7 +36,21 @@ def _summary(entries, frozen=()):
     layers = []
     for fqn, kind, own, *marks in entries:
         below = sum(other for name, _, other, *_ in entries if not fqn or name == fqn or name.startswith(f"{fqn}."))
-        layers.append(LayerInfo(fqn=fqn, type=kind, num_params=below, is_unit=own > 0, is_head="head" in marks))
+        layers.append(
+            LayerInfo(
+                fqn=fqn,
+                type=kind,
+                num_params=below,
+                is_unit=own > 0,
+                is_head="head" in marks,
+        is_head, has_statistics = "head" in marks, "BatchNorm" in kind
+        layers.append(
+            LayerInfo(
+                fqn=fqn, type=kind, num_params=below, is_unit=own > 0, is_head=is_head, has_statistics=has_statistics
+            )
+        )
+            )
+        )
     own_params = {fqn: own for fqn, _, own, *_ in entries}
     total = sum(own_params.values())
     return ModelSummary(
@@ -406,6 +421,33 @@ def test_a_frozen_row_says_that_it_did_not_drift_once_that_was_proven(live):
     assert live.drift_text(_id(live, "stage1")) == "0 drift"
 
 
+def test_statistics_that_adapt_are_asked_for_and_told(live):
+    conv1, conv = _id(live, "conv1"), _id(live, "conv1.0")
+    asked = []
+    live.batchnorm_requested.connect(lambda layers, is_adapting: asked.append((layers, is_adapting)))
+    assert (live.has_statistics(conv1), live.has_statistics(conv)) == (True, False)
+    live.set_adapting([conv1, conv], True)
+    assert asked == [(["conv1.1"], True)]
+    live.mark_pending("c1", ["conv1.1"])
+    assert live.is_pending(_id(live, "conv1.1"))
+    live.settle_batchnorm(
+        BatchNormChanged(
+            command_id="c1", layers=["conv1.1"], is_adapting=True, sentence="changed", adapting=["conv1.1"],
+            requested_step=7, applied_step=8, source="user", segment=0,
+        )
+    )  # fmt: skip
+    assert live.is_adapting(conv1)
+    assert not live.is_pending(_id(live, "conv1.1"))
+    assert live.explain(conv1) == "weights frozen, statistics adapting"
+    live.verify(FreezeVerified(step=10, num_verified=5, drifted=[], num_adapting=1))
+    assert (live.drift_text(conv1), live.drift_text(conv)) == ("adapting", "0 drift")
+    live.settle(_changed(LayersUnfrozen, ["conv1.0", "conv1.1"], BACKBONE_UNITS[2:]))
+    assert live.explain(conv1) == "trainable since step 128, asked at 127"
+    live.is_live = False
+    live.set_adapting([conv1], False)
+    assert len(asked) == 1
+
+
 def _shown(model, parent=None):
     parent = model.index(-1, -1) if parent is None else parent
     names = []
@@ -505,13 +547,20 @@ def test_a_refusal_stands_under_the_tree(view, tree):
 
 
 @pytest.mark.window
-def test_the_menu_acts_on_the_selection(view, tree):
+def test_the_menu_acts_on_the_selection(view, tree, qtbot):
     view.select([_id(tree, "stage1")])
     actions = {action.text(): action for action in view.make_menu().actions()}
     actions["Unfreeze from here"].trigger()
     assert tree.frozen_layers == ["conv1"]
     actions["Freeze up to here"].trigger()
     assert tree.frozen_layers == ["conv1", "stage1"]
+    assert not actions["Statistics adapt while frozen"].isEnabled()
+    tree.is_live = True
+    view.select([_id(tree, "conv1"), _id(tree, "stage1")])
+    actions = {action.text(): action for action in view.make_menu().actions()}
+    with qtbot.waitSignal(tree.batchnorm_requested) as asked:
+        actions["Statistics adapt while frozen"].trigger()
+    assert asked.args == [["conv1.1"], True]
 
 
 @pytest.mark.window

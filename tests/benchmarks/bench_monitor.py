@@ -101,7 +101,7 @@ def main() -> None:
         ours, plain = ours_step(config, folder, device, emit), plain_step(config, device)
         run(ours, batches, device, 3)
         run(plain, batches, device, 3)
-        num_steps = max(5, round(options.seconds / run(plain, batches, device, 5)))
+        num_steps = max(5, round(options.seconds / run(plain, batches, device, 5)[0]))
         times = [
             (run(ours, batches, device, num_steps), run(plain, batches, device, num_steps)) for _ in range(NUM_RUNS)
         ]
@@ -110,14 +110,15 @@ def main() -> None:
         listener.close()
         client.terminate()
         client.wait()
-    median_ours, median_plain = (statistics.median(column) * 1000 for column in zip(*times, strict=True))
-    ratios = [a / b for a, b in times]
     print(
         f"resnet18, {IMAGE_SIZE} px, batch {BATCH_SIZE}, {device}, {options.threads} threads, {num_steps} steps a run"
     )
-    print(f"plain PyTorch            {median_plain:.2f} ms a step")
-    print(f"Thaw, client attached    {median_ours:.2f} ms a step")
-    print(f"ratio, run by run        {statistics.median(ratios):.4f}   ({min(ratios):.4f} to {max(ratios):.4f})")
+    for idx, what in enumerate(("by the clock", "of the processor")):
+        of_ours, of_plain = ([of_run[idx] * 1000 for of_run in column] for column in zip(*times, strict=True))
+        ratios = sorted(a / b for a, b in zip(of_ours, of_plain, strict=True))
+        print(f"{what:16}  plain PyTorch {statistics.median(of_plain):8.2f} ms a step")
+        print(f"{'':16}  Thaw, attached{statistics.median(of_ours):8.2f} ms a step")
+        print(f"{'':16}  ratio         {statistics.median(ratios):8.4f}   ({ratios[0]:.4f} to {ratios[-1]:.4f})")
     print(f"flushes of metrics {told.get(MetricsLogged, 0)}, of layer statistics {told.get(LayerStatsReported, 0)}")
 
 
@@ -156,14 +157,14 @@ def plain_step(config: RunConfig, device: torch.device) -> Callable[[Tensor, Ten
 
 def run(
     step: Callable[[Tensor, Tensor], None], batches: list[tuple[Tensor, Tensor]], device: torch.device, num_steps: int
-) -> float:
-    """Return the seconds that a step takes, over some of them."""
+) -> tuple[float, float]:
+    """Return the seconds that a step takes, and those of the processor in this process, over some of them."""
     wait_for(device)
-    started = time.perf_counter()
+    started, started_cpu = time.perf_counter(), time.process_time()
     for images, target in turn(batches, num_steps):
         step(images, target)
     wait_for(device)
-    return (time.perf_counter() - started) / num_steps
+    return (time.perf_counter() - started) / num_steps, (time.process_time() - started_cpu) / num_steps
 
 
 def turn(batches: list[tuple[Tensor, Tensor]], num_steps: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -22,6 +22,7 @@ from trainer.config import DataConfig, PlanPhase, RunConfig
 from trainer.data_report import DataReport
 from trainer.messages import (
     ALLOWED_COMMANDS,
+    BatchNormChanged,
     CancelLookUp,
     CheckData,
     CheckpointRestored,
@@ -53,6 +54,7 @@ from trainer.messages import (
     RunPrepared,
     RunState,
     SaveCheckpoint,
+    SetBatchNorm,
     SetRate,
     SetRateMultiplier,
     StartRun,
@@ -217,6 +219,7 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
         "FreezeLayers": FreezeLayers(layers=["conv1"]),
         "UnfreezeLayers": UnfreezeLayers(layers=["conv1"]),
         "SetRate": SetRate(rate=0.01),
+        "SetBatchNorm": SetBatchNorm(layers=["conv1"], is_adapting=True),
         "SetRateMultiplier": SetRateMultiplier(layers=["fc"], multiplier=0.5),
         "SaveCheckpoint": SaveCheckpoint(),
         "RestoreCheckpoint": RestoreCheckpoint(name="last"),
@@ -245,7 +248,7 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
     walk(RunState.READY)
     for kind, answer in (
         ("FreezeLayers", LayersFrozen), ("UnfreezeLayers", LayersUnfrozen),
-        ("SetRateMultiplier", RateMultiplierChanged),
+        ("SetRateMultiplier", RateMultiplierChanged), ("SetBatchNorm", BatchNormChanged),
     ):  # fmt: skip
         assert isinstance(driver.ask(commands[kind], answer), answer)
     rate = driver.ask(commands["SetRate"], RateChanged)
