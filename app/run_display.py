@@ -69,6 +69,7 @@ class RunDisplay(QObject):
         self.status = RunStatusViewModel(self)
         self.history = MetricHistory(self)
         self.layer_tree = LayerTreeViewModel(self)
+        self.layer_tree.columns = settings.tree_columns
         self.checkpoints = CheckpointItemModel(self)
         self.runs = RunListItemModel(self)
         self.log = LogItemModel(self)
@@ -184,6 +185,7 @@ class RunDisplay(QObject):
             signal.connect(self.log.add)
         self.layer_tree.frozen_layers_changed.connect(self._keep_frozen)
         self.layer_tree.multipliers_changed.connect(self._keep_multipliers)
+        self.layer_tree.columns_changed.connect(self._keep_columns)
         self._reader.runs_listed.connect(self.runs.show_runs)
         self._reader.folder_measured.connect(self._show_measures)
         self._reader.checkpoints_examined.connect(self.checkpoints.show_problems)
@@ -394,6 +396,9 @@ class RunDisplay(QObject):
     def _keep_frozen(self) -> None:
         self.run_config.frozen = self.layer_tree.frozen_layers
         self._estimate_soon()
+
+    def _keep_columns(self) -> None:
+        self._settings.tree_columns = self.layer_tree.columns
 
     def _keep_multipliers(self) -> None:
         self.run_config.multipliers = self.layer_tree.multipliers

@@ -39,6 +39,7 @@ class Preset(StrEnum):
 
     HEAD_ONLY = "head only"
     LAST_STAGE = "last stage + head"
+    NORMS = "norm layers + head"
     EVERYTHING = "everything"
     CUSTOM = "custom"
 
@@ -79,6 +80,8 @@ class LayerTreeViewModel(QObject):
     """Rows are in another state."""
     measures_changed = Signal()
     """Rows were measured anew: their gradients and updates, or whether they drifted."""
+    columns_changed = Signal()
+    """The user chose which columns to see."""
     figures_changed = Signal()
     """Only the footer's figures changed."""
     freeze_requested = Signal(list)
@@ -102,6 +105,8 @@ class LayerTreeViewModel(QObject):
         self.is_closed = False
         """Whether a run is shown that does not train, so that nothing can be changed. The owner says so."""
         self.rows = LayerRows(None)
+        self.columns: dict[str, bool] = {}
+        """The columns that the user chose to see or not to see, by name; the others are shown where there is room."""
         self._summary: ModelSummary | None = None
         self._frozen: set[str] = set()
         self._num_frozen = [0] * len(self.rows)
@@ -286,6 +291,38 @@ class LayerTreeViewModel(QObject):
     def unfreeze_from(self, row_id: int) -> None:
         """Unfreeze everything from the start of a row to the output."""
         self._change(set(), self.rows.units_from(row_id))
+
+    def train_only(self, row_ids: Iterable[int]) -> None:
+        """Freeze everything but these rows."""
+        units = {unit for row_id in row_ids for unit in self.rows[row_id].units}
+        self._change(set(self.rows.units) - units, units)
+
+    def invert(self) -> None:
+        """Freeze what is trainable, and unfreeze what is frozen."""
+        frozen = self._wanted()
+        self._change(set(self.rows.units) - frozen, frozen)
+
+    def freeze_type(self, type_name: str) -> None:
+        """Freeze every layer of a type ("BatchNorm2d")."""
+        self._change(self.rows.units_of_type(type_name), set())
+
+    def unfreeze_type(self, type_name: str) -> None:
+        """Unfreeze every layer of a type."""
+        self._change(set(), self.rows.units_of_type(type_name))
+
+    def choose_column(self, name: str, is_shown: bool) -> None:
+        """Show a column or not, whatever the room for it."""
+        self.columns = {**self.columns, name: is_shown}
+        self.columns_changed.emit()
+
+    def forget_columns(self) -> None:
+        """Leave it to the room again which columns are shown."""
+        self.columns = {}
+        self.columns_changed.emit()
+
+    def has_preset(self, preset: Preset) -> bool:
+        """Whether a preset is one of its own in this model: not every model has norm layers."""
+        return preset is not Preset.NORMS or bool(self.rows.norm_units() - set(self.rows[HEAD_ID].units))
 
     def apply_preset(self, preset: Preset) -> None:
         """Make a named freeze set the present one."""
@@ -479,6 +516,7 @@ class LayerTreeViewModel(QObject):
         self._preset_sets = {
             Preset.HEAD_ONLY: backbone,
             Preset.LAST_STAGE: backbone - rows.last_stage() - head,
+            Preset.NORMS: backbone - rows.norm_units(),
             Preset.EVERYTHING: set(),
         }
 

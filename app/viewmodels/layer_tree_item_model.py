@@ -49,11 +49,12 @@ class Column(IntEnum):
 
     LAYER = 0
     TYPE = 1
-    PARAMS = 2
-    MULTIPLIER = 3
-    GRADIENT = 4
-    UPDATE = 5
-    STATE = 6
+    SHAPE = 2
+    PARAMS = 3
+    MULTIPLIER = 4
+    GRADIENT = 5
+    UPDATE = 6
+    STATE = 7
 
 
 _NUMBERS = frozenset({Column.PARAMS, Column.MULTIPLIER, Column.GRADIENT})
@@ -135,6 +136,7 @@ class LayerTreeItemModel(QAbstractItemModel):
         return {
             Column.LAYER: self.tr("Layer"),
             Column.TYPE: self.tr("Type"),
+            Column.SHAPE: self.tr("Output"),
             Column.PARAMS: self.tr("Params"),
             Column.MULTIPLIER: self.tr("Rate"),
             Column.GRADIENT: self.tr("Gradient"),
@@ -144,6 +146,7 @@ class LayerTreeItemModel(QAbstractItemModel):
 
     def _column_tooltip(self, column: Column) -> str | None:
         return {
+            Column.SHAPE: self.tr("Shape of what a layer hands on: channels × height × width of an image, say"),
             Column.MULTIPLIER: self.tr("What the run's rate is multiplied by in a layer; F2 or a double click edits"),
             Column.GRADIENT: self.tr("L2 norm of the gradient of a layer, before it is clipped"),
             Column.UPDATE: self.tr(
@@ -204,6 +207,8 @@ class LayerTreeItemModel(QAbstractItemModel):
             return row.name
         if column == Column.TYPE:
             return row.type
+        if column == Column.SHAPE:
+            return " × ".join(count_text(size) for size in row.output_shape)
         if column == Column.MULTIPLIER:
             return self._layer_tree.multiplier_text(row.id)
         if column == Column.GRADIENT:
@@ -225,6 +230,9 @@ class LayerTreeItemModel(QAbstractItemModel):
             return self._layer_tree.explain_multiplier(row.id)
         if column in _MEASURED:
             return self._layer_tree.explain_stats(row.id)
+        if column == Column.SHAPE:
+            shape = self.tr(" by ").join(count_text(size) for size in row.output_shape)
+            return self.tr("output {}").format(shape) if shape else self.tr("output not known")
         if column == Column.PARAMS:
             return self.tr("{count} parameters").format(count=count_text(row.num_params))
         if column == Column.TYPE:

@@ -43,12 +43,7 @@ def _summary(entries, frozen=()):
                 num_params=below,
                 is_unit=own > 0,
                 is_head="head" in marks,
-        is_head, has_statistics = "head" in marks, "BatchNorm" in kind
-        layers.append(
-            LayerInfo(
-                fqn=fqn, type=kind, num_params=below, is_unit=own > 0, is_head=is_head, has_statistics=has_statistics
-            )
-        )
+                has_statistics="BatchNorm" in kind,
             )
         )
     own_params = {fqn: own for fqn, _, own, *_ in entries}
@@ -286,6 +281,41 @@ def test_freeze_up_to_here_and_unfreeze_from_here(tree):
     assert tree.frozen_layers == ["conv1", "stage1"]
     tree.unfreeze_from(_id(tree, "stage1"))
     assert tree.frozen_layers == ["conv1"]
+
+
+def test_training_only_this_freezes_all_else(tree):
+    tree.train_only([_id(tree, "stage2"), _id(tree, "conv1.1")])
+    assert tree.frozen_layers == ["conv1.0", "stage1", "conv5", "head"]
+
+
+def test_an_inversion_swaps_what_is_frozen_and_what_learns(tree):
+    tree.invert()
+    assert tree.frozen_layers == ["head"]
+    tree.invert()
+    assert tree.frozen_layers == ["backbone"]
+    tree.apply_preset(Preset.EVERYTHING)
+    tree.invert()
+    assert tree.message == ALL_FROZEN
+    assert tree.frozen_layers == []
+
+
+def test_all_layers_of_a_type_are_frozen_and_unfrozen_together(tree):
+    tree.unfreeze_type("Block")
+    assert tree.frozen_layers == ["conv1", "conv5"]
+    tree.apply_preset(Preset.EVERYTHING)
+    tree.freeze_type("BatchNorm2d")
+    assert tree.frozen_layers == ["conv1.1"]
+
+
+def test_the_norm_layers_alone_train_beside_the_head(tree):
+    tree.apply_preset(Preset.NORMS)
+    assert tree.frozen_layers == ["conv1.0", "stage1", "stage2", "conv5"]
+    assert tree.preset is Preset.NORMS
+    assert tree.has_preset(Preset.NORMS)
+    tree.set_summary(_summary(NESTED))
+    assert not tree.has_preset(Preset.NORMS)
+    tree.apply_preset(Preset.HEAD_ONLY)
+    assert tree.preset is Preset.HEAD_ONLY
 
 
 def test_the_same_model_keeps_its_rows(tree, qtbot):
@@ -548,6 +578,15 @@ def test_a_refusal_stands_under_the_tree(view, tree):
 
 @pytest.mark.window
 def test_the_menu_acts_on_the_selection(view, tree, qtbot):
+    view.select([_id(tree, "conv1.1")])
+    actions = {action.text(): action for action in view.make_menu().actions()}
+    actions["Unfreeze all BatchNorm2d"].trigger()
+    assert tree.frozen_layers == ["conv1.0", "stage1", "stage2", "conv5"]
+    actions["Train only this"].trigger()
+    assert tree.frozen_layers == ["conv1.0", "stage1", "stage2", "conv5", "head"]
+    actions["Invert"].trigger()
+    assert tree.frozen_layers == ["conv1.1"]
+    tree.apply_preset(Preset.HEAD_ONLY)
     view.select([_id(tree, "stage1")])
     actions = {action.text(): action for action in view.make_menu().actions()}
     actions["Unfreeze from here"].trigger()
@@ -561,6 +600,56 @@ def test_the_menu_acts_on_the_selection(view, tree, qtbot):
     with qtbot.waitSignal(tree.batchnorm_requested) as asked:
         actions["Statistics adapt while frozen"].trigger()
     assert asked.args == [["conv1.1"], True]
+
+
+@pytest.mark.window
+def test_the_tree_opens_to_a_depth(view, tree):
+    def expanded():
+        rows = [row for row in tree.rows.in_order() if row.id and row.children]
+        return {row.fqn for row in rows if view.tree.isExpanded(view._shown(row.id))}
+
+    (depths,) = [action.menu() for action in view.make_menu().actions() if action.text() == "Expand to depth"]
+    depths.actions()[1].trigger()
+    assert expanded() == {"backbone", "conv1", "stage1", "stage2", "conv5"}
+    depths.actions()[0].trigger()
+    assert expanded() == {"backbone"}
+
+
+def _columns(view):
+    return {column.name for column in Column if not view.tree.isColumnHidden(column)}
+
+
+@pytest.mark.window
+def test_columns_are_shown_where_there_is_room_unless_they_were_chosen(view, tree, qtbot):
+    view.resize(280, 600)
+    qtbot.waitUntil(lambda: _columns(view) == {"LAYER", "PARAMS", "STATE"})
+    view.resize(900, 600)
+    qtbot.waitUntil(lambda: _columns(view) == {column.name for column in Column})
+    actions = {action.text(): action for action in view.make_column_menu(view).actions()}
+    actions["Gradient"].trigger()
+    assert tree.columns == {"gradient": False}
+    view.resize(280, 600)
+    qtbot.waitUntil(lambda: "TYPE" not in _columns(view))
+    actions["Rate"].trigger()
+    actions["Type"].trigger()
+    actions["Type"].trigger()
+    assert "TYPE" in _columns(view)
+    view.resize(900, 600)
+    qtbot.waitUntil(lambda: "SHAPE" in _columns(view))
+    assert "GRADIENT" not in _columns(view)
+    actions["By the room there is"].trigger()
+    assert (tree.columns, _columns(view)) == ({}, {column.name for column in Column})
+
+
+def test_every_cell_says_what_it_holds(tree):
+    item_model = LayerTreeItemModel(tree)
+    tree.rows[_id(tree, "stage1")].output_shape = [64, 56, 56]
+    for row in tree.rows.in_order():
+        for column in Column:
+            spoken = item_model.index_of(row.id, column).data(Qt.ItemDataRole.AccessibleTextRole)
+            assert spoken or not row.id, (row.fqn, column)
+    shape = item_model.index_of(_id(tree, "stage1"), Column.SHAPE)
+    assert (shape.data(), shape.data(Qt.ItemDataRole.AccessibleTextRole)) == ("64 × 56 × 56", "output 64 by 56 by 56")
 
 
 @pytest.mark.window

@@ -13,6 +13,7 @@ from PySide6.QtWidgets import QApplication, QMessageBox
 
 from app import theme
 from app.main_window import MainWindow
+from app.run_display import RunDisplay
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID
 from app.views.leave_dialog import LeaveDialog
 from tests.app.conftest import ScriptedClient, checked, checkpoint
@@ -277,6 +278,13 @@ def test_a_multiplier_typed_in_the_tree_is_asked_for_and_shown_when_it_is_applie
     assert [log.index(log.rowCount() - 1, column).data() for column in range(1, 4)] == [
         "backbone at rate × 0.1", "7", "8"
     ]  # fmt: skip
+
+
+def test_the_columns_that_were_chosen_are_remembered(qtbot, window: MainWindow, session, settings) -> None:
+    window.display.layer_tree.choose_column("type", True)
+    window.display.layer_tree.choose_column("update", False)
+    assert settings.tree_columns == {"type": True, "update": False}
+    assert RunDisplay(session, settings).layer_tree.columns == settings.tree_columns
 
 
 def test_multipliers_of_the_form_go_into_the_run(qtbot, window, summary, clients) -> None:
