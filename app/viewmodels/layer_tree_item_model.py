@@ -60,7 +60,7 @@ class Column(IntEnum):
 _NUMBERS = frozenset({Column.PARAMS, Column.MULTIPLIER, Column.GRADIENT})
 _MEASURED = frozenset({Column.GRADIENT, Column.UPDATE})
 
-_RowState = tuple[LayerState, bool, str, bool]
+_RowState = tuple[LayerState, bool, float | None, bool]
 
 
 class LayerTreeItemModel(QAbstractItemModel):
@@ -260,7 +260,7 @@ class LayerTreeItemModel(QAbstractItemModel):
         return (
             tree.state_of(row_id),
             tree.is_pending(row_id),
-            tree.multiplier_text(row_id),
+            tree.multiplier_of(row_id),
             tree.is_multiplying(row_id),
         )
 

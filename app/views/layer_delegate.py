@@ -61,30 +61,27 @@ class LayerDelegate(QStyledItemDelegate):
         self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
     ) -> None:
         """Paint one cell."""
-        cell = QStyleOptionViewItem(option)
-        self.initStyleOption(cell, index)
-        widget = cell.widget
+        widget, rect, column = option.widget, QRect(option.rect), index.column()
         style = widget.style() if isinstance(widget, QWidget) else QApplication.style()
-        text, rect = cell.text, QRect(cell.rect)
-        cell.text = ""
-        cell.features &= ~QStyleOptionViewItem.ViewItemFeature.HasCheckIndicator
-        style.drawControl(QStyle.ControlElement.CE_ItemViewItem, cell, painter, widget)
+        # The background alone: what a whole item would read of the model takes as long as all of the painting here.
+        style.drawPrimitive(QStyle.PrimitiveElement.PE_PanelItemViewItem, option, painter, widget)
         state, is_pending = LayerState(index.data(STATE_ROLE)), bool(index.data(PENDING_ROLE))
+        bar = index.data(BAR_ROLE) if column == Column.UPDATE else None
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        if index.column() == Column.STATE:
+        if column == Column.STATE:
             self._paint_sign(painter, rect, state, is_pending=is_pending)
-        elif index.data(BAR_ROLE) is not None:
-            self._paint_bar(painter, QRectF(rect), float(index.data(BAR_ROLE)))
+        elif bar is not None:
+            self._paint_bar(painter, QRectF(rect), float(bar))
         else:
             text_rect = rect.adjusted(_PADDING, 0, -_PADDING, 0)
-            if index.column() == Column.LAYER:
+            if column == Column.LAYER:
                 text_rect.setLeft(check_box_rect(rect).toAlignedRect().right() + _PADDING)
-                if index.data(Qt.ItemDataRole.CheckStateRole) is not None:
+                if index.flags() & Qt.ItemFlag.ItemIsUserCheckable:
                     self._paint_box(painter, check_box_rect(rect), state, is_pending=is_pending)
-            if index.column() == Column.MULTIPLIER and is_pending:
+            if column == Column.MULTIPLIER and is_pending:
                 self._paint_hatch(painter, QRectF(rect).adjusted(2, 3, -2, -3), QColor(self.colors.trainable))
-            self._paint_text(painter, text_rect, text, index)
+            self._paint_text(painter, text_rect, state, index)
         painter.restore()
 
     def editorEvent(
@@ -137,12 +134,14 @@ class LayerDelegate(QStyledItemDelegate):
     # -- inside -----------------------------------------------------------------------------------------------
 
     def _paint_text(
-        self, painter: QPainter, rect: QRect, text: str, index: QModelIndex | QPersistentModelIndex
+        self, painter: QPainter, rect: QRect, state: LayerState, index: QModelIndex | QPersistentModelIndex
     ) -> None:
+        text = index.data()
+        if not text:
+            return
         is_name = index.column() == Column.LAYER
-        is_frozen = index.data(STATE_ROLE) == LayerState.FROZEN.value
-        is_plain = is_name and index.data(STATE_ROLE) != LayerState.NOTHING.value
-        is_cool = is_frozen and (is_name or index.column() == Column.UPDATE)
+        is_cool = state is LayerState.FROZEN and (is_name or index.column() == Column.UPDATE)
+        is_plain = is_name and state is not LayerState.NOTHING
         color = self.colors.frozen if is_cool else self.colors.text if is_plain else self.colors.dim
         if index.column() == Column.UPDATE and index.data(DRIFTED_ROLE):
             color = self.colors.danger

@@ -653,6 +653,18 @@ def test_every_cell_says_what_it_holds(tree):
 
 
 @pytest.mark.window
+def test_a_change_in_the_worker_repaints_the_rows(view, tree, qtbot):
+    QApplication.processEvents()
+    before = view.tree.viewport().grab().toImage()
+    tree.settle(_changed(LayersUnfrozen, ["conv5.0"], BACKBONE_UNITS[:4]))
+    qtbot.waitUntil(lambda: view.tree.viewport().grab().toImage() != before)
+    updated = []
+    view.tree.viewport().update = lambda: updated.append(True)
+    tree.settle(_changed(LayersFrozen, ["conv5.0"], BACKBONE_UNITS))
+    assert updated
+
+
+@pytest.mark.window
 def test_an_empty_tree_says_what_fills_it(qtbot):
     shown = LayerTreeView(LayerTreeViewModel())
     qtbot.addWidget(shown)
