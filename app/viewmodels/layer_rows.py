@@ -91,6 +91,10 @@ class LayerRows:
         below = [unit for unit in self[row_id].units if unit]
         return set(self.units[self._position[below[0]] :]) if below else set()
 
+    def first_position(self, row_id: int) -> int:
+        """Return the place of a row's first unit in the model's order; the row has one."""
+        return self._position[self[row_id].units[0]]
+
     def units_of_type(self, type_name: str) -> set[str]:
         """Return the units at and below every row of a type."""
         return {unit for row in self.in_order() if row.type == type_name for unit in row.units}

@@ -111,6 +111,8 @@ class LayerTreeViewModel(QObject):
         self._frozen: set[str] = set()
         self._num_frozen = [0] * len(self.rows)
         """How many units of each row are frozen: kept up to date, as a sum over the units of all rows takes long."""
+        self._first_learning = 0
+        """Place of the first unit that learns, in the model's order: gradients flow back to it and no further."""
         self._counted_pending: set[str] = set()
         self._num_pending = [0] * len(self.rows)
         self._preset_sets: dict[Preset, set[str]] = {}
@@ -494,9 +496,13 @@ class LayerTreeViewModel(QObject):
         if state is LayerState.PARTLY:
             text = self.tr("{frozen} of {all} layers with parameters are frozen")
             return text.format(frozen=count_text(self._num_frozen[row_id]), all=count_text(len(row.units)))
-        word = self.tr("frozen") if state is LayerState.FROZEN else self.tr("trainable")
-        if self._is_adapting_now(row_id):
-            word = self.tr("weights frozen, statistics adapting")
+        told = self._since_text(row_id, self._state_word(row_id, state))
+        if state is LayerState.FROZEN and self.rows.first_position(row_id) > self._first_learning:
+            return self.tr("{}; a layer before it learns, so only its weights' gradient is saved").format(told)
+        return told
+
+    def _since_text(self, row_id: int, word: str) -> str:
+        row = self.rows[row_id]
         applied = {self._applied.get(unit) for unit in row.units}
         since = applied.pop() if len(applied) == 1 else None
         if since is None:
@@ -505,6 +511,11 @@ class LayerTreeViewModel(QObject):
         return text.format(
             state=word, applied=count_text(since.applied_step), requested=count_text(since.requested_step)
         )
+
+    @property
+    def num_behind_trainable(self) -> int:
+        """Count the frozen layers through which gradients still flow, to a layer before them that learns."""
+        return sum(unit in self._frozen for unit in self.rows.units[self._first_learning :])
 
     # -- inside -----------------------------------------------------------------------------------------------
 
@@ -533,10 +544,23 @@ class LayerTreeViewModel(QObject):
         self._multipliers = {unit: multiplier for unit, multiplier in multipliers.items() if multiplier != 1}
         self._row_multipliers = {}
 
+    def _state_word(self, row_id: int, state: LayerState) -> str:
+        if state is LayerState.TRAINABLE:
+            return self.tr("trainable")
+        if self._is_adapting_now(row_id):
+            return self.tr("weights frozen, statistics adapting")
+        return self.tr("frozen")
+
     def _set_frozen(self, units: set[str]) -> None:
         self._count(units - self._frozen, self._num_frozen, 1)
         self._count(self._frozen - units, self._num_frozen, -1)
         self._frozen = units
+        learning = (
+            position
+            for position, unit in enumerate(self.rows.units)
+            if unit not in units and self.rows.num_params_of[unit]
+        )
+        self._first_learning = next(learning, len(self.rows.units))
 
     def _count_pending(self) -> None:
         pending = {unit for request in self._requests() for unit in request.units}

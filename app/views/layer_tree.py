@@ -248,6 +248,13 @@ class LayerTreeView(QWidget):
         self.trainable_chip.setText(
             text.format(trainable=count_text(tree.num_trainable), all=count_text(tree.num_params))
         )
+        tip = self.tr("Parameters that the optimizer moves.")
+        if tree.num_behind_trainable:
+            behind = self.tr(
+                "{count} frozen layers stand behind one that learns: only their weights' gradient is saved."
+            )
+            tip = f"{tip} {behind.format(count=count_text(tree.num_behind_trainable))}"
+        self.trainable_chip.setToolTip(tip)
         self.drift_chip.setVisible(tree.num_verified is not None)
         tone = "danger" if tree.drifted else "ice"
         if self.drift_chip.property("tone") != tone:
@@ -355,7 +362,6 @@ class LayerTreeView(QWidget):
         self.message.setWordWrap(True)
         self.trainable_chip, self.drift_chip = _label("", "chip-small"), _label("", "chip-small")
         self.trainable_chip.setProperty("tone", "warm")
-        self.trainable_chip.setToolTip(self.tr("Parameters that the optimizer moves"))
         self.step_label = _label("", "dim")
         chips = QHBoxLayout()
         chips.setSpacing(2 * SPACE)

@@ -318,6 +318,20 @@ def test_the_norm_layers_alone_train_beside_the_head(tree):
     assert tree.preset is Preset.HEAD_ONLY
 
 
+def test_a_frozen_layer_behind_one_that_learns_says_what_little_is_saved(tree, qtbot):
+    view = LayerTreeView(tree)
+    qtbot.addWidget(view)
+    assert tree.explain(_id(tree, "stage2")) == "frozen"
+    assert (tree.num_behind_trainable, view.trainable_chip.toolTip()) == (0, "Parameters that the optimizer moves.")
+    tree.unfreeze_rows([_id(tree, "stage1")])
+    assert tree.explain(_id(tree, "conv1")) == "frozen"
+    behind = "frozen, behind a layer that learns: only its weights' gradient is saved"
+    assert tree.explain(_id(tree, "stage2")) == behind
+    assert tree.explain(_id(tree, "stage1")) == "trainable"
+    assert tree.num_behind_trainable == 2
+    assert "2 frozen layers stand behind one that learns" in view.trainable_chip.toolTip()
+
+
 def test_the_same_model_keeps_its_rows(tree, qtbot):
     with qtbot.assertNotEmitted(tree.rows_reset):
         tree.set_summary(_summary(STAGED, ["conv1.0"]))
