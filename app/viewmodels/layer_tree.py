@@ -501,17 +501,6 @@ class LayerTreeViewModel(QObject):
             return self.tr("{}; a layer before it learns, so only its weights' gradient is saved").format(told)
         return told
 
-    def _since_text(self, row_id: int, word: str) -> str:
-        row = self.rows[row_id]
-        applied = {self._applied.get(unit) for unit in row.units}
-        since = applied.pop() if len(applied) == 1 else None
-        if since is None:
-            return word
-        text = self.tr("{state} since step {applied}, asked at {requested}")
-        return text.format(
-            state=word, applied=count_text(since.applied_step), requested=count_text(since.requested_step)
-        )
-
     @property
     def num_behind_trainable(self) -> int:
         """Count the frozen layers through which gradients still flow, to a layer before them that learns."""
@@ -543,6 +532,17 @@ class LayerTreeViewModel(QObject):
     def _take_multipliers(self, multipliers: Mapping[str, float]) -> None:
         self._multipliers = {unit: multiplier for unit, multiplier in multipliers.items() if multiplier != 1}
         self._row_multipliers = {}
+
+    def _since_text(self, row_id: int, word: str) -> str:
+        row = self.rows[row_id]
+        applied = {self._applied.get(unit) for unit in row.units}
+        since = applied.pop() if len(applied) == 1 else None
+        if since is None:
+            return word
+        text = self.tr("{state} since step {applied}, asked at {requested}")
+        return text.format(
+            state=word, applied=count_text(since.applied_step), requested=count_text(since.requested_step)
+        )
 
     def _state_word(self, row_id: int, state: LayerState) -> str:
         if state is LayerState.TRAINABLE:

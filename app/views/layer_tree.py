@@ -251,7 +251,7 @@ class LayerTreeView(QWidget):
         tip = self.tr("Parameters that the optimizer moves.")
         if tree.num_behind_trainable:
             behind = self.tr(
-                "{count} frozen layers stand behind one that learns: only their weights' gradient is saved."
+                "{count} frozen layers have one before them that learns: only their weights' gradient is saved."
             )
             tip = f"{tip} {behind.format(count=count_text(tree.num_behind_trainable))}"
         self.trainable_chip.setToolTip(tip)

@@ -325,11 +325,11 @@ def test_a_frozen_layer_behind_one_that_learns_says_what_little_is_saved(tree, q
     assert (tree.num_behind_trainable, view.trainable_chip.toolTip()) == (0, "Parameters that the optimizer moves.")
     tree.unfreeze_rows([_id(tree, "stage1")])
     assert tree.explain(_id(tree, "conv1")) == "frozen"
-    behind = "frozen, behind a layer that learns: only its weights' gradient is saved"
+    behind = "frozen; a layer before it learns, so only its weights' gradient is saved"
     assert tree.explain(_id(tree, "stage2")) == behind
     assert tree.explain(_id(tree, "stage1")) == "trainable"
     assert tree.num_behind_trainable == 2
-    assert "2 frozen layers stand behind one that learns" in view.trainable_chip.toolTip()
+    assert "2 frozen layers have one before them that learns" in view.trainable_chip.toolTip()
 
 
 def test_the_same_model_keeps_its_rows(tree, qtbot):
