@@ -401,7 +401,7 @@ class RunDisplay(QObject):
         self._settings.tree_columns = self.layer_tree.columns
 
     def _keep_multipliers(self) -> None:
-        self.run_config.multipliers = self.layer_tree.multipliers
+        self.run_config.multipliers = self.layer_tree.rates.by_name()
 
     # -- measures ---------------------------------------------------------------------------------------------
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from PySide6.QtCore import QLocale, QObject, Signal
+from PySide6.QtCore import QObject, Signal
 
+from app.viewmodels.layer_rates import MAX_MULTIPLIER, LayerRates, read_multiplier
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID, LayerRow, LayerRows
-from app.viewmodels.quantities import count_text, measure_text, rate_text
+from app.viewmodels.layer_stats import LayerStats
+from app.viewmodels.quantities import count_text
 from trainer.messages import (
     BatchNormChanged,
     CheckpointRestored,
@@ -20,9 +21,6 @@ from trainer.messages import (
     ModelSummary,
     RateMultiplierChanged,
 )
-
-MAX_MULTIPLIER = 1000
-_NONE = (0.0, 0.0, 0.0)
 
 
 class LayerState(StrEnum):
@@ -42,14 +40,6 @@ class Preset(StrEnum):
     NORMS = "norm layers + head"
     EVERYTHING = "everything"
     CUSTOM = "custom"
-
-
-@dataclass(frozen=True)
-class RowStats:
-    """What one update did below a row: L2 norm of the gradient, and ‖Δw‖/‖w‖ of what it moved."""
-
-    gradient_norm: float
-    update_ratio: float
 
 
 @dataclass(frozen=True)
@@ -105,6 +95,8 @@ class LayerTreeViewModel(QObject):
         self.is_closed = False
         """Whether a run is shown that does not train, so that nothing can be changed. The owner says so."""
         self.rows = LayerRows(None)
+        self.rates = LayerRates(self.rows)
+        self.stats = LayerStats(self.rows)
         self.columns: dict[str, bool] = {}
         """The columns that the user chose to see or not to see, by name; the others are shown where there is room."""
         self._summary: ModelSummary | None = None
@@ -116,14 +108,7 @@ class LayerTreeViewModel(QObject):
         self._counted_pending: set[str] = set()
         self._num_pending = [0] * len(self.rows)
         self._preset_sets: dict[Preset, set[str]] = {}
-        self._multipliers: dict[str, float] = {}
         self._adapting: set[str] = set()
-        self._multiplying: dict[str, set[str]] = {}
-        self._row_multipliers: dict[int, float | None] = {}
-        self._norms: dict[str, tuple[float, float, float]] = {}
-        """Of each unit that learned in the last update that was measured: of its gradient, its change, its weights."""
-        self._row_stats: dict[int, RowStats | None] = {}
-        self._stats_step = 0
         self._applied: dict[str, _Applied] = {}
         self._pending: dict[str, _Pending] = {}
         self._asked: list[_Pending] = []
@@ -159,7 +144,7 @@ class LayerTreeViewModel(QObject):
             self._show_rows(LayerRows(summary))
         self.num_params = summary.num_params if summary else 0
         self._take(summary.frozen if summary else [], summary.num_trainable if summary else 0)
-        self._take_multipliers(summary.multipliers if summary else {})
+        self.rates.take(summary.multipliers if summary else {})
         self._adapting = set(summary.adapting) if summary else set()
         if not is_same:
             self.rows_reset.emit()
@@ -180,8 +165,9 @@ class LayerTreeViewModel(QObject):
         """Become the draft of the next run: the freeze set stays, what was seen in the run goes."""
         self.is_closed = self._is_live = False
         self.step_ms = None
-        self._applied, self._pending, self._asked, self._multiplying = {}, {}, [], {}
-        self._norms, self._row_stats = {}, {}
+        self._applied, self._pending, self._asked = {}, {}, []
+        self.rates.forget_asked()
+        self.stats = LayerStats(self.rows)
         self.num_verified, self.drifted = None, []
         self._say("")
         self._tell_states()
@@ -197,7 +183,7 @@ class LayerTreeViewModel(QObject):
 
     def mark_multiplying(self, command_id: str, layers: Sequence[str]) -> None:
         """Show that another rate of these layers was asked for, by the id that the session returned."""
-        self._multiplying[command_id] = self.rows.units_of(layers)
+        self.rates.mark_asked(command_id, layers)
         self._tell_states()
 
     def settle(self, event: FreezeChanged) -> None:
@@ -215,8 +201,8 @@ class LayerTreeViewModel(QObject):
 
     def settle_multiplier(self, event: RateMultiplierChanged) -> None:
         """Take the rate multipliers that the worker says are in force."""
-        self._multiplying.pop(event.command_id, None)
-        self._take_multipliers(event.multipliers)
+        self.rates.take_answer(event.command_id)
+        self.rates.take(event.multipliers)
         self._say("")
         self._tell_states()
 
@@ -230,7 +216,7 @@ class LayerTreeViewModel(QObject):
 
     def reject(self, command_id: str, reason: str) -> None:
         """Go back: the worker refused a command of ours. Other commands' ids are passed over."""
-        is_multiplier = self._multiplying.pop(command_id, None) is not None
+        is_multiplier = self.rates.take_answer(command_id)
         if self._pending.pop(command_id, None) is None and not is_multiplier:
             return
         self._asked = []
@@ -246,15 +232,13 @@ class LayerTreeViewModel(QObject):
 
     def show_stats(self, event: LayerStatsReported) -> None:
         """Take what an update did in each layer."""
-        norms = zip(event.gradient_norms, event.update_norms, event.weight_norms, strict=True)
-        self._norms = dict(zip(event.layers, norms, strict=True))
-        self._row_stats, self._stats_step = {}, event.step
+        self.stats.take(event)
         self.measures_changed.emit()
 
     def restore(self, event: CheckpointRestored) -> None:
         """Take the freeze set of a checkpoint that was put back."""
         self._take(event.frozen, event.num_trainable)
-        self._take_multipliers(event.multipliers)
+        self.rates.take(event.multipliers)
         self._adapting = set(event.adapting)
         self._tell_states()
 
@@ -265,7 +249,8 @@ class LayerTreeViewModel(QObject):
 
     def drop_pending(self) -> None:
         """Forget what was asked for: nobody is left to answer."""
-        self._pending, self._asked, self._multiplying = {}, [], {}
+        self._pending, self._asked = {}, []
+        self.rates.forget_asked()
         self._tell_states()
 
     # -- what the user does -----------------------------------------------------------------------------------
@@ -340,22 +325,22 @@ class LayerTreeViewModel(QObject):
 
     def multiply_rows(self, row_ids: Iterable[int], text: str) -> None:
         """Multiply the rate of rows by what was typed."""
-        multiplier = _read_multiplier(text)
+        multiplier = read_multiplier(text)
         if multiplier is None:
             sentence = self.tr("{} is no rate multiplier. Type a number above 0, up to {}; 1 is the run's own rate.")
             self._say(sentence.format(text.strip() or '""', count_text(MAX_MULTIPLIER)))
             return
-        units = {unit for row_id in row_ids for unit in self._learning_units(row_id)}
+        units = {unit for row_id in row_ids for unit in self.rates.units_of(row_id)}
         if self.is_closed:
             self._say(self.tr("The run is not training. Resume it to change a rate, or begin a new run."))
             return
         self._say("")
-        if not units or all(self._multipliers.get(unit, 1.0) == multiplier for unit in units):
+        if self.rates.are_all(units, multiplier):
             return
         if self.is_live:
-            self.multiply_requested.emit(self._names_with_rate(units), multiplier)
+            self.multiply_requested.emit(self.rates.names_of(units), multiplier)
             return
-        self._take_multipliers(self._multipliers | dict.fromkeys(units, multiplier))
+        self.rates.multiply(units, multiplier)
         self._tell_states()
         self.multipliers_changed.emit()
 
@@ -391,20 +376,6 @@ class LayerTreeViewModel(QObject):
         """Whether a change of the whole row was asked for and has not been answered."""
         return 0 < len(self.rows[row_id].units) == self._num_pending[row_id]
 
-    @property
-    def multipliers(self) -> dict[str, float]:
-        """Return the rate multipliers by the fewest names, as ``config.optimizer.multipliers`` takes them."""
-        units_by_number: dict[float, set[str]] = {}
-        for unit, multiplier in self._multipliers.items():
-            units_by_number.setdefault(multiplier, set()).add(unit)
-        return {
-            name: multiplier for multiplier, units in units_by_number.items() for name in self._names_with_rate(units)
-        }
-
-    def has_rate(self, row_id: int) -> bool:
-        """Whether a row has parameters, so that it learns at some rate when it is not frozen."""
-        return bool(self._learning_units(row_id))
-
     def has_statistics(self, row_id: int) -> bool:
         """Whether there are running statistics at or below a row."""
         return bool(self._units_with_statistics(row_id))
@@ -413,42 +384,6 @@ class LayerTreeViewModel(QObject):
         """Whether all the statistics below a row go on when it is frozen."""
         units = self._units_with_statistics(row_id)
         return bool(units) and self._adapting.issuperset(units)
-
-    def multiplier_of(self, row_id: int) -> float | None:
-        """Return what the rate of a row is multiplied by; None where its layers differ, or have no parameters."""
-        if row_id not in self._row_multipliers:
-            found = {self._multipliers.get(unit, 1.0) for unit in self._learning_units(row_id)}
-            self._row_multipliers[row_id] = found.pop() if len(found) == 1 else None
-        return self._row_multipliers[row_id]
-
-    def multiplier_text(self, row_id: int) -> str:
-        """Write a row's rate multiplier: "×0.1"."""
-        multiplier = self.multiplier_of(row_id)
-        if multiplier is not None:
-            return f"×{rate_text(multiplier)}"
-        return self.tr("mixed") if self.has_rate(row_id) else ""
-
-    def explain_multiplier(self, row_id: int) -> str:
-        """Say what a row's rate multiplier does, for the tooltip and for a screen reader."""
-        multiplier = self.multiplier_of(row_id)
-        if self.is_multiplying(row_id):
-            return self.tr("another rate is waiting for the next step boundary")
-        if not self.has_rate(row_id):
-            return self.tr("no rate: no parameters")
-        if multiplier is None:
-            return self.tr("the layers below learn at different rates")
-        if multiplier == 1:
-            return self.tr("learns at the run's rate")
-        return self.tr("learns at {} times the run's rate").format(rate_text(multiplier))
-
-    def stats_of(self, row_id: int) -> RowStats | None:
-        """Return what the last measured update did below a row; None where nothing learned."""
-        if row_id not in self._row_stats:
-            norms = [self._norms[unit] for unit in self.rows[row_id].units if unit in self._norms]
-            gradient, change, weights = (math.hypot(*column) for column in zip(*norms, strict=True)) if norms else _NONE
-            ratio = change / weights if weights else math.inf if change else 0.0
-            self._row_stats[row_id] = RowStats(gradient, ratio) if norms else None
-        return self._row_stats[row_id]
 
     def has_drifted(self, row_id: int) -> bool:
         """Whether something below a row changed while it was frozen."""
@@ -471,20 +406,7 @@ class LayerTreeViewModel(QObject):
             return self.tr("weights frozen, statistics adapting")
         if self.drift_text(row_id):
             return self.tr("0 drift: every bit is as it was when it was frozen")
-        stats = self.stats_of(row_id)
-        if stats is None:
-            return self.tr("nothing measured: no update has moved it")
-        text = self.tr("gradient norm {gradient}, weights changed by {ratio} of their norm, in update {step}")
-        return text.format(
-            gradient=measure_text(stats.gradient_norm),
-            ratio=measure_text(stats.update_ratio),
-            step=count_text(self._stats_step),
-        )
-
-    def is_multiplying(self, row_id: int) -> bool:
-        """Whether another rate of the whole row was asked for and has not been answered."""
-        asked: set[str] = set().union(*self._multiplying.values())
-        return bool(asked) and self.has_rate(row_id) and asked.issuperset(self._learning_units(row_id))
+        return self.stats.explain(row_id)
 
     def explain(self, row_id: int) -> str:
         """Say a row's state, and since which step, for the tooltip."""
@@ -509,7 +431,7 @@ class LayerTreeViewModel(QObject):
     # -- inside -----------------------------------------------------------------------------------------------
 
     def _show_rows(self, rows: LayerRows) -> None:
-        self.rows = rows
+        self.rows, self.rates, self.stats = rows, LayerRates(rows), LayerStats(rows)
         self._frozen, self._num_frozen = set(), [0] * len(rows)
         self._counted_pending, self._num_pending = set(), [0] * len(rows)
         backbone, head = set(rows[BACKBONE_ID].units), set(rows[HEAD_ID].units)
@@ -523,15 +445,12 @@ class LayerTreeViewModel(QObject):
     def _take(self, frozen: Sequence[str], num_trainable: int) -> None:
         self._set_frozen(self.rows.units_of_set(frozen))
         self.num_trainable = num_trainable
-        self._applied, self._pending, self._asked, self._multiplying = {}, {}, [], {}
-        self._norms, self._row_stats = {}, {}
+        self._applied, self._pending, self._asked = {}, {}, []
+        self.rates.forget_asked()
+        self.stats = LayerStats(self.rows)
         self._count_pending()
         self.num_verified, self.drifted = None, []
         self._say("")
-
-    def _take_multipliers(self, multipliers: Mapping[str, float]) -> None:
-        self._multipliers = {unit: multiplier for unit, multiplier in multipliers.items() if multiplier != 1}
-        self._row_multipliers = {}
 
     def _since_text(self, row_id: int, word: str) -> str:
         row = self.rows[row_id]
@@ -583,14 +502,6 @@ class LayerTreeViewModel(QObject):
     def _is_adapting_now(self, row_id: int) -> bool:
         is_frozen = self.state_of(row_id) is LayerState.FROZEN
         return is_frozen and not self._adapting.isdisjoint(self.rows[row_id].units)
-
-    def _learning_units(self, row_id: int) -> list[str]:
-        return [unit for unit in self.rows[row_id].units if self.rows.num_params_of[unit]]
-
-    def _names_with_rate(self, units: set[str]) -> list[str]:
-        # Units without parameters have no rate; taken along, they let a whole row go by its one name.
-        bare = {unit for unit in self.rows.units if not self.rows.num_params_of[unit]}
-        return [name for name in self.rows.names_of(units | bare) if not units.isdisjoint(self.rows.units_of([name]))]
 
     def _change(self, to_freeze: set[str], to_unfreeze: set[str]) -> None:
         frozen = self._wanted()
@@ -648,14 +559,3 @@ class LayerTreeViewModel(QObject):
         if message != self.message:
             self.message = message
             self.message_changed.emit(message)
-
-
-def _read_multiplier(text: str) -> float | None:
-    digits = text.strip().lstrip("×xX* ")
-    # A point is a decimal point first: German would read "0.001" as 1.
-    try:
-        number = float(digits)
-    except ValueError:
-        number, is_number = QLocale().toDouble(digits)
-        number = number if is_number else 0.0
-    return number if 0 < number <= MAX_MULTIPLIER else None

@@ -115,7 +115,7 @@ class LayerTreeItemModel(QAbstractItemModel):
         flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
         if index.column() == Column.LAYER and self.row_of(index).units:
             flags |= Qt.ItemFlag.ItemIsUserCheckable
-        if index.column() == Column.MULTIPLIER and self._layer_tree.has_rate(self.row_of(index).id):
+        if index.column() == Column.MULTIPLIER and self._layer_tree.rates.has_rate(self.row_of(index).id):
             flags |= Qt.ItemFlag.ItemIsEditable
         return flags
 
@@ -177,7 +177,7 @@ class LayerTreeItemModel(QAbstractItemModel):
         if role == STATE_ROLE:
             return self._layer_tree.state_of(row.id).value
         if role == PENDING_ROLE and index.column() == Column.MULTIPLIER:
-            return self._layer_tree.is_multiplying(row.id)
+            return self._layer_tree.rates.is_pending(row.id)
         if role == PENDING_ROLE:
             return self._layer_tree.is_pending(row.id)
         if role == BAR_ROLE and index.column() == Column.UPDATE:
@@ -210,9 +210,9 @@ class LayerTreeItemModel(QAbstractItemModel):
         if column == Column.SHAPE:
             return " × ".join(count_text(size) for size in row.output_shape)
         if column == Column.MULTIPLIER:
-            return self._layer_tree.multiplier_text(row.id)
+            return self._layer_tree.rates.text(row.id)
         if column == Column.GRADIENT:
-            stats = self._layer_tree.stats_of(row.id)
+            stats = self._layer_tree.stats.of(row.id)
             return "" if stats is None else measure_text(stats.gradient_norm)
         if column == Column.UPDATE:
             return self._layer_tree.drift_text(row.id)
@@ -220,14 +220,14 @@ class LayerTreeItemModel(QAbstractItemModel):
 
     def _tooltip(self, row: LayerRow, column: int) -> str:
         if column == Column.MULTIPLIER:
-            return self._layer_tree.explain_multiplier(row.id)
+            return self._layer_tree.rates.explain(row.id)
         if column in _MEASURED:
             return self._layer_tree.explain_stats(row.id)
         return row.type if column == Column.TYPE else self._layer_tree.explain(row.id)
 
     def _spoken(self, row: LayerRow, column: int) -> str:
         if column == Column.MULTIPLIER:
-            return self._layer_tree.explain_multiplier(row.id)
+            return self._layer_tree.rates.explain(row.id)
         if column in _MEASURED:
             return self._layer_tree.explain_stats(row.id)
         if column == Column.SHAPE:
@@ -241,7 +241,7 @@ class LayerTreeItemModel(QAbstractItemModel):
         return explained if column == Column.STATE else f"{row.name}, {explained}"
 
     def _bar(self, row: LayerRow) -> float | None:
-        stats = self._layer_tree.stats_of(row.id)
+        stats = self._layer_tree.stats.of(row.id)
         if stats is None or self._layer_tree.drift_text(row.id):
             return None
         if not math.isfinite(stats.update_ratio) or stats.update_ratio <= 0:
@@ -260,8 +260,8 @@ class LayerTreeItemModel(QAbstractItemModel):
         return (
             tree.state_of(row_id),
             tree.is_pending(row_id),
-            tree.multiplier_of(row_id),
-            tree.is_multiplying(row_id),
+            tree.rates.of(row_id),
+            tree.rates.is_pending(row_id),
         )
 
     def _tell_states(self) -> None:

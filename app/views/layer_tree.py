@@ -157,7 +157,7 @@ class LayerTreeView(QWidget):
         adapts.setEnabled(self._layer_tree.is_live and bool(with_statistics))
         adapts.toggled.connect(lambda is_adapting: self._layer_tree.set_adapting(rows, is_adapting))
         rate = menu.addAction(self.tr("Change the rate multiplier"), lambda: self.edit_multiplier(rows[-1]))
-        rate.setEnabled(bool(rows) and self._layer_tree.has_rate(rows[-1]))
+        rate.setEnabled(bool(rows) and self._layer_tree.rates.has_rate(rows[-1]))
         menu.addSeparator()
         depths = menu.addMenu(self.tr("Expand to depth"))
         for depth in range(1, _MAX_DEPTH_OFFERED + 1):

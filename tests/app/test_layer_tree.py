@@ -389,19 +389,19 @@ def _multiplied(layers, multiplier, *, command_id=""):
 def test_before_a_run_a_typed_multiplier_is_taken_at_once(tree, qtbot):
     with qtbot.waitSignal(tree.multipliers_changed):
         tree.multiply_rows([_id(tree, "stage1"), _id(tree, "conv1")], "×0.38")
-    assert tree.multipliers == {"conv1": 0.38, "stage1": 0.38}
-    texts = {row.fqn: tree.multiplier_text(row.id) for row in tree.rows.in_order()}
+    assert tree.rates.by_name() == {"conv1": 0.38, "stage1": 0.38}
+    texts = {row.fqn: tree.rates.text(row.id) for row in tree.rows.in_order()}
     assert (texts["stage1.0"], texts["stage2"], texts["backbone"]) == ("×0.38", "×1", "mixed")
     assert texts["maxpool"] == ""
     tree.multiply_rows([BACKBONE_ID], "1")
-    assert tree.multipliers == {}
+    assert tree.rates.by_name() == {}
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1001", "fast", "nan"])
 def test_what_is_no_multiplier_is_refused_with_what_to_type(tree, text):
     tree.multiply_rows([_id(tree, "stage1")], text)
     assert "Type a number above 0, up to 1,000" in tree.message
-    assert tree.multipliers == {}
+    assert tree.rates.by_name() == {}
 
 
 def test_during_a_run_a_multiplier_is_asked_for_and_the_old_one_shown_until_it_is_applied(live):
@@ -409,23 +409,23 @@ def test_during_a_run_a_multiplier_is_asked_for_and_the_old_one_shown_until_it_i
     live.multiply_rows([stage2], "0.1")
     assert live.asked == [(0.1, ["stage2"])]
     live.mark_multiplying("c1", ["stage2"])
-    assert (live.multiplier_text(stage2), live.is_multiplying(stage2)) == ("×1", True)
-    assert not live.is_multiplying(_id(live, "stage1"))
+    assert (live.rates.text(stage2), live.rates.is_pending(stage2)) == ("×1", True)
+    assert not live.rates.is_pending(_id(live, "stage1"))
     live.settle_multiplier(_multiplied(["stage2.0.conv"], 0.1, command_id="c1"))
-    assert (live.multiplier_text(stage2), live.is_multiplying(stage2)) == ("×0.1", False)
+    assert (live.rates.text(stage2), live.rates.is_pending(stage2)) == ("×0.1", False)
     live.multiply_rows([stage2], "0.5")
     live.mark_multiplying("c2", ["stage2"])
     live.reject("c2", "No.")
-    assert (live.multiplier_text(stage2), live.is_multiplying(stage2), live.message) == ("×0.1", False, "No.")
+    assert (live.rates.text(stage2), live.rates.is_pending(stage2), live.message) == ("×0.1", False, "No.")
 
 
 def test_a_draft_and_a_restore_bring_their_multipliers(live):
     live.show_draft(_summary(STAGED), [], {"backbone": 0.5, "conv5": 2.0})
-    assert live.multiplier_text(_id(live, "conv5")) == "×2"
-    assert live.multiplier_text(_id(live, "stage1")) == "×0.5"
+    assert live.rates.text(_id(live, "conv5")) == "×2"
+    assert live.rates.text(_id(live, "stage1")) == "×0.5"
     restored = CheckpointRestored(name="c", step=45, epoch=1, frozen=[], num_trainable=4048, segment=1)
     live.restore(restored.model_copy(update={"multipliers": {"fc": 3.0}}))
-    assert live.multipliers == {"head": 3.0}
+    assert live.rates.by_name() == {"head": 3.0}
 
 
 STATS = LayerStatsReported(
@@ -437,10 +437,10 @@ STATS = LayerStatsReported(
 def test_a_rows_gradient_and_update_come_from_the_layers_below_it_that_learned(live):
     live.settle(_changed(LayersUnfrozen, ["stage1.0.conv", "stage2.0.conv"], ["conv1.0", "conv1.1", "conv5.0"]))
     live.show_stats(STATS)
-    assert live.stats_of(_id(live, "stage1")).update_ratio == pytest.approx(1e-3)
-    assert live.stats_of(BACKBONE_ID).gradient_norm == pytest.approx(5.0)
-    assert live.stats_of(BACKBONE_ID).update_ratio == pytest.approx(1e-3)
-    assert live.stats_of(_id(live, "conv1")) is None
+    assert live.stats.of(_id(live, "stage1")).update_ratio == pytest.approx(1e-3)
+    assert live.stats.of(BACKBONE_ID).gradient_norm == pytest.approx(5.0)
+    assert live.stats.of(BACKBONE_ID).update_ratio == pytest.approx(1e-3)
+    assert live.stats.of(_id(live, "conv1")) is None
     item_model = LayerTreeItemModel(live)
     assert item_model.index_of(BACKBONE_ID, Column.UPDATE).data(BAR_ROLE) == pytest.approx(0.6)
     assert item_model.index_of(HEAD_ID, Column.UPDATE).data(BAR_ROLE) == 1.0
@@ -449,7 +449,7 @@ def test_a_rows_gradient_and_update_come_from_the_layers_below_it_that_learned(l
     spoken = item_model.index_of(BACKBONE_ID, Column.UPDATE).data(Qt.ItemDataRole.AccessibleTextRole)
     assert spoken == "gradient norm 5, weights changed by 0.001 of their norm, in update 200"
     live.restore(CheckpointRestored(name="c", step=45, epoch=1, frozen=[], num_trainable=4048, segment=1))
-    assert live.stats_of(BACKBONE_ID) is None
+    assert live.stats.of(BACKBONE_ID) is None
 
 
 def test_a_frozen_row_says_that_it_did_not_drift_once_that_was_proven(live):
@@ -550,7 +550,7 @@ def test_a_multiplier_is_typed_for_all_that_is_selected_from_the_keyboard_alone(
     assert editor.text() == "1"
     QTest.keyClicks(editor, "0.25")
     QTest.keyClick(editor, Qt.Key.Key_Return)
-    qtbot.waitUntil(lambda: tree.multipliers == {"stage1": 0.25, "stage2": 0.25})
+    qtbot.waitUntil(lambda: tree.rates.by_name() == {"stage1": 0.25, "stage2": 0.25})
     cell = view.filter.mapFromSource(view.item_model.index_of(_id(tree, "stage1"), Column.MULTIPLIER))
     assert cell.data() == "×0.25"
     assert cell.data(Qt.ItemDataRole.AccessibleTextRole) == "learns at 0.25 times the run's rate"

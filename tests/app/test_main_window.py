@@ -263,7 +263,7 @@ def test_a_multiplier_typed_in_the_tree_is_asked_for_and_shown_when_it_is_applie
     tree.multiply_rows([BACKBONE_ID], "0.1")
     (command,) = running.sent
     assert (command.kind, command.layers, command.multiplier) == ("SetRateMultiplier", ["backbone"], 0.1)
-    assert tree.is_multiplying(BACKBONE_ID)
+    assert tree.rates.is_pending(BACKBONE_ID)
     running.say(
         RateMultiplierChanged(
             layers=["conv1", "stage2.0"], multiplier=0.1, sentence="backbone at rate × 0.1", source="user", time=5.0,
@@ -271,8 +271,8 @@ def test_a_multiplier_typed_in_the_tree_is_asked_for_and_shown_when_it_is_applie
             command_id=command.command_id,
         )
     )  # fmt: skip
-    qtbot.waitUntil(lambda: tree.multiplier_text(BACKBONE_ID) == "×0.1")
-    assert not tree.is_multiplying(BACKBONE_ID)
+    qtbot.waitUntil(lambda: tree.rates.text(BACKBONE_ID) == "×0.1")
+    assert not tree.rates.is_pending(BACKBONE_ID)
     assert window.display.history.markers[-1].sentence == "backbone at rate × 0.1"
     log = window.display.log
     assert [log.index(log.rowCount() - 1, column).data() for column in range(1, 4)] == [
