@@ -69,8 +69,9 @@ class LayerRates:
         return bool(self.units_of(row_id))
 
     def are_all(self, units: Iterable[str], multiplier: float) -> bool:
-        """Whether units have this multiplier already."""
-        return all(self._multipliers.get(unit, 1.0) == multiplier for unit in units)
+        """Whether units have this multiplier already, and no other one was asked for."""
+        asked: set[str] = set().union(*self._asked.values())
+        return all(self._multipliers.get(unit, 1.0) == multiplier and unit not in asked for unit in units)
 
     def of(self, row_id: int) -> float | None:
         """Return what the rate of a row is multiplied by; None where its layers differ, or have no parameters."""

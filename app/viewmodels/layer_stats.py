@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from PySide6.QtCore import QCoreApplication
@@ -35,6 +36,12 @@ class LayerStats:
         norms = zip(event.gradient_norms, event.update_norms, event.weight_norms, strict=True)
         self._norms = dict(zip(event.layers, norms, strict=True))
         self._of_rows, self.step = {}, event.step
+
+    def forget(self, units: Iterable[str]) -> None:
+        """Forget units that have been frozen since: no update moves them any more."""
+        for unit in units:
+            self._norms.pop(unit, None)
+        self._of_rows = {}
 
     def of(self, row_id: int) -> RowStats | None:
         """Return what the update did below a row; None where nothing learned."""

@@ -189,6 +189,7 @@ class LayerTreeViewModel(QObject):
     def settle(self, event: FreezeChanged) -> None:
         """Take the freeze set that the worker says is in force."""
         self._set_frozen(self.rows.units_of_set(event.frozen))
+        self.stats.forget(self._frozen)
         self.num_trainable = event.num_trainable
         for unit in event.layers:
             self._applied[unit] = _Applied(event.applied_step, event.requested_step)

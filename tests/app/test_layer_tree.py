@@ -413,8 +413,12 @@ def test_during_a_run_a_multiplier_is_asked_for_and_the_old_one_shown_until_it_i
     assert not live.rates.is_pending(_id(live, "stage1"))
     live.settle_multiplier(_multiplied(["stage2.0.conv"], 0.1, command_id="c1"))
     assert (live.rates.text(stage2), live.rates.is_pending(stage2)) == ("×0.1", False)
+    live.multiply_rows([stage2], "0.1")
+    assert len(live.asked) == 1
     live.multiply_rows([stage2], "0.5")
     live.mark_multiplying("c2", ["stage2"])
+    live.multiply_rows([stage2], "0.1")
+    assert live.asked[1:] == [(0.5, ["stage2"]), (0.1, ["stage2"])]
     live.reject("c2", "No.")
     assert (live.rates.text(stage2), live.rates.is_pending(stage2), live.message) == ("×0.1", False, "No.")
 
@@ -448,6 +452,9 @@ def test_a_rows_gradient_and_update_come_from_the_layers_below_it_that_learned(l
     assert item_model.index_of(BACKBONE_ID, Column.GRADIENT).data() == "5"
     spoken = item_model.index_of(BACKBONE_ID, Column.UPDATE).data(Qt.ItemDataRole.AccessibleTextRole)
     assert spoken == "gradient norm 5, weights changed by 0.001 of their norm, in update 200"
+    live.settle(_changed(LayersFrozen, ["stage2.0.conv"], BACKBONE_UNITS[:2] + BACKBONE_UNITS[3:]))
+    assert live.stats.of(_id(live, "stage2")) is None
+    assert live.stats.of(BACKBONE_ID).gradient_norm == pytest.approx(3.0)
     live.restore(CheckpointRestored(name="c", step=45, epoch=1, frozen=[], num_trainable=4048, segment=1))
     assert live.stats.of(BACKBONE_ID) is None
 
