@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -29,6 +29,10 @@ NewRate = Annotated[
 ]
 Multiplier = Annotated[
     float, typer.Argument(metavar="MULTIPLIER", help="What the run's rate is multiplied by there; 1 is its own.")
+]
+Statistics = Annotated[
+    Literal["frozen", "adapting"],
+    typer.Argument(metavar="frozen|adapting", help="What running statistics do while their layer is frozen."),
 ]
 CheckpointName = Annotated[
     str, typer.Argument(metavar="CHECKPOINT", help='A unique piece of its name, "best" or "last".')

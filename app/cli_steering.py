@@ -15,6 +15,7 @@ from app.cli_options import (
     NewRate,
     Run,
     RunsDir,
+    Statistics,
     Timeout,
     complain,
     console,
@@ -25,10 +26,11 @@ from app.figures import count
 from app.json_lines import event_to_json, to_json
 from app.listings import status_table, status_values
 from app.steering import RunFailedError, look, shown_path, steer
-from app.terminal import freeze_sentence, multiplier_sentence, plan_change_sentence, rate_sentence
+from app.terminal import change_sentence, freeze_sentence, plan_change_sentence, rate_sentence
 from trainer.config import config_from_dict
 from trainer.messages import (
     AnyEvent,
+    BatchNormChanged,
     CheckpointRestored,
     CheckpointSaved,
     Command,
@@ -42,6 +44,7 @@ from trainer.messages import (
     RestoreCheckpoint,
     RunState,
     SaveCheckpoint,
+    SetBatchNorm,
     SetRate,
     SetRateMultiplier,
     StateChanged,
@@ -136,6 +139,21 @@ def multiply(
 
 
 @commands.command(rich_help_panel=_PANEL)
+def batchnorm(
+    context: typer.Context,
+    run: Run,
+    statistics: Statistics,
+    layers: Layers,
+    runs: RunsDir = None,
+    json: Json = False,
+    timeout: Timeout = STEER_TIMEOUT_S,
+) -> None:
+    """Let the statistics of BatchNorm adapt while it is frozen, or freeze them along."""
+    command = SetBatchNorm(layers=layers, is_adapting=statistics == "adapting")
+    _steer(find_run(run, runs_dir(context, runs)), command, json, timeout)
+
+
+@commands.command(rich_help_panel=_PANEL)
 def restore(
     context: typer.Context,
     run: Run,
@@ -184,8 +202,10 @@ def _answer_sentence(event: AnyEvent, run_dir: Path, found_state: RunState) -> s
             return f"{freeze_sentence(event)} · {count(event.num_trainable)} parameters trainable"
         case RateMultiplierChanged(layers=[]):
             return f"Nothing changed: the rate of these layers was multiplied by {event.multiplier:g} already."
-        case RateMultiplierChanged():
-            return multiplier_sentence(event)
+        case BatchNormChanged(layers=[]):
+            return "Nothing changed: the statistics of these layers did so already."
+        case RateMultiplierChanged() | BatchNormChanged():
+            return change_sentence(event)
         case PlanChanged():
             return plan_change_sentence(event)
         case RateChanged():

@@ -175,6 +175,7 @@ class MainWindow(QWidget):
         display.layer_tree.freeze_requested.connect(self._freeze)
         display.layer_tree.unfreeze_requested.connect(self._unfreeze)
         display.layer_tree.multiply_requested.connect(self._multiply)
+        display.layer_tree.batchnorm_requested.connect(self._set_batchnorm)
         self.checkpoints_view.restore_requested.connect(session.restore)
         self.checkpoints_view.resume_requested.connect(session.resume)
         self.runs_view.open_requested.connect(self._open_run)
@@ -276,6 +277,10 @@ class MainWindow(QWidget):
     def _multiply(self, layers: list[str], multiplier: float) -> None:
         command_id = self.session.set_rate_multiplier(layers, multiplier)
         self.display.layer_tree.mark_multiplying(command_id, layers)
+
+    def _set_batchnorm(self, layers: list[str], is_adapting: bool) -> None:
+        command_id = self.session.set_batchnorm(layers, is_adapting=is_adapting)
+        self.display.layer_tree.mark_pending(command_id, layers)
 
     def _open_tensorboard(self) -> None:
         if self.session.run_dir is not None:

@@ -21,6 +21,7 @@ from app.viewmodels.run_status import FolderSize, RunStatusViewModel
 from trainer.client import RunOpened, WorkerLost
 from trainer.config import RunConfig
 from trainer.messages import (
+    BatchNormChanged,
     CheckpointRestored,
     CheckpointSaved,
     CommandRejected,
@@ -42,7 +43,7 @@ from trainer.run_record import RunRecord
 # The folder and the memory are looked at this often: they change slowly, and a look costs a walk over the folder.
 _MEASURE_INTERVAL_MS = 3000
 _LOOK_UPS = frozenset({"ListModels", "InspectModel", "CheckData", "EstimateRun", "PreviewImage"})
-_ANSWERED_IN_THE_TREE = frozenset({"FreezeLayers", "UnfreezeLayers", "SetRateMultiplier"})
+_ANSWERED_IN_THE_TREE = frozenset({"FreezeLayers", "UnfreezeLayers", "SetRateMultiplier", "SetBatchNorm"})
 # What a run needs is tried out when the form has rested.
 _ESTIMATE_AFTER_MS = 1000
 
@@ -70,6 +71,7 @@ class RunDisplay(QObject):
         self.history = MetricHistory(self)
         self.timeline = PlanTimeline(self)
         self.layer_tree = LayerTreeViewModel(self)
+        self.layer_tree.columns = settings.tree_columns
         self.checkpoints = CheckpointItemModel(self)
         self.runs = RunListItemModel(self)
         self.log = LogItemModel(self)
@@ -171,6 +173,8 @@ class RunDisplay(QObject):
         session.freeze_changed.connect(self.timeline.note_change)
         session.phase_began.connect(self.timeline.begin_phase)
         session.plan_changed.connect(self.timeline.change_plan)
+        session.batchnorm_changed.connect(self.layer_tree.settle_batchnorm)
+        session.layer_stats_reported.connect(self.layer_tree.show_stats)
         session.rate_multiplier_changed.connect(self.layer_tree.settle_multiplier)
         session.rate_multiplier_changed.connect(self.history.add_marker)
         session.freeze_verified.connect(self.layer_tree.verify)
@@ -180,6 +184,7 @@ class RunDisplay(QObject):
             session.rate_changed,
             session.rate_multiplier_changed,
             session.plan_changed,
+            session.batchnorm_changed,
             session.freeze_verified,
             session.log_written,
             session.state_changed,
@@ -190,6 +195,7 @@ class RunDisplay(QObject):
             signal.connect(self.log.add)
         self.layer_tree.frozen_layers_changed.connect(self._keep_frozen)
         self.layer_tree.multipliers_changed.connect(self._keep_multipliers)
+        self.layer_tree.columns_changed.connect(self._keep_columns)
         self._reader.runs_listed.connect(self.runs.show_runs)
         self._reader.folder_measured.connect(self._show_measures)
         self._reader.checkpoints_examined.connect(self.checkpoints.show_problems)
@@ -276,10 +282,14 @@ class RunDisplay(QObject):
             )
 
     def _replay_freezes(self, record: RunRecord) -> None:
+        if record.layer_stats is not None and record.layer_stats.segment == record.segment:
+            self.layer_tree.show_stats(record.layer_stats)
         # What happened before the present segment was undone by the restore or the resume that began it.
         for event in record.log:
             if isinstance(event, LayersFrozen | LayersUnfrozen) and event.segment == record.segment:
                 self.layer_tree.settle(event)
+            elif isinstance(event, BatchNormChanged) and event.segment == record.segment:
+                self.layer_tree.settle_batchnorm(event)
             elif isinstance(event, RateMultiplierChanged) and event.segment == record.segment:
                 self.layer_tree.settle_multiplier(event)
             elif isinstance(event, CheckpointRestored) and event.segment == record.segment:
@@ -408,8 +418,11 @@ class RunDisplay(QObject):
         self.run_config.frozen = self.layer_tree.frozen_layers
         self._estimate_soon()
 
+    def _keep_columns(self) -> None:
+        self._settings.tree_columns = self.layer_tree.columns
+
     def _keep_multipliers(self) -> None:
-        self.run_config.multipliers = self.layer_tree.multipliers
+        self.run_config.multipliers = self.layer_tree.rates.by_name()
 
     # -- measures ---------------------------------------------------------------------------------------------
 

@@ -38,11 +38,13 @@ class TrainingSession(QObject):
     run_prepared = Signal(object)
     metrics_logged = Signal(object)
     progress_reported = Signal(object)
+    layer_stats_reported = Signal(object)
     freeze_changed = Signal(object)  # LayersFrozen or LayersUnfrozen
     rate_changed = Signal(object)
     rate_multiplier_changed = Signal(object)
     phase_began = Signal(object)
     plan_changed = Signal(object)
+    batchnorm_changed = Signal(object)
     freeze_verified = Signal(object)
     checkpoint_saved = Signal(object)
     checkpoint_restored = Signal(object)
@@ -229,6 +231,10 @@ class TrainingSession(QObject):
         """Have these phases follow those that have begun. Returns the command's id."""
         return self._send(messages.SetPlan(phases=phases))
 
+    def set_batchnorm(self, layers: list[str], *, is_adapting: bool) -> str:
+        """Let statistics go on in frozen layers, or not, from the next step boundary on. Returns the command's id."""
+        return self._send(messages.SetBatchNorm(layers=layers, is_adapting=is_adapting))
+
     def save_checkpoint(self) -> str:
         """Save a checkpoint at the next step boundary. Returns the command's id."""
         return self._send(messages.SaveCheckpoint())
@@ -325,12 +331,14 @@ class TrainingSession(QObject):
             messages.RunPrepared: self.run_prepared,
             messages.MetricsLogged: self.metrics_logged,
             messages.ProgressReported: self.progress_reported,
+            messages.LayerStatsReported: self.layer_stats_reported,
             messages.LayersFrozen: self.freeze_changed,
             messages.LayersUnfrozen: self.freeze_changed,
             messages.RateChanged: self.rate_changed,
             messages.RateMultiplierChanged: self.rate_multiplier_changed,
             messages.PhaseBegan: self.phase_began,
             messages.PlanChanged: self.plan_changed,
+            messages.BatchNormChanged: self.batchnorm_changed,
             messages.FreezeVerified: self.freeze_verified,
             messages.CheckpointSaved: self.checkpoint_saved,
             messages.CheckpointRestored: self.checkpoint_restored,

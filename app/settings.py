@@ -57,6 +57,19 @@ class Settings:
         paths = [path, *(known for known in self.recent_data if known != path)][:MAX_RECENT]
         self._store.setValue("recent_data", json.dumps(paths))
 
+    @property
+    def tree_columns(self) -> dict[str, bool]:
+        """Return which columns of the model's tree were chosen to be seen (True) or not, by name."""
+        try:
+            chosen = json.loads(str(self._store.value("tree_columns", "{}")))
+        except ValueError:
+            return {}
+        return {str(name): bool(shown) for name, shown in chosen.items()} if isinstance(chosen, dict) else {}
+
+    @tree_columns.setter
+    def tree_columns(self, chosen: dict[str, bool]) -> None:
+        self._store.setValue("tree_columns", json.dumps(chosen))
+
     def layout(self, name: str) -> QByteArray:
         """Return a saved geometry or splitter state, empty if there is none."""
         value = self._store.value(f"layout/{name}")

@@ -18,6 +18,7 @@ import psutil
 from trainer.client import ClientEvent, RunOpened, WorkerClient, WorkerLost
 from trainer.messages import (
     AnyEvent,
+    BatchNormChanged,
     CheckData,
     CheckpointRestored,
     CheckpointSaved,
@@ -446,6 +447,7 @@ _ANSWERS = (
     RateChanged,
     RateMultiplierChanged,
     PlanChanged,
+    BatchNormChanged,
     CheckpointSaved,
     CheckpointRestored,
 )

@@ -18,6 +18,7 @@ from app.figures import count, counted, duration, printable, size
 from app.steering import Ending, shown_path
 from trainer.client import ClientEvent
 from trainer.messages import (
+    BatchNormChanged,
     CheckpointInfo,
     CheckpointRestored,
     CheckpointSaved,
@@ -218,9 +219,9 @@ class TerminalView:
     def _take_rate(self, event: RateChanged) -> None:
         self._print(rate_sentence(event))
 
-    def _take_multiplier(self, event: RateMultiplierChanged) -> None:
+    def _take_layer_change(self, event: RateMultiplierChanged | BatchNormChanged) -> None:
         if event.layers:
-            self._print(multiplier_sentence(event))
+            self._print(change_sentence(event))
 
     def _take_plan(self, event: PlanChanged) -> None:
         self._print(plan_change_sentence(event))
@@ -330,8 +331,8 @@ def rate_sentence(event: RateChanged) -> str:
     return f"Rate {event.rate:g}, {event.before:g} before · from step {event.applied_step:,} on"
 
 
-def multiplier_sentence(event: RateMultiplierChanged) -> str:
-    """Say what the rate of layers is multiplied by, with the steps of the asking and of the taking hold."""
+def change_sentence(event: RateMultiplierChanged | BatchNormChanged) -> str:
+    """Say what changed in some layers, with the steps of the asking and of the taking hold."""
     return f"{event.sentence} · asked at step {event.requested_step:,}, applied at step {event.applied_step:,}"
 
 
@@ -387,8 +388,9 @@ _HANDLERS: dict[type, Callable[[TerminalView, Any], None]] = {
     LayersFrozen: TerminalView._take_freeze,
     LayersUnfrozen: TerminalView._take_freeze,
     RateChanged: TerminalView._take_rate,
-    RateMultiplierChanged: TerminalView._take_multiplier,
     PlanChanged: TerminalView._take_plan,
+    RateMultiplierChanged: TerminalView._take_layer_change,
+    BatchNormChanged: TerminalView._take_layer_change,
     CheckpointSaved: TerminalView._take_checkpoint,
     CheckpointRestored: TerminalView._take_restored,
     FreezeVerified: TerminalView._take_verified,

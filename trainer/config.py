@@ -132,6 +132,11 @@ class ModelConfig(_Section):
         default_factory=lambda: ["backbone"],
         description='Layers frozen at step 0, by qualified name; "backbone" is all but the head.',
     )
+    batchnorm: Literal["frozen", "adapting"] = Field(
+        "frozen",
+        description="What the running statistics of a frozen BatchNorm do: they are frozen with its weights, or go on "
+        "adapting to the data.",
+    )
 
     @property
     def weight_set(self) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
@@ -25,10 +26,14 @@ class FreezeSet:
     A frozen unit has ``requires_grad`` off and no gradient, and is in eval mode, as is every module below which
     everything is frozen, so that neither the optimizer, nor running statistics, nor dropout change what it computes.
 
+    Units with running statistics (BatchNorm) may be *adapting*: when such a unit is frozen its weights are, but it
+    stays in train mode, so that its statistics follow the data. Its proof is of the weights alone.
+
     Attributes:
         units: Names of the units, in the model's order.
         frozen: Names of those that are frozen.
-        adapting_buffers: Buffers of those that are not: a forward pass in train mode changes them.
+        adapting: Names of the units whose statistics go on when they are frozen.
+        adapting_buffers: Buffers that a forward pass in train mode changes.
 
     """
 
@@ -40,8 +45,9 @@ class FreezeSet:
         self._head_word = head[0] if HEAD in self._modules and HEAD not in head else HEAD
         self.units = [fqn for fqn, child in self._modules.items() if _owned_tensors(child)]
         self.frozen: set[str] = set()
+        self.adapting: set[str] = set()
         self.adapting_buffers = list(module.buffers())
-        self._hashes: dict[str, str] = {}
+        self._hashes: dict[str, _Hashes] = {}
         self._eval_modules: list[nn.Module] = []
         self._is_training = True
         self._tied = self._find_tied()
@@ -115,14 +121,32 @@ class FreezeSet:
                     # A stale or zeroed gradient would still let momentum and weight decay move the weights.
                     parameter.grad = None
             if is_frozen and unit not in self.frozen:
-                self._hashes[unit] = hash_layer(self._modules[unit])
+                self._hashes[unit] = _Hashes.of(self._modules[unit])
         self.frozen = wanted
         self._hashes = {unit: digest for unit, digest in self._hashes.items() if unit in wanted}
-        self._eval_modules = [self._modules[fqn] for fqn in self._modules if self._is_module_frozen(fqn)]
-        self.adapting_buffers = [
-            buffer for unit in self.units if unit not in wanted for buffer in self._modules[unit].buffers(recurse=False)
-        ]
-        self.set_mode(training=self._is_training)
+        self._follow()
+
+    def set_adapting(self, layers: Iterable[str], *, is_adapting: bool) -> list[str]:
+        """Let the statistics of layers go on when they are frozen, or not. Returns the units that changed.
+
+        Raises:
+            FreezeError: A name is no layer, or there are no running statistics at or below any of them.
+
+        """
+        names = list(layers)
+        units = [unit for unit in self.resolve(names) if has_statistics(self._modules[unit])]
+        if not units:
+            raise FreezeError(
+                f"There are no running statistics in {', '.join(map(repr, names))}. Name a BatchNorm, or a layer "
+                "above one."
+            )
+        changed = [unit for unit in units if (unit in self.adapting) != is_adapting]
+        self.adapting = self.adapting.union(changed) if is_adapting else self.adapting.difference(changed)
+        for unit in self.frozen.intersection(changed):
+            # The weights' hash stays that of the freeze: only of the statistics does the proof begin anew.
+            self._hashes[unit] = _Hashes(self._hashes[unit].parameters, _Hashes.of(self._modules[unit]).buffers)
+        self._follow()
+        return changed
 
     def check(self, wanted: set[str]) -> None:
         """Check that these units could be what is frozen.
@@ -150,13 +174,11 @@ class FreezeSet:
 
     def take_hashes(self) -> None:
         """Take the hashes of what is frozen anew, after its weights were put there on purpose (a restore)."""
-        self._hashes = {unit: hash_layer(self._modules[unit]) for unit in self.frozen}
+        self._hashes = {unit: _Hashes.of(self._modules[unit]) for unit in self.frozen}
 
     def find_drifted(self) -> list[str]:
         """Hash every frozen unit again and return those whose bytes changed since it was frozen: none, or a defect."""
-        return [
-            unit for unit in self.units if unit in self.frozen and hash_layer(self._modules[unit]) != self._hashes[unit]
-        ]
+        return [unit for unit in self.units if unit in self.frozen and self._has_drifted(unit)]
 
     def describe(self, units: Iterable[str]) -> str:
         """Name a set of units by the fewest layers ("stage4, conv5"; "backbone"; "conv1 … stage3")."""
@@ -200,6 +222,23 @@ class FreezeSet:
         hint = f" Did you mean {close[0]!r}?" if close else " The model's tree lists the names."
         raise FreezeError(f"The model has no layer {layer!r}.{hint}")
 
+    def _follow(self) -> None:
+        """Bring the modes up to date with what is frozen and what adapts."""
+        self._eval_modules = [
+            self._modules[fqn] for fqn in self._modules if fqn not in self.adapting and self._is_module_frozen(fqn)
+        ]
+        self.adapting_buffers = [
+            buffer
+            for unit in self.units
+            if unit not in self.frozen or unit in self.adapting
+            for buffer in self._modules[unit].buffers(recurse=False)
+        ]
+        self.set_mode(training=self._is_training)
+
+    def _has_drifted(self, unit: str) -> bool:
+        now, then = _Hashes.of(self._modules[unit]), self._hashes[unit]
+        return now.parameters != then.parameters or (unit not in self.adapting and now.buffers != then.buffers)
+
     def _is_module_frozen(self, fqn: str) -> bool:
         # A module without parameters (dropout, say) follows the nearest module above it that has some.
         while not self._units_below[fqn] and fqn:
@@ -220,10 +259,32 @@ class FreezeSet:
         return tied
 
 
+@dataclass(frozen=True)
+class _Hashes:
+    """The SHA-256 of a module's own parameters, and that of its own buffers."""
+
+    parameters: str
+    buffers: str
+
+    @classmethod
+    def of(cls, module: nn.Module) -> _Hashes:
+        parameters, buffers = module.named_parameters(recurse=False), module.named_buffers(recurse=False)
+        return cls(_hash_tensors(dict(parameters)), _hash_tensors(dict(buffers)))
+
+
+def has_statistics(module: nn.Module) -> bool:
+    """Tell whether a module keeps running statistics of its own, as BatchNorm does."""
+    return getattr(module, "running_mean", None) is not None
+
+
 def hash_layer(module: nn.Module) -> str:
     """Return the SHA-256 of a module's own parameters and buffers, to the bit (children not included)."""
+    return _hash_tensors(_owned_tensors(module))
+
+
+def _hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in _owned_tensors(module).items():
+    for name, tensor in tensors.items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

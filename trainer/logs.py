@@ -7,6 +7,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from trainer.messages import (
+    BatchNormChanged,
     CheckpointRestored,
     CheckpointSaved,
     Event,
@@ -38,7 +39,7 @@ class TensorBoardLog:
                 stride = -(-len(points.steps) // MAX_POINTS_PER_FLUSH)
                 for index in range(len(points.steps) - 1, -1, -stride)[::-1]:
                     self._writer.add_scalar(tag, points.values[index], points.steps[index], event.time)
-        elif isinstance(event, FreezeChanged | RateMultiplierChanged):
+        elif isinstance(event, FreezeChanged | RateMultiplierChanged | BatchNormChanged):
             text = (
                 f"{event.sentence} by {event.source}: asked at step {event.requested_step}, "
                 f"applied at step {event.applied_step}"

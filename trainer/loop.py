@@ -25,8 +25,10 @@ from trainer.config import ConfigError, PlanPhase, RunConfig
 from trainer.data.loader import ImageData
 from trainer.data.mixing import BatchMixer
 from trainer.data.stream import Batch
-from trainer.freezing import FreezeError, FreezeSet
+from trainer.freezing import BACKBONE, HEAD, FreezeError, FreezeSet
+from trainer.layer_norms import LayerNorms
 from trainer.messages import (
+    BatchNormChanged,
     CheckpointInfo,
     CheckpointRestored,
     CheckpointSaved,
@@ -110,6 +112,7 @@ class Trainer:
         self._task = make_task(config, data.class_names, data.class_counts, device)
         self._emit = emit
         self._metrics = StepMetrics()
+        self._layer_norms = LayerNorms(self.optimizer)
         self._pace = Pace()
         self._has_jumped = False
         self._unsaved: Evaluation | None = None
@@ -118,6 +121,8 @@ class Trainer:
         self._store: CheckpointStore | None = None
         torch.manual_seed(config.training.seed)
         self._frozen_since = dict.fromkeys(self.freeze_set.freeze(config.model.frozen), 0)
+        if config.model.batchnorm == "adapting" and any(layer.has_statistics for layer in self.layers):
+            self.freeze_set.set_adapting([BACKBONE, HEAD], is_adapting=True)
         self.plan = Plan(config.plan)
         check_plan(config.plan, self.freeze_set, config.training.epochs, self.steps_per_epoch)
         self._multiply_at_start()
@@ -194,10 +199,12 @@ class Trainer:
             loss = loss + share.detach()
             right = right + self._task.num_right(logits, mixed_target)
             self.batch += 1
+        self._layer_norms.begin()
         gradient_norm = self._clipped_norm()
         # On a GPU this waits for the device, once a step.
         if torch.isfinite(loss + gradient_norm):
             self.optimizer.step()
+            self._layer_norms.finish(self.step + 1, self.segment)
         else:
             self.non_finite_step = self.step + 1
             # BatchNorm's running statistics took part in the forward pass, and would stay NaN.
@@ -460,6 +467,29 @@ class Trainer:
             command_id=command_id,
         )
 
+    def set_batchnorm(
+        self, layers: Sequence[str], *, is_adapting: bool, requested_step: int | None = None, command_id: str = ""
+    ) -> BatchNormChanged:
+        """Let statistics go on in frozen layers, or not. Returns the event that says so, which nobody was told yet.
+
+        Raises:
+            FreezeError: A name is no layer, or none of them has running statistics.
+
+        """
+        changed = self.freeze_set.set_adapting(layers, is_adapting=is_adapting)
+        policy = "adapt when frozen" if is_adapting else "freeze with the layer"
+        return BatchNormChanged(
+            layers=changed,
+            is_adapting=is_adapting,
+            sentence=f"statistics of {self.freeze_set.describe(changed)} {policy}",
+            adapting=sorted(self.freeze_set.adapting),
+            requested_step=self.step if requested_step is None else requested_step,
+            applied_step=self.step,
+            source="user",
+            segment=self.segment,
+            command_id=command_id,
+        )
+
     def save(self, *, reason: str, evaluation: Evaluation | None = None, command_id: str = "") -> CheckpointInfo:
         """Save a checkpoint of this very moment, durable when this returns.
 
@@ -476,7 +506,10 @@ class Trainer:
         assert self._store is not None
         self.report(force=True)
         drifted = self.freeze_set.find_drifted()
-        self._emit(FreezeVerified(step=self.step, num_verified=len(self.freeze_set.frozen), drifted=drifted))
+        num_adapting = len(self.freeze_set.adapting & self.freeze_set.frozen)
+        num_verified = len(self.freeze_set.frozen)
+        verified = FreezeVerified(step=self.step, num_verified=num_verified, drifted=drifted, num_adapting=num_adapting)
+        self._emit(verified)
         metrics = {} if evaluation is None else evaluation.values
         loss, accuracy = metrics.get(VALIDATION_LOSS), metrics.get(VALIDATION_ACCURACY)
         name = self._unused_name(checkpoint_name(self.config.model.name, self.epoch, self.step, loss, accuracy))
@@ -492,6 +525,7 @@ class Trainer:
             "plan": self.plan.state_dict(),
             "rng": read_rng(self.device),
             "freeze": frozen,
+            "adapting": sorted(self.freeze_set.adapting),
             "frozen_since": dict(self._frozen_since),
             "class_names": list(self.data.class_names),
             "data_fingerprint": self.data.fingerprint,
@@ -543,6 +577,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.rates.load_state_dict(checkpoint["scheduler_state_dict"])
         self.plan.load_state_dict(checkpoint["plan"])
+        # Not in the files of an earlier Thaw, where statistics always froze with their layer.
+        self.freeze_set.adapting = set(checkpoint.get("adapting", []))
         self.freeze_set.set_frozen(checkpoint["freeze"])
         self._frozen_since = dict(checkpoint["frozen_since"])
         self.freeze_set.take_hashes()
@@ -563,6 +599,7 @@ class Trainer:
                 multipliers=self.rates.multipliers,
                 plan=self.plan.phases,
                 num_phases_begun=self.plan.num_begun,
+                adapting=sorted(self.freeze_set.adapting),
                 segment=self.segment,
                 command_id=command_id,
             )
@@ -585,6 +622,7 @@ class Trainer:
             num_params=self.freeze_set.num_params,
             num_trainable=self.freeze_set.num_trainable,
             multipliers=self.rates.multipliers,
+            adapting=sorted(self.freeze_set.adapting),
         )
 
     def close(self) -> None:
@@ -609,6 +647,9 @@ class Trainer:
             return
         series[LEARNING_RATE] = Series(steps=[self.step], values=[self.rates.applied])
         self._log(series)
+        stats = self._layer_norms.take()
+        if stats is not None:
+            self._emit(stats)
 
     def _log(self, series: dict[str, Series]) -> None:
         self._emit(MetricsLogged(segment=self.segment, series=series))

@@ -76,7 +76,8 @@ class LayerInfo(_Message):
 
     ``fqn`` is the qualified name in the stock model ("layer4.0.conv1"); the root is "". ``num_params`` counts the
     subtree's unique parameters; ``is_unit`` says that the module owns parameters or buffers itself, so that a freeze
-    set can name it. ``is_head`` marks the task's head: a layer, or the container of its layers.
+    set can name it. ``is_head`` marks the task's head: a layer, or the container of its layers. ``has_statistics``: it
+    keeps running statistics, as BatchNorm does.
 
     What one image costs in the subtree: ``output_shape`` without the batch, empty where the layer is not called by
     itself; ``mult_adds``; ``activation_bytes`` in fp32, of the outputs of the layers with parameters.
@@ -90,6 +91,7 @@ class LayerInfo(_Message):
     output_shape: list[int] = Field(default_factory=list)
     mult_adds: int = 0
     activation_bytes: int = 0
+    has_statistics: bool = False
 
 
 class Series(_Message):
@@ -181,6 +183,8 @@ class ModelSummary(_Message):
     image_size: int = 0
     multipliers: dict[str, float] = Field(default_factory=dict)
     """What the rate is multiplied by in single units; 1 where a unit is not named."""
+    adapting: list[str] = Field(default_factory=list)
+    """The units whose running statistics go on when they are frozen."""
 
     @property
     def input_bytes(self) -> int:
@@ -484,6 +488,14 @@ class SetPlan(Command):
     phases: list[PlanPhase]
 
 
+class SetBatchNorm(Command):
+    """Let the running statistics at and below layers go on while these are frozen, or freeze them along."""
+
+    kind: Literal["SetBatchNorm"] = "SetBatchNorm"
+    layers: list[str]
+    is_adapting: bool
+
+
 class SaveCheckpoint(Command):
     """Save a checkpoint at the next step boundary."""
 
@@ -521,6 +533,7 @@ AnyCommand = Annotated[
     | SetRate
     | SetRateMultiplier
     | SetPlan
+    | SetBatchNorm
     | SaveCheckpoint
     | RestoreCheckpoint
     | ShutDown,
@@ -549,6 +562,7 @@ ALLOWED_COMMANDS: dict[str, frozenset[RunState]] = {
     "SetRate": _LOADED,
     "SetRateMultiplier": _LOADED,
     "SetPlan": _LOADED,
+    "SetBatchNorm": _LOADED,
     "SaveCheckpoint": _LOADED,
     "RestoreCheckpoint": _LOADED | {S.FINISHED, S.STOPPED},
     "ShutDown": _ANYWHERE,
@@ -706,6 +720,22 @@ class ProgressReported(Event):
     phase: Literal["train", "validation"] = "train"
 
 
+class LayerStatsReported(Event):
+    """What one update did in each layer that it moved, sampled now and then.
+
+    ``layers`` are units; the L2 norms of each are of its gradient before it was clipped, of the change of its weights,
+    and of its weights before that. ``step`` counts completed updates, this one included.
+    """
+
+    kind: Literal["LayerStatsReported"] = "LayerStatsReported"
+    step: int
+    segment: int
+    layers: list[str]
+    gradient_norms: list[float]
+    update_norms: list[float]
+    weight_norms: list[float]
+
+
 class FreezeChanged(Event):
     """Layers were frozen or unfrozen at a step boundary.
 
@@ -785,13 +815,34 @@ class PlanChanged(Event):
     segment: int
 
 
+class BatchNormChanged(Event):
+    """The running statistics of single layers go on while these are frozen, or no longer do.
+
+    ``layers`` are the changed units, ``adapting`` all of the run whose statistics go on. Steps count completed updates.
+    """
+
+    kind: Literal["BatchNormChanged"] = "BatchNormChanged"
+    layers: list[str]
+    is_adapting: bool
+    sentence: str
+    adapting: list[str]
+    requested_step: int
+    applied_step: int
+    source: str
+    segment: int
+
+
 class FreezeVerified(Event):
-    """Every frozen layer's bytes were hashed again at ``step``: ``drifted`` names those that changed (a defect)."""
+    """Every frozen layer's bytes were hashed again at ``step``: ``drifted`` names those that changed (a defect).
+
+    ``num_adapting`` of the frozen layers were hashed without their running statistics, which go on.
+    """
 
     kind: Literal["FreezeVerified"] = "FreezeVerified"
     step: int
     num_verified: int
     drifted: list[str]
+    num_adapting: int = 0
 
 
 class CheckpointSaved(Event):
@@ -814,6 +865,7 @@ class CheckpointRestored(Event):
     multipliers: dict[str, float] = Field(default_factory=dict)
     plan: list[PlanPhase] = Field(default_factory=list)
     num_phases_begun: int = 0
+    adapting: list[str] = Field(default_factory=list)
 
 
 class LogWritten(Event):
@@ -838,8 +890,10 @@ AnyEvent = Annotated[
     | MetricsLogged
     | MetricsSkipped
     | ProgressReported
+    | LayerStatsReported
     | RateChanged
     | RateMultiplierChanged
+    | BatchNormChanged
     | LayersFrozen
     | LayersUnfrozen
     | PhaseBegan

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from trainer.config import ModelConfig
 from trainer.data.transforms import Preprocessing
 from trainer.fitting import AUXILIARY_MODELS, load
+from trainer.freezing import has_statistics
 from trainer.messages import ImagePreset, LayerInfo, ModelEntry, WeightSet, WeightsReport
 from trainer.weights import ModelError, Progress, cached_path, fetch_published, read_weights
 
@@ -171,6 +172,7 @@ def layer_tree(module: nn.Module, head: list[str]) -> list[LayerInfo]:
             is_unit=any(True for _ in layer.parameters(recurse=False))
             or any(True for _ in layer.buffers(recurse=False)),
             is_head=fqn in head,
+            has_statistics=has_statistics(layer),
         )
         for fqn, layer in module.named_modules()
     ]

@@ -10,7 +10,15 @@ from pathlib import Path
 import psutil
 
 from trainer.config import RunConfig
-from trainer.messages import AnyEvent, CheckpointInfo, LayersFrozen, LayersUnfrozen, RunInfo, RunState
+from trainer.messages import (
+    AnyEvent,
+    CheckpointInfo,
+    LayersFrozen,
+    LayerStatsReported,
+    LayersUnfrozen,
+    RunInfo,
+    RunState,
+)
 
 
 class RunFolderError(ValueError):
@@ -72,6 +80,7 @@ class RunRecord:
     freeze_events: list[LayersFrozen | LayersUnfrozen]
     log: list[AnyEvent]
     last_event_id: int
+    layer_stats: LayerStatsReported | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from trainer.messages import (
     ConfusionMatrix,
     Event,
     LayersFrozen,
+    LayerStatsReported,
     LayersUnfrozen,
     RunInfo,
     RunPrepared,
@@ -43,6 +44,7 @@ _LOGGED_KINDS = (
     "RateMultiplierChanged",
     "PhaseBegan",
     "PlanChanged",
+    "BatchNormChanged",
     "FreezeVerified",
     "CheckpointSaved",
     "CheckpointRestored",
@@ -233,6 +235,11 @@ class RunFolder:
         with self._writing(durable=True) as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES ('base_sha256', ?)", (sha256,))
 
+    def keep_layer_stats(self, event: LayerStatsReported) -> None:
+        """Keep what was last measured in each layer, in place of what was kept before."""
+        with self._writing() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('layer_stats', ?)", (as_json(event),))
+
     def add_checkpoint(self, info: CheckpointInfo, confusion: ConfusionMatrix | None = None) -> None:
         """List a checkpoint, and keep its validation's confusion matrix. Its file must be durable already.
 
@@ -327,6 +334,12 @@ class RunFolder:
         rows = self._read("SELECT value FROM meta WHERE key = 'base_sha256'")
         return rows[0][0] if rows else ""
 
+    def layer_stats(self) -> LayerStatsReported | None:
+        """Return what was last measured in each layer, or None if nothing was."""
+        rows = self._read("SELECT value FROM meta WHERE key = 'layer_stats'")
+        event = event_from_json(rows[0][0]) if rows else None
+        return event if isinstance(event, LayerStatsReported) else None
+
     def problem_of(self, info: CheckpointInfo) -> str:
         """Say what is wrong with a checkpoint's file as far as a look at it tells, or ""."""
         try:
@@ -389,6 +402,7 @@ class RunFolder:
             freeze_events=freeze_events,
             log=self._events(*_LOGGED_KINDS),
             last_event_id=last_event_id,
+            layer_stats=self.layer_stats(),
         )
 
     def listing(self) -> RunListing:

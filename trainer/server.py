@@ -15,9 +15,11 @@ from multiprocessing.connection import Connection, Listener
 from trainer.frames import MAX_FRAME_BYTES, ProtocolError, decode_command, encode
 from trainer.messages import (
     AnyCommand,
+    BatchNormChanged,
     CheckpointRestored,
     Event,
     FreezeChanged,
+    LayerStatsReported,
     LogWritten,
     MetricsLogged,
     MetricsSkipped,
@@ -34,7 +36,8 @@ from trainer.runs import RunFolder
 
 MAX_WAITING_METRICS = 200
 _ACCEPT_PAUSE_S = 0.5
-_UNRECORDED = (MetricsLogged, ProgressReported, PreparationProgressed, WorkerAttached)
+_UNRECORDED = (MetricsLogged, ProgressReported, LayerStatsReported, PreparationProgressed, WorkerAttached)
+_DROPPABLE = MetricsLogged | ProgressReported | LayerStatsReported
 
 
 class EventServer:
@@ -116,6 +119,8 @@ class EventServer:
             return event
         if isinstance(event, MetricsLogged):
             self._folder.add_metrics(event.segment, event.series)
+        elif isinstance(event, LayerStatsReported):
+            self._folder.keep_layer_stats(event)
         elif not isinstance(event, _UNRECORDED):
             event = event.model_copy(update={"event_id": self._folder.add_event(event)})
         if self._log is not None:
@@ -164,10 +169,10 @@ class _Client:
     def put(self, event: Event | None) -> None:
         """Send an event soon. State changes are never dropped; metrics are, when the client does not keep up."""
         with self._has_news:
-            if isinstance(event, MetricsLogged | ProgressReported):
+            if isinstance(event, _DROPPABLE):
                 self._num_waiting_metrics += 1
                 if self._num_waiting_metrics > MAX_WAITING_METRICS:
-                    kept = [e for e in self._waiting if not isinstance(e, MetricsLogged | ProgressReported)]
+                    kept = [e for e in self._waiting if not isinstance(e, _DROPPABLE)]
                     if not any(isinstance(e, MetricsSkipped) for e in kept):
                         kept.append(MetricsSkipped())
                     self._waiting = deque(kept)
@@ -184,7 +189,7 @@ class _Client:
             with self._has_news:
                 self._has_news.wait_for(lambda: self._waiting)
                 event = self._waiting.popleft()
-                if isinstance(event, MetricsLogged | ProgressReported):
+                if isinstance(event, _DROPPABLE):
                     self._num_waiting_metrics -= 1
             if event is None:
                 break
@@ -225,6 +230,8 @@ def _follow(attached: WorkerAttached, event: Event) -> WorkerAttached:
         changes = {"frozen": event.frozen, "num_trainable": event.num_trainable}
     if isinstance(event, RateMultiplierChanged | CheckpointRestored):
         changes["multipliers"] = event.multipliers
+    if isinstance(event, BatchNormChanged | CheckpointRestored):
+        changes["adapting"] = event.adapting
     if changes and attached.run is not None:
         summary = attached.run.summary.model_copy(update=changes)
         return attached.model_copy(update={"run": attached.run.model_copy(update={"summary": summary})})

@@ -42,6 +42,7 @@ from trainer.messages import (
     RunPrepared,
     RunState,
     SaveCheckpoint,
+    SetBatchNorm,
     SetPlan,
     SetRate,
     SetRateMultiplier,
@@ -97,6 +98,7 @@ _WORDS = {
     "SetRate": "Changing the rate",
     "SetRateMultiplier": "Multiplying the rate",
     "SetPlan": "Changing the plan",
+    "SetBatchNorm": "Changing what statistics do",
     "UnfreezeLayers": "Unfreezing",
     "SaveCheckpoint": "Saving a checkpoint",
     "RestoreCheckpoint": "Restoring a checkpoint",
@@ -225,6 +227,15 @@ class Worker:
             case SetPlan():
                 self._server.publish(
                     self._loaded.set_plan(command.phases, requested_step=requested_step, command_id=command_id)
+                )
+            case SetBatchNorm():
+                self._server.publish(
+                    self._loaded.set_batchnorm(
+                        command.layers,
+                        is_adapting=command.is_adapting,
+                        requested_step=requested_step,
+                        command_id=command_id,
+                    )
                 )
             case SaveCheckpoint():
                 self._loaded.save(reason="user", command_id=command_id)

@@ -35,6 +35,7 @@ def field_label(field: str) -> str:
         "optimizer.ramp_steps": QCoreApplication.translate("RunForm", "Ramp"),
         "optimizer.state_on_unfreeze": QCoreApplication.translate("RunForm", "Old state"),
         "training.label_smoothing": QCoreApplication.translate("RunForm", "Smoothing"),
+        "model.batchnorm": QCoreApplication.translate("RunForm", "BatchNorm"),
         "training.accumulate_batches": QCoreApplication.translate("RunForm", "Per step"),
         "training.epochs": QCoreApplication.translate("RunForm", "Epochs"),
         "training.batch_size": QCoreApplication.translate("RunForm", "Batch"),
@@ -93,6 +94,9 @@ def field_tip(field: str) -> str:
         ),
         "optimizer.state_on_unfreeze": QCoreApplication.translate(
             "RunForm", "The optimizer's state of a layer that is unfrozen; auto drops it after an epoch or more"
+        ),
+        "model.batchnorm": QCoreApplication.translate(
+            "RunForm", "What the statistics of a frozen BatchNorm do: freeze with its weights, or adapt to the data"
         ),
     }
     return tips.get(field, "")

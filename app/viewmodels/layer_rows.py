@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -10,6 +11,8 @@ from trainer.messages import LayerInfo, ModelSummary
 BACKBONE = "backbone"
 HEAD = "head"
 ROOT_ID, BACKBONE_ID, HEAD_ID = 0, 1, 2
+
+_NORM = re.compile(r"Norm(\dd)?$")
 
 
 @dataclass
@@ -23,6 +26,7 @@ class LayerRow:
     type: str
     num_params: int
     own_unit: str | None
+    output_shape: list[int] = field(default_factory=list)
     position: int = 0
     children: list[int] = field(default_factory=list)
     units: list[str] = field(default_factory=list)
@@ -42,6 +46,8 @@ class LayerRows:
         """Parameters that a unit owns itself."""
         self.ids_of: dict[str, list[int]] = {}
         """The rows at and above each unit."""
+        self.with_statistics: set[str] = set()
+        """The units that keep running statistics."""
         self._units_by_name: dict[str, list[str]] = {}
         self._position: dict[str, int] = {}
         self._is_head_a_layer = False
@@ -86,6 +92,18 @@ class LayerRows:
         below = [unit for unit in self[row_id].units if unit]
         return set(self.units[self._position[below[0]] :]) if below else set()
 
+    def first_position(self, row_id: int) -> int:
+        """Return the place of a row's first unit in the model's order; the row has one."""
+        return self._position[self[row_id].units[0]]
+
+    def units_of_type(self, type_name: str) -> set[str]:
+        """Return the units at and below every row of a type."""
+        return {unit for row in self.in_order() if row.type == type_name for unit in row.units}
+
+    def norm_units(self) -> set[str]:
+        """Return the units that normalize: BatchNorm, LayerNorm, GroupNorm and their like."""
+        return {row.own_unit for row in self.in_order() if row.own_unit is not None and _NORM.search(row.type)}
+
     def last_stage(self) -> set[str]:
         """Return the units from the backbone's last stage on: its last child built of blocks, and what follows."""
         parent = self[BACKBONE_ID]
@@ -128,6 +146,7 @@ class LayerRows:
             self._rows[HEAD_ID].command_names = heads
         self._position = {unit: position for position, unit in enumerate(self.units)}
         self._count_own(infos)
+        self.with_statistics = {fqn for fqn, info in infos.items() if info.has_statistics}
         self.ids_of = {unit: [] for unit in self.units}
         for row in self.in_order():
             for unit in row.units:
@@ -145,10 +164,12 @@ class LayerRows:
         if info.fqn in ids:
             row = self._rows[ids[info.fqn]]
             row.type, row.num_params, row.own_unit = info.type, info.num_params - taken_out, own_unit
+            row.output_shape = _shape_of(info)
             return
         parent = HEAD_ID if info.fqn in heads else ids[_nearest(info.fqn, ids.keys())]
         name = info.fqn if info.fqn in heads else info.fqn.rpartition(".")[2]
         row = LayerRow(len(self._rows), parent, info.fqn, name, info.type, info.num_params - taken_out, own_unit)
+        row.output_shape = _shape_of(info)
         ids[info.fqn] = row.id
         self._rows.append(row)
         self._rows[parent].children.append(row.id)
@@ -200,6 +221,10 @@ def _nearest(fqn: str, known: Container[str]) -> str:
         if fqn in known:
             return fqn
     return ""
+
+
+def _shape_of(info: LayerInfo) -> list[int]:
+    return list(getattr(info, "output_shape", ()))
 
 
 def _is_at_or_below(fqn: str, ancestor: str) -> bool:

@@ -6,13 +6,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from PySide6.QtCore import QLocale, QObject, Signal
+from PySide6.QtCore import QObject, Signal
 
+from app.viewmodels.layer_rates import MAX_MULTIPLIER, LayerRates, read_multiplier
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID, LayerRow, LayerRows
-from app.viewmodels.quantities import count_text, rate_text
-from trainer.messages import CheckpointRestored, FreezeChanged, FreezeVerified, ModelSummary, RateMultiplierChanged
-
-MAX_MULTIPLIER = 1000
+from app.viewmodels.layer_stats import LayerStats
+from app.viewmodels.quantities import count_text
+from trainer.messages import (
+    BatchNormChanged,
+    CheckpointRestored,
+    FreezeChanged,
+    FreezeVerified,
+    LayerStatsReported,
+    ModelSummary,
+    RateMultiplierChanged,
+)
 
 
 class LayerState(StrEnum):
@@ -29,6 +37,7 @@ class Preset(StrEnum):
 
     HEAD_ONLY = "head only"
     LAST_STAGE = "last stage + head"
+    NORMS = "norm layers + head"
     EVERYTHING = "everything"
     CUSTOM = "custom"
 
@@ -59,6 +68,10 @@ class LayerTreeViewModel(QObject):
     """Another model's rows are shown."""
     states_changed = Signal()
     """Rows are in another state."""
+    measures_changed = Signal()
+    """Rows were measured anew: their gradients and updates, or whether they drifted."""
+    columns_changed = Signal()
+    """The user chose which columns to see."""
     figures_changed = Signal()
     """Only the footer's figures changed."""
     freeze_requested = Signal(list)
@@ -69,6 +82,8 @@ class LayerTreeViewModel(QObject):
     """Before a run, the user chose another ``frozen_layers``."""
     multiply_requested = Signal(list, float)
     """Multiply the rate of these layers (list of names as SetRateMultiplier takes them) by this number."""
+    batchnorm_requested = Signal(list, bool)
+    """Let the statistics of these layers (list of names) adapt while they are frozen, or not."""
     multipliers_changed = Signal()
     """Before a run, the user chose other ``multipliers``."""
     message_changed = Signal(str)
@@ -80,21 +95,27 @@ class LayerTreeViewModel(QObject):
         self.is_closed = False
         """Whether a run is shown that does not train, so that nothing can be changed. The owner says so."""
         self.rows = LayerRows(None)
+        self.rates = LayerRates(self.rows)
+        self.stats = LayerStats(self.rows)
+        self.columns: dict[str, bool] = {}
+        """The columns that the user chose to see or not to see, by name; the others are shown where there is room."""
         self._summary: ModelSummary | None = None
         self._frozen: set[str] = set()
         self._num_frozen = [0] * len(self.rows)
         """How many units of each row are frozen: kept up to date, as a sum over the units of all rows takes long."""
+        self._first_learning = 0
+        """Place of the first unit that learns, in the model's order: gradients flow back to it and no further."""
         self._counted_pending: set[str] = set()
         self._num_pending = [0] * len(self.rows)
         self._preset_sets: dict[Preset, set[str]] = {}
-        self._multipliers: dict[str, float] = {}
-        self._multiplying: dict[str, set[str]] = {}
-        self._row_multipliers: dict[int, float | None] = {}
+        self._adapting: set[str] = set()
         self._applied: dict[str, _Applied] = {}
         self._pending: dict[str, _Pending] = {}
         self._asked: list[_Pending] = []
         self.num_params = self.num_trainable = 0
         self.num_verified: int | None = None
+        self.num_adapting = 0
+        """Of how many of the verified layers only the weights were, as their statistics go on."""
         self.drifted: list[str] = []
         self.step_ms: float | None = None
         self.message = ""
@@ -123,7 +144,8 @@ class LayerTreeViewModel(QObject):
             self._show_rows(LayerRows(summary))
         self.num_params = summary.num_params if summary else 0
         self._take(summary.frozen if summary else [], summary.num_trainable if summary else 0)
-        self._take_multipliers(summary.multipliers if summary else {})
+        self.rates.take(summary.multipliers if summary else {})
+        self._adapting = set(summary.adapting) if summary else set()
         if not is_same:
             self.rows_reset.emit()
         self._tell_states()
@@ -143,7 +165,9 @@ class LayerTreeViewModel(QObject):
         """Become the draft of the next run: the freeze set stays, what was seen in the run goes."""
         self.is_closed = self._is_live = False
         self.step_ms = None
-        self._applied, self._pending, self._asked, self._multiplying = {}, {}, [], {}
+        self._applied, self._pending, self._asked = {}, {}, []
+        self.rates.forget_asked()
+        self.stats = LayerStats(self.rows)
         self.num_verified, self.drifted = None, []
         self._say("")
         self._tell_states()
@@ -159,12 +183,13 @@ class LayerTreeViewModel(QObject):
 
     def mark_multiplying(self, command_id: str, layers: Sequence[str]) -> None:
         """Show that another rate of these layers was asked for, by the id that the session returned."""
-        self._multiplying[command_id] = self.rows.units_of(layers)
+        self.rates.mark_asked(command_id, layers)
         self._tell_states()
 
     def settle(self, event: FreezeChanged) -> None:
         """Take the freeze set that the worker says is in force."""
         self._set_frozen(self.rows.units_of_set(event.frozen))
+        self.stats.forget(self._frozen)
         self.num_trainable = event.num_trainable
         for unit in event.layers:
             self._applied[unit] = _Applied(event.applied_step, event.requested_step)
@@ -177,14 +202,22 @@ class LayerTreeViewModel(QObject):
 
     def settle_multiplier(self, event: RateMultiplierChanged) -> None:
         """Take the rate multipliers that the worker says are in force."""
-        self._multiplying.pop(event.command_id, None)
-        self._take_multipliers(event.multipliers)
+        self.rates.take_answer(event.command_id)
+        self.rates.take(event.multipliers)
         self._say("")
         self._tell_states()
 
+    def settle_batchnorm(self, event: BatchNormChanged) -> None:
+        """Take which statistics the worker says go on in frozen layers."""
+        self._pending.pop(event.command_id, None)
+        self._adapting = set(event.adapting)
+        self._say("")
+        self._tell_states()
+        self.measures_changed.emit()
+
     def reject(self, command_id: str, reason: str) -> None:
         """Go back: the worker refused a command of ours. Other commands' ids are passed over."""
-        is_multiplier = self._multiplying.pop(command_id, None) is not None
+        is_multiplier = self.rates.take_answer(command_id)
         if self._pending.pop(command_id, None) is None and not is_multiplier:
             return
         self._asked = []
@@ -194,12 +227,20 @@ class LayerTreeViewModel(QObject):
     def verify(self, event: FreezeVerified) -> None:
         """Take the worker's proof that frozen layers did not change (or which did)."""
         self.num_verified, self.drifted = event.num_verified, list(event.drifted)
+        self.num_adapting = event.num_adapting
         self.figures_changed.emit()
+        self.measures_changed.emit()
+
+    def show_stats(self, event: LayerStatsReported) -> None:
+        """Take what an update did in each layer."""
+        self.stats.take(event)
+        self.measures_changed.emit()
 
     def restore(self, event: CheckpointRestored) -> None:
         """Take the freeze set of a checkpoint that was put back."""
         self._take(event.frozen, event.num_trainable)
-        self._take_multipliers(event.multipliers)
+        self.rates.take(event.multipliers)
+        self._adapting = set(event.adapting)
         self._tell_states()
 
     def set_step_ms(self, step_ms: float | None) -> None:
@@ -209,7 +250,8 @@ class LayerTreeViewModel(QObject):
 
     def drop_pending(self) -> None:
         """Forget what was asked for: nobody is left to answer."""
-        self._pending, self._asked, self._multiplying = {}, [], {}
+        self._pending, self._asked = {}, []
+        self.rates.forget_asked()
         self._tell_states()
 
     # -- what the user does -----------------------------------------------------------------------------------
@@ -238,30 +280,68 @@ class LayerTreeViewModel(QObject):
         """Unfreeze everything from the start of a row to the output."""
         self._change(set(), self.rows.units_from(row_id))
 
+    def train_only(self, row_ids: Iterable[int]) -> None:
+        """Freeze everything but these rows."""
+        units = {unit for row_id in row_ids for unit in self.rows[row_id].units}
+        self._change(set(self.rows.units) - units, units)
+
+    def invert(self) -> None:
+        """Freeze what is trainable, and unfreeze what is frozen."""
+        frozen = self._wanted()
+        self._change(set(self.rows.units) - frozen, frozen)
+
+    def freeze_type(self, type_name: str) -> None:
+        """Freeze every layer of a type ("BatchNorm2d")."""
+        self._change(self.rows.units_of_type(type_name), set())
+
+    def unfreeze_type(self, type_name: str) -> None:
+        """Unfreeze every layer of a type."""
+        self._change(set(), self.rows.units_of_type(type_name))
+
+    def choose_column(self, name: str, is_shown: bool) -> None:
+        """Show a column or not, whatever the room for it."""
+        self.columns = {**self.columns, name: is_shown}
+        self.columns_changed.emit()
+
+    def forget_columns(self) -> None:
+        """Leave it to the room again which columns are shown."""
+        self.columns = {}
+        self.columns_changed.emit()
+
+    def has_preset(self, preset: Preset) -> bool:
+        """Whether a preset is one of its own in this model: not every model has norm layers."""
+        return preset is not Preset.NORMS or bool(self.rows.norm_units() - set(self.rows[HEAD_ID].units))
+
     def apply_preset(self, preset: Preset) -> None:
         """Make a named freeze set the present one."""
         frozen = self._preset_sets.get(preset)
         if frozen is not None:
             self._change(frozen, set(self.rows.units) - frozen)
 
+    def set_adapting(self, row_ids: Iterable[int], is_adapting: bool) -> None:
+        """Ask that the statistics below rows adapt while these are frozen, or not."""
+        units = {unit for row_id in row_ids for unit in self._units_with_statistics(row_id)}
+        if self.is_live and units:
+            self.batchnorm_requested.emit([unit for unit in self.rows.units if unit in units], is_adapting)
+
     def multiply_rows(self, row_ids: Iterable[int], text: str) -> None:
         """Multiply the rate of rows by what was typed."""
-        multiplier = _read_multiplier(text)
+        multiplier = read_multiplier(text)
         if multiplier is None:
             sentence = self.tr("{} is no rate multiplier. Type a number above 0, up to {}; 1 is the run's own rate.")
             self._say(sentence.format(text.strip() or '""', count_text(MAX_MULTIPLIER)))
             return
-        units = {unit for row_id in row_ids for unit in self._learning_units(row_id)}
+        units = {unit for row_id in row_ids for unit in self.rates.units_of(row_id)}
         if self.is_closed:
             self._say(self.tr("The run is not training. Resume it to change a rate, or begin a new run."))
             return
         self._say("")
-        if not units or all(self._multipliers.get(unit, 1.0) == multiplier for unit in units):
+        if self.rates.are_all(units, multiplier):
             return
         if self.is_live:
-            self.multiply_requested.emit(self._names_with_rate(units), multiplier)
+            self.multiply_requested.emit(self.rates.names_of(units), multiplier)
             return
-        self._take_multipliers(self._multipliers | dict.fromkeys(units, multiplier))
+        self.rates.multiply(units, multiplier)
         self._tell_states()
         self.multipliers_changed.emit()
 
@@ -297,51 +377,37 @@ class LayerTreeViewModel(QObject):
         """Whether a change of the whole row was asked for and has not been answered."""
         return 0 < len(self.rows[row_id].units) == self._num_pending[row_id]
 
-    @property
-    def multipliers(self) -> dict[str, float]:
-        """Return the rate multipliers by the fewest names, as ``config.optimizer.multipliers`` takes them."""
-        units_by_number: dict[float, set[str]] = {}
-        for unit, multiplier in self._multipliers.items():
-            units_by_number.setdefault(multiplier, set()).add(unit)
-        return {
-            name: multiplier for multiplier, units in units_by_number.items() for name in self._names_with_rate(units)
-        }
+    def has_statistics(self, row_id: int) -> bool:
+        """Whether there are running statistics at or below a row."""
+        return bool(self._units_with_statistics(row_id))
 
-    def has_rate(self, row_id: int) -> bool:
-        """Whether a row has parameters, so that it learns at some rate when it is not frozen."""
-        return bool(self._learning_units(row_id))
+    def is_adapting(self, row_id: int) -> bool:
+        """Whether all the statistics below a row go on when it is frozen."""
+        units = self._units_with_statistics(row_id)
+        return bool(units) and self._adapting.issuperset(units)
 
-    def multiplier_of(self, row_id: int) -> float | None:
-        """Return what the rate of a row is multiplied by; None where its layers differ, or have no parameters."""
-        if row_id not in self._row_multipliers:
-            found = {self._multipliers.get(unit, 1.0) for unit in self._learning_units(row_id)}
-            self._row_multipliers[row_id] = found.pop() if len(found) == 1 else None
-        return self._row_multipliers[row_id]
+    def has_drifted(self, row_id: int) -> bool:
+        """Whether something below a row changed while it was frozen."""
+        return bool(self.drifted) and not set(self.drifted).isdisjoint(self.rows[row_id].units)
 
-    def multiplier_text(self, row_id: int) -> str:
-        """Write a row's rate multiplier: "×0.1"."""
-        multiplier = self.multiplier_of(row_id)
-        if multiplier is not None:
-            return f"×{rate_text(multiplier)}"
-        return self.tr("mixed") if self.has_rate(row_id) else ""
+    def drift_text(self, row_id: int) -> str:
+        """Say whether a frozen row is as it was when it was frozen, as far as that was proven; "" if it was not."""
+        if self.has_drifted(row_id):
+            return self.tr("drifted")
+        if self._is_adapting_now(row_id):
+            return self.tr("adapting")
+        is_verified = self.num_verified is not None and self.state_of(row_id) is LayerState.FROZEN
+        return self.tr("0 drift") if is_verified and self.rows[row_id].units else ""
 
-    def explain_multiplier(self, row_id: int) -> str:
-        """Say what a row's rate multiplier does, for the tooltip and for a screen reader."""
-        multiplier = self.multiplier_of(row_id)
-        if self.is_multiplying(row_id):
-            return self.tr("another rate is waiting for the next step boundary")
-        if not self.has_rate(row_id):
-            return self.tr("no rate: no parameters")
-        if multiplier is None:
-            return self.tr("the layers below learn at different rates")
-        if multiplier == 1:
-            return self.tr("learns at the run's rate")
-        return self.tr("learns at {} times the run's rate").format(rate_text(multiplier))
-
-    def is_multiplying(self, row_id: int) -> bool:
-        """Whether another rate of the whole row was asked for and has not been answered."""
-        asked: set[str] = set().union(*self._multiplying.values())
-        return bool(asked) and self.has_rate(row_id) and asked.issuperset(self._learning_units(row_id))
+    def explain_stats(self, row_id: int) -> str:
+        """Say what the last measured update did below a row, or that a frozen row is unchanged."""
+        if self.has_drifted(row_id):
+            return self.tr("changed while it was frozen: please report this defect of Thaw")
+        if self._is_adapting_now(row_id):
+            return self.tr("weights frozen, statistics adapting")
+        if self.drift_text(row_id):
+            return self.tr("0 drift: every bit is as it was when it was frozen")
+        return self.stats.explain(row_id)
 
     def explain(self, row_id: int) -> str:
         """Say a row's state, and since which step, for the tooltip."""
@@ -353,7 +419,42 @@ class LayerTreeViewModel(QObject):
         if state is LayerState.PARTLY:
             text = self.tr("{frozen} of {all} layers with parameters are frozen")
             return text.format(frozen=count_text(self._num_frozen[row_id]), all=count_text(len(row.units)))
-        word = self.tr("frozen") if state is LayerState.FROZEN else self.tr("trainable")
+        told = self._since_text(row_id, self._state_word(row_id, state))
+        if state is LayerState.FROZEN and self.rows.first_position(row_id) > self._first_learning:
+            return self.tr("{}; a layer before it learns, so only its weights' gradient is saved").format(told)
+        return told
+
+    @property
+    def num_behind_trainable(self) -> int:
+        """Count the frozen layers through which gradients still flow, to a layer before them that learns."""
+        return sum(unit in self._frozen for unit in self.rows.units[self._first_learning :])
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _show_rows(self, rows: LayerRows) -> None:
+        self.rows, self.rates, self.stats = rows, LayerRates(rows), LayerStats(rows)
+        self._frozen, self._num_frozen = set(), [0] * len(rows)
+        self._counted_pending, self._num_pending = set(), [0] * len(rows)
+        backbone, head = set(rows[BACKBONE_ID].units), set(rows[HEAD_ID].units)
+        self._preset_sets = {
+            Preset.HEAD_ONLY: backbone,
+            Preset.LAST_STAGE: backbone - rows.last_stage() - head,
+            Preset.NORMS: backbone - rows.norm_units(),
+            Preset.EVERYTHING: set(),
+        }
+
+    def _take(self, frozen: Sequence[str], num_trainable: int) -> None:
+        self._set_frozen(self.rows.units_of_set(frozen))
+        self.num_trainable = num_trainable
+        self._applied, self._pending, self._asked = {}, {}, []
+        self.rates.forget_asked()
+        self.stats = LayerStats(self.rows)
+        self._count_pending()
+        self.num_verified, self.drifted = None, []
+        self._say("")
+
+    def _since_text(self, row_id: int, word: str) -> str:
+        row = self.rows[row_id]
         applied = {self._applied.get(unit) for unit in row.units}
         since = applied.pop() if len(applied) == 1 else None
         if since is None:
@@ -363,35 +464,23 @@ class LayerTreeViewModel(QObject):
             state=word, applied=count_text(since.applied_step), requested=count_text(since.requested_step)
         )
 
-    # -- inside -----------------------------------------------------------------------------------------------
-
-    def _show_rows(self, rows: LayerRows) -> None:
-        self.rows = rows
-        self._frozen, self._num_frozen = set(), [0] * len(rows)
-        self._counted_pending, self._num_pending = set(), [0] * len(rows)
-        backbone, head = set(rows[BACKBONE_ID].units), set(rows[HEAD_ID].units)
-        self._preset_sets = {
-            Preset.HEAD_ONLY: backbone,
-            Preset.LAST_STAGE: backbone - rows.last_stage() - head,
-            Preset.EVERYTHING: set(),
-        }
-
-    def _take(self, frozen: Sequence[str], num_trainable: int) -> None:
-        self._set_frozen(self.rows.units_of_set(frozen))
-        self.num_trainable = num_trainable
-        self._applied, self._pending, self._asked, self._multiplying = {}, {}, [], {}
-        self._count_pending()
-        self.num_verified, self.drifted = None, []
-        self._say("")
-
-    def _take_multipliers(self, multipliers: Mapping[str, float]) -> None:
-        self._multipliers = {unit: multiplier for unit, multiplier in multipliers.items() if multiplier != 1}
-        self._row_multipliers = {}
+    def _state_word(self, row_id: int, state: LayerState) -> str:
+        if state is LayerState.TRAINABLE:
+            return self.tr("trainable")
+        if self._is_adapting_now(row_id):
+            return self.tr("weights frozen, statistics adapting")
+        return self.tr("frozen")
 
     def _set_frozen(self, units: set[str]) -> None:
         self._count(units - self._frozen, self._num_frozen, 1)
         self._count(self._frozen - units, self._num_frozen, -1)
         self._frozen = units
+        learning = (
+            position
+            for position, unit in enumerate(self.rows.units)
+            if unit not in units and self.rows.num_params_of[unit]
+        )
+        self._first_learning = next(learning, len(self.rows.units))
 
     def _count_pending(self) -> None:
         pending = {unit for request in self._requests() for unit in request.units}
@@ -408,13 +497,12 @@ class LayerTreeViewModel(QObject):
         self._count_pending()
         self.states_changed.emit()
 
-    def _learning_units(self, row_id: int) -> list[str]:
-        return [unit for unit in self.rows[row_id].units if self.rows.num_params_of[unit]]
+    def _units_with_statistics(self, row_id: int) -> set[str]:
+        return self.rows.with_statistics.intersection(self.rows[row_id].units)
 
-    def _names_with_rate(self, units: set[str]) -> list[str]:
-        # Units without parameters have no rate; taken along, they let a whole row go by its one name.
-        bare = {unit for unit in self.rows.units if not self.rows.num_params_of[unit]}
-        return [name for name in self.rows.names_of(units | bare) if not units.isdisjoint(self.rows.units_of([name]))]
+    def _is_adapting_now(self, row_id: int) -> bool:
+        is_frozen = self.state_of(row_id) is LayerState.FROZEN
+        return is_frozen and not self._adapting.isdisjoint(self.rows[row_id].units)
 
     def _change(self, to_freeze: set[str], to_unfreeze: set[str]) -> None:
         frozen = self._wanted()
@@ -472,14 +560,3 @@ class LayerTreeViewModel(QObject):
         if message != self.message:
             self.message = message
             self.message_changed.emit(message)
-
-
-def _read_multiplier(text: str) -> float | None:
-    digits = text.strip().lstrip("×xX* ")
-    # A point is a decimal point first: German would read "0.001" as 1.
-    try:
-        number = float(digits)
-    except ValueError:
-        number, is_number = QLocale().toDouble(digits)
-        number = number if is_number else 0.0
-    return number if 0 < number <= MAX_MULTIPLIER else None

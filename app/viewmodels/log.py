@@ -14,6 +14,7 @@ from app.viewmodels.table_item_model import Index, TableItemModel
 from trainer.client import WorkerLost
 from trainer.messages import (
     AnyEvent,
+    BatchNormChanged,
     CheckpointRestored,
     CheckpointSaved,
     CommandRejected,
@@ -136,7 +137,7 @@ class LogItemModel(TableItemModel):
             case StateChanged():
                 # Time 0 marks a state that the window tells itself: no fact about the run.
                 return self._state_row(event) if event.time else None
-            case LayersFrozen() | LayersUnfrozen() | RateMultiplierChanged():
+            case LayersFrozen() | LayersUnfrozen() | RateMultiplierChanged() | BatchNormChanged():
                 if not event.layers:
                     return None
                 what = self._source_text(event.source)
@@ -212,6 +213,7 @@ class LogItemModel(TableItemModel):
             "FreezeLayers": self.tr("Freeze refused"),
             "UnfreezeLayers": self.tr("Unfreeze refused"),
             "SetRate": self.tr("Change of the rate refused"),
+            "SetBatchNorm": self.tr("Change of the statistics refused"),
             "SetRateMultiplier": self.tr("Change of a rate multiplier refused"),
             "SetPlan": self.tr("Change of the plan refused"),
             "SaveCheckpoint": self.tr("Checkpoint refused"),

@@ -49,6 +49,13 @@ def rate_text(rate: float) -> str:
     return QLocale().toString(rate, "g", 4)
 
 
+def measure_text(value: float) -> str:
+    """Write a measured number of any size with two digits that count: "0.83", "1.2e-05"."""
+    if math.isinf(value):
+        return "∞"
+    return "NaN" if math.isnan(value) else QLocale().toString(value, "g", 2)
+
+
 def percent_text(share: float | None) -> str:
     """Write a share from 0 to 1 as "97.2 %"; a dash where there is none."""
     if share is None or not math.isfinite(share):

@@ -62,6 +62,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "training.accumulate_batches",
         "optimizer.ramp_steps",
         "optimizer.state_on_unfreeze",
+        "model.batchnorm",
     ),
     "more": (
         "training.precision",

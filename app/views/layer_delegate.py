@@ -12,6 +12,7 @@ from PySide6.QtCore import (
     QRect,
     QRectF,
     QSize,
+    QSizeF,
     Qt,
     Signal,
 )
@@ -20,13 +21,21 @@ from PySide6.QtWidgets import QApplication, QLineEdit, QStyle, QStyledItemDelega
 
 from app.theme import DARK, LIGHT, ROW_HEIGHT, SIZE_LABEL, SIZE_TEXT, Palette, icon, text_font
 from app.viewmodels.layer_tree import LayerState
-from app.viewmodels.layer_tree_item_model import PENDING_ROLE, ROW_ID_ROLE, STATE_ROLE, Column
+from app.viewmodels.layer_tree_item_model import (
+    BAR_ROLE,
+    DRIFTED_ROLE,
+    PENDING_ROLE,
+    ROW_ID_ROLE,
+    STATE_ROLE,
+    Column,
+)
 
 _PADDING = 6
 _BOX_SIZE = 13
 _REACH = 5
 _BOX_RADIUS = 4
 _ICON_SIZE = 16
+_BAR_HEIGHT = 5
 _SIGNS = {LayerState.FROZEN: "snowflake", LayerState.TRAINABLE: "sun", LayerState.PARTLY: "half"}
 
 
@@ -52,28 +61,27 @@ class LayerDelegate(QStyledItemDelegate):
         self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
     ) -> None:
         """Paint one cell."""
-        cell = QStyleOptionViewItem(option)
-        self.initStyleOption(cell, index)
-        widget = cell.widget
+        widget, rect, column = option.widget, QRect(option.rect), index.column()
         style = widget.style() if isinstance(widget, QWidget) else QApplication.style()
-        text, rect = cell.text, QRect(cell.rect)
-        cell.text = ""
-        cell.features &= ~QStyleOptionViewItem.ViewItemFeature.HasCheckIndicator
-        style.drawControl(QStyle.ControlElement.CE_ItemViewItem, cell, painter, widget)
+        # The background alone: what a whole item would read of the model takes as long as all of the painting here.
+        style.drawPrimitive(QStyle.PrimitiveElement.PE_PanelItemViewItem, option, painter, widget)
         state, is_pending = LayerState(index.data(STATE_ROLE)), bool(index.data(PENDING_ROLE))
+        bar = index.data(BAR_ROLE) if column == Column.UPDATE else None
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        if index.column() == Column.STATE:
+        if column == Column.STATE:
             self._paint_sign(painter, rect, state, is_pending=is_pending)
+        elif bar is not None:
+            self._paint_bar(painter, QRectF(rect), float(bar))
         else:
             text_rect = rect.adjusted(_PADDING, 0, -_PADDING, 0)
-            if index.column() == Column.LAYER:
+            if column == Column.LAYER:
                 text_rect.setLeft(check_box_rect(rect).toAlignedRect().right() + _PADDING)
-                if index.data(Qt.ItemDataRole.CheckStateRole) is not None:
+                if index.flags() & Qt.ItemFlag.ItemIsUserCheckable:
                     self._paint_box(painter, check_box_rect(rect), state, is_pending=is_pending)
-            if index.column() == Column.MULTIPLIER and is_pending:
+            if column == Column.MULTIPLIER and is_pending:
                 self._paint_hatch(painter, QRectF(rect).adjusted(2, 3, -2, -3), QColor(self.colors.trainable))
-            self._paint_text(painter, text_rect, text, index)
+            self._paint_text(painter, text_rect, state, index)
         painter.restore()
 
     def editorEvent(
@@ -126,12 +134,17 @@ class LayerDelegate(QStyledItemDelegate):
     # -- inside -----------------------------------------------------------------------------------------------
 
     def _paint_text(
-        self, painter: QPainter, rect: QRect, text: str, index: QModelIndex | QPersistentModelIndex
+        self, painter: QPainter, rect: QRect, state: LayerState, index: QModelIndex | QPersistentModelIndex
     ) -> None:
+        text = index.data()
+        if not text:
+            return
         is_name = index.column() == Column.LAYER
-        is_frozen = index.data(STATE_ROLE) == LayerState.FROZEN.value
-        is_plain = is_name and index.data(STATE_ROLE) != LayerState.NOTHING.value
-        color = self.colors.frozen if is_name and is_frozen else self.colors.text if is_plain else self.colors.dim
+        is_cool = state is LayerState.FROZEN and (is_name or index.column() == Column.UPDATE)
+        is_plain = is_name and state is not LayerState.NOTHING
+        color = self.colors.frozen if is_cool else self.colors.text if is_plain else self.colors.dim
+        if index.column() == Column.UPDATE and index.data(DRIFTED_ROLE):
+            color = self.colors.danger
         is_top = is_name and not index.parent().isValid()
         painter.setFont(text_font(SIZE_TEXT if is_name else SIZE_LABEL, is_strong=is_top))
         painter.setPen(QColor(color))
@@ -157,6 +170,14 @@ class LayerDelegate(QStyledItemDelegate):
             painter.setPen(QPen(ice, 2.0))
             middle = box.center()
             painter.drawLine(middle - QPointF(3, 0), middle + QPointF(3, 0))
+
+    def _paint_bar(self, painter: QPainter, cell: QRectF, share: float) -> None:
+        bar = QRectF(cell.left() + _PADDING, cell.center().y() - _BAR_HEIGHT / 2 + 0.5, 0, _BAR_HEIGHT)
+        bar.setRight(cell.right() - _PADDING)
+        painter.setPen(Qt.PenStyle.NoPen)
+        for color, width in ((self.colors.line, bar.width()), (self.colors.trainable, bar.width() * share)):
+            painter.setBrush(QColor(color))
+            painter.drawRoundedRect(QRectF(bar.topLeft(), QSizeF(width, _BAR_HEIGHT)), _BAR_HEIGHT / 2, _BAR_HEIGHT / 2)
 
     def _paint_sign(self, painter: QPainter, rect: QRect, state: LayerState, *, is_pending: bool) -> None:
         if state is LayerState.NOTHING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from PySide6.QtCore import (
@@ -15,7 +16,17 @@ from PySide6.QtCore import (
     Qt,
     Signal,
 )
-from PySide6.QtGui import QColor, QContextMenuEvent, QKeyEvent, QKeySequence, QPainter, QPen, QPolygonF, QResizeEvent
+from PySide6.QtGui import (
+    QAccessible,
+    QColor,
+    QContextMenuEvent,
+    QKeyEvent,
+    QKeySequence,
+    QPainter,
+    QPen,
+    QPolygonF,
+    QResizeEvent,
+)
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
@@ -40,8 +51,19 @@ from app.views.layer_delegate import LayerDelegate
 _TYPE_WIDTH = 96
 _STATE_WIDTH = 52
 _MULTIPLIER_WIDTH = 56
-_LEAST_WIDTHS = {Column.MULTIPLIER: 280, Column.TYPE: 420}
+_GRADIENT_WIDTH = 72
+_UPDATE_WIDTH = 64
+_SHAPE_WIDTH = 104
+_LEAST_WIDTHS = {
+    Column.PARAMS: 0,
+    Column.UPDATE: 320,
+    Column.MULTIPLIER: 360,
+    Column.TYPE: 460,
+    Column.GRADIENT: 540,
+    Column.SHAPE: 660,
+}
 """A name that is cut off helps nobody: from which width of the tree on a column is shown, unless the user chose."""
+_MAX_DEPTH_OFFERED = 5
 _INDENT = 16
 _EXPANDED_AT_ONCE = 200
 
@@ -70,7 +92,11 @@ class LayerTreeView(QWidget):
         layer_tree.rows_reset.connect(self._on_rows_reset)
         layer_tree.states_changed.connect(self._show_figures)
         layer_tree.figures_changed.connect(self._show_figures)
+        # Only what is in sight: telling of each of a thousand rows once a second would cost more than painting thirty.
+        layer_tree.measures_changed.connect(self.tree.viewport().update)
         layer_tree.message_changed.connect(self._show_message)
+        layer_tree.columns_changed.connect(self._fit_columns)
+        self._fit_columns()
         self._on_rows_reset()
         self._show_figures()
         self._show_message(layer_tree.message)
@@ -105,6 +131,11 @@ class LayerTreeView(QWidget):
             (self.tr("Unfreeze"), lambda: self._layer_tree.unfreeze_rows(rows)),
         ):
             menu.addAction(text, act).setEnabled(can_freeze)
+        for text, act in (
+            (self.tr("Train only this"), lambda: self._layer_tree.train_only(rows)),
+            (self.tr("Invert"), self._layer_tree.invert),
+        ):
+            menu.addAction(text, act).setEnabled(can_freeze)
         menu.addSeparator()
         menu.addAction(self.tr("Freeze up to here"), lambda: self._layer_tree.freeze_up_to(rows[-1])).setEnabled(
             can_freeze
@@ -112,21 +143,63 @@ class LayerTreeView(QWidget):
         menu.addAction(self.tr("Unfreeze from here"), lambda: self._layer_tree.unfreeze_from(rows[0])).setEnabled(
             can_freeze
         )
+        for type_name in dict.fromkeys(self._layer_tree.rows[row].type for row in rows if can_freeze):
+            for text, act_on in (
+                (self.tr("Freeze all {}"), self._layer_tree.freeze_type),
+                (self.tr("Unfreeze all {}"), self._layer_tree.unfreeze_type),
+            ):
+                menu.addAction(text.format(type_name), partial(act_on, type_name))
         menu.addSeparator()
-        menu.addAction(self.tr("Change the rate multiplier"), lambda: self.edit_multiplier(rows[-1])).setEnabled(
-            self._layer_tree.has_rate(rows[-1])
-        )
+        adapts = menu.addAction(self.tr("Statistics adapt while frozen"))
+        adapts.setCheckable(True)
+        with_statistics = [row for row in rows if self._layer_tree.has_statistics(row)]
+        adapts.setChecked(bool(with_statistics) and all(map(self._layer_tree.is_adapting, with_statistics)))
+        adapts.setEnabled(self._layer_tree.is_live and bool(with_statistics))
+        adapts.toggled.connect(lambda is_adapting: self._layer_tree.set_adapting(rows, is_adapting))
+        rate = menu.addAction(self.tr("Change the rate multiplier"), lambda: self.edit_multiplier(rows[-1]))
+        rate.setEnabled(bool(rows) and self._layer_tree.rates.has_rate(rows[-1]))
         menu.addSeparator()
+        depths = menu.addMenu(self.tr("Expand to depth"))
+        for depth in range(1, _MAX_DEPTH_OFFERED + 1):
+            depths.addAction(QLocale().toString(depth), partial(self._expand_to, depth))
         menu.addAction(self.tr("Expand all"), self.tree.expandAll)
         menu.addAction(self.tr("Collapse"), self._collapse)
+        menu.addMenu(self.make_column_menu(menu))
         return menu
+
+    def make_column_menu(self, parent: QWidget) -> QMenu:
+        """Make the menu that chooses the columns."""
+        menu = QMenu(self.tr("Columns"), parent)
+        for column in sorted(_LEAST_WIDTHS):
+            action = menu.addAction(self.item_model.title(column))
+            action.setCheckable(True)
+            action.setChecked(not self.tree.isColumnHidden(column))
+            action.toggled.connect(partial(self._layer_tree.choose_column, _key(column)))
+        menu.addSeparator()
+        menu.addAction(self.tr("By the room there is"), self._layer_tree.forget_columns)
+        return menu
+
+    def _fit_columns(self) -> None:
+        chosen = self._layer_tree.columns
+        self.tree.fit_columns({column: chosen[_key(column)] for column in _LEAST_WIDTHS if _key(column) in chosen})
+
+    def _expand_to(self, depth: int) -> None:
+        self.tree.collapseAll()
+        # Qt counts from the top rows, which are depth 0.
+        self.tree.expandToDepth(depth - 1)
 
     def edit_multiplier(self, row_id: int) -> None:
         """Let the user type a row's rate multiplier, in its cell."""
         index = self._shown(row_id).siblingAtColumn(Column.MULTIPLIER)
         if index.flags() & Qt.ItemFlag.ItemIsEditable:
-            self.tree.setColumnHidden(Column.MULTIPLIER, False)
+            if self.tree.isColumnHidden(Column.MULTIPLIER):
+                self._layer_tree.choose_column(_key(Column.MULTIPLIER), True)
             self.tree.edit(index)
+
+    def _edit_selected(self) -> None:
+        rows = self.selected_rows()
+        if rows:
+            self.edit_multiplier(rows[-1])
 
     def _multiply(self, row_id: int, text: str) -> None:
         selected = self.selected_rows()
@@ -145,6 +218,8 @@ class LayerTreeView(QWidget):
         self._stack.setCurrentIndex(0 if is_empty else 1)
         self.filter_box.setEnabled(not is_empty)
         self.preset_button.setEnabled(not is_empty)
+        for preset, action in self._preset_actions.items():
+            action.setVisible(self._layer_tree.has_preset(preset))
         self.filter_box.clear()
         widest = max((row.num_params for row in self._layer_tree.rows.in_order()), default=0)
         width = self.tree.fontMetrics().horizontalAdvance(count_text(widest)) + 4 * SPACE
@@ -173,6 +248,13 @@ class LayerTreeView(QWidget):
         self.trainable_chip.setText(
             text.format(trainable=count_text(tree.num_trainable), all=count_text(tree.num_params))
         )
+        tip = self.tr("Parameters that the optimizer moves.")
+        if tree.num_behind_trainable:
+            behind = self.tr(
+                "{count} frozen layers have one before them that learns: only their weights' gradient is saved."
+            )
+            tip = f"{tip} {behind.format(count=count_text(tree.num_behind_trainable))}"
+        self.trainable_chip.setToolTip(tip)
         self.drift_chip.setVisible(tree.num_verified is not None)
         tone = "danger" if tree.drifted else "ice"
         if self.drift_chip.property("tone") != tone:
@@ -185,7 +267,11 @@ class LayerTreeView(QWidget):
         else:
             self.drift_chip.setText(self.tr("0 drift"))
             proof = self.tr("{count} frozen layers were hashed again: every bit is as it was when they were frozen.")
-            self.drift_chip.setToolTip(proof.format(count=count_text(tree.num_verified or 0)))
+            lines = [proof.format(count=count_text(tree.num_verified or 0))]
+            if tree.num_adapting:
+                adapting = self.tr("Of {count} of them, that is of the weights: their statistics adapt to the data.")
+                lines.append(adapting.format(count=count_text(tree.num_adapting)))
+            self.drift_chip.setToolTip(" ".join(lines))
         self.step_label.setVisible(tree.step_ms is not None)
         if tree.step_ms is not None:
             decimals = 0 if tree.step_ms >= 10 else 1
@@ -211,8 +297,10 @@ class LayerTreeView(QWidget):
         self.preset_button.setAccessibleName(self.tr("What is trained"))
         self.preset_button.setToolTip(self.tr("What is trained; everything else is frozen"))
         menu = QMenu(self)
-        for preset in (Preset.HEAD_ONLY, Preset.LAST_STAGE, Preset.EVERYTHING):
-            menu.addAction(self._preset_text(preset), partial(self._layer_tree.apply_preset, preset))
+        self._preset_actions = {
+            preset: menu.addAction(self._preset_text(preset), partial(self._layer_tree.apply_preset, preset))
+            for preset in (Preset.HEAD_ONLY, Preset.LAST_STAGE, Preset.NORMS, Preset.EVERYTHING)
+        }
         self.preset_button.setMenu(menu)
         header = QHBoxLayout()
         header.addWidget(title)
@@ -248,7 +336,7 @@ class LayerTreeView(QWidget):
         tree.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         tree.setFrameShape(QTreeView.Shape.NoFrame)
         tree.toggle_pressed.connect(self.toggle_selected)
-        tree.edit_pressed.connect(lambda: self.edit_multiplier(self.selected_rows()[-1]))
+        tree.edit_pressed.connect(self._edit_selected)
         self._delegate.multiplier_typed.connect(self._multiply)
         tree.menu_wanted.connect(lambda position: self.make_menu().popup(position))
         header = tree.header()
@@ -258,7 +346,14 @@ class LayerTreeView(QWidget):
         header.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         header.setSectionResizeMode(Column.LAYER, QHeaderView.ResizeMode.Stretch)
         header.resizeSection(Column.TYPE, _TYPE_WIDTH)
+        header.resizeSection(Column.SHAPE, _SHAPE_WIDTH)
+        header.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        header.customContextMenuRequested.connect(
+            lambda position: self.make_column_menu(self).popup(header.mapToGlobal(position))
+        )
         header.resizeSection(Column.MULTIPLIER, _MULTIPLIER_WIDTH)
+        header.resizeSection(Column.GRADIENT, _GRADIENT_WIDTH)
+        header.resizeSection(Column.UPDATE, _UPDATE_WIDTH)
         header.resizeSection(Column.STATE, _STATE_WIDTH)
         return tree
 
@@ -267,7 +362,6 @@ class LayerTreeView(QWidget):
         self.message.setWordWrap(True)
         self.trainable_chip, self.drift_chip = _label("", "chip-small"), _label("", "chip-small")
         self.trainable_chip.setProperty("tone", "warm")
-        self.trainable_chip.setToolTip(self.tr("Parameters that the optimizer moves"))
         self.step_label = _label("", "dim")
         chips = QHBoxLayout()
         chips.setSpacing(2 * SPACE)
@@ -285,6 +379,7 @@ class LayerTreeView(QWidget):
         return {
             Preset.HEAD_ONLY: self.tr("Head only"),
             Preset.LAST_STAGE: self.tr("Last stage + head"),
+            Preset.NORMS: self.tr("Norm layers + head"),
             Preset.EVERYTHING: self.tr("Everything"),
             Preset.CUSTOM: self.tr("Custom"),
         }[preset]
@@ -301,17 +396,31 @@ class _Tree(QTreeView):
     def __init__(self) -> None:
         super().__init__()
         self.colors: Palette = LIGHT
+        self._chosen: dict[Column, bool] = {}
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        self.fit_columns()
+        self.fit_columns(self._chosen)
 
-    def fit_columns(self) -> None:
-        """Show the columns for which there is room."""
+    def fit_columns(self, chosen: dict[Column, bool]) -> None:
+        """Show the columns that were chosen, and of the others those for which there is room."""
+        self._chosen = chosen
         for column, least_width in _LEAST_WIDTHS.items():
-            is_narrow = self.viewport().width() < least_width
-            if self.isColumnHidden(column) != is_narrow:
-                self.setColumnHidden(column, is_narrow)
+            is_hidden = not chosen.get(column, self.viewport().width() >= least_width)
+            if self.isColumnHidden(column) != is_hidden:
+                self.setColumnHidden(column, is_hidden)
+
+    def dataChanged(
+        self,
+        topLeft: QModelIndex | QPersistentModelIndex,
+        bottomRight: QModelIndex | QPersistentModelIndex,
+        roles: Sequence[int] = (),
+    ) -> None:
+        """Repaint. Qt would first look for the place of every cell, which in a large tree takes longer than that."""
+        if QAccessible.isActive():
+            super().dataChanged(topLeft, bottomRight, list(roles))
+        else:
+            self.viewport().update()
 
     def drawBranches(self, painter: QPainter, rect: QRect, index: QModelIndex | QPersistentModelIndex) -> None:
         if self.selectionModel().isSelected(index):
@@ -342,6 +451,11 @@ class _Tree(QTreeView):
         if event.reason() == QContextMenuEvent.Reason.Keyboard:
             position = self.viewport().mapToGlobal(self.visualRect(self.currentIndex()).bottomLeft())
         self.menu_wanted.emit(position)
+
+
+def _key(column: Column) -> str:
+    """Name a column in the settings."""
+    return column.name.lower()
 
 
 def _label(text: str, role: str) -> QLabel:

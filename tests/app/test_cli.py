@@ -24,6 +24,7 @@ from trainer.data.sources import read_source
 from trainer.data_report import IssueKind, ReportedImage, ReportedIssue, write_report
 from trainer.frames import decode_command, encode
 from trainer.messages import (
+    BatchNormChanged,
     CheckpointInfo,
     CheckpointRestored,
     CheckpointSaved,
@@ -595,6 +596,24 @@ def test_multiply_says_what_it_did_and_when(scripted_worker, capsys):
 def test_a_multiplier_that_is_none_is_refused_before_any_worker_is_asked(run_folder, capsys, multiplier):
     assert main(["multiply", "digits", multiplier, "head"]) == 2
     assert multiplier in capsys.readouterr().err
+
+
+def test_batchnorm_says_what_the_statistics_do_from_then_on(scripted_worker, capsys):
+    def change(command):
+        return [
+            BatchNormChanged(
+                layers=["conv1.1"], is_adapting=command.is_adapting, sentence="statistics of conv1.1 adapt when frozen",
+                adapting=["conv1.1"], requested_step=120, applied_step=121, source="user", segment=0, time=1.0,
+                command_id=command.command_id,
+            )
+        ]  # fmt: skip
+
+    worker = scripted_worker(change)
+    assert main(["batchnorm", "digits", "adapting", "conv1"]) == 0
+    sent = worker.commands.get(timeout=5)
+    assert (sent.layers, sent.is_adapting) == (["conv1"], True)
+    said = "statistics of conv1.1 adapt when frozen · asked at step 120, applied at step 121\n"
+    assert capsys.readouterr().out == said
 
 
 @pytest.mark.parametrize("rate", ["0", "11"])

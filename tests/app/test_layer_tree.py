@@ -10,14 +10,16 @@ from PySide6.QtWidgets import QApplication, QLineEdit
 from app import theme
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID
 from app.viewmodels.layer_tree import LayerState, LayerTreeViewModel, Preset
-from app.viewmodels.layer_tree_item_model import Column, LayerFilter, LayerTreeItemModel
+from app.viewmodels.layer_tree_item_model import BAR_ROLE, DRIFTED_ROLE, Column, LayerFilter, LayerTreeItemModel
 from app.views.layer_delegate import check_box_rect
 from app.views.layer_tree import LayerTreeView
 from trainer.messages import (
+    BatchNormChanged,
     CheckpointRestored,
     FreezeVerified,
     LayerInfo,
     LayersFrozen,
+    LayerStatsReported,
     LayersUnfrozen,
     ModelSummary,
     RateMultiplierChanged,
@@ -34,7 +36,16 @@ def _summary(entries, frozen=()):
     layers = []
     for fqn, kind, own, *marks in entries:
         below = sum(other for name, _, other, *_ in entries if not fqn or name == fqn or name.startswith(f"{fqn}."))
-        layers.append(LayerInfo(fqn=fqn, type=kind, num_params=below, is_unit=own > 0, is_head="head" in marks))
+        layers.append(
+            LayerInfo(
+                fqn=fqn,
+                type=kind,
+                num_params=below,
+                is_unit=own > 0,
+                is_head="head" in marks,
+                has_statistics="BatchNorm" in kind,
+            )
+        )
     own_params = {fqn: own for fqn, _, own, *_ in entries}
     total = sum(own_params.values())
     return ModelSummary(
@@ -284,6 +295,55 @@ def test_freeze_up_to_here_and_unfreeze_from_here(tree):
     assert tree.frozen_layers == ["conv1"]
 
 
+def test_training_only_this_freezes_all_else(tree):
+    tree.train_only([_id(tree, "stage2"), _id(tree, "conv1.1")])
+    assert tree.frozen_layers == ["conv1.0", "stage1", "conv5", "head"]
+
+
+def test_an_inversion_swaps_what_is_frozen_and_what_learns(tree):
+    tree.invert()
+    assert tree.frozen_layers == ["head"]
+    tree.invert()
+    assert tree.frozen_layers == ["backbone"]
+    tree.apply_preset(Preset.EVERYTHING)
+    tree.invert()
+    assert tree.message == ALL_FROZEN
+    assert tree.frozen_layers == []
+
+
+def test_all_layers_of_a_type_are_frozen_and_unfrozen_together(tree):
+    tree.unfreeze_type("Block")
+    assert tree.frozen_layers == ["conv1", "conv5"]
+    tree.apply_preset(Preset.EVERYTHING)
+    tree.freeze_type("BatchNorm2d")
+    assert tree.frozen_layers == ["conv1.1"]
+
+
+def test_the_norm_layers_alone_train_beside_the_head(tree):
+    tree.apply_preset(Preset.NORMS)
+    assert tree.frozen_layers == ["conv1.0", "stage1", "stage2", "conv5"]
+    assert tree.preset is Preset.NORMS
+    assert tree.has_preset(Preset.NORMS)
+    tree.set_summary(_summary(NESTED))
+    assert not tree.has_preset(Preset.NORMS)
+    tree.apply_preset(Preset.HEAD_ONLY)
+    assert tree.preset is Preset.HEAD_ONLY
+
+
+def test_a_frozen_layer_behind_one_that_learns_says_what_little_is_saved(tree, qtbot):
+    view = LayerTreeView(tree)
+    qtbot.addWidget(view)
+    assert tree.explain(_id(tree, "stage2")) == "frozen"
+    assert (tree.num_behind_trainable, view.trainable_chip.toolTip()) == (0, "Parameters that the optimizer moves.")
+    tree.unfreeze_rows([_id(tree, "stage1")])
+    assert tree.explain(_id(tree, "conv1")) == "frozen"
+    behind = "frozen; a layer before it learns, so only its weights' gradient is saved"
+    assert tree.explain(_id(tree, "stage2")) == behind
+    assert tree.explain(_id(tree, "stage1")) == "trainable"
+    assert tree.num_behind_trainable == 2
+    assert "2 frozen layers have one before them that learns" in view.trainable_chip.toolTip()
+
+
 def test_the_same_model_keeps_its_rows(tree, qtbot):
     with qtbot.assertNotEmitted(tree.rows_reset):
         tree.set_summary(_summary(STAGED, ["conv1.0"]))
@@ -341,19 +401,19 @@ def _multiplied(layers, multiplier, *, command_id=""):
 def test_before_a_run_a_typed_multiplier_is_taken_at_once(tree, qtbot):
     with qtbot.waitSignal(tree.multipliers_changed):
         tree.multiply_rows([_id(tree, "stage1"), _id(tree, "conv1")], "×0.38")
-    assert tree.multipliers == {"conv1": 0.38, "stage1": 0.38}
-    texts = {row.fqn: tree.multiplier_text(row.id) for row in tree.rows.in_order()}
+    assert tree.rates.by_name() == {"conv1": 0.38, "stage1": 0.38}
+    texts = {row.fqn: tree.rates.text(row.id) for row in tree.rows.in_order()}
     assert (texts["stage1.0"], texts["stage2"], texts["backbone"]) == ("×0.38", "×1", "mixed")
     assert texts["maxpool"] == ""
     tree.multiply_rows([BACKBONE_ID], "1")
-    assert tree.multipliers == {}
+    assert tree.rates.by_name() == {}
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1001", "fast", "nan"])
 def test_what_is_no_multiplier_is_refused_with_what_to_type(tree, text):
     tree.multiply_rows([_id(tree, "stage1")], text)
     assert "Type a number above 0, up to 1,000" in tree.message
-    assert tree.multipliers == {}
+    assert tree.rates.by_name() == {}
 
 
 def test_during_a_run_a_multiplier_is_asked_for_and_the_old_one_shown_until_it_is_applied(live):
@@ -361,23 +421,94 @@ def test_during_a_run_a_multiplier_is_asked_for_and_the_old_one_shown_until_it_i
     live.multiply_rows([stage2], "0.1")
     assert live.asked == [(0.1, ["stage2"])]
     live.mark_multiplying("c1", ["stage2"])
-    assert (live.multiplier_text(stage2), live.is_multiplying(stage2)) == ("×1", True)
-    assert not live.is_multiplying(_id(live, "stage1"))
+    assert (live.rates.text(stage2), live.rates.is_pending(stage2)) == ("×1", True)
+    assert not live.rates.is_pending(_id(live, "stage1"))
     live.settle_multiplier(_multiplied(["stage2.0.conv"], 0.1, command_id="c1"))
-    assert (live.multiplier_text(stage2), live.is_multiplying(stage2)) == ("×0.1", False)
+    assert (live.rates.text(stage2), live.rates.is_pending(stage2)) == ("×0.1", False)
+    live.multiply_rows([stage2], "0.1")
+    assert len(live.asked) == 1
     live.multiply_rows([stage2], "0.5")
     live.mark_multiplying("c2", ["stage2"])
+    live.multiply_rows([stage2], "0.1")
+    assert live.asked[1:] == [(0.5, ["stage2"]), (0.1, ["stage2"])]
     live.reject("c2", "No.")
-    assert (live.multiplier_text(stage2), live.is_multiplying(stage2), live.message) == ("×0.1", False, "No.")
+    assert (live.rates.text(stage2), live.rates.is_pending(stage2), live.message) == ("×0.1", False, "No.")
 
 
 def test_a_draft_and_a_restore_bring_their_multipliers(live):
     live.show_draft(_summary(STAGED), [], {"backbone": 0.5, "conv5": 2.0})
-    assert live.multiplier_text(_id(live, "conv5")) == "×2"
-    assert live.multiplier_text(_id(live, "stage1")) == "×0.5"
+    assert live.rates.text(_id(live, "conv5")) == "×2"
+    assert live.rates.text(_id(live, "stage1")) == "×0.5"
     restored = CheckpointRestored(name="c", step=45, epoch=1, frozen=[], num_trainable=4048, segment=1)
     live.restore(restored.model_copy(update={"multipliers": {"fc": 3.0}}))
-    assert live.multipliers == {"head": 3.0}
+    assert live.rates.by_name() == {"head": 3.0}
+
+
+STATS = LayerStatsReported(
+    step=200, segment=0, layers=["stage1.0.conv", "stage2.0.conv", "fc"], gradient_norms=[3.0, 4.0, 0.5],
+    update_norms=[0.003, 0.004, 1.0], weight_norms=[3.0, 4.0, 1.0],
+)  # fmt: skip
+
+
+def test_a_rows_gradient_and_update_come_from_the_layers_below_it_that_learned(live):
+    live.settle(_changed(LayersUnfrozen, ["stage1.0.conv", "stage2.0.conv"], ["conv1.0", "conv1.1", "conv5.0"]))
+    live.show_stats(STATS)
+    assert live.stats.of(_id(live, "stage1")).update_ratio == pytest.approx(1e-3)
+    assert live.stats.of(BACKBONE_ID).gradient_norm == pytest.approx(5.0)
+    assert live.stats.of(BACKBONE_ID).update_ratio == pytest.approx(1e-3)
+    assert live.stats.of(_id(live, "conv1")) is None
+    item_model = LayerTreeItemModel(live)
+    assert item_model.index_of(BACKBONE_ID, Column.UPDATE).data(BAR_ROLE) == pytest.approx(0.6)
+    assert item_model.index_of(HEAD_ID, Column.UPDATE).data(BAR_ROLE) == 1.0
+    assert item_model.index_of(_id(live, "conv1"), Column.UPDATE).data(BAR_ROLE) is None
+    assert item_model.index_of(BACKBONE_ID, Column.GRADIENT).data() == "5"
+    spoken = item_model.index_of(BACKBONE_ID, Column.UPDATE).data(Qt.ItemDataRole.AccessibleTextRole)
+    assert spoken == "gradient norm 5, weights changed by 0.001 of their norm, in update 200"
+    live.settle(_changed(LayersFrozen, ["stage2.0.conv"], BACKBONE_UNITS[:2] + BACKBONE_UNITS[3:]))
+    assert live.stats.of(_id(live, "stage2")) is None
+    assert live.stats.of(BACKBONE_ID).gradient_norm == pytest.approx(3.0)
+    live.restore(CheckpointRestored(name="c", step=45, epoch=1, frozen=[], num_trainable=4048, segment=1))
+    assert live.stats.of(BACKBONE_ID) is None
+
+
+def test_a_frozen_row_says_that_it_did_not_drift_once_that_was_proven(live):
+    conv1 = _id(live, "conv1")
+    item_model = LayerTreeItemModel(live)
+    index = item_model.index_of(conv1, Column.UPDATE)
+    assert index.data() == ""
+    live.verify(FreezeVerified(step=10, num_verified=5, drifted=[]))
+    assert index.data() == "0 drift"
+    assert live.drift_text(HEAD_ID) == ""
+    live.verify(FreezeVerified(step=20, num_verified=5, drifted=["conv1.0"]))
+    assert (index.data(), index.data(DRIFTED_ROLE)) == ("drifted", True)
+    assert live.drift_text(_id(live, "stage1")) == "0 drift"
+
+
+def test_statistics_that_adapt_are_asked_for_and_told(live):
+    conv1, conv = _id(live, "conv1"), _id(live, "conv1.0")
+    asked = []
+    live.batchnorm_requested.connect(lambda layers, is_adapting: asked.append((layers, is_adapting)))
+    assert (live.has_statistics(conv1), live.has_statistics(conv)) == (True, False)
+    live.set_adapting([conv1, conv], True)
+    assert asked == [(["conv1.1"], True)]
+    live.mark_pending("c1", ["conv1.1"])
+    assert live.is_pending(_id(live, "conv1.1"))
+    live.settle_batchnorm(
+        BatchNormChanged(
+            command_id="c1", layers=["conv1.1"], is_adapting=True, sentence="changed", adapting=["conv1.1"],
+            requested_step=7, applied_step=8, source="user", segment=0,
+        )
+    )  # fmt: skip
+    assert live.is_adapting(conv1)
+    assert not live.is_pending(_id(live, "conv1.1"))
+    assert live.explain(conv1) == "weights frozen, statistics adapting"
+    live.verify(FreezeVerified(step=10, num_verified=5, drifted=[], num_adapting=1))
+    assert (live.drift_text(conv1), live.drift_text(conv)) == ("adapting", "0 drift")
+    live.settle(_changed(LayersUnfrozen, ["conv1.0", "conv1.1"], BACKBONE_UNITS[2:]))
+    assert live.explain(conv1) == "trainable since step 128, asked at 127"
+    live.is_live = False
+    live.set_adapting([conv1], False)
+    assert len(asked) == 1
 
 
 def _shown(model, parent=None):
@@ -438,7 +569,7 @@ def test_a_multiplier_is_typed_for_all_that_is_selected_from_the_keyboard_alone(
     assert editor.text() == "1"
     QTest.keyClicks(editor, "0.25")
     QTest.keyClick(editor, Qt.Key.Key_Return)
-    qtbot.waitUntil(lambda: tree.multipliers == {"stage1": 0.25, "stage2": 0.25})
+    qtbot.waitUntil(lambda: tree.rates.by_name() == {"stage1": 0.25, "stage2": 0.25})
     cell = view.filter.mapFromSource(view.item_model.index_of(_id(tree, "stage1"), Column.MULTIPLIER))
     assert cell.data() == "×0.25"
     assert cell.data(Qt.ItemDataRole.AccessibleTextRole) == "learns at 0.25 times the run's rate"
@@ -479,13 +610,91 @@ def test_a_refusal_stands_under_the_tree(view, tree):
 
 
 @pytest.mark.window
-def test_the_menu_acts_on_the_selection(view, tree):
+def test_the_menu_acts_on_the_selection(view, tree, qtbot):
+    view.select([_id(tree, "conv1.1")])
+    actions = {action.text(): action for action in view.make_menu().actions()}
+    actions["Unfreeze all BatchNorm2d"].trigger()
+    assert tree.frozen_layers == ["conv1.0", "stage1", "stage2", "conv5"]
+    actions["Train only this"].trigger()
+    assert tree.frozen_layers == ["conv1.0", "stage1", "stage2", "conv5", "head"]
+    actions["Invert"].trigger()
+    assert tree.frozen_layers == ["conv1.1"]
+    tree.apply_preset(Preset.HEAD_ONLY)
     view.select([_id(tree, "stage1")])
     actions = {action.text(): action for action in view.make_menu().actions()}
     actions["Unfreeze from here"].trigger()
     assert tree.frozen_layers == ["conv1"]
     actions["Freeze up to here"].trigger()
     assert tree.frozen_layers == ["conv1", "stage1"]
+    assert not actions["Statistics adapt while frozen"].isEnabled()
+    tree.is_live = True
+    view.select([_id(tree, "conv1"), _id(tree, "stage1")])
+    actions = {action.text(): action for action in view.make_menu().actions()}
+    with qtbot.waitSignal(tree.batchnorm_requested) as asked:
+        actions["Statistics adapt while frozen"].trigger()
+    assert asked.args == [["conv1.1"], True]
+
+
+@pytest.mark.window
+def test_the_tree_opens_to_a_depth(view, tree):
+    def expanded():
+        rows = [row for row in tree.rows.in_order() if row.id and row.children]
+        return {row.fqn for row in rows if view.tree.isExpanded(view._shown(row.id))}
+
+    (depths,) = [action.menu() for action in view.make_menu().actions() if action.text() == "Expand to depth"]
+    depths.actions()[1].trigger()
+    assert expanded() == {"backbone", "conv1", "stage1", "stage2", "conv5"}
+    depths.actions()[0].trigger()
+    assert expanded() == {"backbone"}
+
+
+def _columns(view):
+    return {column.name for column in Column if not view.tree.isColumnHidden(column)}
+
+
+@pytest.mark.window
+def test_columns_are_shown_where_there_is_room_unless_they_were_chosen(view, tree, qtbot):
+    view.resize(280, 600)
+    qtbot.waitUntil(lambda: _columns(view) == {"LAYER", "PARAMS", "STATE"})
+    view.resize(900, 600)
+    qtbot.waitUntil(lambda: _columns(view) == {column.name for column in Column})
+    actions = {action.text(): action for action in view.make_column_menu(view).actions()}
+    actions["Gradient"].trigger()
+    assert tree.columns == {"gradient": False}
+    view.resize(280, 600)
+    qtbot.waitUntil(lambda: "TYPE" not in _columns(view))
+    actions["Rate"].trigger()
+    actions["Type"].trigger()
+    actions["Type"].trigger()
+    assert "TYPE" in _columns(view)
+    view.resize(900, 600)
+    qtbot.waitUntil(lambda: "SHAPE" in _columns(view))
+    assert "GRADIENT" not in _columns(view)
+    actions["By the room there is"].trigger()
+    assert (tree.columns, _columns(view)) == ({}, {column.name for column in Column})
+
+
+def test_every_cell_says_what_it_holds(tree):
+    item_model = LayerTreeItemModel(tree)
+    tree.rows[_id(tree, "stage1")].output_shape = [64, 56, 56]
+    for row in tree.rows.in_order():
+        for column in Column:
+            spoken = item_model.index_of(row.id, column).data(Qt.ItemDataRole.AccessibleTextRole)
+            assert spoken or not row.id, (row.fqn, column)
+    shape = item_model.index_of(_id(tree, "stage1"), Column.SHAPE)
+    assert (shape.data(), shape.data(Qt.ItemDataRole.AccessibleTextRole)) == ("64 × 56 × 56", "output 64 by 56 by 56")
+
+
+@pytest.mark.window
+def test_a_change_in_the_worker_repaints_the_rows(view, tree, qtbot):
+    QApplication.processEvents()
+    before = view.tree.viewport().grab().toImage()
+    tree.settle(_changed(LayersUnfrozen, ["conv5.0"], BACKBONE_UNITS[:4]))
+    qtbot.waitUntil(lambda: view.tree.viewport().grab().toImage() != before)
+    updated = []
+    view.tree.viewport().update = lambda: updated.append(True)
+    tree.settle(_changed(LayersFrozen, ["conv5.0"], BACKBONE_UNITS))
+    assert updated
 
 
 @pytest.mark.window

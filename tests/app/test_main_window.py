@@ -13,6 +13,7 @@ from PySide6.QtWidgets import QApplication, QMessageBox
 
 from app import theme
 from app.main_window import MainWindow
+from app.run_display import RunDisplay
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID
 from app.viewmodels.log import RESULT, WHAT
 from app.views.leave_dialog import LeaveDialog
@@ -320,7 +321,7 @@ def test_a_multiplier_typed_in_the_tree_is_asked_for_and_shown_when_it_is_applie
     tree.multiply_rows([BACKBONE_ID], "0.1")
     (command,) = running.sent
     assert (command.kind, command.layers, command.multiplier) == ("SetRateMultiplier", ["backbone"], 0.1)
-    assert tree.is_multiplying(BACKBONE_ID)
+    assert tree.rates.is_pending(BACKBONE_ID)
     running.say(
         RateMultiplierChanged(
             layers=["conv1", "stage2.0"], multiplier=0.1, sentence="backbone at rate × 0.1", source="user", time=5.0,
@@ -328,13 +329,20 @@ def test_a_multiplier_typed_in_the_tree_is_asked_for_and_shown_when_it_is_applie
             command_id=command.command_id,
         )
     )  # fmt: skip
-    qtbot.waitUntil(lambda: tree.multiplier_text(BACKBONE_ID) == "×0.1")
-    assert not tree.is_multiplying(BACKBONE_ID)
+    qtbot.waitUntil(lambda: tree.rates.text(BACKBONE_ID) == "×0.1")
+    assert not tree.rates.is_pending(BACKBONE_ID)
     assert window.display.history.markers[-1].sentence == "backbone at rate × 0.1"
     log = window.display.log
     assert [log.index(log.rowCount() - 1, column).data() for column in range(1, 4)] == [
         "backbone at rate × 0.1", "7", "8"
     ]  # fmt: skip
+
+
+def test_the_columns_that_were_chosen_are_remembered(qtbot, window: MainWindow, session, settings) -> None:
+    window.display.layer_tree.choose_column("type", True)
+    window.display.layer_tree.choose_column("update", False)
+    assert settings.tree_columns == {"type": True, "update": False}
+    assert RunDisplay(session, settings).layer_tree.columns == settings.tree_columns
 
 
 def test_multipliers_of_the_form_go_into_the_run(qtbot, window, summary, clients) -> None:

@@ -23,6 +23,7 @@ from trainer.config import DataConfig, PlanPhase, RunConfig
 from trainer.data_report import DataReport
 from trainer.messages import (
     ALLOWED_COMMANDS,
+    BatchNormChanged,
     CancelLookUp,
     CheckData,
     CheckpointRestored,
@@ -35,6 +36,7 @@ from trainer.messages import (
     ImagePreviewed,
     InspectModel,
     LayersFrozen,
+    LayerStatsReported,
     LayersUnfrozen,
     ListModels,
     LogWritten,
@@ -55,6 +57,7 @@ from trainer.messages import (
     RunPrepared,
     RunState,
     SaveCheckpoint,
+    SetBatchNorm,
     SetRate,
     SetRateMultiplier,
     StartRun,
@@ -98,6 +101,8 @@ def test_a_run_goes_from_prepared_to_finished_and_everything_it_said_is_in_its_f
     with RunFolder(run_dir, read_only=True) as folder:
         record = folder.read()
     assert record.checkpoints == saved
+    stats = [event for event in driver.seen if isinstance(event, LayerStatsReported)]
+    assert record.layer_stats == stats[-1]
     for tag in ("Loss/train", "Accuracy/train", "Loss/validation", "Accuracy/validation", "Learning rate"):
         curve = record.curves[tag]
         assert list(zip(curve.steps, curve.values, strict=True)) == points(driver, tag)
@@ -217,6 +222,7 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
         "FreezeLayers": FreezeLayers(layers=["conv1"]),
         "UnfreezeLayers": UnfreezeLayers(layers=["conv1"]),
         "SetRate": SetRate(rate=0.01),
+        "SetBatchNorm": SetBatchNorm(layers=["conv1"], is_adapting=True),
         "SetRateMultiplier": SetRateMultiplier(layers=["fc"], multiplier=0.5),
         "SaveCheckpoint": SaveCheckpoint(),
         "RestoreCheckpoint": RestoreCheckpoint(name="last"),
@@ -245,7 +251,7 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
     walk(RunState.READY)
     for kind, answer in (
         ("FreezeLayers", LayersFrozen), ("UnfreezeLayers", LayersUnfrozen),
-        ("SetRateMultiplier", RateMultiplierChanged), ("SetPlan", PlanChanged),
+        ("SetRateMultiplier", RateMultiplierChanged), ("SetPlan", PlanChanged), ("SetBatchNorm", BatchNormChanged),
     ):  # fmt: skip
         assert isinstance(driver.ask(commands[kind], answer), answer)
     rate = driver.ask(commands["SetRate"], RateChanged)

@@ -27,7 +27,7 @@ from trainer.config import ModelConfig, OptimizerConfig, RunConfig, TrainingConf
 from trainer.data.loader import ImageData
 from trainer.data.stream import Batch
 from trainer.data.transforms import Preprocessing
-from trainer.freezing import FreezeError, hash_layer
+from trainer.freezing import FreezeError, has_statistics, hash_layer
 from trainer.loop import Trainer
 from trainer.models import LoadedModel
 from trainer.runs import RunFolder
@@ -113,7 +113,10 @@ class FreezeMachine(RuleBasedStateMachine):
         self.trainer.begin(self.folder)
         self.trainer.freeze_set.set_mode(training=True)
         self.hashes = self.hashes_now()
-        self.saved: list[tuple[str, dict[str, Tensor], dict[str, str], list[dict[str, Any]], dict[str, Any]]] = []
+        self.adapting: set[str] = set()
+        self.saved: list[
+            tuple[str, dict[str, Tensor], dict[str, str], list[dict[str, Any]], dict[str, Any], set[str]]
+        ] = []
 
     # -- what may happen --------------------------------------------------------------------------------------
 
@@ -136,6 +139,15 @@ class FreezeMachine(RuleBasedStateMachine):
         for unit in event.layers:
             self.hashes.pop(unit)
 
+    @rule(layer=st.sampled_from(["stem", "body.norm", "backbone"]), is_adapting=st.booleans())
+    def let_statistics_adapt(self, layer: str, is_adapting: bool) -> None:
+        event = self.trainer.set_batchnorm([layer], is_adapting=is_adapting)
+        self.adapting = self.adapting.union(event.layers) if is_adapting else self.adapting.difference(event.layers)
+        assert set(event.adapting) == self.adapting
+        # What its bytes are from here on is another question; that its weights stay is asked of the loop's own proof.
+        now = self.hashes_now()
+        self.hashes.update({unit: now[unit] for unit in event.layers if unit in self.hashes})
+
     @rule(layer=st.sampled_from(LAYERS), multiplier=st.sampled_from([0.1, 1.0, 3.0]))
     def change_the_rate(self, layer: str, multiplier: float) -> None:
         self.trainer.rates.multiply(self.trainer.freeze_set.resolve([layer]), multiplier)
@@ -143,10 +155,11 @@ class FreezeMachine(RuleBasedStateMachine):
     @rule(num_steps=st.integers(1, 3))
     def train(self, num_steps: int) -> None:
         for _ in range(num_steps):
-            before = self.parameters()
+            before, statistics = self.parameters(), self.statistics()
             batches = self.next_batches()
             self.trainer.train_step(batches)
             self.check_moved(before)
+            self.check_adapted(statistics)
 
     @rule()
     def train_on_what_is_not_finite(self) -> None:
@@ -173,18 +186,27 @@ class FreezeMachine(RuleBasedStateMachine):
         info = self.trainer.save(reason="user")
         state = {name: tensor.clone() for name, tensor in self.trainer.module.state_dict().items()}
         self.saved.append(
-            (info.name, state, dict(self.hashes), self.optimizer_state(), self.trainer.rates.state_dict())
+            (
+                info.name,
+                state,
+                dict(self.hashes),
+                self.optimizer_state(),
+                self.trainer.rates.state_dict(),
+                set(self.adapting),
+            )
         )
 
     @precondition(lambda self: self.saved)
     @rule(data=st.data())
     def restore(self, data: st.DataObject) -> None:
-        name, state, hashes, optimizer_state, rates = data.draw(st.sampled_from(self.saved))
+        name, state, hashes, optimizer_state, rates, adapting = data.draw(st.sampled_from(self.saved))
         self.trainer.restore(name)
         self.trainer.freeze_set.set_mode(training=True)
         self.hashes = dict(hashes)
         self.check_same(state)
         assert self.trainer.rates.state_dict() == rates
+        self.adapting = adapting
+        assert self.trainer.freeze_set.adapting == adapting
         for ours, theirs in zip(self.optimizer_state(), optimizer_state, strict=True):
             assert ours.keys() == theirs.keys()
             assert all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -220,7 +242,8 @@ class FreezeMachine(RuleBasedStateMachine):
             return
         frozen = self.trainer.freeze_set.frozen
         for unit in self.trainer.freeze_set.units:
-            assert self.trainer.module.get_submodule(unit).training == (unit not in frozen)
+            is_training = unit not in frozen or unit in self.adapting
+            assert self.trainer.module.get_submodule(unit).training == is_training
 
     def teardown(self) -> None:
         if self.folder is not None:
@@ -237,10 +260,28 @@ class FreezeMachine(RuleBasedStateMachine):
 
     def hashes_now(self) -> dict[str, str]:
         units = self.trainer.freeze_set.units
-        digests = {unit: hash_layer(self.trainer.module.get_submodule(unit)) for unit in units}
+        digests = {unit: self.hash_of(unit) for unit in units}
         if not hasattr(self, "hashes"):
             return {unit: digest for unit, digest in digests.items() if unit in self.trainer.freeze_set.frozen}
         return digests
+
+    def hash_of(self, unit: str) -> str:
+        module = self.trainer.module.get_submodule(unit)
+        if unit not in getattr(self, "adapting", set()):
+            return hash_layer(module)
+        weights = nn.Module()
+        for name, parameter in module.named_parameters(recurse=False):
+            weights.register_parameter(name, parameter)
+        return hash_layer(weights)
+
+    def statistics(self) -> dict[str, Tensor]:
+        modules = self.trainer.module.named_modules()
+        return {name: module.running_mean.clone() for name, module in modules if has_statistics(module)}
+
+    def check_adapted(self, before: dict[str, Tensor]) -> None:
+        for unit, mean in self.statistics().items():
+            is_still = unit in self.trainer.freeze_set.frozen and unit not in self.adapting
+            assert torch.equal(mean, before[unit]) == is_still, unit
 
     def num_trainable(self) -> int:
         return sum(p.numel() for p in self.trainer.module.parameters() if p.requires_grad)

@@ -158,6 +158,50 @@ def test_a_change_behind_our_back_is_found_as_drift() -> None:
     assert freeze_set.find_drifted() == ["1.1"]
 
 
+def test_statistics_of_a_frozen_layer_adapt_where_that_is_wanted_and_its_weights_do_not() -> None:
+    net = make_net()
+    freeze_set = FreezeSet(net, ["2.3"])
+    optimizer = make_optimizer(OptimizerConfig(name="AdamW", rate=0.1, weight_decay=0.1), net)
+    freeze_set.freeze(["0", "1"])
+    assert freeze_set.set_adapting(["0"], is_adapting=True) == ["0.1"]
+    before = hashes(net)
+    weights = [parameter.detach().clone() for parameter in net[0][1].parameters()]
+    freeze_set.set_mode(training=True)
+    train(net, optimizer, 3)
+    changed = {name for name, digest in hashes(net).items() if digest != before[name]}
+    assert changed == {"0.1", "2.3"}
+    assert all(torch.equal(a, b) for a, b in zip(weights, net[0][1].parameters(), strict=True))
+    assert freeze_set.find_drifted() == []
+    assert [buffer.data_ptr() for buffer in freeze_set.adapting_buffers] == [b.data_ptr() for b in net[0][1].buffers()]
+
+    freeze_set.set_adapting(["backbone"], is_adapting=False)
+    still = hash_layer(net[0][1])
+    train(net, optimizer, 3)
+    assert hash_layer(net[0][1]) == still
+    assert freeze_set.find_drifted() == []
+    with torch.no_grad():
+        net[0][1].running_mean += 1e-7
+    assert freeze_set.find_drifted() == ["0.1"]
+
+
+def test_a_weight_that_drifted_is_found_though_its_layers_statistics_adapt_and_then_do_not() -> None:
+    net = make_net()
+    freeze_set = FreezeSet(net, ["2.3"])
+    freeze_set.freeze(["backbone"])
+    freeze_set.set_adapting(["1.1"], is_adapting=True)
+    with torch.no_grad():
+        net[1][1].weight += 1e-6
+    assert freeze_set.find_drifted() == ["1.1"]
+    freeze_set.set_adapting(["1.1"], is_adapting=False)
+    assert freeze_set.find_drifted() == ["1.1"]
+
+
+def test_statistics_of_what_has_none_are_refused() -> None:
+    freeze_set = FreezeSet(make_net(), ["2.3"])
+    with pytest.raises(FreezeError, match=r"no running statistics in '2\.3'"):
+        freeze_set.set_adapting(["2.3"], is_adapting=True)
+
+
 def test_the_optimizer_covers_every_parameter_once_and_keeps_no_state_for_the_frozen() -> None:
     net = make_net()
     freeze_set = FreezeSet(net, ["2.3"])

@@ -23,7 +23,9 @@ from trainer.messages import (
     CheckpointRestored,
     CheckpointSaved,
     Event,
+    FreezeVerified,
     LayersFrozen,
+    LayerStatsReported,
     LayersUnfrozen,
     LogWritten,
     MetricsLogged,
@@ -243,6 +245,54 @@ def test_a_restore_in_mid_epoch_goes_on_from_there_and_ends_where_the_straight_r
     ours, theirs = weights(trainer), weights(straight)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert {e.segment for e in events if isinstance(e, MetricsLogged)} == {0, 1}
+
+
+def test_a_run_tells_what_its_updates_do_in_the_layers_that_learn(make_trainer: Make, small_config: RunConfig) -> None:
+    trainer, events = make_trainer(small_config)
+    trainer.fit(lambda: None)
+    first, *_ = [event for event in events if isinstance(event, LayerStatsReported)]
+    assert (first.step, first.segment, first.layers) == (1, 0, ["fc"])
+    (step, total), *_ = [
+        (logged.steps[0], logged.values[0])
+        for event in events
+        if isinstance(event, MetricsLogged) and (logged := event.series.get("Gradient norm"))
+    ]
+    assert step == 1
+    assert first.gradient_norms == pytest.approx([total], rel=1e-3)
+    # AdamW's first step is as long as the rate in each weight that has a gradient, and shorter in the others.
+    assert 0 < first.update_norms[0] < 1.01e-3 * (1024 * 3 + 3) ** 0.5
+
+
+def test_adapting_statistics_go_on_in_a_frozen_backbone_and_into_its_checkpoints(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    model = small_config.model.model_copy(update={"batchnorm": "adapting"})
+    trainer, events = make_trainer(small_config.model_copy(update={"model": model}))
+    before, step_names = weights(trainer), {}
+
+    def meddle() -> None:
+        if trainer.step == 4 and not step_names:
+            step_names["adapting"] = trainer.save(reason="user").name
+            changed = trainer.set_batchnorm(["conv1"], is_adapting=False, requested_step=3)
+            assert (changed.layers, changed.requested_step, changed.applied_step) == (["conv1.1"], 3, 4)
+            assert changed.sentence == "statistics of conv1.1 freeze with the layer"
+        elif trainer.step == 8:
+            assert "conv1.1" not in trainer.freeze_set.adapting
+            restored = trainer.restore(step_names["adapting"])[0]
+            assert "conv1.1" in restored.adapting
+            assert trainer.summary().adapting == restored.adapting
+            raise RunStopped
+
+    with pytest.raises(RunStopped):
+        trainer.fit(meddle)
+    after = weights(trainer)
+    moved = {name.rpartition(".")[2] for name in after if not torch.equal(after[name], before[name])}
+    assert {"running_mean", "running_var"} < moved
+    assert {name for name in after if "running" not in name and "batches" not in name} - {
+        name for name in after if torch.equal(after[name], before[name])
+    } == {"fc.weight", "fc.bias"}
+    verified = [event for event in events if isinstance(event, FreezeVerified)]
+    assert all(event.drifted == [] and event.num_adapting > 0 for event in verified)
 
 
 def rates_of(trainer: Trainer, *layers: str) -> list[float]:
