@@ -140,6 +140,7 @@ class MainWindow(QWidget):
         for signal in (session.state_changed, session.run_prepared, session.worker_lost, session.run_left):
             signal.connect(self.runs_view.refresh_soon)
         self.display.told.connect(self._tell)
+        self.display.informed.connect(lambda sentence: self.notice.tell(sentence, is_trouble=False))
         self.display.rate_offered.connect(self._offer_rate)
         self.display.settled.connect(self.notice.hide)
 

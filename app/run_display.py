@@ -49,6 +49,8 @@ class RunDisplay(QObject):
 
     told = Signal(str, bool)
     """A sentence that the user should read, and whether Resume would help."""
+    informed = Signal(str)
+    """A sentence that the user should read, and that is no trouble."""
     rate_offered = Signal(str, float)
     """The run was paused at a loss that was not finite: the sentence, and a lower rate that may help."""
     settled = Signal()
@@ -201,6 +203,8 @@ class RunDisplay(QObject):
             self.rate_offered.emit(event.sentence, event.offered_rate)
         elif event.state in {RunState.PAUSED, RunState.FAILED} and event.sentence:
             self.told.emit(event.sentence, False)
+        elif event.state is RunState.FINISHED and event.sentence:
+            self.informed.emit(event.sentence)
         elif event.state is RunState.RUNNING:
             self.settled.emit()
         elif is_refused:

@@ -197,7 +197,7 @@ class TerminalView:
             # The first report only starts the clock: it has nothing to tell yet.
             if self._plain_line_at:
                 left = [] if event.seconds_left is None else [f"{duration(event.seconds_left)} left"]
-                facts = [_epoch(event), _step(event), *self._training_scores(), _speed(event), *left]
+                facts = [_epoch(event), _step(event), *self._training_scores(), _speed(event), *_patience(event), *left]
                 self._print(" · ".join(facts))
             self._plain_line_at = event.time
 
@@ -278,7 +278,7 @@ class TerminalView:
             Text("train " + (" ".join(self._training_scores()) or "–"), style="blue"),
             Text("validation " + (" ".join(validation) or "–"), style="dark_orange"),
         ]
-        facts = [_step(progress), _speed(progress)]
+        facts = [_step(progress), _speed(progress), *_patience(progress)]
         if self._num_trainable is not None and self._run is not None:
             facts.append(f"{count(self._num_trainable)} of {count(self._run.summary.num_params)} trainable")
         return Group(line, Text("   ").join(scores), Text(" · ".join(facts), style="dim"))
@@ -339,6 +339,12 @@ def _step(progress: ProgressReported) -> str:
 
 def _speed(progress: ProgressReported) -> str:
     return f"{progress.samples_per_s:,.0f} images/s"
+
+
+def _patience(progress: ProgressReported) -> list[str]:
+    if progress.patience is None:
+        return []
+    return [f"early stop {min(progress.num_epochs_no_better, progress.patience)} / {progress.patience}"]
 
 
 def _scores(checkpoint: CheckpointInfo) -> str:

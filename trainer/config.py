@@ -144,6 +144,19 @@ class TrainingConfig(_Section):
     """How long, how much at once, and on what."""
 
     epochs: int = Field(10, ge=1, le=10_000, description="Passes over the training data.")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="Epochs without a better validation after which the run ends; empty trains all epochs.",
+    )
+    stop_metric: Literal["loss", "accuracy"] = Field("loss", description="What the patience watches on validation.")
+    min_change: float = Field(
+        0, ge=0, le=1000, description="How much better an epoch must be to count; an accuracy goes from 0 to 1."
+    )
+    restore_best: bool = Field(
+        True, description="Whether a run that the patience ends is put back to its best checkpoint."
+    )
     batch_size: int = Field(32, ge=1, le=65_536, description="Images that go through the model at once.")
     accumulate_batches: int = Field(
         1, ge=1, le=10_000, description="Batches whose gradients make one optimizer step: as one large batch would."

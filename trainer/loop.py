@@ -27,6 +27,7 @@ from trainer.data.loader import ImageData
 from trainer.data.mixing import BatchMixer
 from trainer.data.sampler import class_weights
 from trainer.data.stream import Batch
+from trainer.early_stopping import EarlyStopping
 from trainer.freezing import FreezeError, FreezeSet
 from trainer.messages import (
     CheckpointInfo,
@@ -55,7 +56,7 @@ from trainer.models import LoadedModel, layer_tree
 from trainer.optim import autocast, choose_precision, make_optimizer
 from trainer.pace import Pace
 from trainer.rates import RateSchedule
-from trainer.run_record import best_checkpoint
+from trainer.run_record import RunFolderError, best_checkpoint
 from trainer.runs import RunFolder
 from trainer.schedules import check_plan, phases_at
 
@@ -100,6 +101,7 @@ class Trainer:
         self.freeze_set = FreezeSet(self.module, loaded.head)
         self.optimizer = make_optimizer(config.optimizer, self.module)
         self.rates = RateSchedule(config.optimizer, self.optimizer, self.total_steps, self.steps_per_epoch)
+        self.early_stopping = EarlyStopping(config.training)
         self._frozen_since: dict[str, int] = {}
         mixing = config.data.mixing
         self._mixer = None if mixing == "none" else BatchMixer(mixing, len(data.class_names), config.training.seed)
@@ -141,8 +143,8 @@ class Trainer:
             return []
         return self.restore(info.name)
 
-    def fit(self, between_steps: Callable[[], None]) -> None:
-        """Train to the last epoch.
+    def fit(self, between_steps: Callable[[], None]) -> str:
+        """Train to the last epoch, or until the patience is at its end. Returns why it ended early, or "".
 
         Args:
             between_steps: Called at every step boundary, where it may change anything here, wait, or raise RunStopped.
@@ -150,8 +152,9 @@ class Trainer:
         """
         self._save_epoch()
         is_tested = False
+        sentence = ""
         while not is_tested:
-            while self.epoch < self.config.training.epochs:
+            while self._has_epochs_left:
                 self._has_jumped = False
                 self._train_epoch(between_steps)
                 metrics = None if self._has_jumped else self._validate(between_steps)
@@ -160,10 +163,17 @@ class Trainer:
                     continue
                 self.epoch, self.batch = self.epoch + 1, 0
                 self._tell_plateau(metrics[VALIDATION_LOSS])
+                self.early_stopping.end_epoch(metrics)
                 self._unsaved = metrics
                 self._save_epoch()
+            sentence = self._end_early()
             self._has_jumped = False
             is_tested = self._test(between_steps)
+        return sentence
+
+    @property
+    def _has_epochs_left(self) -> bool:
+        return self.epoch < self.config.training.epochs and not self.early_stopping.is_over
 
     def train_step(self, batches: Sequence[Batch]) -> None:
         """Make one optimizer update from the gradients of some batches: that of one batch with all of their images.
@@ -240,6 +250,21 @@ class Trainer:
             self.report()
         self._tell_loading()
 
+    def _end_early(self) -> str:
+        """Put the best checkpoint back, where the patience has ended the run. Returns the sentence about that, or ""."""
+        if not self.early_stopping.is_over:
+            return ""
+        sentence, name = self.early_stopping.sentence(), self.early_stopping.best_name
+        if self.config.training.restore_best and name:
+            try:
+                for event in self.restore(name):
+                    self._emit(event)
+                sentence = f"{sentence} Its best checkpoint, {name}, is restored."
+            except (CheckpointError, RunFolderError) as error:
+                sentence = f"{sentence} Its best checkpoint was not restored. {error}"
+        self._emit(LogWritten(level="info", text=sentence))
+        return sentence
+
     def _tell_plateau(self, loss: float) -> None:
         if self.rates.end_epoch(loss):
             num_epochs = self.config.optimizer.decay_epochs
@@ -275,7 +300,7 @@ class Trainer:
         assert self._folder is not None
         assert self._store is not None
         checkpoints = self._folder.checkpoints()
-        best = best_checkpoint(checkpoints) or checkpoints[-1]
+        best = self._kept_as_best(checkpoints) or best_checkpoint(checkpoints) or checkpoints[-1]
         # A copy: a person may save, freeze or restore meanwhile, and means the model that was trained last.
         try:
             module = copy.deepcopy(self.module).eval()
@@ -292,6 +317,11 @@ class Trainer:
         text = f"Test split ({self.data.num_test:,} images), {best.name}: loss {loss:.4f}, accuracy {accuracy:.4f}."
         self._emit(LogWritten(level="info", text=text))
         return True
+
+    def _kept_as_best(self, checkpoints: list[CheckpointInfo]) -> CheckpointInfo | None:
+        """Return the best checkpoint by what the patience watches, None without a patience."""
+        name = self.early_stopping.best_name if self.early_stopping.patience is not None else ""
+        return next((info for info in checkpoints if info.name == name), None)
 
     @torch.no_grad()
     def _evaluate(
@@ -313,6 +343,8 @@ class Trainer:
             return
         self.save(reason="epoch", metrics=self._unsaved)
         self._unsaved = None
+        if self.early_stopping.is_over:
+            return
         for event in self._apply_plan():
             self._emit(event)
 
@@ -398,6 +430,8 @@ class Trainer:
         metrics = metrics or {}
         loss, accuracy = metrics.get(VALIDATION_LOSS), metrics.get(VALIDATION_ACCURACY)
         name = self._unused_name(checkpoint_name(self.config.model.name, self.epoch, self.step, loss, accuracy))
+        if reason == "epoch":
+            self.early_stopping.name_epoch(name)
         frozen = sorted(self.freeze_set.frozen)
         content: dict[str, Any] = {
             "epoch": self.epoch,
@@ -407,6 +441,7 @@ class Trainer:
             "metrics": metrics,
             "optimizer_state_dict": to_cpu(self.optimizer.state_dict()),
             "scheduler_state_dict": self.rates.state_dict(),
+            "early_stopping": self.early_stopping.state_dict(),
             "rng": read_rng(self.device),
             "freeze": frozen,
             "frozen_since": dict(self._frozen_since),
@@ -458,6 +493,9 @@ class Trainer:
         self.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
         self.optimizer.zero_grad(set_to_none=True)
         self.rates.load_state_dict(checkpoint["scheduler_state_dict"])
+        if "early_stopping" in checkpoint:
+            # An earlier Thaw saved none.
+            self.early_stopping.load_state_dict(checkpoint["early_stopping"])
         self.freeze_set.set_frozen(checkpoint["freeze"])
         self._frozen_since = dict(checkpoint["frozen_since"])
         self.freeze_set.take_hashes()
@@ -536,6 +574,8 @@ class Trainer:
             step_ms=self._pace.step_s * 1000,
             worker_bytes=psutil.Process().memory_info().rss,
             phase="validation" if self._phase == "validation" else "train",
+            num_epochs_no_better=self.early_stopping.num_epochs,
+            patience=self.early_stopping.patience,
         )
 
     def _drops_state(self, frozen_since: dict[str, int]) -> Callable[[str], bool]:

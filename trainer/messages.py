@@ -576,7 +576,11 @@ class MetricsSkipped(Event):
 
 
 class ProgressReported(Event):
-    """Where the run stands. ``epoch`` counts completed epochs; ``seconds_left`` is None until it can be told."""
+    """Where the run stands. ``epoch`` counts completed epochs; ``seconds_left`` is None until it can be told.
+
+    ``num_epochs_no_better`` counts the epochs since validation was last better; at ``patience`` of them the run ends,
+    where that is not None.
+    """
 
     kind: Literal["ProgressReported"] = "ProgressReported"
     epoch: int
@@ -588,6 +592,8 @@ class ProgressReported(Event):
     step_ms: float
     worker_bytes: int
     phase: Literal["train", "validation"] = "train"
+    num_epochs_no_better: int = 0
+    patience: int | None = None
 
 
 class FreezeChanged(Event):

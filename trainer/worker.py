@@ -362,7 +362,7 @@ class Worker:
 
         trainer = self._loaded
         try:
-            trainer.fit(self._between_steps)
+            sentence = trainer.fit(self._between_steps)
         except RunStopped:
             return
         except (CheckpointError, RunFolderError) as error:
@@ -381,7 +381,7 @@ class Worker:
             )
         else:
             trainer.report(force=True)
-            self._enter(RunState.FINISHED)
+            self._enter(RunState.FINISHED, sentence)
 
     def _between_steps(self) -> None:
         from trainer.loop import RunStopped

@@ -21,6 +21,10 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "model": ("model.name", "model.weights", "plan"),
     "training": (
         "training.epochs",
+        "training.patience",
+        "training.stop_metric",
+        "training.min_change",
+        "training.restore_best",
         "training.batch_size",
         "optimizer.name",
         "optimizer.rate",
@@ -72,6 +76,7 @@ _NUMBERS = frozenset(
         "optimizer.warmup_epochs",
         "optimizer.decay_factor",
         "optimizer.clip_norm",
+        "training.min_change",
         "data.validation_fraction",
         "data.cache_gb",
     }
@@ -85,9 +90,12 @@ _ONLY_WITH = {
 }
 """The fields that matter with some values of another one only, and are out of sight with others."""
 
+_WITH_PATIENCE = ("training.stop_metric", "training.min_change", "training.restore_best")
+"""The fields that matter where there is a patience only."""
+
 _CHANNELS = frozenset({"data.mean", "data.std"})
 _OWN_OF_WEIGHTS = frozenset({"data.image_size", "data.resize_size"}) | _CHANNELS
-_MAY_BE_EMPTY = _OWN_OF_WEIGHTS | {"data.cache_gb", "optimizer.clip_norm"}
+_MAY_BE_EMPTY = _OWN_OF_WEIGHTS | {"data.cache_gb", "optimizer.clip_norm", "training.patience"}
 
 DEFAULT_NUM_CLASSES = 10
 
@@ -161,6 +169,7 @@ class RunConfigViewModel(QObject):
             "data.path": self.tr("choose or drop"),
             "data.cache_gb": self.tr("what the disk can spare"),
             "optimizer.clip_norm": self.tr("not clipped"),
+            "training.patience": self.tr("trains all epochs"),
             "plan": self.tr("3: +stage4, +conv5"),
         }.get(field, "")
 
@@ -187,6 +196,8 @@ class RunConfigViewModel(QObject):
         """Return whether a field matters by what the others say: not all have momentum, only a table has columns."""
         if field in COLUMN_FIELDS:
             return self.is_table
+        if field in _WITH_PATIENCE:
+            return bool(self._texts["training.patience"].strip())
         other, values = _ONLY_WITH.get(field, ("", set()))
         return not other or self._texts[other] in values
 
@@ -203,7 +214,7 @@ class RunConfigViewModel(QObject):
         if field == "model.name":
             # Another model has other layers; only these two names hold in every one.
             self.frozen = ["backbone"]
-        for hidden in _ONLY_WITH:
+        for hidden in (*_ONLY_WITH, *_WITH_PATIENCE):
             if self.error(hidden) and not self.has_field(hidden):
                 # Nobody could mend out of sight what would keep the run from starting.
                 self._texts[hidden] = _shown(_value_at(RunConfig().model_dump(), hidden))

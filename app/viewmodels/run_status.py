@@ -237,6 +237,14 @@ class RunStatusViewModel(QObject):
         return self.tr("{} images/s").format(number_text(rate, 0 if rate >= 10 else 1))
 
     @property
+    def patience_text(self) -> str:
+        """Say how much of the patience is used up: "early stop 3 / 5"; "" without one."""
+        if self._progress is None or self._progress.patience is None or not self.state.is_live:
+            return ""
+        num_epochs = min(self._progress.num_epochs_no_better, self._progress.patience)
+        return self.tr("early stop {} / {}").format(count_text(num_epochs), count_text(self._progress.patience))
+
+    @property
     def memory_text(self) -> str:
         """Say what the two processes hold: "worker 0.9 GB · window 142 MB"."""
         parts = []

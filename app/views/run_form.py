@@ -38,6 +38,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer.schedule": ("constant", "cosine", "one_cycle", "step", "plateau"),
     "optimizer.nesterov": ("False", "True"),
     "optimizer.state_on_unfreeze": ("auto", "keep", "drop"),
+    "training.stop_metric": ("loss", "accuracy"),
+    "training.restore_best": ("True", "False"),
     "training.precision": ("auto", "fp32", "bf16"),
     "training.device": ("auto",),
     "data.layout": ("auto", "class_folders", "split_folders", "table", "file_names"),

@@ -213,3 +213,12 @@ def test_long_work_before_a_run_says_how_long_it_will_take(status) -> None:
     assert status.progress_text == "Checking images · 200 of 1,000 images · 0:16 left"
     status.finish_look_up()
     assert not status.can_cancel
+
+
+def test_the_patience_is_told_while_the_run_lives(status: RunStatusViewModel) -> None:
+    status.progress(PROGRESS)
+    assert status.patience_text == ""
+    status.progress(PROGRESS.model_copy(update={"patience": 5, "num_epochs_no_better": 3}))
+    assert status.patience_text == "early stop 3 / 5"
+    status.change_state(StateChanged(state=RunState.FINISHED))
+    assert status.patience_text == ""
