@@ -27,6 +27,13 @@ Layers = Annotated[
 NewRate = Annotated[
     float, typer.Argument(metavar="RATE", help="The new learning rate; the run's schedule goes on from it.")
 ]
+NewEpochs = Annotated[
+    int, typer.Argument(metavar="N", min=1, max=10_000, help="Epochs in all, those completed included.")
+]
+NewPatience = Annotated[
+    int,
+    typer.Argument(metavar="N", min=0, max=10_000, help="Epochs without a better validation; 0 ends nothing early."),
+]
 CheckpointName = Annotated[
     str, typer.Argument(metavar="CHECKPOINT", help='A unique piece of its name, "best" or "last".')
 ]

@@ -11,6 +11,8 @@ from app.cli_options import (
     CheckpointName,
     Json,
     Layers,
+    NewEpochs,
+    NewPatience,
     NewRate,
     Run,
     RunsDir,
@@ -24,10 +26,11 @@ from app.figures import count
 from app.json_lines import event_to_json, to_json
 from app.listings import status_table, status_values
 from app.steering import RunFailedError, look, shown_path, steer
-from app.terminal import freeze_sentence, rate_sentence
+from app.terminal import freeze_sentence, rate_sentence, training_sentence
 from trainer.config import config_from_dict
 from trainer.messages import (
     AnyEvent,
+    ChangeTraining,
     CheckpointRestored,
     CheckpointSaved,
     Command,
@@ -42,6 +45,7 @@ from trainer.messages import (
     SetRate,
     StateChanged,
     StopRun,
+    TrainingChanged,
     UnfreezeLayers,
     UnpauseRun,
 )
@@ -116,6 +120,32 @@ def rate(
 
 
 @commands.command(rich_help_panel=_PANEL)
+def epochs(
+    context: typer.Context,
+    run: Run,
+    num_epochs: NewEpochs,
+    runs: RunsDir = None,
+    json: Json = False,
+    timeout: Timeout = STEER_TIMEOUT_S,
+) -> None:
+    """Change how many epochs the run has; a schedule then spans the new length."""
+    _steer(find_run(run, runs_dir(context, runs)), ChangeTraining(epochs=num_epochs), json, timeout)
+
+
+@commands.command(rich_help_panel=_PANEL)
+def patience(
+    context: typer.Context,
+    run: Run,
+    num_epochs: NewPatience,
+    runs: RunsDir = None,
+    json: Json = False,
+    timeout: Timeout = STEER_TIMEOUT_S,
+) -> None:
+    """Change after how many epochs without a better validation the run ends."""
+    _steer(find_run(run, runs_dir(context, runs)), ChangeTraining(patience=num_epochs), json, timeout)
+
+
+@commands.command(rich_help_panel=_PANEL)
 def restore(
     context: typer.Context,
     run: Run,
@@ -164,6 +194,8 @@ def _answer_sentence(event: AnyEvent, run_dir: Path, found_state: RunState) -> s
             return f"{freeze_sentence(event)} · {count(event.num_trainable)} parameters trainable"
         case RateChanged():
             return rate_sentence(event)
+        case TrainingChanged():
+            return training_sentence(event)
         case CheckpointSaved(checkpoint=saved):
             return f"Saved {saved.name} at epoch {saved.epoch}, step {saved.step:,}."
         case CheckpointRestored() if found_state is not RunState.RUNNING:

@@ -200,7 +200,7 @@ def status_values(record: RunRecord, is_live: bool, progress: ProgressReported |
         "state": "interrupted" if record.was_interrupted else record.state.value,
         "is_live": is_live,
         "epoch": progress.epoch if progress else record.epoch,
-        "num_epochs": record.config.training.epochs,
+        "num_epochs": (record.info.present if record.info else record.config.training).epochs,
         "step": progress.step if progress else record.step,
         "total_steps": record.info.total_steps if record.info else None,
         "samples_per_s": progress.samples_per_s if progress else None,

@@ -158,6 +158,7 @@ class MainWindow(QWidget):
         toolbar.tensorboard_requested.connect(self._open_tensorboard)
         toolbar.scheme_chosen.connect(self._choose_scheme)
         self.form.start_requested.connect(self._start)
+        self.form.apply_requested.connect(display.apply_changes)
         self.form.data_changed.connect(display.check_data)
         self.data_view.views_wanted.connect(display.preview_image)
         self.data_view.check_wanted.connect(display.check_data)
@@ -185,7 +186,8 @@ class MainWindow(QWidget):
         self.toolbar.allow(
             commands=session.is_live, resume=session.can_resume and session.state is not RunState.FINISHED
         )
-        self.form.set_editable(session.run_dir is None and session.state is not RunState.PREPARING)
+        is_new = session.run_dir is None and session.state is not RunState.PREPARING
+        self.form.set_editable(is_new, is_live=session.is_live and session.allows("ChangeTraining"))
         self.checkpoints_view.allow(
             restore=session.can_resume or session.allows("RestoreCheckpoint"),
             resume=session.can_resume,

@@ -28,11 +28,13 @@ from trainer.messages import (
     LayersFrozen,
     LayersUnfrozen,
     ModelInspected,
+    RateChanged,
     RunEstimated,
     RunInfo,
     RunPrepared,
     RunState,
     StateChanged,
+    TrainingChanged,
     WorkerAttached,
 )
 from trainer.run_record import RunRecord
@@ -121,6 +123,19 @@ class RunDisplay(QObject):
         """Have it shown what the model of the run on display, or of the form's, sees of an image of the Data tab."""
         self._previews.want(path)
 
+    def apply_changes(self) -> None:
+        """Ask for what was typed for the live run: another rate, other epochs, another patience."""
+        changes = self.run_config.live_changes()
+        if (rate := changes.pop("rate", None)) is not None:
+            self.run_config.mark_pending(self._session.set_rate(rate), "rate")
+        if changes:
+            epochs = changes.get("epochs")
+            patience = (changes["patience"] or 0) if "patience" in changes else None
+            command_id = self._session.change_training(
+                epochs=None if epochs is None else int(epochs), patience=None if patience is None else int(patience)
+            )
+            self.run_config.mark_pending(command_id, *changes)
+
     def inspect_model(self) -> None:
         """Have the form's model built, for the tree."""
         name = self.run_config.text("model.name").strip()
@@ -162,11 +177,14 @@ class RunDisplay(QObject):
         session.progress_reported.connect(lambda event: self.layer_tree.set_step_ms(event.step_ms))
         session.freeze_changed.connect(self.layer_tree.settle)
         session.freeze_changed.connect(self.history.add_marker)
+        session.rate_changed.connect(self._on_rate_changed)
+        session.training_changed.connect(self._on_training_changed)
         session.freeze_verified.connect(self.layer_tree.verify)
         session.open_failed.connect(lambda sentence: self.told.emit(sentence, False))
         for signal in (
             session.freeze_changed,
             session.rate_changed,
+            session.training_changed,
             session.freeze_verified,
             session.log_written,
             session.state_changed,
@@ -190,6 +208,7 @@ class RunDisplay(QObject):
         self.run_config.offer_devices(event.devices)
         if event.run is not None:
             self.status.attach(event.run, event.step, event.epoch)
+            self.run_config.show_in_force(event.run.present)
         elif self._session.run_dir is None:
             self._session.list_models()
             self.inspect_model()
@@ -290,6 +309,8 @@ class RunDisplay(QObject):
 
     def _follow_run(self) -> None:
         self.layer_tree.is_live = self._session.is_live
+        if not self._session.is_live:
+            self.run_config.drop_changes()
         self.layer_tree.is_closed = self._session.run_dir is not None and not self._session.is_live
 
     def _on_worker_lost(self, event: WorkerLost) -> None:
@@ -336,6 +357,14 @@ class RunDisplay(QObject):
         elif not is_beside_field and event.command not in {"FreezeLayers", "UnfreezeLayers", "CancelLookUp"}:
             self.told.emit(event.reason, False)
 
+    def _on_rate_changed(self, event: RateChanged) -> None:
+        self.run_config.change_in_force(event.command_id, rate=event.rate)
+
+    def _on_training_changed(self, event: TrainingChanged) -> None:
+        self.status.change_training(event)
+        self.history.set_epochs(self.history.steps_per_epoch, event.total_steps)
+        self.run_config.change_in_force(event.command_id, epochs=event.epochs, patience=event.patience)
+
     def _on_checkpoint_saved(self, event: CheckpointSaved) -> None:
         self.checkpoints.add(event.checkpoint)
         self.status.save_checkpoint(event)
@@ -344,6 +373,8 @@ class RunDisplay(QObject):
         self.status.restore_checkpoint(event)
         self.history.restore(event.step, event.segment)
         self.layer_tree.restore(event)
+        if event.rate is not None:
+            self.run_config.change_in_force("", rate=event.rate)
 
     def _on_data_checked(self, event: DataChecked) -> None:
         self.status.finish_look_up()

@@ -40,6 +40,7 @@ class TrainingSession(QObject):
     progress_reported = Signal(object)
     freeze_changed = Signal(object)  # LayersFrozen or LayersUnfrozen
     rate_changed = Signal(object)
+    training_changed = Signal(object)
     freeze_verified = Signal(object)
     checkpoint_saved = Signal(object)
     checkpoint_restored = Signal(object)
@@ -301,6 +302,10 @@ class TrainingSession(QObject):
         """Change the run's learning rate at the next step boundary. Returns the command's id."""
         return self._send(messages.SetRate(rate=rate))
 
+    def change_training(self, *, epochs: int | None = None, patience: int | None = None) -> str:
+        """Change how long the run is; a patience of 0 ends nothing early. Returns the command's id."""
+        return self._send(messages.ChangeTraining(epochs=epochs, patience=patience))
+
     # -- events -----------------------------------------------------------------------------------------------
 
     def _signals_by_kind(self) -> dict[type[object], SignalInstance]:
@@ -317,6 +322,7 @@ class TrainingSession(QObject):
             messages.LayersFrozen: self.freeze_changed,
             messages.LayersUnfrozen: self.freeze_changed,
             messages.RateChanged: self.rate_changed,
+            messages.TrainingChanged: self.training_changed,
             messages.FreezeVerified: self.freeze_verified,
             messages.CheckpointSaved: self.checkpoint_saved,
             messages.CheckpointRestored: self.checkpoint_restored,

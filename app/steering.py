@@ -41,6 +41,7 @@ from trainer.messages import (
     StartRun,
     StateChanged,
     StopRun,
+    TrainingChanged,
     UnpauseRun,
     WorkerAttached,
     is_allowed,
@@ -422,7 +423,7 @@ _WANTED_STATES = {
     "UnpauseRun": frozenset({RunState.RUNNING}),
     "StopRun": frozenset({RunState.STOPPED, RunState.FINISHED}),
 }
-_ANSWERS = (LayersFrozen, LayersUnfrozen, RateChanged, CheckpointSaved, CheckpointRestored)
+_ANSWERS = (LayersFrozen, LayersUnfrozen, RateChanged, TrainingChanged, CheckpointSaved, CheckpointRestored)
 
 
 def _lost_sentence(lost: WorkerLost, run_dir: Path | None) -> str:

@@ -34,6 +34,7 @@ from trainer.messages import (
     RunPrepared,
     RunState,
     StateChanged,
+    TrainingChanged,
     WorkerAttached,
 )
 from trainer.run_record import best_checkpoint
@@ -214,6 +215,9 @@ class TerminalView:
     def _take_rate(self, event: RateChanged) -> None:
         self._print(rate_sentence(event))
 
+    def _take_training(self, event: TrainingChanged) -> None:
+        self._print(training_sentence(event))
+
     def _take_checkpoint(self, event: CheckpointSaved) -> None:
         saved = event.checkpoint
         best = best_checkpoint([saved] if self._best is None else [self._best, saved])
@@ -319,6 +323,16 @@ def rate_sentence(event: RateChanged) -> str:
     return f"Rate {event.rate:g}, {event.before:g} before · from step {event.applied_step:,} on"
 
 
+def training_sentence(event: TrainingChanged) -> str:
+    """Say a change of the run's length with its step."""
+    parts = []
+    if event.epochs != event.before_epochs:
+        parts.append(f"{counted(event.epochs, 'epoch')}, {event.before_epochs:,} before")
+    if event.patience != event.before_patience:
+        parts.append(f"Patience {event.patience or 'off'}, {event.before_patience or 'off'} before")
+    return f"{'; '.join(parts) or 'Nothing changed'} · from step {event.applied_step:,} on"
+
+
 def freeze_sentence(event: LayersFrozen | LayersUnfrozen) -> str:
     """Say what was frozen or unfrozen, the step at which it was asked for, and the step at which it took hold."""
     symbol = "❄" if isinstance(event, LayersFrozen) else "☀"
@@ -370,6 +384,7 @@ _HANDLERS: dict[type, Callable[[TerminalView, Any], None]] = {
     LayersFrozen: TerminalView._take_freeze,
     LayersUnfrozen: TerminalView._take_freeze,
     RateChanged: TerminalView._take_rate,
+    TrainingChanged: TerminalView._take_training,
     CheckpointSaved: TerminalView._take_checkpoint,
     CheckpointRestored: TerminalView._take_restored,
     FreezeVerified: TerminalView._take_verified,

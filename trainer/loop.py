@@ -22,7 +22,7 @@ from trainer.checkpoints import (
     restore_rng,
     to_cpu,
 )
-from trainer.config import RunConfig
+from trainer.config import ConfigError, RunConfig
 from trainer.data.loader import ImageData
 from trainer.data.mixing import BatchMixer
 from trainer.data.sampler import class_weights
@@ -35,6 +35,7 @@ from trainer.messages import (
     CheckpointSaved,
     Event,
     FreezeVerified,
+    InForce,
     LayersFrozen,
     LayersUnfrozen,
     LogWritten,
@@ -43,6 +44,7 @@ from trainer.messages import (
     ProgressReported,
     RateChanged,
     Series,
+    TrainingChanged,
 )
 from trainer.metrics import (
     LEARNING_RATE,
@@ -95,7 +97,7 @@ class Trainer:
         self.segment = 0
         self.non_finite_step: int | None = None
         self.steps_per_epoch = -(-data.batches_per_epoch // config.training.accumulate_batches)
-        self.total_steps = config.training.epochs * self.steps_per_epoch
+        self.num_epochs = config.training.epochs
         self.module = loaded.module.to(device)
         self.layers = layer_tree(loaded.module, loaded.head)
         self.freeze_set = FreezeSet(self.module, loaded.head)
@@ -119,6 +121,16 @@ class Trainer:
         self._frozen_since = dict.fromkeys(self.freeze_set.freeze(config.model.frozen), 0)
         check_plan(config.plan, self.freeze_set, config.training.epochs)
 
+    @property
+    def total_steps(self) -> int:
+        """Return the optimizer updates in the whole run."""
+        return self.num_epochs * self.steps_per_epoch
+
+    @property
+    def in_force(self) -> InForce:
+        """Return what may change as the run goes on, as it is now."""
+        return InForce(rate=self.rates.rate, epochs=self.num_epochs, patience=self.early_stopping.patience)
+
     # -- the run ----------------------------------------------------------------------------------------------
 
     def begin(self, folder: RunFolder) -> None:
@@ -137,6 +149,10 @@ class Trainer:
 
         """
         self._folder, self._store = folder, CheckpointStore(folder)
+        run = folder.run_info()
+        if run is not None:
+            # Of the run as a whole, and of no checkpoint: a restore does not change them back.
+            self._set_length(run.present.epochs, run.present.patience)
         if info is None:
             self._load_model(self._store.read_base(), "base.pt")
             self.segment = folder.begin_segment(0, None, time.time())
@@ -173,7 +189,7 @@ class Trainer:
 
     @property
     def _has_epochs_left(self) -> bool:
-        return self.epoch < self.config.training.epochs and not self.early_stopping.is_over
+        return self.epoch < self.num_epochs and not self.early_stopping.is_over
 
     def train_step(self, batches: Sequence[Batch]) -> None:
         """Make one optimizer update from the gradients of some batches: that of one batch with all of their images.
@@ -251,7 +267,7 @@ class Trainer:
         self._tell_loading()
 
     def _end_early(self) -> str:
-        """Put the best checkpoint back, where the patience has ended the run. Returns the sentence about that, or ""."""
+        """Put the best checkpoint back, where the patience has ended the run. Returns a sentence about that, or ""."""
         if not self.early_stopping.is_over:
             return ""
         sentence, name = self.early_stopping.sentence(), self.early_stopping.best_name
@@ -410,6 +426,51 @@ class Trainer:
             command_id=command_id,
         )
 
+    def change_training(
+        self,
+        epochs: int | None,
+        patience: int | None,
+        *,
+        requested_step: int | None = None,
+        command_id: str = "",
+    ) -> list[Event]:
+        """Change how long the run is, here and now; None leaves a value as it is, a patience of 0 ends nothing early.
+
+        Returns the events that say so, which nobody has been told yet.
+
+        Raises:
+            ConfigError: The run is longer than that already.
+
+        """
+        before = self.in_force
+        if epochs is not None and epochs != before.epochs and epochs <= self.epoch:
+            raise ConfigError(
+                f"Epochs cannot be {epochs}: the run is in epoch {self.epoch + 1} already. Choose {self.epoch + 1} or "
+                "more, or stop the run.",
+                "training.epochs",
+            )
+        self._set_length(
+            before.epochs if epochs is None else epochs, before.patience if patience is None else patience or None
+        )
+        changed = TrainingChanged(
+            epochs=self.num_epochs,
+            before_epochs=before.epochs,
+            patience=self.early_stopping.patience,
+            before_patience=before.patience,
+            total_steps=self.total_steps,
+            requested_step=self.step if requested_step is None else requested_step,
+            applied_step=self.step,
+            segment=self.segment,
+            command_id=command_id,
+        )
+        never = [phase.epoch for phase in self.config.plan if self.num_epochs <= phase.epoch < before.epochs]
+        texts = [f"The plan's phase at epoch {epoch} never comes: the run now ends before it." for epoch in never]
+        return [changed, *(LogWritten(level="warning", text=text) for text in texts)]
+
+    def _set_length(self, num_epochs: int, patience: int | None) -> None:
+        self.num_epochs, self.early_stopping.patience = num_epochs, patience
+        self.rates.total_steps = self.total_steps
+
     def save(self, *, reason: str, metrics: dict[str, float] | None = None, command_id: str = "") -> CheckpointInfo:
         """Save a checkpoint of this very moment, durable when this returns.
 
@@ -514,6 +575,7 @@ class Trainer:
                 frozen=sorted(self.freeze_set.frozen),
                 num_trainable=self.freeze_set.num_trainable,
                 segment=self.segment,
+                rate=self.rates.rate,
                 command_id=command_id,
             )
         ]
@@ -563,14 +625,13 @@ class Trainer:
         self._emit(MetricsLogged(segment=self.segment, series=series))
 
     def _progress(self) -> ProgressReported:
-        num_epochs = self.config.training.epochs
         return ProgressReported(
             epoch=self.epoch,
-            num_epochs=num_epochs,
+            num_epochs=self.num_epochs,
             step=self.step,
             total_steps=self.total_steps,
             samples_per_s=self._pace.samples_per_s,
-            seconds_left=self._pace.seconds_left(self.total_steps - self.step, num_epochs - self.epoch),
+            seconds_left=self._pace.seconds_left(self.total_steps - self.step, self.num_epochs - self.epoch),
             step_ms=self._pace.step_s * 1000,
             worker_bytes=psutil.Process().memory_info().rss,
             phase="validation" if self._phase == "validation" else "train",

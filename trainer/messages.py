@@ -227,6 +227,14 @@ class ImageView(_Message):
     mixed_share: float = 0.0
 
 
+class InForce(_Message):
+    """What of a run may change as it runs, as it is now. ``patience`` is None where nothing ends the run early."""
+
+    rate: float
+    epochs: int
+    patience: int | None
+
+
 class RunInfo(_Message):
     """A prepared run: what was asked for is in ``config``, what was chosen for it stands beside it."""
 
@@ -246,6 +254,15 @@ class RunInfo(_Message):
     data_summary: DataSummary | None = None
     """What the scan of the data found, as the run last read them; None in runs of an earlier Thaw."""
     report_path: str = ""
+    in_force: InForce | None = None
+    """What the run trains with, where that is known to be other than ``config``."""
+
+    @property
+    def present(self) -> InForce:
+        """Return what the run trains with."""
+        training = self.config.training
+        asked = InForce(rate=self.config.optimizer.rate, epochs=training.epochs, patience=training.patience)
+        return self.in_force or asked
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -373,6 +390,18 @@ class SetRate(Command):
     rate: float = Field(gt=0, le=10)
 
 
+class ChangeTraining(Command):
+    """Change at the next step boundary how long the run is; its schedule then spans the new length.
+
+    ``epochs`` counts all epochs of the run, those completed included; a ``patience`` of 0 ends nothing early. What is
+    None stays as it is.
+    """
+
+    kind: Literal["ChangeTraining"] = "ChangeTraining"
+    epochs: int | None = Field(None, ge=1, le=10_000)
+    patience: int | None = Field(None, ge=0, le=10_000)
+
+
 class SaveCheckpoint(Command):
     """Save a checkpoint at the next step boundary."""
 
@@ -408,6 +437,7 @@ AnyCommand = Annotated[
     | FreezeLayers
     | UnfreezeLayers
     | SetRate
+    | ChangeTraining
     | SaveCheckpoint
     | RestoreCheckpoint
     | ShutDown,
@@ -434,6 +464,7 @@ ALLOWED_COMMANDS: dict[str, frozenset[RunState]] = {
     "FreezeLayers": _LOADED,
     "UnfreezeLayers": _LOADED,
     "SetRate": _LOADED,
+    "ChangeTraining": _LOADED,
     "SaveCheckpoint": _LOADED,
     "RestoreCheckpoint": _LOADED | {S.FINISHED, S.STOPPED},
     "ShutDown": _ANYWHERE,
@@ -637,6 +668,20 @@ class RateChanged(Event):
     segment: int
 
 
+class TrainingChanged(Event):
+    """The run has another length or patience from ``applied_step`` on; steps count completed updates."""
+
+    kind: Literal["TrainingChanged"] = "TrainingChanged"
+    epochs: int
+    before_epochs: int
+    patience: int | None
+    before_patience: int | None
+    total_steps: int
+    requested_step: int
+    applied_step: int
+    segment: int
+
+
 class FreezeVerified(Event):
     """Every frozen layer's bytes were hashed again at ``step``: ``drifted`` names those that changed (a defect)."""
 
@@ -654,7 +699,10 @@ class CheckpointSaved(Event):
 
 
 class CheckpointRestored(Event):
-    """The live run has a checkpoint's state; what follows belongs to ``segment``, which starts at ``step``."""
+    """The live run has a checkpoint's state; what follows belongs to ``segment``, which starts at ``step``.
+
+    ``rate`` is the run's rate again, None in runs of an earlier Thaw.
+    """
 
     kind: Literal["CheckpointRestored"] = "CheckpointRestored"
     name: str
@@ -663,6 +711,7 @@ class CheckpointRestored(Event):
     frozen: list[str]
     num_trainable: int
     segment: int
+    rate: float | None = None
 
 
 class LogWritten(Event):
@@ -688,6 +737,7 @@ AnyEvent = Annotated[
     | MetricsSkipped
     | ProgressReported
     | RateChanged
+    | TrainingChanged
     | LayersFrozen
     | LayersUnfrozen
     | FreezeVerified
@@ -696,3 +746,16 @@ AnyEvent = Annotated[
     | LogWritten,
     Field(discriminator="kind"),
 ]
+
+
+def follow(run: RunInfo, event: Event) -> RunInfo:
+    """Bring what a run trains with up to date with an event."""
+    present, total_steps = run.present, run.total_steps
+    if isinstance(event, RateChanged) or (isinstance(event, CheckpointRestored) and event.rate is not None):
+        present = present.model_copy(update={"rate": event.rate})
+    elif isinstance(event, TrainingChanged):
+        present = present.model_copy(update={"epochs": event.epochs, "patience": event.patience})
+        total_steps = event.total_steps
+    else:
+        return run
+    return run.model_copy(update={"in_force": present, "total_steps": total_steps})

@@ -168,9 +168,9 @@ class Preparation:
             folder.claim(self.worker)
             config = folder.config()
             info = folder.checkpoint(checkpoint) if checkpoint else folder.resume_point()
-            if is_to_start and info is not None and info.epoch >= config.training.epochs:
+            if is_to_start and info is not None and info.epoch >= folder.num_epochs():
                 raise ValueError(
-                    f"{folder.path.name} has finished all its {config.training.epochs} epochs: there is nothing to "
+                    f"{folder.path.name} has finished all its {folder.num_epochs()} epochs: there is nothing to "
                     "resume. Restore an earlier checkpoint, or begin a new run."
                 )
             # The run's own files hold every weight, so none are downloaded or read from elsewhere.
@@ -232,6 +232,7 @@ class Preparation:
             image_size=data.preprocessing.image_size,
             data_summary=scanned.summary,
             report_path=str(scanned.report_path),
+            in_force=trainer.in_force,
         )
         return PreparedRun(trainer, folder, log, info, events)
 

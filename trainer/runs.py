@@ -28,6 +28,7 @@ from trainer.messages import (
     RunState,
     Series,
     StateChanged,
+    follow,
 )
 from trainer.run_record import Curve, RunFolderError, RunListing, RunRecord, WorkerAddress, best_checkpoint
 
@@ -39,12 +40,16 @@ _LOGGED_KINDS = (
     "LayersFrozen",
     "LayersUnfrozen",
     "RateChanged",
+    "TrainingChanged",
     "FreezeVerified",
     "CheckpointSaved",
     "CheckpointRestored",
     "CommandRejected",
     "LogWritten",
 )
+
+_CHANGING_KINDS = ("RateChanged", "TrainingChanged", "CheckpointRestored")
+"""The kinds of events that change what a run trains with."""
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -298,9 +303,22 @@ class RunFolder:
         return "" if size == info.size_bytes else "file was altered"
 
     def run_info(self) -> RunInfo | None:
-        """Return the run as it was last prepared, or None if it never was."""
+        """Return the run as it was last prepared, with what it trains with by now, or None if it never was."""
         event = self._last_event("RunPrepared")
-        return event.run if isinstance(event, RunPrepared) else None
+        if not isinstance(event, RunPrepared):
+            return None
+        run = event.run
+        marks = ", ".join("?" * len(_CHANGING_KINDS))
+        since = "(SELECT MAX(id) FROM events WHERE kind = 'RunPrepared')"
+        sql = f"SELECT body FROM events WHERE kind IN ({marks}) AND id > {since} ORDER BY id"
+        for (body,) in self._read(sql, _CHANGING_KINDS):
+            run = follow(run, event_from_json(body))
+        return run
+
+    def num_epochs(self) -> int:
+        """Return how many epochs the run is to have by now."""
+        info = self.run_info()
+        return self.config().training.epochs if info is None else info.present.epochs
 
     def curves(self) -> dict[str, Curve]:
         """Read every tag's points, along the run as it went on."""
@@ -368,7 +386,7 @@ class RunFolder:
             is_live=worker is not None and state.is_live,
             was_interrupted=worker is None and state.is_live,
             epoch=epoch,
-            num_epochs=config.training.epochs,
+            num_epochs=self.num_epochs(),
             step=step,
             best_accuracy=best.accuracy if best else None,
             created_at=created_at(self.path),

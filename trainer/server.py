@@ -27,6 +27,7 @@ from trainer.messages import (
     RunState,
     StateChanged,
     WorkerAttached,
+    follow,
 )
 from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder
@@ -219,6 +220,8 @@ def _follow(attached: WorkerAttached, event: Event) -> WorkerAttached:
         return attached.model_copy(update={"step": event.step, "epoch": event.epoch})
     if isinstance(event, CheckpointRestored):
         attached = attached.model_copy(update={"step": event.step, "epoch": event.epoch})
+    if attached.run is not None:
+        attached = attached.model_copy(update={"run": follow(attached.run, event)})
     if isinstance(event, FreezeChanged | CheckpointRestored) and attached.run is not None:
         summary = attached.run.summary.model_copy(update={"frozen": event.frozen, "num_trainable": event.num_trainable})
         return attached.model_copy(update={"run": attached.run.model_copy(update={"summary": summary})})

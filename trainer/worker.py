@@ -25,6 +25,7 @@ from trainer.messages import (
     TRANSITIONS,
     AnyCommand,
     CancelLookUp,
+    ChangeTraining,
     CheckData,
     CommandRejected,
     EstimateRun,
@@ -93,6 +94,7 @@ _WORDS = {
     "StopRun": "Stopping",
     "FreezeLayers": "Freezing",
     "SetRate": "Changing the rate",
+    "ChangeTraining": "Changing the epochs or the patience",
     "UnfreezeLayers": "Unfreezing",
     "SaveCheckpoint": "Saving a checkpoint",
     "RestoreCheckpoint": "Restoring a checkpoint",
@@ -211,6 +213,11 @@ class Worker:
                 self._server.publish(
                     self._loaded.set_rate(command.rate, requested_step=requested_step, command_id=command_id)
                 )
+            case ChangeTraining():
+                for event in self._loaded.change_training(
+                    command.epochs, command.patience, requested_step=requested_step, command_id=command_id
+                ):
+                    self._server.publish(event)
             case SaveCheckpoint():
                 self._loaded.save(reason="user", command_id=command_id)
             case RestoreCheckpoint():

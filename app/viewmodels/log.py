@@ -23,6 +23,7 @@ from trainer.messages import (
     RateChanged,
     RunState,
     StateChanged,
+    TrainingChanged,
 )
 
 MAX_ROWS = 10_000
@@ -140,6 +141,8 @@ class LogItemModel(TableItemModel):
                 what = self.tr("{} before").format(rate_text(event.before))
                 rate = self.tr("Rate {}").format(rate_text(event.rate))
                 return LogRow(event.time, rate, event.requested_step, event.applied_step, what)
+            case TrainingChanged():
+                return self._training_row(event)
             case CheckpointSaved():
                 saved = event.checkpoint
                 figures = self.tr("loss {} · accuracy {} · {}").format(
@@ -173,6 +176,19 @@ class LogItemModel(TableItemModel):
         level = "error" if event.state is RunState.FAILED else "info"
         return LogRow(event.time, what, None, None, event.sentence, level)
 
+    def _training_row(self, event: TrainingChanged) -> LogRow:
+        off = self.tr("off")
+        what, before = [], []
+        if event.epochs != event.before_epochs:
+            what.append(self.tr("Epochs {}").format(count_text(event.epochs)))
+            before.append(count_text(event.before_epochs))
+        if event.patience != event.before_patience:
+            what.append(self.tr("Patience {}").format(count_text(event.patience) if event.patience else off))
+            before.append(count_text(event.before_patience) if event.before_patience else off)
+        result = self.tr("{} before").format(", ".join(before)) if before else self.tr("unchanged")
+        words = ", ".join(what) or self.tr("Epochs and patience")
+        return LogRow(event.time, words, event.requested_step, event.applied_step, result)
+
     def _verified_row(self, event: FreezeVerified) -> LogRow:
         if event.drifted:
             result = self.tr("Drifted: {}").format(", ".join(event.drifted))
@@ -197,6 +213,7 @@ class LogItemModel(TableItemModel):
             "FreezeLayers": self.tr("Freeze refused"),
             "UnfreezeLayers": self.tr("Unfreeze refused"),
             "SetRate": self.tr("Change of the rate refused"),
+            "ChangeTraining": self.tr("Change of the epochs or the patience refused"),
             "SaveCheckpoint": self.tr("Checkpoint refused"),
             "RestoreCheckpoint": self.tr("Restore refused"),
         }.get(command, self.tr("Refused"))

@@ -11,7 +11,7 @@ from app.viewmodels.field_words import choice_text, field_label, split_text
 from app.viewmodels.plan_text import parse_plan, plan_sentence, plan_text
 from app.viewmodels.quantities import duration_text, part_text, size_text
 from trainer.config import ConfigError, DataConfig, RunConfig, config_from_dict
-from trainer.messages import CommandRejected, DataChecked, DataSummary, ModelEntry, RunEstimate, RunInfo
+from trainer.messages import CommandRejected, DataChecked, DataSummary, InForce, ModelEntry, RunEstimate, RunInfo
 
 COLUMN_FIELDS = ("data.path_column", "data.label_column", "data.split_column", "data.group_column")
 """The fields that only a table of images has."""
@@ -21,10 +21,6 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "model": ("model.name", "model.weights", "plan"),
     "training": (
         "training.epochs",
-        "training.patience",
-        "training.stop_metric",
-        "training.min_change",
-        "training.restore_best",
         "training.batch_size",
         "optimizer.name",
         "optimizer.rate",
@@ -53,6 +49,10 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "optimizer.state_on_unfreeze",
     ),
     "more": (
+        "training.patience",
+        "training.stop_metric",
+        "training.min_change",
+        "training.restore_best",
         "training.precision",
         "training.device",
         "training.seed",
@@ -67,6 +67,9 @@ FIELDS = tuple(field for fields in SECTIONS.values() for field in fields)
 
 CHECKED_FIELDS = ("data.path", "data.layout", *COLUMN_FIELDS, "data.validation_fraction", "training.seed")
 """The fields that decide which images a run has and how they are split."""
+
+LIVE_FIELDS = {"rate": "optimizer.rate", "epochs": "training.epochs", "patience": "training.patience"}
+"""The fields that may change as a run goes on, by their names in ``InForce``."""
 
 _NUMBERS = frozenset(
     {
@@ -107,6 +110,8 @@ class RunConfigViewModel(QObject):
     """Values, notes or errors have changed."""
     need_changed = Signal()
     """It is known anew what the run would need."""
+    live_changed = Signal()
+    """It is another question whether what was typed for the live run is to be sent."""
     refused = Signal(str)
     """The field for whose error a start came to nothing."""
 
@@ -125,6 +130,8 @@ class RunConfigViewModel(QObject):
         self.need = ""
         """What the run would need of time, memory and disk, "" while that is not known."""
         self.lacks_room = False
+        self._in_force: InForce | None = None
+        self._pending: dict[str, str] = {}
         self._found_layout = ""
         self._taken: dict[str, str] | None = None
         self._notes: dict[str, str] = {}
@@ -223,6 +230,7 @@ class RunConfigViewModel(QObject):
         if field == "plan":
             self._notes[field] = "" if self.error(field) else plan_sentence(parse_plan(text))
         self.changed.emit()
+        self.live_changed.emit()
 
     def show_config(self, config: RunConfig, frozen: list[str] | None = None) -> None:
         """Show a configuration, as a file or an earlier run holds it."""
@@ -384,7 +392,11 @@ class RunConfigViewModel(QObject):
 
     def reject(self, event: CommandRejected) -> bool:
         """Put a refusal beside the field at fault. Returns whether it has one here."""
-        field = self._field_of(event.field)
+        asked = [field for field, command_id in self._pending.items() if command_id == event.command_id]
+        for field in asked:
+            del self._pending[field]
+        self.live_changed.emit()
+        field = self._field_of(event.field) or next(iter(asked), "")
         if not field and event.command == "CheckData":
             field = "data.path"
         if not field and event.command == "InspectModel":
@@ -415,14 +427,88 @@ class RunConfigViewModel(QObject):
         self._notes["data.image_size"] = self.tr("applied: {} px").format(locale.toString(run.image_size))
         self._notes["training.precision"] = self.tr("applied: {}").format(run.precision)
         self._notes["training.device"] = self.tr("applied: {}").format(run.device)
-        self.changed.emit()
+        self._in_force, self._pending = None, {}
+        self.show_in_force(run.present)
 
     def leave_run(self) -> None:
         """Make the form a new run's: the values stay, what was applied goes."""
         self.run = None
+        self._in_force, self._pending = None, {}
+        self.live_changed.emit()
         for field in ("data.image_size", "training.precision", "training.device"):
             self._notes.pop(field, None)
         self.changed.emit()
+
+    # -- what may change as the run goes on -------------------------------------------------------------------
+
+    def show_in_force(self, present: InForce, command_id: str = "") -> None:
+        """Show what the run trains with now; ``command_id`` is what asked for it. What is being typed stays."""
+        for name, field in LIVE_FIELDS.items():
+            value = getattr(present, name)
+            is_answer = bool(command_id) and self._pending.get(field) == command_id
+            if is_answer:
+                del self._pending[field]
+            if is_answer or not self._is_typed(name):
+                self._texts[field], self._errors[field] = _shown(value), ""
+        self._in_force = present
+        self.changed.emit()
+        self.live_changed.emit()
+
+    def change_in_force(self, command_id: str, **values: float | None) -> None:
+        """Show that some of what the run trains with is another now."""
+        if self._in_force is not None:
+            self.show_in_force(self._in_force.model_copy(update=values), command_id)
+
+    @property
+    def can_apply(self) -> bool:
+        """Whether something was typed for the live run that is right, and has not been asked for."""
+        is_typed = not self._pending and any(map(self._is_typed, LIVE_FIELDS))
+        return is_typed and self._typed_live() is not None
+
+    @property
+    def is_applying(self) -> bool:
+        """Whether something was asked for that the worker has not answered."""
+        return bool(self._pending)
+
+    def live_changes(self) -> dict[str, float | None]:
+        """Return what is to change, by its name in ``InForce``; nothing while a field of it is wrong."""
+        typed = self._typed_live()
+        if typed is None or not self.can_apply:
+            return {}
+        return {name: getattr(typed, name) for name in LIVE_FIELDS if self._is_typed(name)}
+
+    def mark_pending(self, command_id: str, *names: str) -> None:
+        """Remember that a command asked for these, by their names in ``InForce``."""
+        self._pending.update({LIVE_FIELDS[name]: command_id for name in names})
+        self.live_changed.emit()
+
+    def drop_changes(self) -> None:
+        """Forget what was typed or asked for: nobody is left to answer."""
+        if self._in_force is None or not (self._pending or any(map(self._is_typed, LIVE_FIELDS))):
+            return
+        self._pending = {}
+        for name, field in LIVE_FIELDS.items():
+            self._texts[field], self._errors[field] = _shown(getattr(self._in_force, name)), ""
+        self.changed.emit()
+        self.live_changed.emit()
+
+    def _is_typed(self, name: str) -> bool:
+        """Tell whether a field holds another value than what is in force."""
+        if self._in_force is None:
+            return False
+        typed = self._typed_live(name)
+        return typed is None or getattr(typed, name) != getattr(self._in_force, name)
+
+    def _typed_live(self, *names: str) -> InForce | None:
+        values: dict[str, Any] = {}
+        for name in names or LIVE_FIELDS:
+            _put(values, LIVE_FIELDS[name], self._typed(LIVE_FIELDS[name]))
+        try:
+            config = config_from_dict(values)
+        except ConfigError:
+            return None
+        training = config.training
+        return InForce(rate=config.optimizer.rate, epochs=training.epochs, patience=training.patience)
 
     # -- checks -----------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from trainer.messages import (
     RunPrepared,
     RunState,
     StateChanged,
+    TrainingChanged,
 )
 
 _SECONDS_BEFORE_A_FORECAST = 2.0
@@ -109,6 +110,13 @@ class RunStatusViewModel(QObject):
         self._step, self._total_steps = event.step, event.total_steps
         self.changed.emit()
 
+    def change_training(self, event: TrainingChanged) -> None:
+        """Take over another length of the run."""
+        self._num_epochs, self._total_steps = event.epochs, event.total_steps
+        if self._progress is not None:
+            self._progress = self._progress.model_copy(update={"patience": event.patience, "seconds_left": None})
+        self.changed.emit()
+
     def prepare_progress(self, event: PreparationProgressed) -> None:
         """Follow long work before the run."""
         if self._preparation is None or event.what != self._preparation.what:
@@ -153,7 +161,7 @@ class RunStatusViewModel(QObject):
     def _take_run(self, run: RunInfo) -> None:
         self.run = run
         self.title = f"{run.config.title} · {run.config.model.name}"
-        self._num_epochs, self._total_steps = run.config.training.epochs, run.total_steps
+        self._num_epochs, self._total_steps = run.present.epochs, run.total_steps
 
     # -- in words ---------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.viewmodels.field_words import field_label, field_tip, section_title
 from app.viewmodels.quantities import count_text, percent_text, size_text
-from app.viewmodels.run_config import CHECKED_FIELDS, COLUMN_FIELDS, SECTIONS, RunConfigViewModel
+from app.viewmodels.run_config import CHECKED_FIELDS, COLUMN_FIELDS, LIVE_FIELDS, SECTIONS, RunConfigViewModel
 from app.views.choice_field import ChoiceField
 from app.views.field_note import FieldNote
 from app.views.section_heading import SectionHeading
@@ -65,10 +65,12 @@ _TYPING_PAUSE_MS = 400
 
 
 class RunForm(QWidget):
-    """Edits a RunConfigViewModel; shows a live run's values without letting them be changed."""
+    """Edits a RunConfigViewModel; of a live run's values only those may be changed that the worker can change."""
 
     start_requested = Signal()
     """Start was pressed; the values are not yet checked."""
+    apply_requested = Signal()
+    """What was typed for the live run is to be sent."""
     data_changed = Signal()
     """Other data, or another split of them, were chosen: typing has rested, or they were picked."""
     model_chosen = Signal()
@@ -89,17 +91,24 @@ class RunForm(QWidget):
         run_config.changed.connect(self._show_values)
         run_config.need_changed.connect(self._show_need)
         run_config.refused.connect(self._reveal)
+        run_config.live_changed.connect(self._show_apply)
         self._show_values()
         self._show_need()
 
-    def set_editable(self, is_editable: bool) -> None:
-        """Let the values be changed, or show them as a live run has them."""
-        for editor in self._editors.values():
-            editor.setEnabled(is_editable)
+    def set_editable(self, is_editable: bool, *, is_live: bool = False) -> None:
+        """Let the values be changed, or show them as a run has them; of a live one, some can be changed still."""
+        for field, editor in self._editors.items():
+            editor.setEnabled(is_editable or (is_live and field in LIVE_FIELDS.values()))
         for button in self._browse.values():
             button.setVisible(is_editable)
         self._start.setVisible(is_editable)
         self._show_need()
+        self._apply.setVisible(is_live and not is_editable)
+        self._live_note.setText(
+            self.tr("Rate, epochs and patience can be changed as it runs.")
+            if is_live
+            else self.tr("The values of this run. New run begins another with them.")
+        )
         self._live_note.setVisible(not is_editable)
         self._show_hints()
 
@@ -139,7 +148,10 @@ class RunForm(QWidget):
         self._start.clicked.connect(self.start_requested)
         tip = self.tr("From a few trial steps, as the run begins; unfreezing layers changes it.")
         self._need = FieldNote(_NEED_LINES, tip)
-        self._live_note = QLabel(self.tr("The values of this run. New run begins another with them."))
+        self._apply = QPushButton()
+        self._apply.setProperty("kind", "primary")
+        self._apply.clicked.connect(self.apply_requested)
+        self._live_note = QLabel()
         self._live_note.setProperty("role", "note")
         self._live_note.setWordWrap(True)
 
@@ -181,8 +193,11 @@ class RunForm(QWidget):
         layout.addWidget(self._scroll, 1)
         layout.addWidget(self._need)
         layout.addWidget(self._start)
+        layout.addWidget(self._apply)
         layout.addWidget(self._live_note)
+        self._apply.hide()
         self._live_note.hide()
+        self._show_apply()
         self._restyle()
 
     def _add_row(self, grid: QGridLayout, row: int, field: str) -> None:
@@ -219,6 +234,8 @@ class RunForm(QWidget):
         if field not in _CHOICES:
             edit = QLineEdit()
             edit.textEdited.connect(lambda text: self._take(field, text))
+            if field in LIVE_FIELDS.values():
+                edit.returnPressed.connect(self._apply.click)
             return edit
         choice = ChoiceField(_CHOICES[field], is_free=field in _FREE_CHOICES)
         if field in _FREE_CHOICES:
@@ -362,6 +379,11 @@ class RunForm(QWidget):
         resting = self.tr("What the run will need stands here once the data are checked.")
         self._need.show_text(self._run_config.need or resting, is_error=self._run_config.lacks_room)
         self._need.setVisible(not self._start.isHidden())
+
+    def _show_apply(self) -> None:
+        is_applying = self._run_config.is_applying
+        self._apply.setText(self.tr("Waiting for the next step …") if is_applying else self.tr("Apply"))
+        self._apply.setEnabled(self._run_config.can_apply)
 
     def _show_hints(self) -> None:
         for field, hint in self._hints.items():

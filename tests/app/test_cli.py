@@ -37,6 +37,7 @@ from trainer.messages import (
     RunState,
     Series,
     StateChanged,
+    TrainingChanged,
     WorkerAttached,
 )
 from trainer.run_record import WorkerAddress
@@ -403,6 +404,36 @@ def test_rate_says_what_it_was_before_and_from_which_step_it_holds(scripted_work
 def test_a_rate_that_is_none_is_refused_before_any_worker_is_asked(run_folder, capsys, rate):
     assert main(["rate", "digits", rate]) == 2
     assert rate in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked", "words"),
+    [
+        (["epochs", "digits", "20"], {"epochs": 20, "patience": None}, "20 epochs, 10 before · from step 128 on"),
+        (["patience", "digits", "0"], {"epochs": None, "patience": 0}, "Patience off, 3 before · from step 128 on"),
+    ],
+)
+def test_the_length_of_a_run_is_changed_from_a_shell(scripted_worker, capsys, arguments, asked, words):
+    def change(command):
+        return [
+            TrainingChanged(
+                epochs=command.epochs or 10,
+                before_epochs=10,
+                patience=3 if command.patience is None else command.patience or None,
+                before_patience=3,
+                total_steps=900,
+                requested_step=127,
+                applied_step=128,
+                segment=0,
+                command_id=command.command_id,
+            )
+        ]
+
+    worker = scripted_worker(change)
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == f"{words}\n"
+    sent = worker.commands.get(timeout=5)
+    assert {"epochs": sent.epochs, "patience": sent.patience} == asked
 
 
 def test_steering_as_json_prints_the_event(scripted_worker, capsys):

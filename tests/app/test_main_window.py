@@ -34,11 +34,13 @@ from trainer.messages import (
     ModelSummary,
     PreparationProgressed,
     ProgressReported,
+    RateChanged,
     RunEstimate,
     RunEstimated,
     RunState,
     Series,
     StateChanged,
+    TrainingChanged,
 )
 from trainer.runs import RunFolder
 
@@ -201,7 +203,7 @@ def test_buttons_follow_the_state(qtbot, window: MainWindow, running: ScriptedCl
     toolbar = window.toolbar
     assert toolbar._primary.text() == "Pause"
     assert toolbar._stop.isEnabled()
-    assert not window.form._editors["optimizer.rate"].isEnabled()
+    assert not window.form._editors["optimizer.weight_decay"].isEnabled()
     qtbot.mouseClick(toolbar._primary, Qt.MouseButton.LeftButton)
     running.say(StateChanged(state=RunState.PAUSED, time=4.0))
     qtbot.waitUntil(lambda: toolbar._primary.text() == "Unpause")
@@ -829,3 +831,77 @@ def test_without_a_worker_or_a_whole_form_a_sentence_says_why_there_is_no_previe
     window.display.preview_image("/1.png")
     assert refusals[-1][1] == "No worker is running that could show what the model sees. New run starts one."
     assert len(clients) == 1
+
+
+def type_into(qtbot, window: MainWindow, field: str, text: str) -> None:
+    editor = window.form._editors[field]
+    editor.clear()
+    qtbot.keyClicks(editor, text)
+
+
+def length_event(command_id: str, epochs: int, patience: int | None = None) -> TrainingChanged:
+    return TrainingChanged(
+        epochs=epochs, before_epochs=6, patience=patience, before_patience=None, total_steps=45 * epochs,
+        requested_step=5, applied_step=6, segment=0, command_id=command_id, time=4.0,
+    )  # fmt: skip
+
+
+def rate_event(command_id: str, rate: float, before: float = 0.001) -> RateChanged:
+    return RateChanged(
+        rate=rate, before=before, requested_step=5, applied_step=6, segment=0, command_id=command_id, time=4.0
+    )
+
+
+def test_of_a_live_run_rate_epochs_and_patience_can_be_changed_and_settle_on_the_event(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    form = window.form
+    assert [field for field, editor in form._editors.items() if editor.isEnabled()] == [
+        "training.epochs", "optimizer.rate", "training.patience",
+    ]  # fmt: skip
+    assert (form._apply.isVisible(), form._apply.isEnabled()) == (True, False)
+    type_into(qtbot, window, "optimizer.rate", "0.01")
+    type_into(qtbot, window, "training.epochs", "9")
+    assert form._apply.isEnabled()
+    qtbot.keyClick(form._editors["training.epochs"], Qt.Key.Key_Return)
+    assert [(c.kind, getattr(c, "rate", None), getattr(c, "epochs", None)) for c in running.sent] == [
+        ("SetRate", 0.01, None),
+        ("ChangeTraining", None, 9),
+    ]
+    assert (form._apply.isEnabled(), form._apply.text()) == (False, "Waiting for the next step …")
+    running.say(rate_event(running.sent[0].command_id, 0.01), length_event(running.sent[1].command_id, 9))
+    qtbot.waitUntil(lambda: form._apply.text() == "Apply")
+    assert not form._apply.isEnabled()
+    assert window.display.status.progress_text.startswith("Epoch 1 of 9 · step 0 of 405")
+    assert window.display.history.total_steps == 405
+    rows = [window.display.log.index(row, 1).data() for row in range(window.display.log.rowCount())]
+    assert rows[-2:] == ["Rate 0.01", "Epochs 9"]
+
+
+def test_a_change_of_another_client_shows_but_what_is_being_typed_stays(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    type_into(qtbot, window, "training.epochs", "12")
+    running.say(rate_event("elsewhere", 0.5), length_event("elsewhere", 7, 3))
+    editors = window.form._editors
+    qtbot.waitUntil(lambda: editors["optimizer.rate"].text() == "0.5")
+    assert [editors[field].text() for field in ("training.epochs", "training.patience")] == ["12", "3"]
+    assert window.display.run_config.live_changes() == {"epochs": 12}
+    running.say(StateChanged(state=RunState.STOPPING, time=5.0), StateChanged(state=RunState.STOPPED, time=5.0))
+    qtbot.waitUntil(lambda: editors["training.epochs"].text() == "7")
+    assert not editors["training.epochs"].isEnabled()
+
+
+def test_a_refused_change_stands_beside_its_field(qtbot, window: MainWindow, running: ScriptedClient) -> None:
+    type_into(qtbot, window, "training.epochs", "1")
+    qtbot.mouseClick(window.form._apply, Qt.MouseButton.LeftButton)
+    reason = "Epochs cannot be 1: the run is in epoch 2 already."
+    running.say(
+        CommandRejected(
+            command="ChangeTraining", reason=reason, field="training.epochs", command_id=running.sent[-1].command_id
+        )
+    )
+    qtbot.waitUntil(lambda: window.form._hints["training.epochs"].text() == reason)
+    assert window.notice.text == ""
+    type_into(qtbot, window, "training.epochs", "six")
+    assert not window.form._apply.isEnabled()

@@ -23,6 +23,7 @@ from trainer.data_report import DataReport
 from trainer.messages import (
     ALLOWED_COMMANDS,
     CancelLookUp,
+    ChangeTraining,
     CheckData,
     CheckpointRestored,
     CheckpointSaved,
@@ -55,6 +56,7 @@ from trainer.messages import (
     StartRun,
     StateChanged,
     StopRun,
+    TrainingChanged,
     UnfreezeLayers,
     UnpauseRun,
     WorkerAttached,
@@ -199,6 +201,7 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
         "FreezeLayers": FreezeLayers(layers=["conv1"]),
         "UnfreezeLayers": UnfreezeLayers(layers=["conv1"]),
         "SetRate": SetRate(rate=0.01),
+        "ChangeTraining": ChangeTraining(epochs=400, patience=0),
         "SaveCheckpoint": SaveCheckpoint(),
         "RestoreCheckpoint": RestoreCheckpoint(name="last"),
     }
@@ -229,6 +232,9 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
     rate = driver.ask(commands["SetRate"], RateChanged)
     assert isinstance(rate, RateChanged)
     assert (rate.rate, rate.before, rate.applied_step) == (0.01, small_config.optimizer.rate, 0)
+    length = driver.ask(commands["ChangeTraining"], TrainingChanged)
+    assert isinstance(length, TrainingChanged)
+    assert (length.epochs, length.before_epochs, length.patience, length.applied_step) == (400, 500, None, 0)
     assert isinstance(driver.ask(commands["SaveCheckpoint"], CheckpointSaved), CheckpointSaved)
     driver.ask(commands["StartRun"], StateChanged)
     walk(RunState.RUNNING)
