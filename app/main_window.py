@@ -85,7 +85,7 @@ class MainWindow(QWidget):
 
     def _build_views(self) -> None:
         display = self.display
-        self.toolbar = Toolbar(display.status, self._settings.scheme)
+        self.toolbar = Toolbar(display.status, display.changes, self._settings.scheme)
         self.notice = Notice()
         self.form = RunForm(display.run_config)
         self.checkpoints_view = CheckpointsView(display.checkpoints)
@@ -176,6 +176,8 @@ class MainWindow(QWidget):
         for keys, slot in (
             ("Ctrl+.", toolbar.press_stop),
             ("Ctrl+S", toolbar.press_save),
+            ("Ctrl+Z", display.changes.undo),
+            ("Ctrl+Shift+Z", display.changes.redo),
             ("Ctrl+N", self._new_run),
             ("Ctrl+O", self._choose_run),
         ):

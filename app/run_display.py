@@ -9,6 +9,7 @@ from app.folder_reader import FolderReader
 from app.image_previews import ImagePreviews
 from app.session import TrainingSession
 from app.settings import Settings
+from app.viewmodels.change_history import ChangeHistory
 from app.viewmodels.checkpoint_table import CheckpointItemModel
 from app.viewmodels.data import DataViewModel
 from app.viewmodels.layer_tree import LayerTreeViewModel
@@ -22,8 +23,10 @@ from trainer.config import ModelConfig, RunConfig
 from trainer.messages import (
     CheckpointRestored,
     CheckpointSaved,
+    Command,
     CommandRejected,
     DataChecked,
+    FreezeLayers,
     FreezeVerified,
     LayersFrozen,
     LayersUnfrozen,
@@ -35,6 +38,7 @@ from trainer.messages import (
     RunState,
     StateChanged,
     TrainingChanged,
+    UnfreezeLayers,
     WorkerAttached,
 )
 from trainer.run_record import RunRecord
@@ -69,6 +73,7 @@ class RunDisplay(QObject):
         self._are_data_known = False
         self.status = RunStatusViewModel(self)
         self.history = MetricHistory(self)
+        self.changes = ChangeHistory(self._send_change, self)
         self.layer_tree = LayerTreeViewModel(self)
         self.checkpoints = CheckpointItemModel(self)
         self.runs = RunListItemModel(self)
@@ -136,6 +141,13 @@ class RunDisplay(QObject):
             )
             self.run_config.mark_pending(command_id, *changes)
 
+    def _send_change(self, command: Command) -> str:
+        """Send what undoes a change or makes it again; the tree shows it on its way."""
+        command_id = self._session.send(command)
+        if isinstance(command, FreezeLayers | UnfreezeLayers):
+            self.layer_tree.mark_pending(command_id, command.layers)
+        return command_id
+
     def inspect_model(self) -> None:
         """Have the form's model built, for the tree."""
         name = self.run_config.text("model.name").strip()
@@ -179,6 +191,9 @@ class RunDisplay(QObject):
         session.freeze_changed.connect(self.history.add_marker)
         session.rate_changed.connect(self._on_rate_changed)
         session.training_changed.connect(self._on_training_changed)
+        session.command_sent.connect(self.changes.note)
+        session.freeze_changed.connect(self.changes.take)
+        session.rate_changed.connect(self.changes.take)
         session.freeze_verified.connect(self.layer_tree.verify)
         session.open_failed.connect(lambda sentence: self.told.emit(sentence, False))
         for signal in (
@@ -242,6 +257,7 @@ class RunDisplay(QObject):
 
     def _on_run_left(self) -> None:
         self.status.leave_run()
+        self.changes.clear()
         self.history.clear()
         self.checkpoints.reset([])
         self.log.reset([])
@@ -311,6 +327,7 @@ class RunDisplay(QObject):
         self.layer_tree.is_live = self._session.is_live
         if not self._session.is_live:
             self.run_config.drop_changes()
+            self.changes.clear()
         self.layer_tree.is_closed = self._session.run_dir is not None and not self._session.is_live
 
     def _on_worker_lost(self, event: WorkerLost) -> None:
@@ -344,6 +361,7 @@ class RunDisplay(QObject):
         if event.command == "EstimateRun" and event.command_id != self._estimate_id:
             return
         self.log.add(event)
+        self.changes.refuse(event.command_id)
         if is_last_check and event.is_cancelled:
             self.data.show_unchecked()
             self.run_config.show_unchecked()
@@ -373,6 +391,8 @@ class RunDisplay(QObject):
         self.status.restore_checkpoint(event)
         self.history.restore(event.step, event.segment)
         self.layer_tree.restore(event)
+        # What was changed since is not so any more.
+        self.changes.clear()
         if event.rate is not None:
             self.run_config.change_in_force("", rate=event.rate)
 

@@ -47,6 +47,7 @@ class TrainingSession(QObject):
     state_changed = Signal(object)
     command_rejected = Signal(object)
     log_written = Signal(object)
+    command_sent = Signal(object)  # the command, which the worker has not answered yet
     worker_attached = Signal(object)
     run_opened = Signal(object)  # trainer.client.RunOpened
     worker_lost = Signal(object)  # trainer.client.WorkerLost
@@ -229,9 +230,14 @@ class TrainingSession(QObject):
         self._opener.cancel()
         self._close_worker()
 
+    def send(self, command: Command) -> str:
+        """Send a command that was made elsewhere. Returns its id."""
+        return self._send(command)
+
     def _send(self, command: Command) -> str:
         command = command.model_copy(update={"command_id": uuid.uuid4().hex})
         self._sent_ids.add(command.command_id)
+        self.command_sent.emit(command)
         if self._client is None:
             self._use_fresh_worker()
         if self._client is None or self._worker_state is RunState.STARTING:

@@ -384,7 +384,13 @@ class Trainer:
     # -- what a command may do between two steps --------------------------------------------------------------
 
     def freeze(
-        self, layers: Sequence[str], *, requested_step: int | None = None, source: str = "user", command_id: str = ""
+        self,
+        layers: Sequence[str],
+        *,
+        is_exact: bool = False,
+        requested_step: int | None = None,
+        source: str = "user",
+        command_id: str = "",
     ) -> LayersFrozen:
         """Freeze layers here and now. Returns the event that says so, which nobody has been told yet.
 
@@ -392,12 +398,18 @@ class Trainer:
             FreezeError: A name is no layer, or nothing would be left to train.
 
         """
-        changed = self.freeze_set.freeze(layers)
+        changed = self.freeze_set.freeze(layers, is_exact=is_exact)
         self._frozen_since.update(dict.fromkeys(changed, self.step))
         return LayersFrozen(**self._freeze_change(changed, "frozen", requested_step, source, command_id))
 
     def unfreeze(
-        self, layers: Sequence[str], *, requested_step: int | None = None, source: str = "user", command_id: str = ""
+        self,
+        layers: Sequence[str],
+        *,
+        is_exact: bool = False,
+        requested_step: int | None = None,
+        source: str = "user",
+        command_id: str = "",
     ) -> LayersUnfrozen:
         """Unfreeze layers here and now. Returns the event that says so, which nobody has been told yet.
 
@@ -405,7 +417,7 @@ class Trainer:
             FreezeError: A name is no layer.
 
         """
-        changed = self.freeze_set.unfreeze(layers)
+        changed = self.freeze_set.unfreeze(layers, is_exact=is_exact)
         frozen_since = {unit: self._frozen_since.pop(unit) for unit in changed}
         for parameter in self.freeze_set.parameters(filter(self._drops_state(frozen_since), changed)):
             self.optimizer.state.pop(parameter, None)

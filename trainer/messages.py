@@ -370,17 +370,22 @@ class StopRun(Command):
 
 
 class FreezeLayers(Command):
-    """Freeze layers, by qualified name; "backbone" and "head" name those parts. Atomic: all of them or none."""
+    """Freeze layers, by qualified name; "backbone" and "head" name those parts. Atomic: all of them or none.
+
+    With ``is_exact`` the names are those of units, and stand for nothing below them.
+    """
 
     kind: Literal["FreezeLayers"] = "FreezeLayers"
     layers: list[str]
+    is_exact: bool = False
 
 
 class UnfreezeLayers(Command):
-    """Unfreeze layers, by qualified name; "backbone" and "head" name those parts."""
+    """Unfreeze layers, by qualified name; "backbone" and "head" name those parts. ``is_exact`` as in FreezeLayers."""
 
     kind: Literal["UnfreezeLayers"] = "UnfreezeLayers"
     layers: list[str]
+    is_exact: bool = False
 
 
 class SetRate(Command):

@@ -203,11 +203,21 @@ class Worker:
                 self._stop(save=command.save, command_id=command_id)
             case FreezeLayers():
                 self._server.publish(
-                    self._loaded.freeze(command.layers, requested_step=requested_step, command_id=command_id)
+                    self._loaded.freeze(
+                        command.layers,
+                        is_exact=command.is_exact,
+                        requested_step=requested_step,
+                        command_id=command_id,
+                    )
                 )
             case UnfreezeLayers():
                 self._server.publish(
-                    self._loaded.unfreeze(command.layers, requested_step=requested_step, command_id=command_id)
+                    self._loaded.unfreeze(
+                        command.layers,
+                        is_exact=command.is_exact,
+                        requested_step=requested_step,
+                        command_id=command_id,
+                    )
                 )
             case SetRate():
                 self._server.publish(

@@ -35,7 +35,7 @@ def field_label(field: str) -> str:
         "training.patience": QCoreApplication.translate("RunForm", "Patience"),
         "training.stop_metric": QCoreApplication.translate("RunForm", "Watches"),
         "training.min_change": QCoreApplication.translate("RunForm", "Better by"),
-        "training.restore_best": QCoreApplication.translate("RunForm", "Best back"),
+        "training.restore_best": QCoreApplication.translate("RunForm", "Keep best"),
         "training.batch_size": QCoreApplication.translate("RunForm", "Batch"),
         "training.precision": QCoreApplication.translate("RunForm", "Precision"),
         "training.device": QCoreApplication.translate("RunForm", "Device"),

@@ -27,6 +27,7 @@ from trainer.messages import (
     ImagePreviewed,
     ImageView,
     InspectModel,
+    LayersFrozen,
     LayersUnfrozen,
     MetricsLogged,
     ModelInspected,
@@ -905,3 +906,34 @@ def test_a_refused_change_stands_beside_its_field(qtbot, window: MainWindow, run
     assert window.notice.text == ""
     type_into(qtbot, window, "training.epochs", "six")
     assert not window.form._apply.isEnabled()
+
+
+def test_undo_and_redo_name_what_they_do_and_go_by_the_keyboard(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    toolbar, tree = window.toolbar, window.display.layer_tree
+    assert not toolbar._undo.isEnabled()
+    tree.toggle([BACKBONE_ID])
+    (asked,) = running.sent
+    unfrozen = LayersUnfrozen(
+        layers=["conv1", "stage2.0"], sentence="backbone unfrozen", frozen=[], num_trainable=130, requested_step=5,
+        applied_step=6, source="user", segment=0, command_id=asked.command_id, time=4.0,
+    )  # fmt: skip
+    running.say(unfrozen)
+    qtbot.waitUntil(toolbar._undo.isEnabled)
+    assert toolbar._undo.toolTip() == "Undo: backbone unfrozen (Ctrl+Z)"
+    window.setFocus()
+    qtbot.waitUntil(window.isActiveWindow)
+    qtbot.keyClick(window, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    undo = running.sent[-1]
+    assert (undo.kind, undo.layers, undo.is_exact) == ("FreezeLayers", ["conv1", "stage2.0"], True)
+    assert tree.is_pending(BACKBONE_ID)
+    assert not toolbar._undo.isEnabled()
+    frozen = {**unfrozen.model_dump(exclude={"kind"}), "frozen": ["conv1", "stage2.0"], "num_trainable": 10}
+    running.say(LayersFrozen(**{**frozen, "sentence": "backbone frozen", "command_id": undo.command_id}))
+    qtbot.waitUntil(toolbar._redo.isEnabled)
+    assert toolbar._redo.toolTip() == "Redo: backbone unfrozen (Ctrl+Shift+Z)"
+    qtbot.mouseClick(toolbar._redo, Qt.MouseButton.LeftButton)
+    assert running.kinds() == ["UnfreezeLayers", "FreezeLayers", "UnfreezeLayers"]
+    running.say(StateChanged(state=RunState.STOPPING, time=5.0), StateChanged(state=RunState.STOPPED, time=5.0))
+    qtbot.waitUntil(lambda: toolbar._undo.toolTip() == "Undo (Ctrl+Z): nothing was changed by hand yet")

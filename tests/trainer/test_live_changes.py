@@ -71,7 +71,7 @@ def test_a_run_gets_shorter_or_longer_as_it_trains(
 def test_a_run_cannot_end_before_the_epoch_that_it_is_in(make_trainer: Make, small_config: RunConfig) -> None:
     trainer, _ = make_trainer(small_config)
     trainer.epoch = 1
-    with pytest.raises(ConfigError, match="the run is in epoch 2 already. Choose 2 or more") as caught:
+    with pytest.raises(ConfigError, match=r"the run is in epoch 2 already\. Choose 2 or more") as caught:
         trainer.change_training(1, None)
     assert caught.value.field == "training.epochs"
     assert trainer.num_epochs == 3
