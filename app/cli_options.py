@@ -34,6 +34,10 @@ NewPatience = Annotated[
     int,
     typer.Argument(metavar="N", min=0, max=10_000, help="Epochs without a better validation; 0 ends nothing early."),
 ]
+RewindStep = Annotated[
+    int | None,
+    typer.Argument(metavar="[STEP]", min=0, help="The step of the change to go back before; by default the last one."),
+]
 CheckpointName = Annotated[
     str, typer.Argument(metavar="CHECKPOINT", help='A unique piece of its name, "best" or "last".')
 ]

@@ -14,6 +14,7 @@ from app.cli_options import (
     NewEpochs,
     NewPatience,
     NewRate,
+    RewindStep,
     Run,
     RunsDir,
     Timeout,
@@ -26,7 +27,7 @@ from app.figures import count
 from app.json_lines import event_to_json, to_json
 from app.listings import status_table, status_values
 from app.steering import RunFailedError, look, shown_path, steer
-from app.terminal import freeze_sentence, rate_sentence, training_sentence
+from app.terminal import freeze_sentence, rate_sentence, rewound_sentence, training_sentence
 from trainer.config import config_from_dict
 from trainer.messages import (
     AnyEvent,
@@ -40,6 +41,8 @@ from trainer.messages import (
     PauseRun,
     RateChanged,
     RestoreCheckpoint,
+    Rewind,
+    RunRewound,
     RunState,
     SaveCheckpoint,
     SetRate,
@@ -161,6 +164,19 @@ def restore(
     _steer(run_dir, RestoreCheckpoint(name=name), json, timeout)
 
 
+@commands.command(rich_help_panel=_PANEL)
+def rewind(
+    context: typer.Context,
+    run: Run,
+    step: RewindStep = None,
+    runs: RunsDir = None,
+    json: Json = False,
+    timeout: Timeout = STEER_TIMEOUT_S,
+) -> None:
+    """Go back to just before a freeze or a change of the rate, as long as the worker keeps that state."""
+    _steer(find_run(run, runs_dir(context, runs)), Rewind(step=step), json, timeout)
+
+
 def _add_plain_command(name: str, command: Command, help_text: str) -> None:
     @commands.command(name, help=help_text, rich_help_panel=_PANEL)
     def steer_run(
@@ -203,6 +219,10 @@ def _answer_sentence(event: AnyEvent, run_dir: Path, found_state: RunState) -> s
             return f"Restored {event.name}: `thaw unpause {shown_path(run_dir)}` goes on from {place}."
         case CheckpointRestored():
             return f"Restored {event.name}: the run goes on from epoch {event.epoch}, step {event.step:,}."
+        case RunRewound():
+            is_going = found_state is RunState.RUNNING
+            sentence = rewound_sentence(event)
+            return sentence if is_going else f"{sentence} with `thaw unpause {shown_path(run_dir)}`"
         case StateChanged():
             return event.sentence or f"{run_dir.name} is {event.state}."
     raise AssertionError(f"{event.kind} answers no command")

@@ -16,13 +16,13 @@ from rich.text import Text
 from app.figures import count, duration, printable, size
 from trainer.data_report import Bin, DataReport, Measure, ReportedIssue
 from trainer.messages import (
-    CheckpointRestored,
     DataChecked,
     DataSummary,
     FreezeChanged,
     ModelEntry,
     ProgressReported,
     RunEstimate,
+    StateRestored,
 )
 from trainer.run_record import RunListing, RunRecord, best_checkpoint
 from trainer.runs import RunFolder
@@ -245,7 +245,7 @@ def status_table(values: dict[str, Any]) -> Table:
 def _num_trainable(record: RunRecord) -> int | None:
     # What happened before the present segment was undone by the restore or the resume that began it.
     for event in reversed(record.log):
-        if isinstance(event, FreezeChanged | CheckpointRestored) and event.segment == record.segment:
+        if isinstance(event, FreezeChanged | StateRestored) and event.segment == record.segment:
             return event.num_trainable
     return record.info.summary.num_trainable if record.info else None
 

@@ -57,6 +57,7 @@ class MainWindow(QWidget):
 
         self.tree_view = LayerTreeView(self.display.layer_tree)
         self.metrics_view = MetricsView(self.display.history)
+        self.metrics_view.rewind_requested.connect(self.session.rewind)
         for panel, view in ((self._tree_panel, self.tree_view), (self._metrics_panel, self.metrics_view)):
             layout = panel.layout()
             assert layout is not None

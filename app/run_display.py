@@ -21,7 +21,6 @@ from app.viewmodels.run_status import FolderSize, RunStatusViewModel
 from trainer.client import RunOpened, WorkerLost
 from trainer.config import ModelConfig, RunConfig
 from trainer.messages import (
-    CheckpointRestored,
     CheckpointSaved,
     Command,
     CommandRejected,
@@ -32,11 +31,14 @@ from trainer.messages import (
     LayersUnfrozen,
     ModelInspected,
     RateChanged,
+    RewindsKept,
     RunEstimated,
     RunInfo,
     RunPrepared,
+    RunRewound,
     RunState,
     StateChanged,
+    StateRestored,
     TrainingChanged,
     UnfreezeLayers,
     WorkerAttached,
@@ -189,6 +191,8 @@ class RunDisplay(QObject):
         session.progress_reported.connect(lambda event: self.layer_tree.set_step_ms(event.step_ms))
         session.freeze_changed.connect(self.layer_tree.settle)
         session.freeze_changed.connect(self.history.add_marker)
+        session.rate_changed.connect(self.history.add_marker)
+        session.rewinds_kept.connect(self._on_rewinds_kept)
         session.rate_changed.connect(self._on_rate_changed)
         session.training_changed.connect(self._on_training_changed)
         session.command_sent.connect(self.changes.note)
@@ -224,6 +228,8 @@ class RunDisplay(QObject):
         if event.run is not None:
             self.status.attach(event.run, event.step, event.epoch)
             self.run_config.show_in_force(event.run.present)
+            if event.rewinds is not None:
+                self._on_rewinds_kept(event.rewinds)
         elif self._session.run_dir is None:
             self._session.list_models()
             self.inspect_model()
@@ -300,7 +306,7 @@ class RunDisplay(QObject):
         for event in record.log:
             if isinstance(event, LayersFrozen | LayersUnfrozen) and event.segment == record.segment:
                 self.layer_tree.settle(event)
-            elif isinstance(event, CheckpointRestored) and event.segment == record.segment:
+            elif isinstance(event, StateRestored) and event.segment == record.segment:
                 self.layer_tree.restore(event)
             elif isinstance(event, FreezeVerified):
                 self.layer_tree.verify(event)
@@ -332,6 +338,8 @@ class RunDisplay(QObject):
 
     def _on_worker_lost(self, event: WorkerLost) -> None:
         self.status.lose_worker(event)
+        # They were in its memory.
+        self.history.set_rewinds([])
         if event.was_expected:
             return
         can_resume = self._session.can_resume
@@ -375,6 +383,10 @@ class RunDisplay(QObject):
         elif not is_beside_field and event.command not in {"FreezeLayers", "UnfreezeLayers", "CancelLookUp"}:
             self.told.emit(event.reason, False)
 
+    def _on_rewinds_kept(self, event: RewindsKept) -> None:
+        self.history.set_rewinds(event.changes)
+        self.status.keep_rewinds(event)
+
     def _on_rate_changed(self, event: RateChanged) -> None:
         self.run_config.change_in_force(event.command_id, rate=event.rate)
 
@@ -387,9 +399,9 @@ class RunDisplay(QObject):
         self.checkpoints.add(event.checkpoint)
         self.status.save_checkpoint(event)
 
-    def _on_checkpoint_restored(self, event: CheckpointRestored) -> None:
+    def _on_checkpoint_restored(self, event: StateRestored) -> None:
         self.status.restore_checkpoint(event)
-        self.history.restore(event.step, event.segment)
+        self.history.restore(event.step, event.segment, event.change if isinstance(event, RunRewound) else None)
         self.layer_tree.restore(event)
         # What was changed since is not so any more.
         self.changes.clear()

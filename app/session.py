@@ -43,7 +43,8 @@ class TrainingSession(QObject):
     training_changed = Signal(object)
     freeze_verified = Signal(object)
     checkpoint_saved = Signal(object)
-    checkpoint_restored = Signal(object)
+    checkpoint_restored = Signal(object)  # CheckpointRestored or RunRewound
+    rewinds_kept = Signal(object)
     state_changed = Signal(object)
     command_rejected = Signal(object)
     log_written = Signal(object)
@@ -230,6 +231,10 @@ class TrainingSession(QObject):
         self._opener.cancel()
         self._close_worker()
 
+    def rewind(self, change: int) -> str:
+        """Go back to the state just before a change, by its number. Returns the command's id."""
+        return self._send(messages.Rewind(change=change))
+
     def send(self, command: Command) -> str:
         """Send a command that was made elsewhere. Returns its id."""
         return self._send(command)
@@ -332,6 +337,8 @@ class TrainingSession(QObject):
             messages.FreezeVerified: self.freeze_verified,
             messages.CheckpointSaved: self.checkpoint_saved,
             messages.CheckpointRestored: self.checkpoint_restored,
+            messages.RunRewound: self.checkpoint_restored,
+            messages.RewindsKept: self.rewinds_kept,
             messages.StateChanged: self.state_changed,
             messages.CommandRejected: self.command_rejected,
             messages.LogWritten: self.log_written,

@@ -36,6 +36,7 @@ from trainer.messages import (
     RestoreCheckpoint,
     RunEstimated,
     RunPrepared,
+    RunRewound,
     RunState,
     ShutDown,
     StartRun,
@@ -423,7 +424,7 @@ _WANTED_STATES = {
     "UnpauseRun": frozenset({RunState.RUNNING}),
     "StopRun": frozenset({RunState.STOPPED, RunState.FINISHED}),
 }
-_ANSWERS = (LayersFrozen, LayersUnfrozen, RateChanged, TrainingChanged, CheckpointSaved, CheckpointRestored)
+_ANSWERS = (LayersFrozen, LayersUnfrozen, RateChanged, TrainingChanged, CheckpointSaved, CheckpointRestored, RunRewound)
 
 
 def _lost_sentence(lost: WorkerLost, run_dir: Path | None) -> str:

@@ -32,6 +32,7 @@ from trainer.messages import (
     RateChanged,
     RunInfo,
     RunPrepared,
+    RunRewound,
     RunState,
     StateChanged,
     TrainingChanged,
@@ -232,6 +233,10 @@ class TerminalView:
         self._num_trainable = event.num_trainable
         self._print(f"{event.name} restored · goes on from epoch {event.epoch}, step {event.step:,}", "yellow")
 
+    def _take_rewound(self, event: RunRewound) -> None:
+        self._num_trainable = event.num_trainable
+        self._print(rewound_sentence(event), "yellow")
+
     def _take_verified(self, event: FreezeVerified) -> None:
         self._verified = event
         if event.drifted:
@@ -333,6 +338,11 @@ def training_sentence(event: TrainingChanged) -> str:
     return f"{'; '.join(parts) or 'Nothing changed'} · from step {event.applied_step:,} on"
 
 
+def rewound_sentence(event: RunRewound) -> str:
+    """Say where a rewind went back to."""
+    return f"Rewound to before: {event.sentence} · goes on from epoch {event.epoch}, step {event.step:,}"
+
+
 def freeze_sentence(event: LayersFrozen | LayersUnfrozen) -> str:
     """Say what was frozen or unfrozen, the step at which it was asked for, and the step at which it took hold."""
     symbol = "❄" if isinstance(event, LayersFrozen) else "☀"
@@ -387,6 +397,7 @@ _HANDLERS: dict[type, Callable[[TerminalView, Any], None]] = {
     TrainingChanged: TerminalView._take_training,
     CheckpointSaved: TerminalView._take_checkpoint,
     CheckpointRestored: TerminalView._take_restored,
+    RunRewound: TerminalView._take_rewound,
     FreezeVerified: TerminalView._take_verified,
     CommandRejected: TerminalView._take_rejection,
     LogWritten: TerminalView._take_log,

@@ -161,6 +161,12 @@ class TrainingConfig(_Section):
     accumulate_batches: int = Field(
         1, ge=1, le=10_000, description="Batches whose gradients make one optimizer step: as one large batch would."
     )
+    rewind_gb: float = Field(
+        1.0,
+        ge=0,
+        le=1000,
+        description="Memory of the worker for the states before each freeze or new rate, in GB; 0 keeps none.",
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Arithmetic of the forward pass: bf16 where a GPU does it well (auto), fp32, or bf16."
     )

@@ -43,6 +43,7 @@ from trainer.messages import (
     ModelSummary,
     ProgressReported,
     RateChanged,
+    RunRewound,
     Series,
     TrainingChanged,
 )
@@ -58,6 +59,7 @@ from trainer.models import LoadedModel, layer_tree
 from trainer.optim import autocast, choose_precision, make_optimizer
 from trainer.pace import Pace
 from trainer.rates import RateSchedule
+from trainer.rewinds import KeptState, Rewinds
 from trainer.run_record import RunFolderError, best_checkpoint
 from trainer.runs import RunFolder
 from trainer.schedules import check_plan, phases_at
@@ -104,6 +106,8 @@ class Trainer:
         self.optimizer = make_optimizer(config.optimizer, self.module)
         self.rates = RateSchedule(config.optimizer, self.optimizer, self.total_steps, self.steps_per_epoch)
         self.early_stopping = EarlyStopping(config.training)
+        self._rewinds = Rewinds(round(config.training.rewind_gb * 1e9))
+        self._num_changes = 0
         self._frozen_since: dict[str, int] = {}
         mixing = config.data.mixing
         self._mixer = None if mixing == "none" else BatchMixer(mixing, len(data.class_names), config.training.seed)
@@ -149,6 +153,8 @@ class Trainer:
 
         """
         self._folder, self._store = folder, CheckpointStore(folder)
+        # Each change is an event: no number of this run is as large.
+        self._num_changes = folder.last_event_id()
         run = folder.run_info()
         if run is not None:
             # Of the run as a whole, and of no checkpoint: a restore does not change them back.
@@ -398,9 +404,10 @@ class Trainer:
             FreezeError: A name is no layer, or nothing would be left to train.
 
         """
+        before = self._present_state() if layers else None
         changed = self.freeze_set.freeze(layers, is_exact=is_exact)
         self._frozen_since.update(dict.fromkeys(changed, self.step))
-        return LayersFrozen(**self._freeze_change(changed, "frozen", requested_step, source, command_id))
+        return LayersFrozen(**self._freeze_change(before, changed, "frozen", requested_step, source, command_id))
 
     def unfreeze(
         self,
@@ -417,6 +424,7 @@ class Trainer:
             FreezeError: A name is no layer.
 
         """
+        before = self._present_state() if layers else None
         changed = self.freeze_set.unfreeze(layers, is_exact=is_exact)
         frozen_since = {unit: self._frozen_since.pop(unit) for unit in changed}
         for parameter in self.freeze_set.parameters(filter(self._drops_state(frozen_since), changed)):
@@ -424,14 +432,18 @@ class Trainer:
         if self.step:
             # Adam's first steps after a pause are too long; before the first step there was no pause.
             self.rates.ramp(changed, self.step)
-        return LayersUnfrozen(**self._freeze_change(changed, "unfrozen", requested_step, source, command_id))
+        return LayersUnfrozen(**self._freeze_change(before, changed, "unfrozen", requested_step, source, command_id))
 
     def set_rate(self, rate: float, *, requested_step: int | None = None, command_id: str = "") -> RateChanged:
         """Change the run's rate here and now. Returns the event that says so, which nobody has been told yet."""
-        before, self.rates.rate = self.rates.rate, rate
+        before = self.rates.rate
+        if rate != before:
+            self._keep(self._present_state(), f"rate {rate:g}")
+        self.rates.rate = rate
         return RateChanged(
             rate=rate,
             before=before,
+            change=self._num_changes if rate != before else 0,
             requested_step=self.step if requested_step is None else requested_step,
             applied_step=self.step,
             segment=self.segment,
@@ -507,17 +519,9 @@ class Trainer:
             self.early_stopping.name_epoch(name)
         frozen = sorted(self.freeze_set.frozen)
         content: dict[str, Any] = {
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "step": self.step,
+            **self._content(),
             "loss": loss,
             "metrics": metrics,
-            "optimizer_state_dict": to_cpu(self.optimizer.state_dict()),
-            "scheduler_state_dict": self.rates.state_dict(),
-            "early_stopping": self.early_stopping.state_dict(),
-            "rng": read_rng(self.device),
-            "freeze": frozen,
-            "frozen_since": dict(self._frozen_since),
             "class_names": list(self.data.class_names),
             "data_fingerprint": self.data.fingerprint,
             "config": self.config.model_dump(mode="json"),
@@ -561,36 +565,10 @@ class Trainer:
                 f"The checkpoint {info.name} was trained on the classes {_shorten(checkpoint['class_names'])}, but the "
                 f"data now has {_shorten(self.data.class_names)}. Put the data back as it was."
             )
-        self._flush()
-        self._load_model(checkpoint["model_state_dict"], info.name)
-        self.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
-        self.optimizer.zero_grad(set_to_none=True)
-        self.rates.load_state_dict(checkpoint["scheduler_state_dict"])
-        if "early_stopping" in checkpoint:
-            # An earlier Thaw saved none.
-            self.early_stopping.load_state_dict(checkpoint["early_stopping"])
-        self.freeze_set.set_frozen(checkpoint["freeze"])
-        self._frozen_since = dict(checkpoint["frozen_since"])
-        self.freeze_set.take_hashes()
-        restore_rng(checkpoint["rng"], self.device)
-        self.step, self.epoch, self.batch = checkpoint["step"], checkpoint["epoch"], checkpoint["batch"]
-        self.segment = self._folder.begin_segment(self.step, info.name, time.time())
-        self.non_finite_step = None
-        self._unsaved = None
-        self._has_jumped = True
-        self._pace.forget()
-        events: list[Event] = [
-            CheckpointRestored(
-                name=info.name,
-                step=self.step,
-                epoch=self.epoch,
-                frozen=sorted(self.freeze_set.frozen),
-                num_trainable=self.freeze_set.num_trainable,
-                segment=self.segment,
-                rate=self.rates.rate,
-                command_id=command_id,
-            )
-        ]
+        self._put_back(checkpoint, info.name, info.name)
+        events: list[Event] = [CheckpointRestored(name=info.name, **self._restored(command_id))]
+        if self._rewinds.forget_after(self.step):
+            events.append(self._rewinds.event())
         if checkpoint["data_fingerprint"] != self.data.fingerprint:
             text = (
                 "The data set has changed since this checkpoint was saved. The run goes on with it as it is now; new "
@@ -599,6 +577,24 @@ class Trainer:
             events.append(LogWritten(level="warning", text=text))
         # An epoch's checkpoint is saved before the plan's change for the next one.
         return events + (self._apply_plan() if info.reason == "epoch" else [])
+
+    def rewind(self, change: int | None, step: int | None, *, command_id: str = "") -> list[Event]:
+        """Go back to the state just before a change (None: before the first one at ``step``, or before the last).
+
+        Returns the events that say so, which nobody has been told yet.
+
+        Raises:
+            RewindError: That state is not kept.
+
+        """
+        assert self._store is not None
+        kept = self._rewinds.find(change, step)
+        content = {**kept.content, "model_state_dict": self._store.whole(kept.content["model_state_dict"])}
+        self._put_back(content, "The state in memory", kept.resume_from)
+        self._unsaved = kept.unsaved
+        self._rewinds.forget_from(kept.change)
+        rewound = RunRewound(change=kept.change, sentence=kept.sentence, **self._restored(command_id))
+        return [rewound, self._rewinds.event()]
 
     def summary(self) -> ModelSummary:
         """Describe the model and its freeze set as they are now."""
@@ -651,6 +647,78 @@ class Trainer:
             patience=self.early_stopping.patience,
         )
 
+    # -- the state as a whole ---------------------------------------------------------------------------------
+
+    def _content(self) -> dict[str, Any]:
+        """Return the state beside the model's, as a checkpoint has it. Its tensors may be the live ones."""
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "optimizer_state_dict": to_cpu(self.optimizer.state_dict()),
+            "scheduler_state_dict": self.rates.state_dict(),
+            "early_stopping": self.early_stopping.state_dict(),
+            "rng": read_rng(self.device),
+            "freeze": sorted(self.freeze_set.frozen),
+            "frozen_since": dict(self._frozen_since),
+        }
+
+    def _put_back(self, content: dict[str, Any], source: str, resume_from: str | None) -> None:
+        """Put a whole state back and begin a new piece of the curve, which a killed run would begin at a checkpoint."""
+        assert self._folder is not None
+        self._flush()
+        self._load_model(content["model_state_dict"], source)
+        self.optimizer.load_state_dict(content["optimizer_state_dict"])
+        self.optimizer.zero_grad(set_to_none=True)
+        self.rates.load_state_dict(content["scheduler_state_dict"])
+        if "early_stopping" in content:
+            # An earlier Thaw saved none.
+            self.early_stopping.load_state_dict(content["early_stopping"])
+        self.freeze_set.set_frozen(content["freeze"])
+        self._frozen_since = dict(content["frozen_since"])
+        self.freeze_set.take_hashes()
+        restore_rng(content["rng"], self.device)
+        self.step, self.epoch, self.batch = content["step"], content["epoch"], content["batch"]
+        self.segment = self._folder.begin_segment(self.step, resume_from, time.time())
+        self.non_finite_step = None
+        self._unsaved = None
+        self._has_jumped = True
+        self._pace.forget()
+
+    def _restored(self, command_id: str) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "frozen": sorted(self.freeze_set.frozen),
+            "num_trainable": self.freeze_set.num_trainable,
+            "segment": self.segment,
+            "rate": self.rates.rate,
+            "command_id": command_id,
+        }
+
+    def _present_state(self) -> dict[str, Any] | None:
+        """Return a copy of the whole state, of the model what differs from the run's start; None where none is kept."""
+        if self._store is None or not self._rewinds.budget_bytes:
+            return None
+        return copy.deepcopy({**self._content(), "model_state_dict": self._store.changed(self.module.state_dict())})
+
+    def _keep(self, content: dict[str, Any] | None, sentence: str) -> None:
+        """Give a change its number, and keep the state before it, if there is room."""
+        self._num_changes += 1
+        if content is None or self._folder is None:
+            return
+        point = self._folder.resume_point()
+        resume_from = None if point is None else point.name
+        state = KeptState(self._num_changes, sentence, content, resume_from, self._unsaved)
+        if self._rewinds.keep(state):
+            self._emit(self._rewinds.event())
+        else:
+            text = (
+                f"The state before this change ({sentence}) is not kept for a rewind: it takes "
+                f"{state.num_bytes / 1e9:.3g} GB, and rewind_gb is {self.config.training.rewind_gb:g}."
+            )
+            self._emit(LogWritten(level="warning", text=text))
+
     def _drops_state(self, frozen_since: dict[str, int]) -> Callable[[str], bool]:
         """Tell of which units the optimizer's state is too old to be kept: it would make the first steps too long."""
         choice = self.config.optimizer.state_on_unfreeze
@@ -659,13 +727,23 @@ class Trainer:
         )
 
     def _freeze_change(
-        self, changed: list[str], verb: str, requested_step: int | None, source: str, command_id: str
+        self,
+        before: dict[str, Any] | None,
+        changed: list[str],
+        verb: str,
+        requested_step: int | None,
+        source: str,
+        command_id: str,
     ) -> dict[str, Any]:
+        sentence = f"{self.freeze_set.describe(changed)} {verb}"
+        if changed:
+            self._keep(before, sentence)
         # The steps before and after the change cost differently: a pace over both would tell neither.
         self._pace.forget()
         return {
             "layers": changed,
-            "sentence": f"{self.freeze_set.describe(changed)} {verb}",
+            "sentence": sentence,
+            "change": self._num_changes if changed else 0,
             "frozen": sorted(self.freeze_set.frozen),
             "num_trainable": self.freeze_set.num_trainable,
             "requested_step": self.step if requested_step is None else requested_step,

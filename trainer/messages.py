@@ -407,6 +407,18 @@ class ChangeTraining(Command):
     patience: int | None = Field(None, ge=0, le=10_000)
 
 
+class Rewind(Command):
+    """Go back to the state just before a change, at the next step boundary, as long as the worker keeps that state.
+
+    ``change`` is the number of a freeze or a change of the rate; else ``step`` names the first change after that many
+    updates; without either it is the last one.
+    """
+
+    kind: Literal["Rewind"] = "Rewind"
+    change: int | None = None
+    step: int | None = None
+
+
 class SaveCheckpoint(Command):
     """Save a checkpoint at the next step boundary."""
 
@@ -443,6 +455,7 @@ AnyCommand = Annotated[
     | UnfreezeLayers
     | SetRate
     | ChangeTraining
+    | Rewind
     | SaveCheckpoint
     | RestoreCheckpoint
     | ShutDown,
@@ -470,6 +483,7 @@ ALLOWED_COMMANDS: dict[str, frozenset[RunState]] = {
     "UnfreezeLayers": _LOADED,
     "SetRate": _LOADED,
     "ChangeTraining": _LOADED,
+    "Rewind": _LOADED | {S.FINISHED, S.STOPPED},
     "SaveCheckpoint": _LOADED,
     "RestoreCheckpoint": _LOADED | {S.FINISHED, S.STOPPED},
     "ShutDown": _ANYWHERE,
@@ -499,6 +513,15 @@ class Event(_Message):
     event_id: int = 0
 
 
+class RewindsKept(Event):
+    """The worker keeps the states before these ``changes``, by their numbers; they take ``num_bytes``."""
+
+    kind: Literal["RewindsKept"] = "RewindsKept"
+    changes: list[int]
+    num_bytes: int
+    budget_bytes: int
+
+
 class WorkerAttached(Event):
     """The first event on each connection: the worker's state, and the run's if there is one."""
 
@@ -510,6 +533,7 @@ class WorkerAttached(Event):
     run: RunInfo | None = None
     step: int = 0
     epoch: int = 0
+    rewinds: RewindsKept | None = None
 
 
 class StateChanged(Event):
@@ -637,7 +661,8 @@ class FreezeChanged(Event):
 
     ``layers`` are the changed units, ``sentence`` says it for the marker ("stage4 unfrozen"), ``frozen`` is the whole
     freeze set afterwards. ``requested_step`` and ``applied_step`` count completed updates; ``source`` is "user",
-    "plan" or "restore".
+    "plan" or "restore". ``change`` is the number of the change, which rises over the run's whole life; 0 if nothing
+    changed, or in runs of an earlier Thaw.
     """
 
     layers: list[str]
@@ -648,6 +673,7 @@ class FreezeChanged(Event):
     applied_step: int
     source: str
     segment: int
+    change: int = 0
 
 
 class LayersFrozen(FreezeChanged):
@@ -663,7 +689,10 @@ class LayersUnfrozen(FreezeChanged):
 
 
 class RateChanged(Event):
-    """The run's learning rate is another one from ``applied_step`` on; steps count completed updates."""
+    """The run's learning rate is another one from ``applied_step`` on; steps count completed updates.
+
+    ``change`` is as in FreezeChanged.
+    """
 
     kind: Literal["RateChanged"] = "RateChanged"
     rate: float
@@ -671,6 +700,7 @@ class RateChanged(Event):
     requested_step: int
     applied_step: int
     segment: int
+    change: int = 0
 
 
 class TrainingChanged(Event):
@@ -703,20 +733,33 @@ class CheckpointSaved(Event):
     checkpoint: CheckpointInfo
 
 
-class CheckpointRestored(Event):
-    """The live run has a checkpoint's state; what follows belongs to ``segment``, which starts at ``step``.
+class StateRestored(Event):
+    """The live run has an earlier state; what follows belongs to ``segment``, which starts at ``step``.
 
     ``rate`` is the run's rate again, None in runs of an earlier Thaw.
     """
 
-    kind: Literal["CheckpointRestored"] = "CheckpointRestored"
-    name: str
     step: int
     epoch: int
     frozen: list[str]
     num_trainable: int
     segment: int
     rate: float | None = None
+
+
+class CheckpointRestored(StateRestored):
+    """The state is that of a checkpoint."""
+
+    kind: Literal["CheckpointRestored"] = "CheckpointRestored"
+    name: str
+
+
+class RunRewound(StateRestored):
+    """The state is the one just before a change, whose number is ``change`` and which ``sentence`` names."""
+
+    kind: Literal["RunRewound"] = "RunRewound"
+    change: int
+    sentence: str
 
 
 class LogWritten(Event):
@@ -748,6 +791,8 @@ AnyEvent = Annotated[
     | FreezeVerified
     | CheckpointSaved
     | CheckpointRestored
+    | RunRewound
+    | RewindsKept
     | LogWritten,
     Field(discriminator="kind"),
 ]
@@ -756,7 +801,7 @@ AnyEvent = Annotated[
 def follow(run: RunInfo, event: Event) -> RunInfo:
     """Bring what a run trains with up to date with an event."""
     present, total_steps = run.present, run.total_steps
-    if isinstance(event, RateChanged) or (isinstance(event, CheckpointRestored) and event.rate is not None):
+    if isinstance(event, RateChanged) or (isinstance(event, StateRestored) and event.rate is not None):
         present = present.model_copy(update={"rate": event.rate})
     elif isinstance(event, TrainingChanged):
         present = present.model_copy(update={"epochs": event.epochs, "patience": event.patience})

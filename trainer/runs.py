@@ -44,11 +44,12 @@ _LOGGED_KINDS = (
     "FreezeVerified",
     "CheckpointSaved",
     "CheckpointRestored",
+    "RunRewound",
     "CommandRejected",
     "LogWritten",
 )
 
-_CHANGING_KINDS = ("RateChanged", "TrainingChanged", "CheckpointRestored")
+_CHANGING_KINDS = ("RateChanged", "TrainingChanged", "CheckpointRestored", "RunRewound")
 """The kinds of events that change what a run trains with."""
 
 _SCHEMA = """
@@ -289,6 +290,11 @@ class RunFolder:
             return saved_since[-1]
         return next((info for info in listed if info.name == restored), None)
 
+    def last_event_id(self) -> int:
+        """Return the id of the last event that is kept, 0 before there is one."""
+        last: int = self._read("SELECT COALESCE(MAX(id), 0) FROM events")[0][0]
+        return last
+
     def base_sha256(self) -> str:
         """Return the SHA-256 that base.pt had when it was written, "" if it never was."""
         rows = self._read("SELECT value FROM meta WHERE key = 'base_sha256'")
@@ -343,7 +349,7 @@ class RunFolder:
     def read(self) -> RunRecord:
         """Read everything that a view shows of the run."""
         # First, so that an event that comes while the rest is read is shown twice rather than not at all.
-        last_event_id = self._read("SELECT COALESCE(MAX(id), 0) FROM events")[0][0]
+        last_event_id = self.last_event_id()
         state, sentence = self._recorded_state()
         worker = self.worker()
         was_interrupted = worker is None and state.is_live

@@ -15,7 +15,6 @@ from multiprocessing.connection import Connection, Listener
 from trainer.frames import MAX_FRAME_BYTES, ProtocolError, decode_command, encode
 from trainer.messages import (
     AnyCommand,
-    CheckpointRestored,
     Event,
     FreezeChanged,
     LogWritten,
@@ -23,9 +22,11 @@ from trainer.messages import (
     MetricsSkipped,
     PreparationProgressed,
     ProgressReported,
+    RewindsKept,
     RunPrepared,
     RunState,
     StateChanged,
+    StateRestored,
     WorkerAttached,
     follow,
 )
@@ -34,7 +35,7 @@ from trainer.runs import RunFolder
 
 MAX_WAITING_METRICS = 200
 _ACCEPT_PAUSE_S = 0.5
-_UNRECORDED = (MetricsLogged, ProgressReported, PreparationProgressed, WorkerAttached)
+_UNRECORDED = (MetricsLogged, ProgressReported, PreparationProgressed, WorkerAttached, RewindsKept)
 
 
 class EventServer:
@@ -218,11 +219,13 @@ def _follow(attached: WorkerAttached, event: Event) -> WorkerAttached:
         return attached.model_copy(update={"run": event.run, "step": event.step, "epoch": event.epoch})
     if isinstance(event, ProgressReported):
         return attached.model_copy(update={"step": event.step, "epoch": event.epoch})
-    if isinstance(event, CheckpointRestored):
+    if isinstance(event, RewindsKept):
+        return attached.model_copy(update={"rewinds": event})
+    if isinstance(event, StateRestored):
         attached = attached.model_copy(update={"step": event.step, "epoch": event.epoch})
     if attached.run is not None:
         attached = attached.model_copy(update={"run": follow(attached.run, event)})
-    if isinstance(event, FreezeChanged | CheckpointRestored) and attached.run is not None:
+    if isinstance(event, FreezeChanged | StateRestored) and attached.run is not None:
         summary = attached.run.summary.model_copy(update={"frozen": event.frozen, "num_trainable": event.num_trainable})
         return attached.model_copy(update={"run": attached.run.model_copy(update={"summary": summary})})
     return attached

@@ -40,6 +40,7 @@ from trainer.messages import (
     PrepareRun,
     PreviewImage,
     RestoreCheckpoint,
+    Rewind,
     RunPrepared,
     RunState,
     SaveCheckpoint,
@@ -95,6 +96,7 @@ _WORDS = {
     "FreezeLayers": "Freezing",
     "SetRate": "Changing the rate",
     "ChangeTraining": "Changing the epochs or the patience",
+    "Rewind": "Rewinding",
     "UnfreezeLayers": "Unfreezing",
     "SaveCheckpoint": "Saving a checkpoint",
     "RestoreCheckpoint": "Restoring a checkpoint",
@@ -235,6 +237,11 @@ class Worker:
                     self._server.publish(event)
                 if self.state in {RunState.FINISHED, RunState.STOPPED}:
                     self._enter(RunState.READY, f"Restored {command.name}. Start goes on from there.")
+            case Rewind():
+                for event in self._loaded.rewind(command.change, command.step, command_id=command_id):
+                    self._server.publish(event)
+                if self.state in {RunState.FINISHED, RunState.STOPPED}:
+                    self._enter(RunState.READY, "Rewound. Start goes on from there.")
             case ShutDown():
                 self._is_ending = True
                 if self.state in {RunState.RUNNING, RunState.PAUSED}:

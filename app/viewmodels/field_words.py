@@ -48,6 +48,7 @@ def field_label(field: str) -> str:
         "data.mixing": QCoreApplication.translate("RunForm", "Mixing"),
         "data.balance": QCoreApplication.translate("RunForm", "Balance"),
         "data.cache_gb": QCoreApplication.translate("RunForm", "Cache, GB"),
+        "training.rewind_gb": QCoreApplication.translate("RunForm", "Rewind, GB"),
         "data.validation_fraction": QCoreApplication.translate("RunForm", "Validation"),
     }
     return labels[field]
@@ -81,6 +82,9 @@ def field_tip(field: str) -> str:
         ),
         "training.accumulate_batches": QCoreApplication.translate(
             "RunForm", "Batches whose gradients make one step, as one large batch would"
+        ),
+        "training.rewind_gb": QCoreApplication.translate(
+            "RunForm", "Memory of the worker for the states before each change, to go back to; 0 keeps none"
         ),
         "optimizer.ramp_steps": QCoreApplication.translate(
             "RunForm", "Steps over which the rate of an unfrozen layer rises from 0"

@@ -10,7 +10,7 @@ from PySide6.QtCore import QObject, Signal
 
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID, LayerRow, LayerRows
 from app.viewmodels.quantities import count_text
-from trainer.messages import CheckpointRestored, FreezeChanged, FreezeVerified, ModelSummary
+from trainer.messages import FreezeChanged, FreezeVerified, ModelSummary, StateRestored
 
 
 class LayerState(StrEnum):
@@ -164,8 +164,8 @@ class LayerTreeViewModel(QObject):
         self.num_verified, self.drifted = event.num_verified, list(event.drifted)
         self.figures_changed.emit()
 
-    def restore(self, event: CheckpointRestored) -> None:
-        """Take the freeze set of a checkpoint that was put back."""
+    def restore(self, event: StateRestored) -> None:
+        """Take the freeze set of a state that was put back."""
         self._take(event.frozen, event.num_trainable)
         self.states_changed.emit()
 

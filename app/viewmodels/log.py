@@ -21,6 +21,7 @@ from trainer.messages import (
     LayersUnfrozen,
     LogWritten,
     RateChanged,
+    RunRewound,
     RunState,
     StateChanged,
     TrainingChanged,
@@ -151,6 +152,9 @@ class LogItemModel(TableItemModel):
                 return LogRow(event.time, self.tr("Checkpoint saved"), None, saved.step, figures)
             case CheckpointRestored():
                 return LogRow(event.time, self.tr("Checkpoint restored"), None, event.step, event.name)
+            case RunRewound():
+                result = self.tr("to before: {}").format(event.sentence)
+                return LogRow(event.time, self.tr("Rewound"), None, event.step, result)
             case CommandRejected():
                 return LogRow(event.time, self._refusal_text(event.command), None, None, event.reason, "warning")
             case FreezeVerified():
@@ -214,6 +218,7 @@ class LogItemModel(TableItemModel):
             "UnfreezeLayers": self.tr("Unfreeze refused"),
             "SetRate": self.tr("Change of the rate refused"),
             "ChangeTraining": self.tr("Change of the epochs or the patience refused"),
+            "Rewind": self.tr("Rewind refused"),
             "SaveCheckpoint": self.tr("Checkpoint refused"),
             "RestoreCheckpoint": self.tr("Restore refused"),
         }.get(command, self.tr("Refused"))

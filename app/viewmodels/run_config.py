@@ -57,6 +57,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "training.device",
         "training.seed",
         "data.cache_gb",
+        "training.rewind_gb",
         "name",
     ),
 }
@@ -80,6 +81,7 @@ _NUMBERS = frozenset(
         "optimizer.decay_factor",
         "optimizer.clip_norm",
         "training.min_change",
+        "training.rewind_gb",
         "data.validation_fraction",
         "data.cache_gb",
     }

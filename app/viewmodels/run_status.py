@@ -8,17 +8,18 @@ from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal
 
-from app.viewmodels.quantities import ago_text, count_text, duration_text, number_text, size_text
+from app.viewmodels.quantities import ago_text, count_text, duration_text, number_text, part_text, size_text
 from trainer.client import RunOpened, WorkerLost
 from trainer.messages import (
-    CheckpointRestored,
     CheckpointSaved,
     PreparationProgressed,
     ProgressReported,
+    RewindsKept,
     RunInfo,
     RunPrepared,
     RunState,
     StateChanged,
+    StateRestored,
     TrainingChanged,
 )
 
@@ -58,6 +59,7 @@ class RunStatusViewModel(QObject):
         self._preparation_began: PreparationProgressed | None = None
         self._epoch, self._num_epochs, self._step, self._total_steps = 0, 0, 0, 0
         self._saved_at: float | None = None
+        self._rewinds: RewindsKept | None = None
 
     # -- what happened ----------------------------------------------------------------------------------------
 
@@ -140,8 +142,13 @@ class RunStatusViewModel(QObject):
         self._saved_at = event.checkpoint.saved_at
         self.changed.emit()
 
-    def restore_checkpoint(self, event: CheckpointRestored) -> None:
-        """Go back to where the checkpoint was."""
+    def keep_rewinds(self, event: RewindsKept) -> None:
+        """Take what the worker keeps in memory to go back to."""
+        self._rewinds = event
+        self.changed.emit()
+
+    def restore_checkpoint(self, event: StateRestored) -> None:
+        """Go back to where the checkpoint was, or the state that was kept in memory."""
         self._step, self._epoch, self._progress = event.step, event.epoch, None
         self.changed.emit()
 
@@ -258,6 +265,9 @@ class RunStatusViewModel(QObject):
         parts = []
         if self._progress is not None and self.state.is_live and self._progress.worker_bytes:
             parts.append(self.tr("worker {}").format(size_text(self._progress.worker_bytes)))
+            if self._rewinds is not None and self._rewinds.num_bytes:
+                kept = part_text(self._rewinds.num_bytes, self._rewinds.budget_bytes)
+                parts.append(self.tr("rewinds {}").format(kept))
         if self.window_bytes:
             parts.append(self.tr("window {}").format(size_text(self.window_bytes)))
         return " · ".join(parts)
