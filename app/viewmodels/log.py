@@ -218,7 +218,7 @@ class LogItemModel(TableItemModel):
             "UnfreezeLayers": self.tr("Unfreeze refused"),
             "SetRate": self.tr("Change of the rate refused"),
             "ChangeTraining": self.tr("Change of the epochs or the patience refused"),
-            "Rewind": self.tr("Rewind refused"),
+            "Rewind": self.tr("Going back refused"),
             "SaveCheckpoint": self.tr("Checkpoint refused"),
             "RestoreCheckpoint": self.tr("Restore refused"),
         }.get(command, self.tr("Refused"))

@@ -34,6 +34,7 @@ from trainer.messages import (
     RateChanged,
     RunEstimate,
     RunPrepared,
+    RunRewound,
     RunState,
     Series,
     StateChanged,
@@ -404,6 +405,18 @@ def test_rate_says_what_it_was_before_and_from_which_step_it_holds(scripted_work
 def test_a_rate_that_is_none_is_refused_before_any_worker_is_asked(run_folder, capsys, rate):
     assert main(["rate", "digits", rate]) == 2
     assert rate in capsys.readouterr().err
+
+
+def test_a_rewind_says_where_the_run_goes_on(scripted_worker, capsys):
+    def rewind(command):
+        yield RunRewound(
+            change=2, sentence="stage4 unfrozen", step=command.step, epoch=2, frozen=[], num_trainable=10, segment=1,
+            command_id=command.command_id,
+        )  # fmt: skip
+
+    scripted_worker(rewind)
+    assert main(["rewind", "digits", "128"]) == 0
+    assert capsys.readouterr().out == "Rewound to before: stage4 unfrozen · goes on from epoch 2, step 128\n"
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,10 @@ from trainer.messages import (
     PreparationProgressed,
     ProgressReported,
     RateChanged,
+    RewindsKept,
     RunEstimate,
     RunEstimated,
+    RunRewound,
     RunState,
     Series,
     StateChanged,
@@ -937,3 +939,37 @@ def test_undo_and_redo_name_what_they_do_and_go_by_the_keyboard(
     assert running.kinds() == ["UnfreezeLayers", "FreezeLayers", "UnfreezeLayers"]
     running.say(StateChanged(state=RunState.STOPPING, time=5.0), StateChanged(state=RunState.STOPPED, time=5.0))
     qtbot.waitUntil(lambda: toolbar._undo.toolTip() == "Undo (Ctrl+Z): nothing was changed by hand yet")
+
+
+def test_a_marker_offers_the_state_before_it_as_long_as_that_is_kept(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    loss = window.metrics_view.loss
+    losses = Series(steps=list(range(1, 21)), values=[2.0] * 20)
+    running.say(
+        MetricsLogged(segment=0, series={"Loss/train": losses}),
+        RewindsKept(changes=[7], num_bytes=2_000_000, budget_bytes=1_000_000_000),
+        rate_event("elsewhere", 0.01).model_copy(update={"applied_step": 12, "change": 7}),
+    )
+    qtbot.waitUntil(lambda: len(loss._marker_items) == 1 and loss._marker_items[0].x_px > 0)
+    (item,) = loss._marker_items
+    assert "Click it to go back to just before this." in item.toolTip()
+    at_marker = loss.view_box.mapToScene(item.label_rect.center())
+    assert loss.marker_menu(loss.view_box.mapToScene(QPointF(item.x_px + 200, 300))) is None
+    menu = loss.marker_menu(at_marker)
+    (action,) = menu.actions()
+    assert action.text() == "Rewind to before: rate 0.01 · step 12"
+    action.trigger()
+    assert (running.sent[-1].kind, running.sent[-1].change) == ("Rewind", 7)
+    running.say(
+        RunRewound(
+            change=7, sentence="rate 0.01", step=12, epoch=0, frozen=["conv1"], num_trainable=110, segment=1,
+            rate=0.001, command_id=running.sent[-1].command_id, time=5.0,
+        ),
+        RewindsKept(changes=[], num_bytes=0, budget_bytes=1_000_000_000),
+    )  # fmt: skip
+    qtbot.waitUntil(lambda: [marker.is_abandoned for marker in window.display.history.markers] == [True])
+    assert [len(piece.steps) for piece in window.display.history.all_points()] == [12, 8]
+    assert window.display.run_config.text("optimizer.rate") == "0.001"
+    qtbot.waitUntil(lambda: not loss._marker_items[0].marker.can_rewind)
+    assert loss.marker_menu(at_marker) is None

@@ -26,6 +26,7 @@ from trainer.messages import (
     PreparationProgressed,
     ProgressReported,
     RateChanged,
+    RewindsKept,
     RunPrepared,
     RunState,
     StateChanged,
@@ -222,3 +223,9 @@ def test_the_patience_is_told_while_the_run_lives(status: RunStatusViewModel) ->
     assert status.patience_text == "early stop 3 / 5"
     status.change_state(StateChanged(state=RunState.FINISHED))
     assert status.patience_text == ""
+
+
+def test_what_the_kept_states_take_is_told_with_their_budget(status: RunStatusViewModel) -> None:
+    status.progress(PROGRESS)
+    status.keep_rewinds(RewindsKept(changes=[1], num_bytes=2_000_000, budget_bytes=1_000_000_000))
+    assert status.memory_text == "worker 900 MB · rewinds 2.0 MB of 1.0 GB"

@@ -49,7 +49,9 @@ from trainer.messages import (
     ProgressReported,
     RateChanged,
     RestoreCheckpoint,
+    Rewind,
     RunPrepared,
+    RunRewound,
     RunState,
     SaveCheckpoint,
     SetRate,
@@ -202,6 +204,7 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
         "UnfreezeLayers": UnfreezeLayers(layers=["conv1"]),
         "SetRate": SetRate(rate=0.01),
         "ChangeTraining": ChangeTraining(epochs=400, patience=0),
+        "Rewind": Rewind(),
         "SaveCheckpoint": SaveCheckpoint(),
         "RestoreCheckpoint": RestoreCheckpoint(name="last"),
     }
@@ -235,6 +238,9 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
     length = driver.ask(commands["ChangeTraining"], TrainingChanged)
     assert isinstance(length, TrainingChanged)
     assert (length.epochs, length.before_epochs, length.patience, length.applied_step) == (400, 500, None, 0)
+    rewound = driver.ask(commands["Rewind"], RunRewound)
+    assert isinstance(rewound, RunRewound)
+    assert (rewound.change, rewound.rate) == (rate.change, small_config.optimizer.rate)
     assert isinstance(driver.ask(commands["SaveCheckpoint"], CheckpointSaved), CheckpointSaved)
     driver.ask(commands["StartRun"], StateChanged)
     walk(RunState.RUNNING)
