@@ -22,8 +22,10 @@ from app.listings import (
     issues_table,
     models_table,
     need_sentence,
+    rates_table,
     run_values,
     runs_table,
+    suggestion_sentence,
 )
 from app.steering import Answer, CommandRefusedError, Question, ask
 from app.terminal import TerminalView
@@ -36,8 +38,10 @@ from trainer.messages import (
     CommandRejected,
     DataChecked,
     EstimateRun,
+    FindRate,
     ListModels,
     ModelsListed,
+    RateFound,
     RunEstimated,
 )
 from trainer.run_list import find_run, list_runs
@@ -156,6 +160,26 @@ def check(
                 print_line(f"\n{need_sentence(need)}")
     refused = next((answer for answer in estimated if isinstance(answer, CommandRejected)), None)
     return complain(refused.reason, 2) if refused is not None else 0
+
+
+@commands.command("find-rate")
+def find_rate(
+    context: typer.Context,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The run's configuration.")],
+    runs: RunsDir = None,
+    json: Json = False,
+) -> None:
+    """Try rising learning rates on a run, and suggest one."""
+    loaded = load_config(config)
+    # The worker says the same, but not before it has loaded torch.
+    look_at(loaded.data)
+    (found,) = _ask(FindRate(config=loaded, runs_dir=str(runs_dir(context, runs))))
+    assert isinstance(found, RateFound)
+    if json:
+        print_line(to_json(found.curve.model_dump(mode="json")))
+        return
+    console().print(rates_table(found.curve))
+    print_line(f"\n{suggestion_sentence(found.curve)}")
 
 
 def _print_check(checked: DataChecked, report: DataReport) -> None:

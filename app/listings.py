@@ -21,6 +21,7 @@ from trainer.messages import (
     FreezeChanged,
     ModelEntry,
     ProgressReported,
+    RateCurve,
     RunEstimate,
     StateRestored,
 )
@@ -28,6 +29,7 @@ from trainer.run_record import RunListing, RunRecord, best_checkpoint
 from trainer.runs import RunFolder
 
 MAX_ISSUES_SHOWN = 20
+_NUM_RATES_SHOWN = 20
 _BAR_LETTERS = 30
 
 
@@ -104,6 +106,29 @@ def models_table(models: list[ModelEntry]) -> Table:
         is_cached = "yes" if entry.is_cached else ""
         _add(table, entry.name, count(entry.num_params), f"{entry.accuracy:.4g}", size(entry.size_bytes), is_cached)
     return table
+
+
+def rates_table(curve: RateCurve) -> Table:
+    """Return the smoothed loss at rising rates, one a row, as bars; the suggested rate is marked."""
+    table = _table("rate>", "smoothed loss>", "", "")
+    highest = max(curve.smoothed, default=1.0)
+    # As many rows as a screen shows, and the suggested one among them.
+    stride = max(1, len(curve.rates) // _NUM_RATES_SHOWN)
+    for idx, (rate, loss) in enumerate(zip(curve.rates, curve.smoothed, strict=True)):
+        is_suggested = rate == curve.suggestion
+        if idx % stride == 0 or is_suggested:
+            _add(table, f"{rate:.2g}", f"{loss:.4f}", _bar(loss / highest), "← suggested" if is_suggested else "")
+    return table
+
+
+def suggestion_sentence(curve: RateCurve) -> str:
+    """Say which rate is suggested, and where that is from."""
+    if curve.suggestion is None:
+        return "No rate is suggested: the loss fell at none of them. Check the data, or unfreeze more layers."
+    return (
+        f"Suggested rate: {curve.suggestion:.2g}, where the smoothed loss fell most steeply "
+        "(Smith 2015, arXiv 1506.01186)."
+    )
 
 
 def classes_table(summary: DataSummary) -> Table:

@@ -23,6 +23,7 @@ from app.views.data import DataView
 from app.views.leave_dialog import LeaveDialog
 from app.views.log import LogView
 from app.views.notice import Notice
+from app.views.rate_dialog import RateDialog
 from app.views.run_form import RunForm
 from app.views.run_list import RunListView
 from app.views.status_bar import StatusBar
@@ -160,6 +161,7 @@ class MainWindow(QWidget):
         toolbar.scheme_chosen.connect(self._choose_scheme)
         self.form.start_requested.connect(self._start)
         self.form.apply_requested.connect(display.apply_changes)
+        self.form.rate_wanted.connect(self._find_rate)
         self.form.data_changed.connect(display.check_data)
         self.data_view.views_wanted.connect(display.preview_image)
         self.data_view.check_wanted.connect(display.check_data)
@@ -191,6 +193,7 @@ class MainWindow(QWidget):
         )
         is_new = session.run_dir is None and session.state is not RunState.PREPARING
         self.form.set_editable(is_new, is_live=session.is_live and session.allows("ChangeTraining"))
+        self.form.allow_rate_search(session.can_ask("FindRate") if is_new else session.allows("FindRate"))
         self.checkpoints_view.allow(
             restore=session.can_resume or session.allows("RestoreCheckpoint"),
             resume=session.can_resume,
@@ -249,6 +252,14 @@ class MainWindow(QWidget):
     def _open_run(self, path: Path) -> None:
         if path != self.session.run_dir:
             self.session.open_run(path)
+
+    def _find_rate(self) -> None:
+        if self.display.find_rate():
+            dialog = RateDialog(self.display.rate_search, self)
+            dialog.rate_chosen.connect(self.display.use_rate)
+            dialog.cancelled.connect(self.session.cancel)
+            dialog.cancelled.connect(self.display.rate_search.leave)
+            dialog.open()
 
     def _freeze(self, layers: list[str]) -> None:
         self.display.layer_tree.mark_pending(self.session.freeze(layers), layers)

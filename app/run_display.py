@@ -15,6 +15,7 @@ from app.viewmodels.data import DataViewModel
 from app.viewmodels.layer_tree import LayerTreeViewModel
 from app.viewmodels.log import LogItemModel
 from app.viewmodels.metric_history import MetricHistory
+from app.viewmodels.rate_search import RateSearchViewModel
 from app.viewmodels.run_config import RunConfigViewModel
 from app.viewmodels.run_list import RunListItemModel
 from app.viewmodels.run_status import FolderSize, RunStatusViewModel
@@ -47,7 +48,7 @@ from trainer.run_record import RunRecord
 
 # The folder and the memory are looked at this often: they change slowly, and a look costs a walk over the folder.
 _MEASURE_INTERVAL_MS = 3000
-_LOOK_UPS = frozenset({"ListModels", "InspectModel", "CheckData", "EstimateRun", "PreviewImage"})
+_LOOK_UPS = frozenset({"ListModels", "InspectModel", "CheckData", "EstimateRun", "FindRate", "PreviewImage"})
 # What a run needs is tried out when the form has rested.
 _ESTIMATE_AFTER_MS = 1000
 
@@ -83,6 +84,7 @@ class RunDisplay(QObject):
         self.data = DataViewModel(self)
         self.run_config = RunConfigViewModel(settings.form_values, self)
         self.run_config.recent_data = settings.recent_data
+        self.rate_search = RateSearchViewModel(self)
         self._previews = ImagePreviews(session, self.run_config, self.data, self)
         self._connect()
         self._measure_timer = QTimer(self)
@@ -129,6 +131,20 @@ class RunDisplay(QObject):
     def preview_image(self, path: str) -> None:
         """Have it shown what the model of the run on display, or of the form's, sees of an image of the Data tab."""
         self._previews.want(path)
+
+    def find_rate(self) -> bool:
+        """Have a rate looked for: of the form's run, or of the one that waits. Returns whether that was asked."""
+        is_new = self._session.run_dir is None
+        config = self.run_config.config() if is_new else None
+        if is_new and config is None:
+            return False
+        self.rate_search.begin(self._session.find_rate(config))
+        return True
+
+    def use_rate(self, rate: float) -> None:
+        """Write a rate that was found into the form; a live run gets it at once."""
+        self.run_config.set_text("optimizer.rate", f"{rate:g}")
+        self.apply_changes()
 
     def apply_changes(self) -> None:
         """Ask for what was typed for the live run: another rate, other epochs, another patience."""
@@ -185,6 +201,9 @@ class RunDisplay(QObject):
         session.data_checked.connect(self._on_data_checked)
         session.run_estimated.connect(self._on_run_estimated)
         session.image_previewed.connect(self.status.finish_look_up)
+        session.rate_found.connect(self.status.finish_look_up)
+        session.rate_found.connect(self.rate_search.find)
+        session.preparation_progressed.connect(self.rate_search.progress)
         session.preparation_progressed.connect(self.status.prepare_progress)
         session.metrics_logged.connect(self.history.add)
         session.progress_reported.connect(self.status.progress)
@@ -264,6 +283,7 @@ class RunDisplay(QObject):
     def _on_run_left(self) -> None:
         self.status.leave_run()
         self.changes.clear()
+        self.rate_search.leave()
         self.history.clear()
         self.checkpoints.reset([])
         self.log.reset([])
@@ -338,6 +358,7 @@ class RunDisplay(QObject):
 
     def _on_worker_lost(self, event: WorkerLost) -> None:
         self.status.lose_worker(event)
+        self.rate_search.leave()
         # They were in its memory.
         self.history.set_rewinds([])
         if event.was_expected:
@@ -353,6 +374,9 @@ class RunDisplay(QObject):
         if not self._session.has_sent(event.command_id):
             # Another window or shell was refused: told here, answered there.
             self.log.add(event)
+            return
+        if event.command == "FindRate":
+            self.rate_search.refuse(event)
             return
         if event.command == "PreviewImage":
             self._previews.refuse(event)

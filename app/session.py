@@ -33,6 +33,7 @@ class TrainingSession(QObject):
     models_listed = Signal(object)
     data_checked = Signal(object)
     run_estimated = Signal(object)
+    rate_found = Signal(object)
     image_previewed = Signal(object)
     preparation_progressed = Signal(object)
     run_prepared = Signal(object)
@@ -231,6 +232,10 @@ class TrainingSession(QObject):
         self._opener.cancel()
         self._close_worker()
 
+    def find_rate(self, config: RunConfig | None) -> str:
+        """Have rising rates tried on a run that is to be, or (None) on the one that waits. Returns the command's id."""
+        return self._send(messages.FindRate(config=config, runs_dir=str(self.runs_dir)))
+
     def rewind(self, change: int) -> str:
         """Go back to the state just before a change, by its number. Returns the command's id."""
         return self._send(messages.Rewind(change=change))
@@ -325,6 +330,7 @@ class TrainingSession(QObject):
             messages.ModelsListed: self.models_listed,
             messages.DataChecked: self.data_checked,
             messages.RunEstimated: self.run_estimated,
+            messages.RateFound: self.rate_found,
             messages.ImagePreviewed: self.image_previewed,
             messages.PreparationProgressed: self.preparation_progressed,
             messages.RunPrepared: self.run_prepared,

@@ -25,6 +25,7 @@ from trainer.messages import (
     CommandRejected,
     DataChecked,
     EstimateRun,
+    FindRate,
     LayersFrozen,
     LayersUnfrozen,
     ListModels,
@@ -33,6 +34,7 @@ from trainer.messages import (
     PrepareRun,
     ProgressReported,
     RateChanged,
+    RateFound,
     RestoreCheckpoint,
     RunEstimated,
     RunPrepared,
@@ -49,10 +51,10 @@ from trainer.messages import (
 )
 from trainer.run_record import RunRecord
 
-Question = ListModels | CheckData | EstimateRun
+Question = ListModels | CheckData | EstimateRun | FindRate
 """What a worker answers before it has a run."""
 
-Answer = ModelsListed | DataChecked | RunEstimated | CommandRejected
+Answer = ModelsListed | DataChecked | RunEstimated | RateFound | CommandRejected
 
 ATTACH_TIMEOUT_S = 10.0
 SHUT_DOWN_TIMEOUT_S = 30.0

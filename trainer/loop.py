@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -197,8 +198,10 @@ class Trainer:
     def _has_epochs_left(self) -> bool:
         return self.epoch < self.num_epochs and not self.early_stopping.is_over
 
-    def train_step(self, batches: Sequence[Batch]) -> None:
+    def train_step(self, batches: Sequence[Batch]) -> Tensor:
         """Make one optimizer update from the gradients of some batches: that of one batch with all of their images.
+
+        Returns the mean loss over the images, shape (), on the device.
 
         The loss is of the mixed images and weighted by class, where the run asks for that; validation's is neither.
         The update is left out where the loss or the gradient is NaN or infinite.
@@ -210,6 +213,7 @@ class Trainer:
         self.rates.set_rates(self.step)
         buffers = [buffer.clone() for buffer in self.freeze_set.adapting_buffers]
         num_images = sum(len(target) for _, target in batches)
+        loss: Tensor
         loss, right = torch.zeros((2,), device=self.device)
         for images, target in batches:
             batch_loss, logits, mixed_target = self._forward(images, target)
@@ -230,6 +234,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self._metrics.add(self.step, loss, right / num_images, gradient_norm)
+        return loss
 
     def take_batches(self, loaded: Iterator[Batch]) -> list[Batch]:
         """Return what the next update is made from, on the device; nothing at the end of an epoch."""
@@ -667,6 +672,30 @@ class Trainer:
         """Put a whole state back and begin a new piece of the curve, which a killed run would begin at a checkpoint."""
         assert self._folder is not None
         self._flush()
+        self._load_state(content, source)
+        self.segment = self._folder.begin_segment(self.step, resume_from, time.time())
+        self.non_finite_step = None
+        self._unsaved = None
+        self._has_jumped = True
+        self._pace.forget()
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Undo to the bit, at the end, whatever is trained inside. Nothing of it is told or kept."""
+        content = copy.deepcopy({**self._content(), "model_state_dict": to_cpu(self.module.state_dict())})
+        rates, metrics, non_finite_step = self.rates, self._metrics, self.non_finite_step
+        self._metrics = StepMetrics()
+        try:
+            yield
+        finally:
+            self.rates, self._metrics = rates, metrics
+            self._load_state(content, "The state in memory")
+            self.freeze_set.set_mode(training=self._phase == "train")
+            self.non_finite_step = non_finite_step
+            # The batches that the fit was taking ended with those of the trial: it takes them anew from here.
+            self._has_jumped = True
+
+    def _load_state(self, content: dict[str, Any], source: str) -> None:
         self._load_model(content["model_state_dict"], source)
         self.optimizer.load_state_dict(content["optimizer_state_dict"])
         self.optimizer.zero_grad(set_to_none=True)
@@ -679,11 +708,6 @@ class Trainer:
         self.freeze_set.take_hashes()
         restore_rng(content["rng"], self.device)
         self.step, self.epoch, self.batch = content["step"], content["epoch"], content["batch"]
-        self.segment = self._folder.begin_segment(self.step, resume_from, time.time())
-        self.non_finite_step = None
-        self._unsaved = None
-        self._has_jumped = True
-        self._pace.forget()
 
     def _restored(self, command_id: str) -> dict[str, Any]:
         return {

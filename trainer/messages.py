@@ -177,6 +177,18 @@ class RunEstimate(_Message):
     decoded_bytes: int
 
 
+class RateCurve(_Message):
+    """The loss at rising rates: ``losses[i]`` as it was measured at ``rates[i]``, and smoothed.
+
+    ``suggestion`` is the rate at which the smoothed loss fell most steeply, None where it fell at none.
+    """
+
+    rates: list[float]
+    losses: list[float]
+    smoothed: list[float]
+    suggestion: float | None
+
+
 class ImagePreset(_Message):
     """How a model wants its images: sides in pixels, mean and std of red, green and blue for values of 0 to 1.
 
@@ -306,6 +318,18 @@ class EstimateRun(Command):
     runs_dir: str
 
 
+class FindRate(Command):
+    """Train some steps at rising rates, undo them to the bit, and report the loss at each.
+
+    With ``config`` it is a trial of a run that does not exist yet, whose folder would be in ``runs_dir``; without, the
+    worker's own run, which must be waiting.
+    """
+
+    kind: Literal["FindRate"] = "FindRate"
+    config: RunConfig | None = None
+    runs_dir: str = ""
+
+
 class PreviewImage(Command):
     """Write what the model sees of one image, by its absolute path, in ``num_views`` epochs of a run.
 
@@ -321,7 +345,7 @@ class PreviewImage(Command):
 
 
 class CancelLookUp(Command):
-    """End the check, estimate or preview that goes on; it is answered by a refusal."""
+    """End the check, estimate, search for a rate or preview that goes on; it is answered by a refusal."""
 
     kind: Literal["CancelLookUp"] = "CancelLookUp"
 
@@ -443,6 +467,7 @@ AnyCommand = Annotated[
     | ListModels
     | CheckData
     | EstimateRun
+    | FindRate
     | PreviewImage
     | CancelLookUp
     | PrepareRun
@@ -464,6 +489,7 @@ AnyCommand = Annotated[
 
 _ANYWHERE = frozenset(RunState)
 _LOADED = frozenset({S.READY, S.RUNNING, S.PAUSED})
+_WAITING = frozenset({S.IDLE, S.READY, S.PAUSED})
 _SETTLED = _ANYWHERE - {S.STARTING, S.PREPARING, S.STOPPING}
 
 ALLOWED_COMMANDS: dict[str, frozenset[RunState]] = {
@@ -471,8 +497,9 @@ ALLOWED_COMMANDS: dict[str, frozenset[RunState]] = {
     "ListModels": frozenset({S.IDLE}),
     "CheckData": frozenset({S.IDLE}),
     "EstimateRun": frozenset({S.IDLE}),
+    "FindRate": _WAITING,
     "PreviewImage": _SETTLED,
-    "CancelLookUp": frozenset({S.IDLE}),
+    "CancelLookUp": _WAITING,
     "PrepareRun": frozenset({S.IDLE}),
     "OpenRun": frozenset({S.IDLE}),
     "StartRun": frozenset({S.READY, S.STOPPED}),
@@ -591,6 +618,13 @@ class RunEstimated(Event):
 
     kind: Literal["RunEstimated"] = "RunEstimated"
     estimate: RunEstimate
+
+
+class RateFound(Event):
+    """The loss at rising rates, of the run that was asked about."""
+
+    kind: Literal["RateFound"] = "RateFound"
+    curve: RateCurve
 
 
 class ImagePreviewed(Event):
@@ -778,6 +812,7 @@ AnyEvent = Annotated[
     | ModelsListed
     | DataChecked
     | RunEstimated
+    | RateFound
     | ImagePreviewed
     | PreparationProgressed
     | RunPrepared

@@ -30,6 +30,7 @@ from trainer.messages import (
     CommandRejected,
     EstimateRun,
     Event,
+    FindRate,
     FreezeLayers,
     InspectModel,
     ListModels,
@@ -70,12 +71,16 @@ LOOK_UP_OVERTAKEN = "Stopped, because something else was asked for."
 LOOK_UP_CANCELLED = "Stopped, as you asked. Start does it all the same."
 NO_LOOK_UP = "Nothing is being looked up that could be stopped."
 
-_LONG_LOOK_UPS = frozenset({"CheckData", "EstimateRun", "PreviewImage"})
+_LONG_LOOK_UPS = frozenset({"CheckData", "EstimateRun", "FindRate", "PreviewImage"})
 _OVERTAKES = {
     "PrepareRun": _LONG_LOOK_UPS,
     "OpenRun": _LONG_LOOK_UPS,
     "CheckData": _LONG_LOOK_UPS,
     "EstimateRun": frozenset({"EstimateRun"}),
+    "FindRate": frozenset({"FindRate"}),
+    "StartRun": frozenset({"FindRate"}),
+    "UnpauseRun": frozenset({"FindRate"}),
+    "StopRun": frozenset({"FindRate"}),
     "PreviewImage": frozenset({"PreviewImage"}),
 }
 """Which look-ups, under way or waiting, are of no interest any more when a command comes."""
@@ -85,6 +90,7 @@ _WORDS = {
     "ListModels": "Listing the models",
     "CheckData": "Checking data",
     "EstimateRun": "Estimating a run",
+    "FindRate": "Finding a rate",
     "PreviewImage": "Previewing an image",
     "CancelLookUp": "Stopping a look-up",
     "PrepareRun": "Beginning a run",
@@ -190,7 +196,7 @@ class Worker:
     def _apply(self, command: AnyCommand, requested_step: int) -> None:
         command_id = command.command_id
         match command:
-            case ListModels() | InspectModel() | CheckData() | EstimateRun() | PreviewImage():
+            case ListModels() | InspectModel() | CheckData() | EstimateRun() | FindRate() | PreviewImage():
                 self._look_up(command)
             case CancelLookUp():
                 self._reject(command, NO_LOOK_UP)
@@ -357,7 +363,7 @@ class Worker:
                 # In mid-run it saves first, which is done at the step boundary.
                 self._put_aside.appendleft((command, requested_step))
                 raise PreparationCancelled
-            if isinstance(command, CancelLookUp) and self.state is RunState.IDLE:
+            if isinstance(command, CancelLookUp) and self.state in ALLOWED_COMMANDS[command.kind]:
                 self._is_cancelled = True
                 raise PreparationCancelled
             if self.state is RunState.PREPARING:

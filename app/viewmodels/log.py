@@ -206,6 +206,7 @@ class LogItemModel(TableItemModel):
             "ListModels": self.tr("List of models refused"),
             "CheckData": self.tr("Check of the data refused"),
             "EstimateRun": self.tr("Estimate of the run refused"),
+            "FindRate": self.tr("Search for a rate refused"),
             "PreviewImage": self.tr("Preview of the image refused"),
             "CancelLookUp": self.tr("Cancel refused"),
             "PrepareRun": self.tr("New run refused"),

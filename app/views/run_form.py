@@ -71,6 +71,8 @@ class RunForm(QWidget):
     """Start was pressed; the values are not yet checked."""
     apply_requested = Signal()
     """What was typed for the live run is to be sent."""
+    rate_wanted = Signal()
+    """A learning rate is to be looked for."""
     data_changed = Signal()
     """Other data, or another split of them, were chosen: typing has rested, or they were picked."""
     model_chosen = Signal()
@@ -101,6 +103,7 @@ class RunForm(QWidget):
             editor.setEnabled(is_editable or (is_live and field in LIVE_FIELDS.values()))
         for button in self._browse.values():
             button.setVisible(is_editable)
+        self._find.setVisible(is_editable or is_live)
         self._start.setVisible(is_editable)
         self._show_need()
         self._apply.setVisible(is_live and not is_editable)
@@ -111,6 +114,12 @@ class RunForm(QWidget):
         )
         self._live_note.setVisible(not is_editable)
         self._show_hints()
+
+    def allow_rate_search(self, is_allowed: bool) -> None:
+        """Say whether the worker could look for a rate now."""
+        tip = self.tr("Find a rate: some steps at rising rates, which are undone")
+        self._find.setEnabled(is_allowed)
+        self._find.setToolTip(tip if is_allowed else self.tr("{}. Pause the run first.").format(tip))
 
     def focus_first(self) -> None:
         """Put the cursor where a new run begins: into the data field."""
@@ -215,12 +224,12 @@ class RunForm(QWidget):
         cell.setContentsMargins(0, theme.SPACE // 2, 0, theme.SPACE // 2)
         cell.setSpacing(2)
         if field in {"data.path", "model.weights"}:
-            line = QHBoxLayout()
-            line.setSpacing(theme.SPACE)
-            line.addWidget(editor, 1)
             self._browse[field] = self._browse_data_button() if field == "data.path" else self._browse_weights_button()
-            line.addWidget(self._browse[field])
-            cell.addLayout(line)
+            cell.addLayout(_line(editor, self._browse[field]))
+        elif field == "optimizer.rate":
+            self._find = _icon_button(self.tr("Find a rate"))
+            self._find.clicked.connect(self.rate_wanted)
+            cell.addLayout(_line(editor, self._find))
         else:
             cell.addWidget(editor)
         cell.addWidget(hint)
@@ -283,6 +292,7 @@ class RunForm(QWidget):
     def _restyle(self) -> None:
         for button in self._browse.values():
             button.setIcon(theme.icon("folder", theme.palette_of(self).dim))
+        self._find.setIcon(theme.icon("chart", theme.palette_of(self).dim))
 
     # -- typing -----------------------------------------------------------------------------------------------
 
@@ -394,6 +404,14 @@ class RunForm(QWidget):
             hint.show_text(text, is_error=bool(error))
             theme.set_property(self._editors[field], "invalid", bool(error))
             self._editors[field].setAccessibleDescription(text or self._run_config.placeholder(field))
+
+
+def _line(editor: QWidget, button: QToolButton) -> QHBoxLayout:
+    line = QHBoxLayout()
+    line.setSpacing(theme.SPACE)
+    line.addWidget(editor, 1)
+    line.addWidget(button)
+    return line
 
 
 def _icon_button(words: str) -> QToolButton:

@@ -30,6 +30,7 @@ from trainer.messages import (
     CommandRejected,
     DataChecked,
     EstimateRun,
+    FindRate,
     FreezeLayers,
     FreezeVerified,
     ImagePreviewed,
@@ -48,6 +49,7 @@ from trainer.messages import (
     PreviewImage,
     ProgressReported,
     RateChanged,
+    RateFound,
     RestoreCheckpoint,
     Rewind,
     RunPrepared,
@@ -192,6 +194,7 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
         "ListModels": ListModels(),
         "CheckData": CheckData(data=small_config.data),
         "EstimateRun": EstimateRun(config=small_config, runs_dir=str(tmp_path / "other")),
+        "FindRate": FindRate(),
         "CancelLookUp": CancelLookUp(),
         "PreviewImage": PreviewImage(config=small_config, report_path=str(tmp_path / "none.db"), path="none.png"),
         "PrepareRun": PrepareRun(config=small_config, runs_dir=str(tmp_path / "other")),
@@ -225,6 +228,9 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
     assert isinstance(driver.ask(commands["ListModels"], ModelsListed), ModelsListed)
     assert isinstance(driver.ask(commands["InspectModel"], ModelInspected), ModelInspected)
     assert isinstance(driver.ask(commands["CheckData"], DataChecked), DataChecked)
+    no_run = driver.ask(commands["FindRate"], RateFound)
+    assert isinstance(no_run, CommandRejected)
+    assert "has no run to find a rate for" in no_run.reason
     refused = driver.ask(commands["OpenRun"], RunPrepared)
     assert isinstance(refused, CommandRejected)
     driver.prepare(longer(small_config), tmp_path / "runs", start=False)
@@ -246,6 +252,12 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
     walk(RunState.RUNNING)
     driver.ask(commands["PauseRun"], StateChanged)
     walk(RunState.PAUSED)
+    # What the run is to do next does not wait for the search.
+    search = driver.send(commands["FindRate"])
+    driver.wait(PreparationProgressed, lambda event: event.what == "Trying rates")
+    driver.send(commands["CancelLookUp"])
+    cancelled = driver.wait(CommandRejected, lambda event: event.command_id == search)
+    assert cancelled.is_cancelled
     assert isinstance(driver.ask(commands["RestoreCheckpoint"], CheckpointRestored), CheckpointRestored)
     driver.ask(commands["UnpauseRun"], StateChanged)
     driver.send(commands["StopRun"])
