@@ -155,7 +155,7 @@ def _with_epochs(config: RunConfig, epochs: int) -> RunConfig:
 
 def _check_is_unfinished(folder: RunFolder, checkpoint: str | None) -> None:
     begins_at = folder.checkpoint(checkpoint) if checkpoint else folder.resume_point()
-    num_epochs = folder.config().training.epochs
+    num_epochs = folder.num_epochs()
     if begins_at is not None and begins_at.epoch >= num_epochs:
         path = shown_path(folder.path)
         raise RunFolderError(

@@ -34,6 +34,17 @@ Statistics = Annotated[
     Literal["frozen", "adapting"],
     typer.Argument(metavar="frozen|adapting", help="What running statistics do while their layer is frozen."),
 ]
+NewEpochs = Annotated[
+    int, typer.Argument(metavar="N", min=1, max=10_000, help="Epochs in all, those completed included.")
+]
+NewPatience = Annotated[
+    int,
+    typer.Argument(metavar="N", min=0, max=10_000, help="Epochs without a better validation; 0 ends nothing early."),
+]
+RewindStep = Annotated[
+    int | None,
+    typer.Argument(metavar="[STEP]", min=0, help="The step of the change to go back before; by default the last one."),
+]
 CheckpointName = Annotated[
     str, typer.Argument(metavar="CHECKPOINT", help='A unique piece of its name, "best" or "last".')
 ]

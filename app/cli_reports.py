@@ -25,8 +25,10 @@ from app.listings import (
     issues_table,
     models_table,
     need_sentence,
+    rates_table,
     run_values,
     runs_table,
+    suggestion_sentence,
     summary_table,
     summary_totals,
     summary_values,
@@ -42,10 +44,12 @@ from trainer.messages import (
     CommandRejected,
     DataChecked,
     EstimateRun,
+    FindRate,
     InspectModel,
     ListModels,
     ModelInspected,
     ModelsListed,
+    RateFound,
     RunEstimated,
 )
 from trainer.run_list import find_run, list_runs
@@ -276,6 +280,26 @@ def _config_of_options(values: dict[str, Any]) -> RunConfig:
     except ConfigError as error:
         option = _OPTIONS.get(error.field, error.field)
         raise ConfigError(str(error).replace(error.field, option, 1), error.field) from error
+
+
+@commands.command("find-rate")
+def find_rate(
+    context: typer.Context,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The run's configuration.")],
+    runs: RunsDir = None,
+    json: Json = False,
+) -> None:
+    """Try rising learning rates on a run, and suggest one."""
+    loaded = load_config(config)
+    # The worker says the same, but not before it has loaded torch.
+    look_at(loaded.data)
+    (found,) = _ask(FindRate(config=loaded, runs_dir=str(runs_dir(context, runs))))
+    assert isinstance(found, RateFound)
+    if json:
+        print_line(to_json(found.curve.model_dump(mode="json")))
+        return
+    console().print(rates_table(found.curve))
+    print_line(f"\n{suggestion_sentence(found.curve)}")
 
 
 def _print_check(checked: DataChecked, report: DataReport) -> None:

@@ -12,7 +12,10 @@ from app.cli_options import (
     Json,
     Layers,
     Multiplier,
+    NewEpochs,
+    NewPatience,
     NewRate,
+    RewindStep,
     Run,
     RunsDir,
     Statistics,
@@ -26,11 +29,19 @@ from app.figures import count
 from app.json_lines import event_to_json, to_json
 from app.listings import status_table, status_values
 from app.steering import RunFailedError, look, shown_path, steer
-from app.terminal import change_sentence, freeze_sentence, plan_change_sentence, rate_sentence
+from app.terminal import (
+    change_sentence,
+    freeze_sentence,
+    plan_change_sentence,
+    rate_sentence,
+    rewound_sentence,
+    training_sentence,
+)
 from trainer.config import config_from_dict
 from trainer.messages import (
     AnyEvent,
     BatchNormChanged,
+    ChangeTraining,
     CheckpointRestored,
     CheckpointSaved,
     Command,
@@ -42,6 +53,8 @@ from trainer.messages import (
     RateChanged,
     RateMultiplierChanged,
     RestoreCheckpoint,
+    Rewind,
+    RunRewound,
     RunState,
     SaveCheckpoint,
     SetBatchNorm,
@@ -49,6 +62,7 @@ from trainer.messages import (
     SetRateMultiplier,
     StateChanged,
     StopRun,
+    TrainingChanged,
     UnfreezeLayers,
     UnpauseRun,
 )
@@ -154,6 +168,32 @@ def batchnorm(
 
 
 @commands.command(rich_help_panel=_PANEL)
+def epochs(
+    context: typer.Context,
+    run: Run,
+    num_epochs: NewEpochs,
+    runs: RunsDir = None,
+    json: Json = False,
+    timeout: Timeout = STEER_TIMEOUT_S,
+) -> None:
+    """Change how many epochs the run has; a schedule then spans the new length."""
+    _steer(find_run(run, runs_dir(context, runs)), ChangeTraining(epochs=num_epochs), json, timeout)
+
+
+@commands.command(rich_help_panel=_PANEL)
+def patience(
+    context: typer.Context,
+    run: Run,
+    num_epochs: NewPatience,
+    runs: RunsDir = None,
+    json: Json = False,
+    timeout: Timeout = STEER_TIMEOUT_S,
+) -> None:
+    """Change after how many epochs without a better validation the run ends."""
+    _steer(find_run(run, runs_dir(context, runs)), ChangeTraining(patience=num_epochs), json, timeout)
+
+
+@commands.command(rich_help_panel=_PANEL)
 def restore(
     context: typer.Context,
     run: Run,
@@ -167,6 +207,19 @@ def restore(
     with RunFolder(run_dir, read_only=True) as folder:
         name = folder.checkpoint(checkpoint).name
     _steer(run_dir, RestoreCheckpoint(name=name), json, timeout)
+
+
+@commands.command(rich_help_panel=_PANEL)
+def rewind(
+    context: typer.Context,
+    run: Run,
+    step: RewindStep = None,
+    runs: RunsDir = None,
+    json: Json = False,
+    timeout: Timeout = STEER_TIMEOUT_S,
+) -> None:
+    """Go back to just before a freeze or a change of the rate, as long as the worker keeps that state."""
+    _steer(find_run(run, runs_dir(context, runs)), Rewind(step=step), json, timeout)
 
 
 def _add_plain_command(name: str, command: Command, help_text: str) -> None:
@@ -210,6 +263,8 @@ def _answer_sentence(event: AnyEvent, run_dir: Path, found_state: RunState) -> s
             return plan_change_sentence(event)
         case RateChanged():
             return rate_sentence(event)
+        case TrainingChanged():
+            return training_sentence(event)
         case CheckpointSaved(checkpoint=saved):
             return f"Saved {saved.name} at epoch {saved.epoch}, step {saved.step:,}."
         case CheckpointRestored() if found_state is not RunState.RUNNING:
@@ -217,6 +272,10 @@ def _answer_sentence(event: AnyEvent, run_dir: Path, found_state: RunState) -> s
             return f"Restored {event.name}: `thaw unpause {shown_path(run_dir)}` goes on from {place}."
         case CheckpointRestored():
             return f"Restored {event.name}: the run goes on from epoch {event.epoch}, step {event.step:,}."
+        case RunRewound():
+            is_going = found_state is RunState.RUNNING
+            sentence = rewound_sentence(event)
+            return sentence if is_going else f"{sentence} with `thaw unpause {shown_path(run_dir)}`"
         case StateChanged():
             return event.sentence or f"{run_dir.name} is {event.state}."
     raise AssertionError(f"{event.kind} answers no command")

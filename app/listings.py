@@ -15,7 +15,6 @@ from rich.text import Text
 from app.figures import count, duration, printable, size
 from trainer.data_report import Bin, DataReport, IssueKind, Measure, ReportedIssue
 from trainer.messages import (
-    CheckpointRestored,
     ConfusionMatrix,
     DataChecked,
     DataSummary,
@@ -25,7 +24,9 @@ from trainer.messages import (
     ModelInspected,
     ModelSummary,
     ProgressReported,
+    RateCurve,
     RunEstimate,
+    StateRestored,
 )
 from trainer.run_record import RunListing, RunRecord, best_checkpoint
 from trainer.runs import RunFolder
@@ -35,6 +36,7 @@ NUM_ALIKE_NAMED = 3
 """Files of which the same is said, before the others are only counted."""
 MAX_CLASSES_ACROSS = 20
 MAX_PAIRS_SHOWN = 20
+_NUM_RATES_SHOWN = 20
 _BAR_LETTERS = 30
 
 
@@ -211,6 +213,29 @@ def summary_values(inspected: ModelInspected) -> dict[str, Any]:
     }
 
 
+def rates_table(curve: RateCurve) -> Table:
+    """Return the smoothed loss at rising rates, one a row, as bars; the suggested rate is marked."""
+    table = _table("rate>", "smoothed loss>", "", "")
+    highest = max(curve.smoothed, default=1.0)
+    # As many rows as a screen shows, and the suggested one among them.
+    stride = max(1, len(curve.rates) // _NUM_RATES_SHOWN)
+    for idx, (rate, loss) in enumerate(zip(curve.rates, curve.smoothed, strict=True)):
+        is_suggested = rate == curve.suggestion
+        if idx % stride == 0 or is_suggested:
+            _add(table, f"{rate:.2g}", f"{loss:.4f}", _bar(loss / highest), "← suggested" if is_suggested else "")
+    return table
+
+
+def suggestion_sentence(curve: RateCurve) -> str:
+    """Say which rate is suggested, and where that is from."""
+    if curve.suggestion is None:
+        return "No rate is suggested: the loss fell at none of them. Check the data, or unfreeze more layers."
+    return (
+        f"Suggested rate: {curve.suggestion:.2g}, where the smoothed loss fell most steeply "
+        "(Smith 2015, arXiv 1506.01186)."
+    )
+
+
 def classes_table(summary: DataSummary) -> Table:
     """Return the classes of a data set with their images in each split."""
     splits = list(summary.counts)
@@ -321,7 +346,7 @@ def status_values(record: RunRecord, is_live: bool, progress: ProgressReported |
         "state": "interrupted" if record.was_interrupted else record.state.value,
         "is_live": is_live,
         "epoch": progress.epoch if progress else record.epoch,
-        "num_epochs": record.config.training.epochs,
+        "num_epochs": (record.info.present if record.info else record.config.training).epochs,
         "step": progress.step if progress else record.step,
         "total_steps": record.info.total_steps if record.info else None,
         "samples_per_s": progress.samples_per_s if progress else None,
@@ -366,7 +391,7 @@ def status_table(values: dict[str, Any]) -> Table:
 def _num_trainable(record: RunRecord) -> int | None:
     # What happened before the present segment was undone by the restore or the resume that began it.
     for event in reversed(record.log):
-        if isinstance(event, FreezeChanged | CheckpointRestored) and event.segment == record.segment:
+        if isinstance(event, FreezeChanged | StateRestored) and event.segment == record.segment:
             return event.num_trainable
     return record.info.summary.num_trainable if record.info else None
 

@@ -23,6 +23,7 @@ from app.views.data import DataView
 from app.views.leave_dialog import LeaveDialog
 from app.views.log import LogView
 from app.views.notice import Notice
+from app.views.rate_dialog import RateDialog
 from app.views.run_form import RunForm
 from app.views.run_list import RunListView
 from app.views.status_bar import StatusBar
@@ -61,6 +62,7 @@ class MainWindow(QWidget):
 
         self.tree_view = LayerTreeView(self.display.layer_tree)
         self.metrics_view = MetricsView(self.display.history)
+        self.metrics_view.rewind_requested.connect(self.session.rewind)
         self.timeline_view = PlanTimelineView(self.display.timeline)
         for panel, view in (
             (self._tree_panel, self.tree_view),
@@ -94,7 +96,7 @@ class MainWindow(QWidget):
 
     def _build_views(self) -> None:
         display = self.display
-        self.toolbar = Toolbar(display.status, self._settings.scheme)
+        self.toolbar = Toolbar(display.status, display.changes, self._settings.scheme)
         self.notice = Notice()
         self.form = RunForm(display.run_config)
         self.checkpoints_view = CheckpointsView(display.checkpoints)
@@ -149,6 +151,7 @@ class MainWindow(QWidget):
         for signal in (session.state_changed, session.run_prepared, session.worker_lost, session.run_left):
             signal.connect(self.runs_view.refresh_soon)
         self.display.told.connect(self._tell)
+        self.display.informed.connect(lambda sentence: self.notice.tell(sentence, is_trouble=False))
         self.display.rate_offered.connect(self._offer_rate)
         self.display.settled.connect(self.notice.hide)
 
@@ -168,6 +171,8 @@ class MainWindow(QWidget):
         toolbar.tensorboard_requested.connect(self._open_tensorboard)
         toolbar.scheme_chosen.connect(self._choose_scheme)
         self.form.start_requested.connect(self._start)
+        self.form.apply_requested.connect(display.apply_changes)
+        self.form.rate_wanted.connect(self._find_rate)
         self.form.data_changed.connect(display.check_data)
         self.data_view.views_wanted.connect(display.preview_image)
         self.data_view.check_wanted.connect(display.check_data)
@@ -187,6 +192,8 @@ class MainWindow(QWidget):
         for keys, slot in (
             ("Ctrl+.", toolbar.press_stop),
             ("Ctrl+S", toolbar.press_save),
+            ("Ctrl+Z", display.changes.undo),
+            ("Ctrl+Shift+Z", display.changes.redo),
             ("Ctrl+N", self._new_run),
             ("Ctrl+O", self._choose_run),
         ):
@@ -197,7 +204,9 @@ class MainWindow(QWidget):
         self.toolbar.allow(
             commands=session.is_live, resume=session.can_resume and session.state is not RunState.FINISHED
         )
-        self.form.set_editable(session.run_dir is None and session.state is not RunState.PREPARING)
+        is_new = session.run_dir is None and session.state is not RunState.PREPARING
+        self.form.set_editable(is_new, is_live=session.is_live and session.allows("ChangeTraining"))
+        self.form.allow_rate_search(session.can_ask("FindRate") if is_new else session.allows("FindRate"))
         self.checkpoints_view.allow(
             restore=session.can_resume or session.allows("RestoreCheckpoint"),
             resume=session.can_resume,
@@ -267,6 +276,14 @@ class MainWindow(QWidget):
     def _open_run(self, path: Path) -> None:
         if path != self.session.run_dir:
             self.session.open_run(path)
+
+    def _find_rate(self) -> None:
+        if self.display.find_rate():
+            dialog = RateDialog(self.display.rate_search, self)
+            dialog.rate_chosen.connect(self.display.use_rate)
+            dialog.cancelled.connect(self.session.cancel)
+            dialog.cancelled.connect(self.display.rate_search.leave)
+            dialog.open()
 
     def _freeze(self, layers: list[str]) -> None:
         self.display.layer_tree.mark_pending(self.session.freeze(layers), layers)

@@ -9,12 +9,14 @@ from app.folder_reader import FolderReader
 from app.image_previews import ImagePreviews
 from app.session import TrainingSession
 from app.settings import Settings
+from app.viewmodels.change_history import ChangeHistory
 from app.viewmodels.checkpoint_table import CheckpointItemModel
 from app.viewmodels.data import DataViewModel
 from app.viewmodels.layer_tree import LayerTreeViewModel
 from app.viewmodels.log import LogItemModel
 from app.viewmodels.metric_history import MetricHistory
 from app.viewmodels.plan_timeline import PlanTimeline
+from app.viewmodels.rate_search import RateSearchViewModel
 from app.viewmodels.run_config import RunConfigViewModel
 from app.viewmodels.run_list import RunListItemModel
 from app.viewmodels.run_status import FolderSize, RunStatusViewModel
@@ -22,27 +24,34 @@ from trainer.client import RunOpened, WorkerLost
 from trainer.config import RunConfig
 from trainer.messages import (
     BatchNormChanged,
-    CheckpointRestored,
     CheckpointSaved,
+    Command,
     CommandRejected,
     DataChecked,
+    FreezeLayers,
     FreezeVerified,
     LayersFrozen,
     LayersUnfrozen,
     ModelInspected,
+    RateChanged,
     RateMultiplierChanged,
+    RewindsKept,
     RunEstimated,
     RunInfo,
     RunPrepared,
+    RunRewound,
     RunState,
     StateChanged,
+    StateRestored,
+    TrainingChanged,
+    UnfreezeLayers,
     WorkerAttached,
 )
 from trainer.run_record import RunRecord
 
 # The folder and the memory are looked at this often: they change slowly, and a look costs a walk over the folder.
 _MEASURE_INTERVAL_MS = 3000
-_LOOK_UPS = frozenset({"ListModels", "InspectModel", "CheckData", "EstimateRun", "PreviewImage"})
+_LOOK_UPS = frozenset({"ListModels", "InspectModel", "CheckData", "EstimateRun", "FindRate", "PreviewImage"})
 _ANSWERED_IN_THE_TREE = frozenset({"FreezeLayers", "UnfreezeLayers", "SetRateMultiplier", "SetBatchNorm"})
 # What a run needs is tried out when the form has rested.
 _ESTIMATE_AFTER_MS = 1000
@@ -53,6 +62,8 @@ class RunDisplay(QObject):
 
     told = Signal(str, bool)
     """A sentence that the user should read, and whether Resume would help."""
+    informed = Signal(str)
+    """A sentence that the user should read, and that is no trouble."""
     rate_offered = Signal(str, float)
     """The run was paused at a loss that was not finite: the sentence, and a lower rate that may help."""
     settled = Signal()
@@ -70,6 +81,7 @@ class RunDisplay(QObject):
         self.status = RunStatusViewModel(self)
         self.history = MetricHistory(self)
         self.timeline = PlanTimeline(self)
+        self.changes = ChangeHistory(self._send_change, self)
         self.layer_tree = LayerTreeViewModel(self)
         self.layer_tree.columns = settings.tree_columns
         self.checkpoints = CheckpointItemModel(self)
@@ -78,6 +90,7 @@ class RunDisplay(QObject):
         self.data = DataViewModel(self)
         self.run_config = RunConfigViewModel(settings.form_values, self)
         self.run_config.recent_data = settings.recent_data
+        self.rate_search = RateSearchViewModel(self)
         self._previews = ImagePreviews(session, self.run_config, self.data, self)
         self._connect()
         self._measure_timer = QTimer(self)
@@ -130,6 +143,40 @@ class RunDisplay(QObject):
         """Have it shown what the model of the run on display, or of the form's, sees of an image of the Data tab."""
         self._previews.want(path)
 
+    def find_rate(self) -> bool:
+        """Have a rate looked for: of the form's run, or of the one that waits. Returns whether that was asked."""
+        is_new = self._session.run_dir is None
+        config = self.run_config.config() if is_new else None
+        if is_new and config is None:
+            return False
+        self.rate_search.begin(self._session.find_rate(config))
+        return True
+
+    def use_rate(self, rate: float) -> None:
+        """Write a rate that was found into the form; a live run gets it at once."""
+        self.run_config.set_text("optimizer.rate", f"{rate:g}")
+        self.apply_changes()
+
+    def apply_changes(self) -> None:
+        """Ask for what was typed for the live run: another rate, other epochs, another patience."""
+        changes = self.run_config.live_changes()
+        if (rate := changes.pop("rate", None)) is not None:
+            self.run_config.mark_pending(self._session.set_rate(rate), "rate")
+        if changes:
+            epochs = changes.get("epochs")
+            patience = (changes["patience"] or 0) if "patience" in changes else None
+            command_id = self._session.change_training(
+                epochs=None if epochs is None else int(epochs), patience=None if patience is None else int(patience)
+            )
+            self.run_config.mark_pending(command_id, *changes)
+
+    def _send_change(self, command: Command) -> str:
+        """Send what undoes a change or makes it again; the tree shows it on its way."""
+        command_id = self._session.send(command)
+        if isinstance(command, FreezeLayers | UnfreezeLayers):
+            self.layer_tree.mark_pending(command_id, command.layers)
+        return command_id
+
     def inspect_model(self) -> None:
         """Have the form's model built, for the tree."""
         chosen = self.run_config.chosen_model()
@@ -164,6 +211,9 @@ class RunDisplay(QObject):
         session.data_checked.connect(self._on_data_checked)
         session.run_estimated.connect(self._on_run_estimated)
         session.image_previewed.connect(self.status.finish_look_up)
+        session.rate_found.connect(self.status.finish_look_up)
+        session.rate_found.connect(self.rate_search.find)
+        session.preparation_progressed.connect(self.rate_search.progress)
         session.preparation_progressed.connect(self.status.prepare_progress)
         session.metrics_logged.connect(self.history.add)
         session.progress_reported.connect(self.status.progress)
@@ -177,6 +227,14 @@ class RunDisplay(QObject):
         session.layer_stats_reported.connect(self.layer_tree.show_stats)
         session.rate_multiplier_changed.connect(self.layer_tree.settle_multiplier)
         session.rate_multiplier_changed.connect(self.history.add_marker)
+        session.rate_changed.connect(self.history.add_marker)
+        session.rewinds_kept.connect(self._on_rewinds_kept)
+        session.rate_changed.connect(self._on_rate_changed)
+        session.training_changed.connect(self._on_training_changed)
+        session.command_sent.connect(self.changes.note)
+        session.freeze_changed.connect(self.changes.take)
+        session.rate_changed.connect(self.changes.take)
+        session.rate_multiplier_changed.connect(self.changes.take)
         session.freeze_verified.connect(self.layer_tree.verify)
         session.open_failed.connect(lambda sentence: self.told.emit(sentence, False))
         for signal in (
@@ -185,6 +243,7 @@ class RunDisplay(QObject):
             session.rate_multiplier_changed,
             session.plan_changed,
             session.batchnorm_changed,
+            session.training_changed,
             session.freeze_verified,
             session.log_written,
             session.state_changed,
@@ -210,6 +269,9 @@ class RunDisplay(QObject):
         self.run_config.offer_devices(event.devices)
         if event.run is not None:
             self.status.attach(event.run, event.step, event.epoch)
+            self.run_config.show_in_force(event.run.present)
+            if event.rewinds is not None:
+                self._on_rewinds_kept(event.rewinds)
         elif self._session.run_dir is None:
             self._session.list_models()
             self.inspect_model()
@@ -223,6 +285,8 @@ class RunDisplay(QObject):
             self.rate_offered.emit(event.sentence, event.offered_rate)
         elif event.state in {RunState.PAUSED, RunState.FAILED} and event.sentence:
             self.told.emit(event.sentence, False)
+        elif event.state is RunState.FINISHED and event.sentence:
+            self.informed.emit(event.sentence)
         elif event.state is RunState.RUNNING:
             self.settled.emit()
         elif is_refused:
@@ -241,6 +305,8 @@ class RunDisplay(QObject):
 
     def _on_run_left(self) -> None:
         self.status.leave_run()
+        self.changes.clear()
+        self.rate_search.leave()
         self.history.clear()
         self.timeline.clear()
         self.checkpoints.reset([])
@@ -292,7 +358,7 @@ class RunDisplay(QObject):
                 self.layer_tree.settle_batchnorm(event)
             elif isinstance(event, RateMultiplierChanged) and event.segment == record.segment:
                 self.layer_tree.settle_multiplier(event)
-            elif isinstance(event, CheckpointRestored) and event.segment == record.segment:
+            elif isinstance(event, StateRestored) and event.segment == record.segment:
                 self.layer_tree.restore(event)
             elif isinstance(event, FreezeVerified):
                 self.layer_tree.verify(event)
@@ -319,10 +385,16 @@ class RunDisplay(QObject):
 
     def _follow_run(self) -> None:
         self.layer_tree.is_live = self._session.is_live
+        if not self._session.is_live:
+            self.run_config.drop_changes()
+            self.changes.clear()
         self.layer_tree.is_closed = self._session.run_dir is not None and not self._session.is_live
 
     def _on_worker_lost(self, event: WorkerLost) -> None:
         self.status.lose_worker(event)
+        self.rate_search.leave()
+        # They were in its memory.
+        self.history.set_rewinds([])
         if event.was_expected:
             return
         can_resume = self._session.can_resume
@@ -336,6 +408,9 @@ class RunDisplay(QObject):
         if not self._session.has_sent(event.command_id):
             # Another window or shell was refused: told here, answered there.
             self.log.add(event)
+            return
+        if event.command == "FindRate":
+            self.rate_search.refuse(event)
             return
         if event.command == "PreviewImage":
             self._previews.refuse(event)
@@ -352,6 +427,7 @@ class RunDisplay(QObject):
         if event.command == "EstimateRun" and event.command_id != self._estimate_id:
             return
         self.log.add(event)
+        self.changes.refuse(event.command_id)
         if is_last_check and event.is_cancelled:
             self.data.show_unchecked()
             self.run_config.show_unchecked()
@@ -360,7 +436,8 @@ class RunDisplay(QObject):
             self.data.refuse(self.run_config.named_refusal(event))
         self.layer_tree.reject(event.command_id, event.reason)
         # Beside a field only where it can be mended: a run on display keeps the values that it began with.
-        is_beside_field = self._is_form_open and self.run_config.reject(event)
+        is_about_form = self._is_form_open or event.command in {"SetRate", "ChangeTraining"}
+        is_beside_field = is_about_form and self.run_config.reject(event)
         if event.command == "EstimateRun" and event.is_cancelled:
             again = self.tr("You stopped the trial of a few steps. Check again, in the folder's menu, repeats it.")
             self.run_config.show_need(again)
@@ -371,15 +448,31 @@ class RunDisplay(QObject):
         elif not is_beside_field and event.command not in _ANSWERED_IN_THE_TREE | {"CancelLookUp"}:
             self.told.emit(event.reason, event.command == "OpenRun" and self._session.can_resume)
 
+    def _on_rewinds_kept(self, event: RewindsKept) -> None:
+        self.history.set_rewinds(event.changes)
+        self.status.keep_rewinds(event)
+
+    def _on_rate_changed(self, event: RateChanged) -> None:
+        self.run_config.change_in_force(event.command_id, rate=event.rate)
+
+    def _on_training_changed(self, event: TrainingChanged) -> None:
+        self.status.change_training(event)
+        self.history.set_epochs(self.history.steps_per_epoch, event.total_steps)
+        self.run_config.change_in_force(event.command_id, epochs=event.epochs, patience=event.patience)
+
     def _on_checkpoint_saved(self, event: CheckpointSaved) -> None:
         self.checkpoints.add(event.checkpoint)
         self.status.save_checkpoint(event)
 
-    def _on_checkpoint_restored(self, event: CheckpointRestored) -> None:
+    def _on_checkpoint_restored(self, event: StateRestored) -> None:
         self.status.restore_checkpoint(event)
-        self.history.restore(event.step, event.segment)
         self.timeline.restore(event)
+        self.history.restore(event.step, event.segment, event.change if isinstance(event, RunRewound) else None)
         self.layer_tree.restore(event)
+        # What was changed since is not so any more.
+        self.changes.clear()
+        if event.rate is not None:
+            self.run_config.change_in_force("", rate=event.rate)
 
     def _on_data_checked(self, event: DataChecked) -> None:
         self.status.finish_look_up()

@@ -33,6 +33,7 @@ class TrainingSession(QObject):
     models_listed = Signal(object)
     data_checked = Signal(object)
     run_estimated = Signal(object)
+    rate_found = Signal(object)
     image_previewed = Signal(object)
     preparation_progressed = Signal(object)
     run_prepared = Signal(object)
@@ -45,12 +46,15 @@ class TrainingSession(QObject):
     phase_began = Signal(object)
     plan_changed = Signal(object)
     batchnorm_changed = Signal(object)
+    training_changed = Signal(object)
     freeze_verified = Signal(object)
     checkpoint_saved = Signal(object)
-    checkpoint_restored = Signal(object)
+    checkpoint_restored = Signal(object)  # CheckpointRestored or RunRewound
+    rewinds_kept = Signal(object)
     state_changed = Signal(object)
     command_rejected = Signal(object)
     log_written = Signal(object)
+    command_sent = Signal(object)  # the command, which the worker has not answered yet
     worker_attached = Signal(object)
     run_opened = Signal(object)  # trainer.client.RunOpened
     worker_lost = Signal(object)  # trainer.client.WorkerLost
@@ -245,9 +249,22 @@ class TrainingSession(QObject):
         self._opener.cancel()
         self._close_worker()
 
+    def find_rate(self, config: RunConfig | None) -> str:
+        """Have rising rates tried on a run that is to be, or (None) on the one that waits. Returns the command's id."""
+        return self._send(messages.FindRate(config=config, runs_dir=str(self.runs_dir)))
+
+    def rewind(self, change: int) -> str:
+        """Go back to the state just before a change, by its number. Returns the command's id."""
+        return self._send(messages.Rewind(change=change))
+
+    def send(self, command: Command) -> str:
+        """Send a command that was made elsewhere. Returns its id."""
+        return self._send(command)
+
     def _send(self, command: Command) -> str:
         command = command.model_copy(update={"command_id": uuid.uuid4().hex})
         self._sent_ids.add(command.command_id)
+        self.command_sent.emit(command)
         if self._client is None:
             self._use_fresh_worker()
         if self._client is None or self._worker_state is RunState.STARTING:
@@ -318,6 +335,10 @@ class TrainingSession(QObject):
         """Change the run's learning rate at the next step boundary. Returns the command's id."""
         return self._send(messages.SetRate(rate=rate))
 
+    def change_training(self, *, epochs: int | None = None, patience: int | None = None) -> str:
+        """Change how long the run is; a patience of 0 ends nothing early. Returns the command's id."""
+        return self._send(messages.ChangeTraining(epochs=epochs, patience=patience))
+
     # -- events -----------------------------------------------------------------------------------------------
 
     def _signals_by_kind(self) -> dict[type[object], SignalInstance]:
@@ -326,6 +347,7 @@ class TrainingSession(QObject):
             messages.ModelsListed: self.models_listed,
             messages.DataChecked: self.data_checked,
             messages.RunEstimated: self.run_estimated,
+            messages.RateFound: self.rate_found,
             messages.ImagePreviewed: self.image_previewed,
             messages.PreparationProgressed: self.preparation_progressed,
             messages.RunPrepared: self.run_prepared,
@@ -339,9 +361,12 @@ class TrainingSession(QObject):
             messages.PhaseBegan: self.phase_began,
             messages.PlanChanged: self.plan_changed,
             messages.BatchNormChanged: self.batchnorm_changed,
+            messages.TrainingChanged: self.training_changed,
             messages.FreezeVerified: self.freeze_verified,
             messages.CheckpointSaved: self.checkpoint_saved,
             messages.CheckpointRestored: self.checkpoint_restored,
+            messages.RunRewound: self.checkpoint_restored,
+            messages.RewindsKept: self.rewinds_kept,
             messages.StateChanged: self.state_changed,
             messages.CommandRejected: self.command_rejected,
             messages.LogWritten: self.log_written,

@@ -26,6 +26,7 @@ from trainer.messages import (
     CommandRejected,
     DataChecked,
     EstimateRun,
+    FindRate,
     InspectModel,
     LayersFrozen,
     LayersUnfrozen,
@@ -37,25 +38,28 @@ from trainer.messages import (
     PrepareRun,
     ProgressReported,
     RateChanged,
+    RateFound,
     RateMultiplierChanged,
     RestoreCheckpoint,
     RunEstimated,
     RunPrepared,
+    RunRewound,
     RunState,
     ShutDown,
     StartRun,
     StateChanged,
     StopRun,
+    TrainingChanged,
     UnpauseRun,
     WorkerAttached,
     is_allowed,
 )
 from trainer.run_record import RunRecord
 
-Question = ListModels | InspectModel | CheckData | EstimateRun
+Question = ListModels | InspectModel | CheckData | EstimateRun | FindRate
 """What a worker answers before it has a run."""
 
-Answer = ModelsListed | ModelInspected | DataChecked | RunEstimated | CommandRejected
+Answer = ModelsListed | ModelInspected | DataChecked | RunEstimated | RateFound | CommandRejected
 
 UNNAMED_FIELDS = frozenset(
     {"data.layout", "data.path_column", "data.label_column", "data.split_column", "data.group_column"}
@@ -448,8 +452,10 @@ _ANSWERS = (
     RateMultiplierChanged,
     PlanChanged,
     BatchNormChanged,
+    TrainingChanged,
     CheckpointSaved,
     CheckpointRestored,
+    RunRewound,
 )
 
 

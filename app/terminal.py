@@ -35,8 +35,10 @@ from trainer.messages import (
     RateMultiplierChanged,
     RunInfo,
     RunPrepared,
+    RunRewound,
     RunState,
     StateChanged,
+    TrainingChanged,
     WorkerAttached,
 )
 from trainer.run_record import best_checkpoint, metric_word, metrics_text
@@ -202,7 +204,7 @@ class TerminalView:
             # The first report only starts the clock: it has nothing to tell yet.
             if self._plain_line_at:
                 left = [] if event.seconds_left is None else [f"{duration(event.seconds_left)} left"]
-                facts = [_epoch(event), _step(event), *self._training_scores(), _speed(event), *left]
+                facts = [_epoch(event), _step(event), *self._training_scores(), _speed(event), *_patience(event), *left]
                 self._print(" · ".join(facts))
             self._plain_line_at = event.time
 
@@ -226,6 +228,9 @@ class TerminalView:
     def _take_plan(self, event: PlanChanged) -> None:
         self._print(plan_change_sentence(event))
 
+    def _take_training(self, event: TrainingChanged) -> None:
+        self._print(training_sentence(event))
+
     def _take_checkpoint(self, event: CheckpointSaved) -> None:
         saved = event.checkpoint
         best = best_checkpoint([saved] if self._best is None else [self._best, saved])
@@ -239,6 +244,10 @@ class TerminalView:
     def _take_restored(self, event: CheckpointRestored) -> None:
         self._num_trainable = event.num_trainable
         self._print(f"{event.name} restored · goes on from epoch {event.epoch}, step {event.step:,}", "yellow")
+
+    def _take_rewound(self, event: RunRewound) -> None:
+        self._num_trainable = event.num_trainable
+        self._print(rewound_sentence(event), "yellow")
 
     def _take_verified(self, event: FreezeVerified) -> None:
         self._verified = event
@@ -290,7 +299,7 @@ class TerminalView:
             Text("train " + (" ".join(self._training_scores()) or "–"), style="blue"),
             Text("validation " + (" ".join(validation) or "–"), style="dark_orange"),
         ]
-        facts = [_step(progress), _speed(progress)]
+        facts = [_step(progress), _speed(progress), *_patience(progress)]
         if self._num_trainable is not None and self._run is not None:
             facts.append(f"{count(self._num_trainable)} of {count(self._run.summary.num_params)} trainable")
         return Group(line, Text("   ").join(scores), Text(" · ".join(facts), style="dim"))
@@ -342,6 +351,21 @@ def plan_change_sentence(event: PlanChanged) -> str:
     return f"Plan changed at step {event.applied_step:,} · {num_left} {'phase' if num_left == 1 else 'phases'} to come"
 
 
+def training_sentence(event: TrainingChanged) -> str:
+    """Say a change of the run's length with its step."""
+    parts = []
+    if event.epochs != event.before_epochs:
+        parts.append(f"{counted(event.epochs, 'epoch')}, {event.before_epochs:,} before")
+    if event.patience != event.before_patience:
+        parts.append(f"Patience {event.patience or 'off'}, {event.before_patience or 'off'} before")
+    return f"{'; '.join(parts) or 'Nothing changed'} · from step {event.applied_step:,} on"
+
+
+def rewound_sentence(event: RunRewound) -> str:
+    """Say where a rewind went back to."""
+    return f"Rewound to before: {event.sentence} · goes on from epoch {event.epoch}, step {event.step:,}"
+
+
 def freeze_sentence(event: LayersFrozen | LayersUnfrozen) -> str:
     """Say what was frozen or unfrozen, the step at which it was asked for, and the step at which it took hold."""
     symbol = "❄" if isinstance(event, LayersFrozen) else "☀"
@@ -362,6 +386,12 @@ def _step(progress: ProgressReported) -> str:
 
 def _speed(progress: ProgressReported) -> str:
     return f"{progress.samples_per_s:,.0f} images/s"
+
+
+def _patience(progress: ProgressReported) -> list[str]:
+    if progress.patience is None:
+        return []
+    return [f"early stop {min(progress.num_epochs_no_better, progress.patience)} / {progress.patience}"]
 
 
 def _scores(checkpoint: CheckpointInfo) -> str:
@@ -391,8 +421,10 @@ _HANDLERS: dict[type, Callable[[TerminalView, Any], None]] = {
     PlanChanged: TerminalView._take_plan,
     RateMultiplierChanged: TerminalView._take_layer_change,
     BatchNormChanged: TerminalView._take_layer_change,
+    TrainingChanged: TerminalView._take_training,
     CheckpointSaved: TerminalView._take_checkpoint,
     CheckpointRestored: TerminalView._take_restored,
+    RunRewound: TerminalView._take_rewound,
     FreezeVerified: TerminalView._take_verified,
     CommandRejected: TerminalView._take_rejection,
     LogWritten: TerminalView._take_log,

@@ -75,15 +75,9 @@ class CheckpointStore:
             CheckpointError: It cannot be written; nothing that was there before is touched.
 
         """
-        on_cpu = {key: tensor.detach().cpu() for key, tensor in model_state.items()}
-        changed = {
-            key: tensor
-            for key, tensor in on_cpu.items()
-            if key not in self._base or not is_same(tensor, self._base[key])
-        }
         payload = {
             **content,
-            "model_state_dict": changed,
+            "model_state_dict": self.changed(model_state),
             "base_sha256": self._base_sha256,
             "format_version": FORMAT_VERSION,
         }
@@ -116,8 +110,21 @@ class CheckpointStore:
                 f"{self._folder.base_path.name} is not the one that {info.name} was saved with. "
                 "Put it back from a copy."
             )
-        checkpoint["model_state_dict"] = {**self._base, **checkpoint["model_state_dict"]}
+        checkpoint["model_state_dict"] = self.whole(checkpoint["model_state_dict"])
         return checkpoint
+
+    def changed(self, model_state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return what of a state_dict differs from the base, on the CPU; there it may be the live tensors."""
+        on_cpu = {key: tensor.detach().cpu() for key, tensor in model_state.items()}
+        return {
+            key: tensor
+            for key, tensor in on_cpu.items()
+            if key not in self._base or not is_same(tensor, self._base[key])
+        }
+
+    def whole(self, changed: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the whole state_dict of what ``changed`` returned."""
+        return {**self._base, **changed}
 
 
 def write_durably(path: Path, payload: object) -> tuple[int, str]:

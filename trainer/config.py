@@ -191,6 +191,19 @@ class TrainingConfig(_Section):
     """How long, how much at once, and on what."""
 
     epochs: int = Field(10, ge=1, le=10_000, description="Passes over the training data.")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="Epochs without a better validation after which the run ends; empty trains all epochs.",
+    )
+    stop_metric: Literal["loss", "accuracy"] = Field("loss", description="What the patience watches on validation.")
+    min_change: float = Field(
+        0, ge=0, le=1000, description="How much better an epoch must be to count; an accuracy goes from 0 to 1."
+    )
+    restore_best: bool = Field(
+        True, description="Whether a run that the patience ends is put back to its best checkpoint."
+    )
     batch_size: int = Field(32, ge=1, le=65_536, description="Images that go through the model at once.")
     accumulate_batches: int = Field(
         1, ge=1, le=10_000, description="Batches whose gradients make one optimizer step: as one large batch would."
@@ -200,6 +213,12 @@ class TrainingConfig(_Section):
         ge=0,
         lt=1,
         description="What of each target is spread evenly over the classes, 0 to 1; in the training's loss only.",
+    )
+    rewind_gb: float = Field(
+        1.0,
+        ge=0,
+        le=1000,
+        description="Memory of the worker for the states before each freeze or new rate, in GB; 0 keeps none.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Arithmetic of the forward pass: bf16 where a GPU does it well (auto), fp32, or bf16."

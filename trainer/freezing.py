@@ -63,12 +63,13 @@ class FreezeSet:
         """Count the parameters that the optimizer moves."""
         return sum(p.numel() for p in dict.fromkeys(self._module.parameters()) if p.requires_grad)
 
-    def resolve(self, layers: Iterable[str]) -> list[str]:
+    def resolve(self, layers: Iterable[str], *, is_exact: bool = False) -> list[str]:
         """Return the units that the names stand for, in the model's order.
 
         Args:
             layers: Qualified names of modules, or patterns of them ("layer?.*.bn1"); "backbone" is every unit outside
                 the head, "head" the task's head, unless that is the name of a layer of the backbone.
+            is_exact: The names are units' own, and stand for nothing below these.
 
         Raises:
             FreezeError: A name is no layer of this model, or a pattern matches none.
@@ -76,12 +77,12 @@ class FreezeSet:
         """
         named: set[str] = set()
         for layer in layers:
-            named.update(self._units_of(layer))
+            named.update([layer] if is_exact and layer in self.units else self._units_of(layer))
         for unit in list(named):
             named.update(self._tied.get(unit, ()))
         return [unit for unit in self.units if unit in named]
 
-    def freeze(self, layers: Iterable[str], but: Iterable[str] = ()) -> list[str]:
+    def freeze(self, layers: Iterable[str], *, but: Iterable[str] = (), is_exact: bool = False) -> list[str]:
         """Freeze layers, ``but`` some; all of them or, where that is refused, none. Returns the units that changed.
 
         Raises:
@@ -89,18 +90,18 @@ class FreezeSet:
 
         """
         spared = self.frozen.union(self.resolve(but))
-        changed = [unit for unit in self.resolve(layers) if unit not in spared]
+        changed = [unit for unit in self.resolve(layers, is_exact=is_exact) if unit not in spared]
         self.set_frozen(self.frozen.union(changed))
         return changed
 
-    def unfreeze(self, layers: Iterable[str]) -> list[str]:
-        """Make layers trainable again. Returns the units that changed.
+    def unfreeze(self, layers: Iterable[str], *, is_exact: bool = False) -> list[str]:
+        """Make layers trainable again, named as for ``resolve``. Returns the units that changed.
 
         Raises:
             FreezeError: A name is no layer.
 
         """
-        changed = [unit for unit in self.resolve(layers) if unit in self.frozen]
+        changed = [unit for unit in self.resolve(layers, is_exact=is_exact) if unit in self.frozen]
         self.set_frozen(self.frozen.difference(changed))
         return changed
 

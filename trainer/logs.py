@@ -14,6 +14,7 @@ from trainer.messages import (
     FreezeChanged,
     MetricsLogged,
     RateMultiplierChanged,
+    StateRestored,
 )
 
 MAX_POINTS_PER_FLUSH = 5
@@ -50,10 +51,11 @@ class TensorBoardLog:
             self._writer.add_text(
                 "Interventions", f"checkpoint {info.name} saved ({info.reason})", info.step, event.time
             )
-        elif isinstance(event, CheckpointRestored):
+        elif isinstance(event, StateRestored):
             self._writer.close()
             self._begin(event.step)
-            self._writer.add_text("Interventions", f"checkpoint {event.name} restored", event.step, event.time)
+            what = f"checkpoint {event.name} restored" if isinstance(event, CheckpointRestored) else "rewound"
+            self._writer.add_text("Interventions", what, event.step, event.time)
 
     def _begin(self, step: int | None) -> None:
         # The stock two minutes between flushes would be lost in a kill.

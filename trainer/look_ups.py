@@ -13,18 +13,21 @@ from trainer.messages import (
     DataChecked,
     EstimateRun,
     Event,
+    FindRate,
     ImagePreviewed,
     InspectModel,
     ListModels,
     ModelInspected,
     ModelsListed,
     PreviewImage,
+    RateCurve,
+    RateFound,
     RunEstimated,
 )
 from trainer.preparation import Preparation, PreparedRun
 from trainer.summary import summarize
 
-LookUp = ListModels | InspectModel | CheckData | EstimateRun | PreviewImage
+LookUp = ListModels | InspectModel | CheckData | EstimateRun | FindRate | PreviewImage
 
 
 def answer(command: LookUp, preparation: Preparation, run: PreparedRun | None = None) -> Event:
@@ -57,10 +60,29 @@ def answer(command: LookUp, preparation: Preparation, run: PreparedRun | None = 
                 sentence = "A trial step ran out of memory. Choose a smaller batch or smaller images."
                 raise ConfigError(sentence, "training.batch_size") from None
             return RunEstimated(estimate=estimate, command_id=command_id)
+        case FindRate():
+            try:
+                curve = _found_rate(command, preparation, run)
+            except torch.OutOfMemoryError:
+                sentence = "A trial step ran out of memory. Choose a smaller batch or smaller images."
+                raise ConfigError(sentence, "training.batch_size") from None
+            return RateFound(curve=curve, command_id=command_id)
         case PreviewImage():
             epoch, report = _present_epoch(command, run), Path(command.report_path)
             views = preparation.preview(command.config, report, command.path, command.num_views, epoch)
             return ImagePreviewed(path=command.path, views=views, command_id=command_id)
+
+
+def _found_rate(command: FindRate, preparation: Preparation, run: PreparedRun | None) -> RateCurve:
+    if command.config is None and run is not None:
+        return preparation.find_rate_of(run.trainer)
+    if command.config is not None and run is None:
+        return preparation.find_rate(command.config, Path(command.runs_dir))
+    raise ValueError(
+        "This worker has no run to find a rate for. Give a configuration."
+        if run is None
+        else "This worker has a run already: it finds a rate for no other one. Begin a new run first."
+    )
 
 
 def _present_epoch(command: PreviewImage, run: PreparedRun | None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -25,6 +26,7 @@ from trainer.config import ConfigError, PlanPhase, RunConfig
 from trainer.data.loader import ImageData
 from trainer.data.mixing import BatchMixer
 from trainer.data.stream import Batch
+from trainer.early_stopping import EarlyStopping
 from trainer.freezing import BACKBONE, HEAD, FreezeError, FreezeSet
 from trainer.layer_norms import LayerNorms
 from trainer.messages import (
@@ -36,6 +38,7 @@ from trainer.messages import (
     Event,
     FreezeChanged,
     FreezeVerified,
+    InForce,
     LayersFrozen,
     LayersUnfrozen,
     LogWritten,
@@ -46,7 +49,9 @@ from trainer.messages import (
     ProgressReported,
     RateChanged,
     RateMultiplierChanged,
+    RunRewound,
     Series,
+    TrainingChanged,
 )
 from trainer.metrics import (
     LEARNING_RATE,
@@ -60,9 +65,10 @@ from trainer.models import LoadedModel, layer_tree
 from trainer.optim import autocast, choose_precision, make_optimizer
 from trainer.pace import Pace
 from trainer.rates import RateSchedule
-from trainer.run_record import best_checkpoint, metrics_text
+from trainer.rewinds import KeptState, Rewinds
+from trainer.run_record import RunFolderError, best_checkpoint, metrics_text
 from trainer.runs import RunFolder
-from trainer.schedules import Plan, check_plan, frozen_after
+from trainer.schedules import Plan, check_plan, frozen_after, start_step
 from trainer.task import make_task
 
 FLUSH_INTERVAL_S = 0.05
@@ -100,12 +106,15 @@ class Trainer:
         self.segment = 0
         self.non_finite_step: int | None = None
         self.steps_per_epoch = -(-data.batches_per_epoch // config.training.accumulate_batches)
-        self.total_steps = config.training.epochs * self.steps_per_epoch
+        self.num_epochs = config.training.epochs
         self.module = loaded.module.to(device)
         self.layers = layer_tree(loaded.module, loaded.head)
         self.freeze_set = FreezeSet(self.module, loaded.head)
         self.optimizer = make_optimizer(config.optimizer, self.module)
         self.rates = RateSchedule(config.optimizer, self.optimizer, self.total_steps, self.steps_per_epoch)
+        self.early_stopping = EarlyStopping(config.training)
+        self._rewinds = Rewinds(round(config.training.rewind_gb * 1e9))
+        self._num_changes = 0
         self._frozen_since: dict[str, int] = {}
         mixing = config.data.mixing
         self._mixer = None if mixing == "none" else BatchMixer(mixing, len(data.class_names), config.training.seed)
@@ -127,6 +136,16 @@ class Trainer:
         check_plan(config.plan, self.freeze_set, config.training.epochs, self.steps_per_epoch)
         self._multiply_at_start()
 
+    @property
+    def total_steps(self) -> int:
+        """Return the optimizer updates in the whole run."""
+        return self.num_epochs * self.steps_per_epoch
+
+    @property
+    def in_force(self) -> InForce:
+        """Return what may change as the run goes on, as it is now."""
+        return InForce(rate=self.rates.rate, epochs=self.num_epochs, patience=self.early_stopping.patience)
+
     # -- the run ----------------------------------------------------------------------------------------------
 
     def begin(self, folder: RunFolder) -> None:
@@ -145,14 +164,20 @@ class Trainer:
 
         """
         self._folder, self._store = folder, CheckpointStore(folder)
+        # Each change is an event: no number of this run is as large.
+        self._num_changes = folder.last_event_id()
+        run = folder.run_info()
+        if run is not None:
+            # Of the run as a whole, and of no checkpoint: a restore does not change them back.
+            self._set_length(run.present.epochs, run.present.patience)
         if info is None:
             self._load_model(self._store.read_base(), "base.pt")
             self.segment = folder.begin_segment(0, None, time.time())
             return []
         return self.restore(info.name)
 
-    def fit(self, between_steps: Callable[[], None]) -> None:
-        """Train to the last epoch.
+    def fit(self, between_steps: Callable[[], None]) -> str:
+        """Train to the last epoch, or until the patience is at its end. Returns why it ended early, or "".
 
         Args:
             between_steps: Called at every step boundary, where it may change anything here, wait, or raise RunStopped.
@@ -160,8 +185,9 @@ class Trainer:
         """
         self._save_epoch()
         is_tested = False
+        sentence = ""
         while not is_tested:
-            while self.epoch < self.config.training.epochs:
+            while self._has_epochs_left:
                 self._has_jumped = False
                 self._train_epoch(between_steps)
                 evaluation = None if self._has_jumped else self._validate(between_steps)
@@ -172,13 +198,22 @@ class Trainer:
                 values = evaluation.values
                 self._tell_plateau(values[VALIDATION_LOSS])
                 self.plan.end_epoch(values[VALIDATION_LOSS], values[VALIDATION_ACCURACY])
+                self.early_stopping.end_epoch(values)
                 self._unsaved = evaluation
                 self._save_epoch()
+            sentence = self._end_early()
             self._has_jumped = False
             is_tested = self._test(between_steps)
+        return sentence
 
-    def train_step(self, batches: Sequence[Batch]) -> None:
+    @property
+    def _has_epochs_left(self) -> bool:
+        return self.epoch < self.num_epochs and not self.early_stopping.is_over
+
+    def train_step(self, batches: Sequence[Batch]) -> Tensor:
         """Make one optimizer update from the gradients of some batches: that of one batch with all of their images.
+
+        Returns the mean loss over the images, shape (), on the device.
 
         The loss is of the mixed images, weighted by class and of smoothed targets, where the run asks for that;
         validation's is none of these.
@@ -191,6 +226,7 @@ class Trainer:
         self.rates.set_rates(self.step)
         buffers = [buffer.clone() for buffer in self.freeze_set.adapting_buffers]
         num_images = sum(len(target) for _, target in batches)
+        loss: Tensor
         loss, right = torch.zeros((2,), device=self.device)
         for images, target in batches:
             batch_loss, logits, mixed_target = self._forward(images, target)
@@ -213,6 +249,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self._metrics.add(self.step, loss, right / num_images, gradient_norm)
+        return loss
 
     def take_batches(self, loaded: Iterator[Batch]) -> list[Batch]:
         """Return what the next update is made from, on the device; nothing at the end of an epoch."""
@@ -257,6 +294,21 @@ class Trainer:
             self.report()
         self._tell_loading()
 
+    def _end_early(self) -> str:
+        """Put the best checkpoint back, where the patience has ended the run. Returns a sentence about that, or ""."""
+        if not self.early_stopping.is_over:
+            return ""
+        sentence, name = self.early_stopping.sentence(), self.early_stopping.best_name
+        if self.config.training.restore_best and name:
+            try:
+                for event in self.restore(name):
+                    self._emit(event)
+                sentence = f"{sentence} Its best checkpoint, {name}, is restored."
+            except (CheckpointError, RunFolderError) as error:
+                sentence = f"{sentence} Its best checkpoint was not restored. {error}"
+        self._emit(LogWritten(level="info", text=sentence))
+        return sentence
+
     def _tell_plateau(self, loss: float) -> None:
         if self.rates.end_epoch(loss):
             num_epochs = self.config.optimizer.decay_epochs
@@ -292,7 +344,7 @@ class Trainer:
         assert self._folder is not None
         assert self._store is not None
         checkpoints = self._folder.checkpoints()
-        best = best_checkpoint(checkpoints) or checkpoints[-1]
+        best = self._kept_as_best(checkpoints) or best_checkpoint(checkpoints) or checkpoints[-1]
         # A copy: a person may save, freeze or restore meanwhile, and means the model that was trained last.
         try:
             module = copy.deepcopy(self.module).eval()
@@ -309,6 +361,11 @@ class Trainer:
         text = f"Test split ({self.data.num_test:,} images), {best.name}: {metrics_text(evaluation.values)}."
         self._emit(LogWritten(level="info", text=text))
         return True
+
+    def _kept_as_best(self, checkpoints: list[CheckpointInfo]) -> CheckpointInfo | None:
+        """Return the best checkpoint by what the patience watches, None without a patience."""
+        name = self.early_stopping.best_name if self.early_stopping.patience is not None else ""
+        return next((info for info in checkpoints if info.name == name), None)
 
     @torch.no_grad()
     def _evaluate(
@@ -339,6 +396,8 @@ class Trainer:
         self._follow_plan()
 
     def _follow_plan(self) -> None:
+        if self.early_stopping.is_over:
+            return
         for event in self._due_changes():
             self._emit(event)
 
@@ -373,6 +432,7 @@ class Trainer:
         layers: Sequence[str],
         *,
         but: Sequence[str] = (),
+        is_exact: bool = False,
         requested_step: int | None = None,
         source: str = "user",
         command_id: str = "",
@@ -383,12 +443,19 @@ class Trainer:
             FreezeError: A name is no layer, or nothing would be left to train.
 
         """
-        changed = self.freeze_set.freeze(layers, but)
+        before = self._present_state() if layers else None
+        changed = self.freeze_set.freeze(layers, but=but, is_exact=is_exact)
         self._frozen_since.update(dict.fromkeys(changed, self.step))
-        return LayersFrozen(**self._freeze_change(changed, "frozen", requested_step, source, command_id))
+        return LayersFrozen(**self._freeze_change(before, changed, "frozen", requested_step, source, command_id))
 
     def unfreeze(
-        self, layers: Sequence[str], *, requested_step: int | None = None, source: str = "user", command_id: str = ""
+        self,
+        layers: Sequence[str],
+        *,
+        is_exact: bool = False,
+        requested_step: int | None = None,
+        source: str = "user",
+        command_id: str = "",
     ) -> LayersUnfrozen:
         """Unfreeze layers here and now. Returns the event that says so, which nobody has been told yet.
 
@@ -396,21 +463,26 @@ class Trainer:
             FreezeError: A name is no layer.
 
         """
-        changed = self.freeze_set.unfreeze(layers)
+        before = self._present_state() if layers else None
+        changed = self.freeze_set.unfreeze(layers, is_exact=is_exact)
         frozen_since = {unit: self._frozen_since.pop(unit) for unit in changed}
         for parameter in self.freeze_set.parameters(filter(self._drops_state(frozen_since), changed)):
             self.optimizer.state.pop(parameter, None)
         if self.step:
             # Adam's first steps after a pause are too long; before the first step there was no pause.
             self.rates.ramp(changed, self.step)
-        return LayersUnfrozen(**self._freeze_change(changed, "unfrozen", requested_step, source, command_id))
+        return LayersUnfrozen(**self._freeze_change(before, changed, "unfrozen", requested_step, source, command_id))
 
     def set_rate(self, rate: float, *, requested_step: int | None = None, command_id: str = "") -> RateChanged:
         """Change the run's rate here and now. Returns the event that says so, which nobody has been told yet."""
-        before, self.rates.rate = self.rates.rate, rate
+        before = self.rates.rate
+        if rate != before:
+            self._keep(self._present_state(), f"rate {rate:g}")
+        self.rates.rate = rate
         return RateChanged(
             rate=rate,
             before=before,
+            change=self._num_changes if rate != before else 0,
             requested_step=self.step if requested_step is None else requested_step,
             applied_step=self.step,
             segment=self.segment,
@@ -426,7 +498,7 @@ class Trainer:
             ConfigError: A phase cannot work with this model, or with what is frozen now.
 
         """
-        check_plan(phases, self.freeze_set, self.config.training.epochs, self.steps_per_epoch)
+        check_plan(phases, self.freeze_set, self.num_epochs, self.steps_per_epoch)
         self.plan.replace_rest(phases)
         return PlanChanged(
             plan=self.plan.phases,
@@ -442,6 +514,7 @@ class Trainer:
         layers: Sequence[str],
         multiplier: float,
         *,
+        is_exact: bool = False,
         requested_step: int | None = None,
         source: str = "user",
         command_id: str = "",
@@ -453,12 +526,18 @@ class Trainer:
 
         """
         before = self.rates.multipliers
-        changed = [unit for unit in self.freeze_set.resolve(layers) if before.get(unit, 1.0) != multiplier]
+        named = self.freeze_set.resolve(layers, is_exact=is_exact)
+        changed = [unit for unit in named if before.get(unit, 1.0) != multiplier]
+        sentence = f"{self.freeze_set.describe(changed)} at rate × {multiplier:g}"
+        if changed:
+            self._keep(self._present_state(), sentence)
         self.rates.multiply(changed, multiplier)
         return RateMultiplierChanged(
             layers=changed,
+            before=[before.get(unit, 1.0) for unit in changed],
+            change=self._num_changes if changed else 0,
             multiplier=multiplier,
-            sentence=f"{self.freeze_set.describe(changed)} at rate × {multiplier:g}",
+            sentence=sentence,
             multipliers=self.rates.multipliers,
             requested_step=self.step if requested_step is None else requested_step,
             applied_step=self.step,
@@ -490,6 +569,55 @@ class Trainer:
             command_id=command_id,
         )
 
+    def change_training(
+        self,
+        epochs: int | None,
+        patience: int | None,
+        *,
+        requested_step: int | None = None,
+        command_id: str = "",
+    ) -> list[Event]:
+        """Change how long the run is, here and now; None leaves a value as it is, a patience of 0 ends nothing early.
+
+        Returns the events that say so, which nobody has been told yet.
+
+        Raises:
+            ConfigError: The run is longer than that already.
+
+        """
+        before = self.in_force
+        if epochs is not None and epochs != before.epochs and epochs <= self.epoch:
+            raise ConfigError(
+                f"Epochs cannot be {epochs}: the run is in epoch {self.epoch + 1} already. Choose {self.epoch + 1} or "
+                "more, or stop the run.",
+                "training.epochs",
+            )
+        self._set_length(
+            before.epochs if epochs is None else epochs, before.patience if patience is None else patience or None
+        )
+        changed = TrainingChanged(
+            epochs=self.num_epochs,
+            before_epochs=before.epochs,
+            patience=self.early_stopping.patience,
+            before_patience=before.patience,
+            total_steps=self.total_steps,
+            requested_step=self.step if requested_step is None else requested_step,
+            applied_step=self.step,
+            segment=self.segment,
+            command_id=command_id,
+        )
+        never = [phase for phase in self.plan.phases[self.plan.num_begun :] if self._is_after_the_end(phase)]
+        texts = [f"The plan's phase at {phase.start} never comes: the run now ends before it." for phase in never]
+        return [changed, *(LogWritten(level="warning", text=text) for text in texts)]
+
+    def _is_after_the_end(self, phase: PlanPhase) -> bool:
+        start = start_step(phase, self.steps_per_epoch)
+        return start is not None and start >= self.total_steps
+
+    def _set_length(self, num_epochs: int, patience: int | None) -> None:
+        self.num_epochs, self.early_stopping.patience = num_epochs, patience
+        self.rates.total_steps = self.total_steps
+
     def save(self, *, reason: str, evaluation: Evaluation | None = None, command_id: str = "") -> CheckpointInfo:
         """Save a checkpoint of this very moment, durable when this returns.
 
@@ -513,20 +641,13 @@ class Trainer:
         metrics = {} if evaluation is None else evaluation.values
         loss, accuracy = metrics.get(VALIDATION_LOSS), metrics.get(VALIDATION_ACCURACY)
         name = self._unused_name(checkpoint_name(self.config.model.name, self.epoch, self.step, loss, accuracy))
+        if reason == "epoch":
+            self.early_stopping.name_epoch(name)
         frozen = sorted(self.freeze_set.frozen)
         content: dict[str, Any] = {
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "step": self.step,
+            **self._content(),
             "loss": loss,
             "metrics": metrics,
-            "optimizer_state_dict": to_cpu(self.optimizer.state_dict()),
-            "scheduler_state_dict": self.rates.state_dict(),
-            "plan": self.plan.state_dict(),
-            "rng": read_rng(self.device),
-            "freeze": frozen,
-            "adapting": sorted(self.freeze_set.adapting),
-            "frozen_since": dict(self._frozen_since),
             "class_names": list(self.data.class_names),
             "data_fingerprint": self.data.fingerprint,
             "config": self.config.model_dump(mode="json"),
@@ -571,39 +692,10 @@ class Trainer:
                 f"The checkpoint {info.name} was trained on the classes {_shorten(checkpoint['class_names'])}, but the "
                 f"data now has {_shorten(self.data.class_names)}. Put the data back as it was."
             )
-        self._flush()
-        self._load_model(checkpoint["model_state_dict"], info.name)
-        self.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
-        self.optimizer.zero_grad(set_to_none=True)
-        self.rates.load_state_dict(checkpoint["scheduler_state_dict"])
-        self.plan.load_state_dict(checkpoint["plan"])
-        # Not in the files of an earlier Thaw, where statistics always froze with their layer.
-        self.freeze_set.adapting = set(checkpoint.get("adapting", []))
-        self.freeze_set.set_frozen(checkpoint["freeze"])
-        self._frozen_since = dict(checkpoint["frozen_since"])
-        self.freeze_set.take_hashes()
-        restore_rng(checkpoint["rng"], self.device)
-        self.step, self.epoch, self.batch = checkpoint["step"], checkpoint["epoch"], checkpoint["batch"]
-        self.segment = self._folder.begin_segment(self.step, info.name, time.time())
-        self.non_finite_step = None
-        self._unsaved = None
-        self._has_jumped = True
-        self._pace.forget()
-        events: list[Event] = [
-            CheckpointRestored(
-                name=info.name,
-                step=self.step,
-                epoch=self.epoch,
-                frozen=sorted(self.freeze_set.frozen),
-                num_trainable=self.freeze_set.num_trainable,
-                multipliers=self.rates.multipliers,
-                plan=self.plan.phases,
-                num_phases_begun=self.plan.num_begun,
-                adapting=sorted(self.freeze_set.adapting),
-                segment=self.segment,
-                command_id=command_id,
-            )
-        ]
+        self._put_back(checkpoint, info.name, info.name)
+        events: list[Event] = [CheckpointRestored(name=info.name, **self._restored(command_id))]
+        if self._rewinds.forget_after(self.step):
+            events.append(self._rewinds.event())
         if checkpoint["data_fingerprint"] != self.data.fingerprint:
             text = (
                 "The data set has changed since this checkpoint was saved. The run goes on with it as it is now; new "
@@ -612,6 +704,24 @@ class Trainer:
             events.append(LogWritten(level="warning", text=text))
         # An epoch's checkpoint is saved before the plan's change for the next one.
         return events + self._due_changes()
+
+    def rewind(self, change: int | None, step: int | None, *, command_id: str = "") -> list[Event]:
+        """Go back to the state just before a change (None: before the first one at ``step``, or before the last).
+
+        Returns the events that say so, which nobody has been told yet.
+
+        Raises:
+            RewindError: That state is not kept.
+
+        """
+        assert self._store is not None
+        kept = self._rewinds.find(change, step)
+        content = {**kept.content, "model_state_dict": self._store.whole(kept.content["model_state_dict"])}
+        self._put_back(content, "The state in memory", kept.resume_from)
+        self._unsaved = kept.unsaved
+        self._rewinds.forget_from(kept.change)
+        rewound = RunRewound(change=kept.change, sentence=kept.sentence, **self._restored(command_id))
+        return [rewound, self._rewinds.event()]
 
     def summary(self) -> ModelSummary:
         """Describe the model and its freeze set as they are now."""
@@ -655,17 +765,18 @@ class Trainer:
         self._emit(MetricsLogged(segment=self.segment, series=series))
 
     def _progress(self) -> ProgressReported:
-        num_epochs = self.config.training.epochs
         return ProgressReported(
             epoch=self.epoch,
-            num_epochs=num_epochs,
+            num_epochs=self.num_epochs,
             step=self.step,
             total_steps=self.total_steps,
             samples_per_s=self._pace.samples_per_s,
-            seconds_left=self._pace.seconds_left(self.total_steps - self.step, num_epochs - self.epoch),
+            seconds_left=self._pace.seconds_left(self.total_steps - self.step, self.num_epochs - self.epoch),
             step_ms=self._pace.step_s * 1000,
             worker_bytes=psutil.Process().memory_info().rss,
             phase="validation" if self._phase == "validation" else "train",
+            num_epochs_no_better=self.early_stopping.num_epochs,
+            patience=self.early_stopping.patience,
         )
 
     def _multiply_at_start(self) -> None:
@@ -675,6 +786,103 @@ class Trainer:
             except FreezeError as error:
                 raise ConfigError(f"The rate multiplier of {layer!r}: {error}", "optimizer.multipliers") from error
 
+    # -- the state as a whole ---------------------------------------------------------------------------------
+
+    def _content(self) -> dict[str, Any]:
+        """Return the state beside the model's, as a checkpoint has it. Its tensors may be the live ones."""
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "optimizer_state_dict": to_cpu(self.optimizer.state_dict()),
+            "scheduler_state_dict": self.rates.state_dict(),
+            "plan": self.plan.state_dict(),
+            "early_stopping": self.early_stopping.state_dict(),
+            "rng": read_rng(self.device),
+            "freeze": sorted(self.freeze_set.frozen),
+            "adapting": sorted(self.freeze_set.adapting),
+            "frozen_since": dict(self._frozen_since),
+        }
+
+    def _put_back(self, content: dict[str, Any], source: str, resume_from: str | None) -> None:
+        """Put a whole state back and begin a new piece of the curve, which a killed run would begin at a checkpoint."""
+        assert self._folder is not None
+        self._flush()
+        self._load_state(content, source)
+        self.segment = self._folder.begin_segment(self.step, resume_from, time.time())
+        self.non_finite_step = None
+        self._unsaved = None
+        self._has_jumped = True
+        self._pace.forget()
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Undo to the bit, at the end, whatever is trained inside. Nothing of it is told or kept."""
+        content = copy.deepcopy({**self._content(), "model_state_dict": to_cpu(self.module.state_dict())})
+        rates, metrics, non_finite_step = self.rates, self._metrics, self.non_finite_step
+        self._metrics = StepMetrics()
+        try:
+            yield
+        finally:
+            self.rates, self._metrics = rates, metrics
+            self._load_state(content, "The state in memory")
+            self.freeze_set.set_mode(training=self._phase == "train")
+            self.non_finite_step = non_finite_step
+            # The batches that the fit was taking ended with those of the trial: it takes them anew from here.
+            self._has_jumped = True
+
+    def _load_state(self, content: dict[str, Any], source: str) -> None:
+        self._load_model(content["model_state_dict"], source)
+        self.optimizer.load_state_dict(content["optimizer_state_dict"])
+        self.optimizer.zero_grad(set_to_none=True)
+        self.rates.load_state_dict(content["scheduler_state_dict"])
+        self.plan.load_state_dict(content["plan"])
+        self.early_stopping.load_state_dict(content["early_stopping"])
+        self.freeze_set.adapting = set(content["adapting"])
+        self.freeze_set.set_frozen(content["freeze"])
+        self._frozen_since = dict(content["frozen_since"])
+        self.freeze_set.take_hashes()
+        restore_rng(content["rng"], self.device)
+        self.step, self.epoch, self.batch = content["step"], content["epoch"], content["batch"]
+
+    def _restored(self, command_id: str) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "frozen": sorted(self.freeze_set.frozen),
+            "num_trainable": self.freeze_set.num_trainable,
+            "segment": self.segment,
+            "rate": self.rates.rate,
+            "multipliers": self.rates.multipliers,
+            "plan": self.plan.phases,
+            "num_phases_begun": self.plan.num_begun,
+            "adapting": sorted(self.freeze_set.adapting),
+            "command_id": command_id,
+        }
+
+    def _present_state(self) -> dict[str, Any] | None:
+        """Return a copy of the whole state, of the model what differs from the run's start; None where none is kept."""
+        if self._store is None or not self._rewinds.budget_bytes:
+            return None
+        return copy.deepcopy({**self._content(), "model_state_dict": self._store.changed(self.module.state_dict())})
+
+    def _keep(self, content: dict[str, Any] | None, sentence: str) -> None:
+        """Give a change its number, and keep the state before it, if there is room."""
+        self._num_changes += 1
+        if content is None or self._folder is None:
+            return
+        point = self._folder.resume_point()
+        resume_from = None if point is None else point.name
+        state = KeptState(self._num_changes, sentence, content, resume_from, self._unsaved)
+        if self._rewinds.keep(state):
+            self._emit(self._rewinds.event())
+        else:
+            text = (
+                f"The state before this change ({sentence}) is not kept for a rewind: it takes "
+                f"{state.num_bytes / 1e9:.3g} GB, and rewind_gb is {self.config.training.rewind_gb:g}."
+            )
+            self._emit(LogWritten(level="warning", text=text))
+
     def _drops_state(self, frozen_since: dict[str, int]) -> Callable[[str], bool]:
         """Tell of which units the optimizer's state is too old to be kept: it would make the first steps too long."""
         choice = self.config.optimizer.state_on_unfreeze
@@ -683,13 +891,23 @@ class Trainer:
         )
 
     def _freeze_change(
-        self, changed: list[str], verb: str, requested_step: int | None, source: str, command_id: str
+        self,
+        before: dict[str, Any] | None,
+        changed: list[str],
+        verb: str,
+        requested_step: int | None,
+        source: str,
+        command_id: str,
     ) -> dict[str, Any]:
+        sentence = f"{self.freeze_set.describe(changed)} {verb}"
+        if changed:
+            self._keep(before, sentence)
         # The steps before and after the change cost differently: a pace over both would tell neither.
         self._pace.forget()
         return {
             "layers": changed,
-            "sentence": f"{self.freeze_set.describe(changed)} {verb}",
+            "sentence": sentence,
+            "change": self._num_changes if changed else 0,
             "frozen": sorted(self.freeze_set.frozen),
             "num_trainable": self.freeze_set.num_trainable,
             "requested_step": self.step if requested_step is None else requested_step,

@@ -225,6 +225,18 @@ class RunEstimate(_Message):
     budget_bytes: int
 
 
+class RateCurve(_Message):
+    """The loss at rising rates: ``losses[i]`` as it was measured at ``rates[i]``, and smoothed.
+
+    ``suggestion`` is the rate at which the smoothed loss fell most steeply, None where it fell at none.
+    """
+
+    rates: list[float]
+    losses: list[float]
+    smoothed: list[float]
+    suggestion: float | None
+
+
 class ImagePreset(_Message):
     """How a model wants its images: sides in pixels, mean and std of red, green and blue for values of 0 to 1.
 
@@ -323,6 +335,14 @@ class ImageView(_Message):
     mixed_share: float = 0.0
 
 
+class InForce(_Message):
+    """What of a run may change as it runs, as it is now. ``patience`` is None where nothing ends the run early."""
+
+    rate: float
+    epochs: int
+    patience: int | None
+
+
 class RunInfo(_Message):
     """A prepared run: what was asked for is in ``config``, what was chosen for it stands beside it."""
 
@@ -342,6 +362,15 @@ class RunInfo(_Message):
     data_summary: DataSummary | None = None
     """What the scan of the data found, as the run last read them; None in runs of an earlier Thaw."""
     report_path: str = ""
+    in_force: InForce | None = None
+    """What the run trains with, where that is known to be other than ``config``."""
+
+    @property
+    def present(self) -> InForce:
+        """Return what the run trains with."""
+        training = self.config.training
+        asked = InForce(rate=self.config.optimizer.rate, epochs=training.epochs, patience=training.patience)
+        return self.in_force or asked
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -389,6 +418,18 @@ class EstimateRun(Command):
     runs_dir: str
 
 
+class FindRate(Command):
+    """Train some steps at rising rates, undo them to the bit, and report the loss at each.
+
+    With ``config`` it is a trial of a run that does not exist yet, whose folder would be in ``runs_dir``; without, the
+    worker's own run, which must be waiting.
+    """
+
+    kind: Literal["FindRate"] = "FindRate"
+    config: RunConfig | None = None
+    runs_dir: str = ""
+
+
 class PreviewImage(Command):
     """Write what the model sees of one image, by its absolute path, in ``num_views`` epochs of a run.
 
@@ -404,7 +445,7 @@ class PreviewImage(Command):
 
 
 class CancelLookUp(Command):
-    """End the check, estimate or preview that goes on; it is answered by a refusal."""
+    """End the check, estimate, search for a rate or preview that goes on; it is answered by a refusal."""
 
     kind: Literal["CancelLookUp"] = "CancelLookUp"
 
@@ -453,17 +494,22 @@ class StopRun(Command):
 
 
 class FreezeLayers(Command):
-    """Freeze layers, by qualified name; "backbone" and "head" name those parts. Atomic: all of them or none."""
+    """Freeze layers, by qualified name; "backbone" and "head" name those parts. Atomic: all of them or none.
+
+    With ``is_exact`` the names are those of units, and stand for nothing below them.
+    """
 
     kind: Literal["FreezeLayers"] = "FreezeLayers"
     layers: list[str]
+    is_exact: bool = False
 
 
 class UnfreezeLayers(Command):
-    """Unfreeze layers, by qualified name; "backbone" and "head" name those parts."""
+    """Unfreeze layers, by qualified name; "backbone" and "head" name those parts. ``is_exact`` as in FreezeLayers."""
 
     kind: Literal["UnfreezeLayers"] = "UnfreezeLayers"
     layers: list[str]
+    is_exact: bool = False
 
 
 class SetRate(Command):
@@ -479,6 +525,7 @@ class SetRateMultiplier(Command):
     kind: Literal["SetRateMultiplier"] = "SetRateMultiplier"
     layers: list[str]
     multiplier: float = Field(gt=0, le=1000)
+    is_exact: bool = False
 
 
 class SetPlan(Command):
@@ -494,6 +541,30 @@ class SetBatchNorm(Command):
     kind: Literal["SetBatchNorm"] = "SetBatchNorm"
     layers: list[str]
     is_adapting: bool
+
+
+class ChangeTraining(Command):
+    """Change at the next step boundary how long the run is; its schedule then spans the new length.
+
+    ``epochs`` counts all epochs of the run, those completed included; a ``patience`` of 0 ends nothing early. What is
+    None stays as it is.
+    """
+
+    kind: Literal["ChangeTraining"] = "ChangeTraining"
+    epochs: int | None = Field(None, ge=1, le=10_000)
+    patience: int | None = Field(None, ge=0, le=10_000)
+
+
+class Rewind(Command):
+    """Go back to the state just before a change, at the next step boundary, as long as the worker keeps that state.
+
+    ``change`` is the number of a freeze or a change of the rate; else ``step`` names the first change after that many
+    updates; without either it is the last one.
+    """
+
+    kind: Literal["Rewind"] = "Rewind"
+    change: int | None = None
+    step: int | None = None
 
 
 class SaveCheckpoint(Command):
@@ -520,6 +591,7 @@ AnyCommand = Annotated[
     | ListModels
     | CheckData
     | EstimateRun
+    | FindRate
     | PreviewImage
     | CancelLookUp
     | PrepareRun
@@ -534,6 +606,8 @@ AnyCommand = Annotated[
     | SetRateMultiplier
     | SetPlan
     | SetBatchNorm
+    | ChangeTraining
+    | Rewind
     | SaveCheckpoint
     | RestoreCheckpoint
     | ShutDown,
@@ -542,6 +616,7 @@ AnyCommand = Annotated[
 
 _ANYWHERE = frozenset(RunState)
 _LOADED = frozenset({S.READY, S.RUNNING, S.PAUSED})
+_WAITING = frozenset({S.IDLE, S.READY, S.PAUSED})
 _SETTLED = _ANYWHERE - {S.STARTING, S.PREPARING, S.STOPPING}
 
 ALLOWED_COMMANDS: dict[str, frozenset[RunState]] = {
@@ -549,8 +624,9 @@ ALLOWED_COMMANDS: dict[str, frozenset[RunState]] = {
     "ListModels": frozenset({S.IDLE}),
     "CheckData": frozenset({S.IDLE}),
     "EstimateRun": frozenset({S.IDLE}),
+    "FindRate": _WAITING,
     "PreviewImage": _SETTLED,
-    "CancelLookUp": frozenset({S.IDLE}),
+    "CancelLookUp": _WAITING,
     "PrepareRun": frozenset({S.IDLE}),
     "OpenRun": frozenset({S.IDLE}),
     "StartRun": frozenset({S.READY, S.STOPPED}),
@@ -563,6 +639,8 @@ ALLOWED_COMMANDS: dict[str, frozenset[RunState]] = {
     "SetRateMultiplier": _LOADED,
     "SetPlan": _LOADED,
     "SetBatchNorm": _LOADED,
+    "ChangeTraining": _LOADED,
+    "Rewind": _LOADED | {S.FINISHED, S.STOPPED},
     "SaveCheckpoint": _LOADED,
     "RestoreCheckpoint": _LOADED | {S.FINISHED, S.STOPPED},
     "ShutDown": _ANYWHERE,
@@ -592,6 +670,15 @@ class Event(_Message):
     event_id: int = 0
 
 
+class RewindsKept(Event):
+    """The worker keeps the states before these ``changes``, by their numbers; they take ``num_bytes``."""
+
+    kind: Literal["RewindsKept"] = "RewindsKept"
+    changes: list[int]
+    num_bytes: int
+    budget_bytes: int
+
+
 class WorkerAttached(Event):
     """The first event on each connection: the worker's state, and the run's if there is one."""
 
@@ -603,6 +690,7 @@ class WorkerAttached(Event):
     run: RunInfo | None = None
     step: int = 0
     epoch: int = 0
+    rewinds: RewindsKept | None = None
 
 
 class StateChanged(Event):
@@ -663,6 +751,13 @@ class RunEstimated(Event):
     estimate: RunEstimate
 
 
+class RateFound(Event):
+    """The loss at rising rates, of the run that was asked about."""
+
+    kind: Literal["RateFound"] = "RateFound"
+    curve: RateCurve
+
+
 class ImagePreviewed(Event):
     """What the model sees of the image at ``path``, epoch by epoch."""
 
@@ -706,7 +801,11 @@ class MetricsSkipped(Event):
 
 
 class ProgressReported(Event):
-    """Where the run stands. ``epoch`` counts completed epochs; ``seconds_left`` is None until it can be told."""
+    """Where the run stands. ``epoch`` counts completed epochs; ``seconds_left`` is None until it can be told.
+
+    ``num_epochs_no_better`` counts the epochs since validation was last better; at ``patience`` of them the run ends,
+    where that is not None.
+    """
 
     kind: Literal["ProgressReported"] = "ProgressReported"
     epoch: int
@@ -718,6 +817,8 @@ class ProgressReported(Event):
     step_ms: float
     worker_bytes: int
     phase: Literal["train", "validation"] = "train"
+    num_epochs_no_better: int = 0
+    patience: int | None = None
 
 
 class LayerStatsReported(Event):
@@ -741,7 +842,8 @@ class FreezeChanged(Event):
 
     ``layers`` are the changed units, ``sentence`` says it for the marker ("stage4 unfrozen"), ``frozen`` is the whole
     freeze set afterwards. ``requested_step`` and ``applied_step`` count completed updates; ``source`` is "user",
-    "plan" or "restore".
+    "plan" or "restore". ``change`` is the number of the change, which rises over the run's whole life; 0 if nothing
+    changed, or in runs of an earlier Thaw.
     """
 
     layers: list[str]
@@ -752,6 +854,7 @@ class FreezeChanged(Event):
     applied_step: int
     source: str
     segment: int
+    change: int = 0
 
 
 class LayersFrozen(FreezeChanged):
@@ -767,11 +870,29 @@ class LayersUnfrozen(FreezeChanged):
 
 
 class RateChanged(Event):
-    """The run's learning rate is another one from ``applied_step`` on; steps count completed updates."""
+    """The run's learning rate is another one from ``applied_step`` on; steps count completed updates.
+
+    ``change`` is as in FreezeChanged.
+    """
 
     kind: Literal["RateChanged"] = "RateChanged"
     rate: float
     before: float
+    requested_step: int
+    applied_step: int
+    segment: int
+    change: int = 0
+
+
+class TrainingChanged(Event):
+    """The run has another length or patience from ``applied_step`` on; steps count completed updates."""
+
+    kind: Literal["TrainingChanged"] = "TrainingChanged"
+    epochs: int
+    before_epochs: int
+    patience: int | None
+    before_patience: int | None
+    total_steps: int
     requested_step: int
     applied_step: int
     segment: int
@@ -780,12 +901,15 @@ class RateChanged(Event):
 class RateMultiplierChanged(Event):
     """The rate of single layers is multiplied by another number from ``applied_step`` on.
 
-    ``layers`` are the changed units, ``sentence`` says it for the marker ("stage4 at rate × 0.1"), ``multipliers`` are
-    all of the run afterwards, by unit. Steps count completed updates.
+    ``layers`` are the changed units, ``before`` what the rate was multiplied by in each of them, ``sentence`` says it
+    for the marker ("stage4 at rate × 0.1"), ``multipliers`` are all of the run afterwards, by unit. ``change`` numbers
+    it, 0 if nothing changed. Steps count completed updates.
     """
 
     kind: Literal["RateMultiplierChanged"] = "RateMultiplierChanged"
     layers: list[str]
+    before: list[float] = Field(default_factory=list)
+    change: int = 0
     multiplier: float
     sentence: str
     multipliers: dict[str, float]
@@ -852,20 +976,37 @@ class CheckpointSaved(Event):
     checkpoint: CheckpointInfo
 
 
-class CheckpointRestored(Event):
-    """The live run has a checkpoint's state; what follows belongs to ``segment``, which starts at ``step``."""
+class StateRestored(Event):
+    """The live run has an earlier state; what follows belongs to ``segment``, which starts at ``step``.
 
-    kind: Literal["CheckpointRestored"] = "CheckpointRestored"
-    name: str
+    ``rate`` is the run's rate again, None in runs of an earlier Thaw.
+    """
+
     step: int
     epoch: int
     frozen: list[str]
     num_trainable: int
     segment: int
+    rate: float | None = None
     multipliers: dict[str, float] = Field(default_factory=dict)
     plan: list[PlanPhase] = Field(default_factory=list)
     num_phases_begun: int = 0
     adapting: list[str] = Field(default_factory=list)
+
+
+class CheckpointRestored(StateRestored):
+    """The state is that of a checkpoint."""
+
+    kind: Literal["CheckpointRestored"] = "CheckpointRestored"
+    name: str
+
+
+class RunRewound(StateRestored):
+    """The state is the one just before a change, whose number is ``change`` and which ``sentence`` names."""
+
+    kind: Literal["RunRewound"] = "RunRewound"
+    change: int
+    sentence: str
 
 
 class LogWritten(Event):
@@ -884,6 +1025,7 @@ AnyEvent = Annotated[
     | ModelsListed
     | DataChecked
     | RunEstimated
+    | RateFound
     | ImagePreviewed
     | PreparationProgressed
     | RunPrepared
@@ -894,6 +1036,7 @@ AnyEvent = Annotated[
     | RateChanged
     | RateMultiplierChanged
     | BatchNormChanged
+    | TrainingChanged
     | LayersFrozen
     | LayersUnfrozen
     | PhaseBegan
@@ -901,6 +1044,21 @@ AnyEvent = Annotated[
     | FreezeVerified
     | CheckpointSaved
     | CheckpointRestored
+    | RunRewound
+    | RewindsKept
     | LogWritten,
     Field(discriminator="kind"),
 ]
+
+
+def follow(run: RunInfo, event: Event) -> RunInfo:
+    """Bring what a run trains with up to date with an event."""
+    present, total_steps = run.present, run.total_steps
+    if isinstance(event, RateChanged) or (isinstance(event, StateRestored) and event.rate is not None):
+        present = present.model_copy(update={"rate": event.rate})
+    elif isinstance(event, TrainingChanged):
+        present = present.model_copy(update={"epochs": event.epochs, "patience": event.patience})
+        total_steps = event.total_steps
+    else:
+        return run
+    return run.model_copy(update={"in_force": present, "total_steps": total_steps})

@@ -21,9 +21,10 @@ from trainer.data.scan import ScannedData, scan, scan_key
 from trainer.estimate import check_no_run_uses, estimate
 from trainer.logs import TensorBoardLog
 from trainer.loop import Trainer
-from trainer.messages import Event, ImageView, RunEstimate, RunInfo
+from trainer.messages import Event, ImageView, RateCurve, RunEstimate, RunInfo
 from trainer.models import build_model, preprocessing_of
 from trainer.optim import choose_device
+from trainer.rate_finder import find_rate
 from trainer.run_list import check_writable
 from trainer.run_record import WorkerAddress
 from trainer.runs import RunFolder
@@ -104,10 +105,33 @@ class Preparation:
         finally:
             trainer.close()
             del trainer
-            gc.collect()
-            if torch.cuda.is_available():
-                # What the trial held would else stay with this process, and count in the next one's peak.
-                torch.cuda.empty_cache()
+            _free_memory()
+
+    def find_rate(self, config: RunConfig, runs_dir: Path) -> RateCurve:
+        """Try rising rates on a run that has not begun. Nothing is left of it.
+
+        Raises:
+            ValueError: The data or the model cannot be used, or a live run uses the GPU.
+            PreparationCancelled: The user stopped it.
+
+        """
+        check_no_run_uses(choose_device(config.training.device), runs_dir)
+        trainer, _ = self._load(config, lambda _: None, partial(self._known_scan, config))
+        try:
+            return find_rate(trainer, self._report, self._check_cancelled)
+        finally:
+            trainer.close()
+            del trainer
+            _free_memory()
+
+    def find_rate_of(self, trainer: Trainer) -> RateCurve:
+        """Try rising rates on a run that waits, which is as it was afterwards.
+
+        Raises:
+            PreparationCancelled: The user stopped it.
+
+        """
+        return find_rate(trainer, self._report, self._check_cancelled)
 
     def preview(
         self, config: RunConfig, report_path: Path, path: str, num_views: int, present_epoch: int
@@ -169,9 +193,9 @@ class Preparation:
             folder.claim(self.worker)
             config = folder.config()
             info = folder.checkpoint(checkpoint) if checkpoint else folder.resume_point()
-            if is_to_start and info is not None and info.epoch >= config.training.epochs:
+            if is_to_start and info is not None and info.epoch >= folder.num_epochs():
                 raise ValueError(
-                    f"{folder.path.name} has finished all its {config.training.epochs} epochs: there is nothing to "
+                    f"{folder.path.name} has finished all its {folder.num_epochs()} epochs: there is nothing to "
                     "resume. Restore an earlier checkpoint, or begin a new run."
                 )
             # The run's own files hold every weight, so none are downloaded or read from elsewhere.
@@ -246,5 +270,13 @@ class Preparation:
             image_size=image_size,
             data_summary=scanned.summary,
             report_path=str(scanned.report_path),
+            in_force=trainer.in_force,
         )
         return PreparedRun(trainer, folder, log, info, events)
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        # What a trial held would else stay with this process, and count in the next one's peak.
+        torch.cuda.empty_cache()

@@ -32,7 +32,7 @@ class RateSchedule:
     times too long.
 
     Attributes:
-        total_steps: Optimizer updates in the whole run.
+        total_steps: Optimizer updates in the whole run, which may be changed as it runs, too.
         rate: The run's rate, which may be changed as it runs.
 
     """

@@ -30,6 +30,7 @@ from trainer.messages import (
     RunState,
     Series,
     StateChanged,
+    follow,
 )
 from trainer.run_record import Curve, RunFolderError, RunListing, RunRecord, WorkerAddress, best_checkpoint
 
@@ -45,12 +46,17 @@ _LOGGED_KINDS = (
     "PhaseBegan",
     "PlanChanged",
     "BatchNormChanged",
+    "TrainingChanged",
     "FreezeVerified",
     "CheckpointSaved",
     "CheckpointRestored",
+    "RunRewound",
     "CommandRejected",
     "LogWritten",
 )
+
+_CHANGING_KINDS = ("RateChanged", "TrainingChanged", "CheckpointRestored", "RunRewound")
+"""The kinds of events that change what a run trains with."""
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -329,6 +335,11 @@ class RunFolder:
             return saved_since[-1]
         return next((info for info in listed if info.name == restored), None)
 
+    def last_event_id(self) -> int:
+        """Return the id of the last event that is kept, 0 before there is one."""
+        last: int = self._read("SELECT COALESCE(MAX(id), 0) FROM events")[0][0]
+        return last
+
     def base_sha256(self) -> str:
         """Return the SHA-256 that base.pt had when it was written, "" if it never was."""
         rows = self._read("SELECT value FROM meta WHERE key = 'base_sha256'")
@@ -349,9 +360,22 @@ class RunFolder:
         return "" if size == info.size_bytes else "file was altered"
 
     def run_info(self) -> RunInfo | None:
-        """Return the run as it was last prepared, or None if it never was."""
+        """Return the run as it was last prepared, with what it trains with by now, or None if it never was."""
         event = self._last_event("RunPrepared")
-        return event.run if isinstance(event, RunPrepared) else None
+        if not isinstance(event, RunPrepared):
+            return None
+        run = event.run
+        marks = ", ".join("?" * len(_CHANGING_KINDS))
+        since = "(SELECT MAX(id) FROM events WHERE kind = 'RunPrepared')"
+        sql = f"SELECT body FROM events WHERE kind IN ({marks}) AND id > {since} ORDER BY id"
+        for (body,) in self._read(sql, _CHANGING_KINDS):
+            run = follow(run, event_from_json(body))
+        return run
+
+    def num_epochs(self) -> int:
+        """Return how many epochs the run is to have by now."""
+        info = self.run_info()
+        return self.config().training.epochs if info is None else info.present.epochs
 
     def curves(self) -> dict[str, Curve]:
         """Read every tag's points, along the run as it went on."""
@@ -376,7 +400,7 @@ class RunFolder:
     def read(self) -> RunRecord:
         """Read everything that a view shows of the run."""
         # First, so that an event that comes while the rest is read is shown twice rather than not at all.
-        last_event_id = self._read("SELECT COALESCE(MAX(id), 0) FROM events")[0][0]
+        last_event_id = self.last_event_id()
         state, sentence = self._recorded_state()
         worker = self.worker()
         was_interrupted = worker is None and state.is_live
@@ -420,7 +444,7 @@ class RunFolder:
             is_live=worker is not None and state.is_live,
             was_interrupted=worker is None and state.is_live,
             epoch=epoch,
-            num_epochs=config.training.epochs,
+            num_epochs=self.num_epochs(),
             step=step,
             best_accuracy=best.accuracy if best else None,
             created_at=created_at(self.path),

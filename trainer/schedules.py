@@ -106,7 +106,7 @@ def check_plan(phases: Sequence[PlanPhase], freeze_set: FreezeSet, num_epochs: i
             freeze_set.check(frozen)
         except FreezeError as error:
             raise ConfigError(f"The plan's phase at {phase.start}: {error}", "plan") from error
-        step = _step_of(phase, steps_per_epoch)
+        step = start_step(phase, steps_per_epoch)
         if step is not None and step >= num_epochs * steps_per_epoch:
             raise ConfigError(
                 f"The plan's phase at {phase.start} never comes: the run has {num_epochs} epochs. "
@@ -114,7 +114,7 @@ def check_plan(phases: Sequence[PlanPhase], freeze_set: FreezeSet, num_epochs: i
                 "plan",
             )
     for earlier, later in pairwise(phases):
-        steps = _step_of(earlier, steps_per_epoch), _step_of(later, steps_per_epoch)
+        steps = start_step(earlier, steps_per_epoch), start_step(later, steps_per_epoch)
         if steps[0] is not None and steps[1] is not None and steps[0] > steps[1]:
             raise ConfigError(
                 f"The plan's phase at {later.start} stands behind the one at {earlier.start}. "
@@ -123,5 +123,6 @@ def check_plan(phases: Sequence[PlanPhase], freeze_set: FreezeSet, num_epochs: i
             )
 
 
-def _step_of(phase: PlanPhase, steps_per_epoch: int) -> int | None:
+def start_step(phase: PlanPhase, steps_per_epoch: int) -> int | None:
+    """Return the number of completed updates at which a phase begins, None where validation decides."""
     return phase.epoch * steps_per_epoch if phase.epoch is not None else phase.step

@@ -16,7 +16,6 @@ from trainer.frames import MAX_FRAME_BYTES, ProtocolError, decode_command, encod
 from trainer.messages import (
     AnyCommand,
     BatchNormChanged,
-    CheckpointRestored,
     Event,
     FreezeChanged,
     LayerStatsReported,
@@ -26,17 +25,20 @@ from trainer.messages import (
     PreparationProgressed,
     ProgressReported,
     RateMultiplierChanged,
+    RewindsKept,
     RunPrepared,
     RunState,
     StateChanged,
+    StateRestored,
     WorkerAttached,
+    follow,
 )
 from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder
 
 MAX_WAITING_METRICS = 200
 _ACCEPT_PAUSE_S = 0.5
-_UNRECORDED = (MetricsLogged, ProgressReported, LayerStatsReported, PreparationProgressed, WorkerAttached)
+_UNRECORDED = (MetricsLogged, ProgressReported, LayerStatsReported, PreparationProgressed, WorkerAttached, RewindsKept)
 _DROPPABLE = MetricsLogged | ProgressReported | LayerStatsReported
 
 
@@ -223,14 +225,18 @@ def _follow(attached: WorkerAttached, event: Event) -> WorkerAttached:
         return attached.model_copy(update={"run": event.run, "step": event.step, "epoch": event.epoch})
     if isinstance(event, ProgressReported):
         return attached.model_copy(update={"step": event.step, "epoch": event.epoch})
-    if isinstance(event, CheckpointRestored):
+    if isinstance(event, RewindsKept):
+        return attached.model_copy(update={"rewinds": event})
+    if isinstance(event, StateRestored):
         attached = attached.model_copy(update={"step": event.step, "epoch": event.epoch})
+    if attached.run is not None:
+        attached = attached.model_copy(update={"run": follow(attached.run, event)})
     changes: dict[str, object] = {}
-    if isinstance(event, FreezeChanged | CheckpointRestored):
+    if isinstance(event, FreezeChanged | StateRestored):
         changes = {"frozen": event.frozen, "num_trainable": event.num_trainable}
-    if isinstance(event, RateMultiplierChanged | CheckpointRestored):
+    if isinstance(event, RateMultiplierChanged | StateRestored):
         changes["multipliers"] = event.multipliers
-    if isinstance(event, BatchNormChanged | CheckpointRestored):
+    if isinstance(event, BatchNormChanged | StateRestored):
         changes["adapting"] = event.adapting
     if changes and attached.run is not None:
         summary = attached.run.summary.model_copy(update=changes)

@@ -25,10 +25,12 @@ from trainer.messages import (
     TRANSITIONS,
     AnyCommand,
     CancelLookUp,
+    ChangeTraining,
     CheckData,
     CommandRejected,
     EstimateRun,
     Event,
+    FindRate,
     FreezeLayers,
     InspectModel,
     ListModels,
@@ -39,6 +41,7 @@ from trainer.messages import (
     PrepareRun,
     PreviewImage,
     RestoreCheckpoint,
+    Rewind,
     RunPrepared,
     RunState,
     SaveCheckpoint,
@@ -71,12 +74,16 @@ LOOK_UP_OVERTAKEN = "Stopped, because something else was asked for."
 LOOK_UP_CANCELLED = "Stopped, as you asked. Start does it all the same."
 NO_LOOK_UP = "Nothing is being looked up that could be stopped."
 
-_LONG_LOOK_UPS = frozenset({"CheckData", "EstimateRun", "PreviewImage"})
+_LONG_LOOK_UPS = frozenset({"CheckData", "EstimateRun", "FindRate", "PreviewImage"})
 _OVERTAKES = {
     "PrepareRun": _LONG_LOOK_UPS,
     "OpenRun": _LONG_LOOK_UPS,
     "CheckData": _LONG_LOOK_UPS,
     "EstimateRun": frozenset({"EstimateRun"}),
+    "FindRate": frozenset({"FindRate"}),
+    "StartRun": frozenset({"FindRate"}),
+    "UnpauseRun": frozenset({"FindRate"}),
+    "StopRun": frozenset({"FindRate"}),
     "PreviewImage": frozenset({"PreviewImage"}),
 }
 """Which look-ups, under way or waiting, are of no interest any more when a command comes."""
@@ -86,6 +93,7 @@ _WORDS = {
     "ListModels": "Listing the models",
     "CheckData": "Checking data",
     "EstimateRun": "Estimating a run",
+    "FindRate": "Finding a rate",
     "PreviewImage": "Previewing an image",
     "CancelLookUp": "Stopping a look-up",
     "PrepareRun": "Beginning a run",
@@ -99,6 +107,8 @@ _WORDS = {
     "SetRateMultiplier": "Multiplying the rate",
     "SetPlan": "Changing the plan",
     "SetBatchNorm": "Changing what statistics do",
+    "ChangeTraining": "Changing the epochs or the patience",
+    "Rewind": "Rewinding",
     "UnfreezeLayers": "Unfreezing",
     "SaveCheckpoint": "Saving a checkpoint",
     "RestoreCheckpoint": "Restoring a checkpoint",
@@ -193,7 +203,7 @@ class Worker:
     def _apply(self, command: AnyCommand, requested_step: int) -> None:
         command_id = command.command_id
         match command:
-            case ListModels() | InspectModel() | CheckData() | EstimateRun() | PreviewImage():
+            case ListModels() | InspectModel() | CheckData() | EstimateRun() | FindRate() | PreviewImage():
                 self._look_up(command)
             case CancelLookUp():
                 self._reject(command, NO_LOOK_UP)
@@ -208,11 +218,21 @@ class Worker:
                 self._stop(save=command.save, command_id=command_id)
             case FreezeLayers():
                 self._server.publish(
-                    self._loaded.freeze(command.layers, requested_step=requested_step, command_id=command_id)
+                    self._loaded.freeze(
+                        command.layers,
+                        is_exact=command.is_exact,
+                        requested_step=requested_step,
+                        command_id=command_id,
+                    )
                 )
             case UnfreezeLayers():
                 self._server.publish(
-                    self._loaded.unfreeze(command.layers, requested_step=requested_step, command_id=command_id)
+                    self._loaded.unfreeze(
+                        command.layers,
+                        is_exact=command.is_exact,
+                        requested_step=requested_step,
+                        command_id=command_id,
+                    )
                 )
             case SetRate():
                 self._server.publish(
@@ -221,7 +241,11 @@ class Worker:
             case SetRateMultiplier():
                 self._server.publish(
                     self._loaded.set_rate_multiplier(
-                        command.layers, command.multiplier, requested_step=requested_step, command_id=command_id
+                        command.layers,
+                        command.multiplier,
+                        is_exact=command.is_exact,
+                        requested_step=requested_step,
+                        command_id=command_id,
                     )
                 )
             case SetPlan():
@@ -237,6 +261,11 @@ class Worker:
                         command_id=command_id,
                     )
                 )
+            case ChangeTraining():
+                for event in self._loaded.change_training(
+                    command.epochs, command.patience, requested_step=requested_step, command_id=command_id
+                ):
+                    self._server.publish(event)
             case SaveCheckpoint():
                 self._loaded.save(reason="user", command_id=command_id)
             case RestoreCheckpoint():
@@ -244,6 +273,11 @@ class Worker:
                     self._server.publish(event)
                 if self.state in {RunState.FINISHED, RunState.STOPPED}:
                     self._enter(RunState.READY, f"Restored {command.name}. Start goes on from there.")
+            case Rewind():
+                for event in self._loaded.rewind(command.change, command.step, command_id=command_id):
+                    self._server.publish(event)
+                if self.state in {RunState.FINISHED, RunState.STOPPED}:
+                    self._enter(RunState.READY, "Rewound. Start goes on from there.")
             case ShutDown():
                 self._is_ending = True
                 if self.state in {RunState.RUNNING, RunState.PAUSED}:
@@ -362,7 +396,7 @@ class Worker:
                 # In mid-run it saves first, which is done at the step boundary.
                 self._put_aside.appendleft((command, requested_step))
                 raise PreparationCancelled
-            if isinstance(command, CancelLookUp) and self.state is RunState.IDLE:
+            if isinstance(command, CancelLookUp) and self.state in ALLOWED_COMMANDS[command.kind]:
                 self._is_cancelled = True
                 raise PreparationCancelled
             if self.state is RunState.PREPARING:
@@ -391,7 +425,7 @@ class Worker:
 
         trainer = self._loaded
         try:
-            trainer.fit(self._between_steps)
+            sentence = trainer.fit(self._between_steps)
         except RunStopped:
             return
         except (CheckpointError, RunFolderError) as error:
@@ -410,7 +444,7 @@ class Worker:
             )
         else:
             trainer.report(force=True)
-            self._enter(RunState.FINISHED)
+            self._enter(RunState.FINISHED, sentence)
 
     def _between_steps(self) -> None:
         from trainer.loop import RunStopped

@@ -38,6 +38,10 @@ def field_label(field: str) -> str:
         "model.batchnorm": QCoreApplication.translate("RunForm", "BatchNorm"),
         "training.accumulate_batches": QCoreApplication.translate("RunForm", "Per step"),
         "training.epochs": QCoreApplication.translate("RunForm", "Epochs"),
+        "training.patience": QCoreApplication.translate("RunForm", "Patience"),
+        "training.stop_metric": QCoreApplication.translate("RunForm", "Watches"),
+        "training.min_change": QCoreApplication.translate("RunForm", "Better by"),
+        "training.restore_best": QCoreApplication.translate("RunForm", "Keep best"),
         "training.batch_size": QCoreApplication.translate("RunForm", "Batch"),
         "training.precision": QCoreApplication.translate("RunForm", "Precision"),
         "training.device": QCoreApplication.translate("RunForm", "Device"),
@@ -50,6 +54,7 @@ def field_label(field: str) -> str:
         "data.mixing": QCoreApplication.translate("RunForm", "Mixing"),
         "data.balance": QCoreApplication.translate("RunForm", "Balance"),
         "data.cache_gb": QCoreApplication.translate("RunForm", "Cache, GB"),
+        "training.rewind_gb": QCoreApplication.translate("RunForm", "Rewind, GB"),
         "data.validation_fraction": QCoreApplication.translate("RunForm", "Validation"),
     }
     return labels[field]
@@ -86,8 +91,21 @@ def field_tip(field: str) -> str:
         "optimizer.clip_norm": QCoreApplication.translate(
             "RunForm", "Largest norm of the whole gradient: longer ones are shortened"
         ),
+        "training.patience": QCoreApplication.translate(
+            "RunForm", "Epochs without a better validation after which the run ends"
+        ),
+        "training.stop_metric": QCoreApplication.translate("RunForm", "What the patience watches on validation"),
+        "training.min_change": QCoreApplication.translate(
+            "RunForm", "How much better an epoch must be to count; an accuracy goes from 0 to 1"
+        ),
+        "training.restore_best": QCoreApplication.translate(
+            "RunForm", "Whether a run that the patience ends is put back to its best checkpoint"
+        ),
         "training.accumulate_batches": QCoreApplication.translate(
             "RunForm", "Batches whose gradients make one step, as one large batch would"
+        ),
+        "training.rewind_gb": QCoreApplication.translate(
+            "RunForm", "Memory of the worker for the states before each change, to go back to; 0 keeps none"
         ),
         "optimizer.ramp_steps": QCoreApplication.translate(
             "RunForm", "Steps over which the rate of an unfrozen layer rises from 0"

@@ -14,12 +14,12 @@ from app.viewmodels.layer_stats import LayerStats
 from app.viewmodels.quantities import count_text
 from trainer.messages import (
     BatchNormChanged,
-    CheckpointRestored,
     FreezeChanged,
     FreezeVerified,
     LayerStatsReported,
     ModelSummary,
     RateMultiplierChanged,
+    StateRestored,
 )
 
 
@@ -236,8 +236,8 @@ class LayerTreeViewModel(QObject):
         self.stats.take(event)
         self.measures_changed.emit()
 
-    def restore(self, event: CheckpointRestored) -> None:
-        """Take the freeze set of a checkpoint that was put back."""
+    def restore(self, event: StateRestored) -> None:
+        """Take the freeze set of a state that was put back."""
         self._take(event.frozen, event.num_trainable)
         self.rates.take(event.multipliers)
         self._adapting = set(event.adapting)

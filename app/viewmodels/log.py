@@ -25,8 +25,10 @@ from trainer.messages import (
     PlanChanged,
     RateChanged,
     RateMultiplierChanged,
+    RunRewound,
     RunState,
     StateChanged,
+    TrainingChanged,
 )
 
 MAX_ROWS = 10_000
@@ -149,6 +151,8 @@ class LogItemModel(TableItemModel):
             case PlanChanged():
                 what = plan_text([phase.model_dump() for phase in event.plan[event.num_begun :]])
                 return LogRow(event.time, self.tr("Plan changed"), event.requested_step, event.applied_step, what)
+            case TrainingChanged():
+                return self._training_row(event)
             case CheckpointSaved():
                 saved = event.checkpoint
                 figures = self.tr("loss {} · accuracy {} · {}").format(
@@ -157,6 +161,9 @@ class LogItemModel(TableItemModel):
                 return LogRow(event.time, self.tr("Checkpoint saved"), None, saved.step, figures)
             case CheckpointRestored():
                 return LogRow(event.time, self.tr("Checkpoint restored"), None, event.step, event.name)
+            case RunRewound():
+                result = self.tr("to before: {}").format(event.sentence)
+                return LogRow(event.time, self.tr("Rewound"), None, event.step, result)
             case CommandRejected():
                 return LogRow(event.time, self._refusal_text(event.command), None, None, event.reason, "warning")
             case FreezeVerified():
@@ -189,6 +196,19 @@ class LogItemModel(TableItemModel):
         level = "error" if event.state is RunState.FAILED else "info"
         return LogRow(event.time, what, None, None, event.sentence, level)
 
+    def _training_row(self, event: TrainingChanged) -> LogRow:
+        off = self.tr("off")
+        what, before = [], []
+        if event.epochs != event.before_epochs:
+            what.append(self.tr("Epochs {}").format(count_text(event.epochs)))
+            before.append(count_text(event.before_epochs))
+        if event.patience != event.before_patience:
+            what.append(self.tr("Patience {}").format(count_text(event.patience) if event.patience else off))
+            before.append(count_text(event.before_patience) if event.before_patience else off)
+        result = self.tr("{} before").format(", ".join(before)) if before else self.tr("unchanged")
+        words = ", ".join(what) or self.tr("Epochs and patience")
+        return LogRow(event.time, words, event.requested_step, event.applied_step, result)
+
     def _verified_row(self, event: FreezeVerified) -> LogRow:
         if event.drifted:
             result = self.tr("Drifted: {}").format(", ".join(event.drifted))
@@ -202,6 +222,7 @@ class LogItemModel(TableItemModel):
             "ListModels": self.tr("List of models refused"),
             "CheckData": self.tr("Check of the data refused"),
             "EstimateRun": self.tr("Estimate of the run refused"),
+            "FindRate": self.tr("Search for a rate refused"),
             "PreviewImage": self.tr("Preview of the image refused"),
             "CancelLookUp": self.tr("Cancel refused"),
             "PrepareRun": self.tr("New run refused"),
@@ -216,6 +237,8 @@ class LogItemModel(TableItemModel):
             "SetBatchNorm": self.tr("Change of the statistics refused"),
             "SetRateMultiplier": self.tr("Change of a rate multiplier refused"),
             "SetPlan": self.tr("Change of the plan refused"),
+            "ChangeTraining": self.tr("Change of the epochs or the patience refused"),
+            "Rewind": self.tr("Going back refused"),
             "SaveCheckpoint": self.tr("Checkpoint refused"),
             "RestoreCheckpoint": self.tr("Restore refused"),
         }.get(command, self.tr("Refused"))

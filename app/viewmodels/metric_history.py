@@ -11,9 +11,19 @@ import numpy.typing as npt
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.viewmodels.pyramid import Floats, Ints
+from app.viewmodels.quantities import rate_text
 from app.viewmodels.smoothing import MAX_WEIGHT
 from app.viewmodels.trace import Points, Trace
-from trainer.messages import CheckpointRestored, FreezeChanged, LayersFrozen, MetricsLogged, RateMultiplierChanged
+from trainer.messages import (
+    FreezeChanged,
+    LayersFrozen,
+    LayersUnfrozen,
+    MetricsLogged,
+    RateChanged,
+    RateMultiplierChanged,
+    RunRewound,
+    StateRestored,
+)
 from trainer.run_record import Curve, RunRecord
 
 DEFAULT_SMOOTHING = 0.88
@@ -23,16 +33,21 @@ _POINTS_A_SLICE = 25_000
 
 @dataclass(frozen=True)
 class Marker:
-    """An intervention on the run, at the step where it took hold. Abandoned if a restore went back before it."""
+    """An intervention on the run, at the step where it took hold. Abandoned if a restore went back before it.
+
+    ``kind`` is "freeze", "unfreeze", "rate" or "multiplier". ``change`` is the number of the change, 0 if it has none;
+    the run can go back to the state before it if ``can_rewind``.
+    """
 
     applied_step: int
     requested_step: int
     sentence: str
-    is_freeze: bool
+    kind: str
     source: str
     segment: int
+    change: int = 0
     is_abandoned: bool = False
-    is_rate: bool = False
+    can_rewind: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,7 @@ class MetricHistory(QObject):
         self._abandoned: dict[str, list[Trace]] = {}
         self._segment = 0
         self._markers: list[Marker] = []
+        self._rewinds: frozenset[int] = frozenset()
         self.smoothing = DEFAULT_SMOOTHING
         self.steps_per_epoch = 0
         self.total_steps = 0
@@ -80,6 +96,7 @@ class MetricHistory(QObject):
     def clear(self) -> None:
         """Forget everything, for a new run. The smoothing is the user's and stays."""
         self._traces, self._abandoned, self._markers, self._segment = {}, {}, [], 0
+        self._rewinds = frozenset()
         self.steps_per_epoch = self.total_steps = 0
         self.changed.emit()
         self.markers_changed.emit()
@@ -93,10 +110,11 @@ class MetricHistory(QObject):
         for event in record.freeze_events:
             self.add_marker(event)
         for entry in record.log:
-            if isinstance(entry, RateMultiplierChanged):
+            if isinstance(entry, RateChanged | RateMultiplierChanged):
                 self.add_marker(entry)
-            elif isinstance(entry, CheckpointRestored):
-                self._abandon_markers(entry.step, entry.segment)
+        for entry in record.log:
+            if isinstance(entry, StateRestored):
+                self._abandon_markers(entry.step, entry.segment, _change_of(entry))
 
     def set_curves(self, curves: dict[str, Curve], segment: int = 0) -> None:
         """Replace all points by those of a run's folder, which was read in ``segment``."""
@@ -122,8 +140,11 @@ class MetricHistory(QObject):
             trace.append(series.steps, series.values)
         self._advance()
 
-    def restore(self, step: int, segment: int) -> None:
-        """Go on from ``step`` in a new segment: the points after it become abandoned pieces."""
+    def restore(self, step: int, segment: int, change: int | None = None) -> None:
+        """Go on from ``step`` in a new segment: the points after it become abandoned pieces.
+
+        ``change`` is the number of the first change that is undone by it, where it was one just after ``step``.
+        """
         if segment <= self._segment:
             return
         self._segment = segment
@@ -131,29 +152,37 @@ class MetricHistory(QObject):
             taken = trace.cut_after(step)
             if taken is not None:
                 self._abandoned.setdefault(tag, []).append(self._new_trace(tag, *taken))
-        self._abandon_markers(step, segment)
+        self._abandon_markers(step, segment, change)
         self._advance()
 
-    def add_marker(self, event: FreezeChanged | RateMultiplierChanged) -> None:
-        """Mark a freeze, an unfreeze or another rate of some layers.
-
-        One that changed nothing, or was read from the run's folder, is dropped.
-        """
-        if not event.layers:
+    def add_marker(self, event: FreezeChanged | RateChanged | RateMultiplierChanged) -> None:
+        """Mark a freeze, an unfreeze or another rate. What changed nothing, or is here already, is dropped."""
+        if isinstance(event, RateChanged):
+            has_changed, kind, source = event.rate != event.before, "rate", "user"
+            sentence = self.tr("rate {}").format(rate_text(event.rate))
+        else:
+            has_changed, sentence, source = bool(event.layers), event.sentence, event.source
+            kind = _KINDS[type(event)]
+        if not has_changed:
             return
         marker = Marker(
             applied_step=event.applied_step,
             requested_step=event.requested_step,
-            sentence=event.sentence,
-            is_freeze=isinstance(event, LayersFrozen),
-            source=event.source,
+            sentence=sentence,
+            kind=kind,
+            source=source,
             segment=event.segment,
-            is_rate=isinstance(event, RateMultiplierChanged),
+            change=event.change,
         )
-        if any(replace(known, is_abandoned=False) == marker for known in self._markers):
+        if any(replace(known, is_abandoned=False, can_rewind=False) == marker for known in self._markers):
             return
-        self._markers.append(marker)
+        self._markers.append(replace(marker, can_rewind=self._can_rewind(marker)))
         self.markers_changed.emit()
+
+    def set_rewinds(self, changes: Sequence[int]) -> None:
+        """Say before which changes, by their numbers, the worker keeps the state."""
+        self._rewinds = frozenset(changes)
+        self._set_markers([replace(known, can_rewind=self._can_rewind(known)) for known in self._markers])
 
     def set_epochs(self, steps_per_epoch: int, total_steps: int = 0) -> None:
         """Say how long an epoch is, and the run if that is known, in steps."""
@@ -250,13 +279,25 @@ class MetricHistory(QObject):
     def _all_traces(self) -> list[Trace]:
         return list(chain(self._traces.values(), *self._abandoned.values()))
 
-    def _abandon_markers(self, step: int, segment: int) -> None:
-        marked = [
-            replace(known, is_abandoned=True) if known.segment < segment and known.applied_step > step else known
-            for known in self._markers
-        ]
-        if marked != self._markers:
-            self._markers = marked
+    def _abandon_markers(self, step: int, segment: int, change: int | None) -> None:
+        def is_undone(known: Marker) -> bool:
+            return known.applied_step > step or (change is not None and known.change >= change)
+
+        self._set_markers(
+            [
+                replace(known, is_abandoned=True, can_rewind=False)
+                if known.segment < segment and is_undone(known)
+                else known
+                for known in self._markers
+            ]
+        )
+
+    def _can_rewind(self, marker: Marker) -> bool:
+        return marker.change in self._rewinds and not marker.is_abandoned
+
+    def _set_markers(self, markers: list[Marker]) -> None:
+        if markers != self._markers:
+            self._markers = markers
             self.markers_changed.emit()
 
     def _advance(self) -> None:
@@ -272,4 +313,9 @@ class MetricHistory(QObject):
         self.changed.emit()
 
 
+def _change_of(event: StateRestored) -> int | None:
+    return event.change if isinstance(event, RunRewound) else None
+
+
+_KINDS: dict[type, str] = {LayersFrozen: "freeze", LayersUnfrozen: "unfreeze", RateMultiplierChanged: "multiplier"}
 _NO_POINTS = Points(np.empty(0), np.empty(0))

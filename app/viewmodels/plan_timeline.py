@@ -8,7 +8,7 @@ from PySide6.QtCore import QObject, Signal
 
 from app.viewmodels.plan_text import change_sentence, changes_text, start_sentence, start_text
 from trainer.config import PlanPhase, RunConfig
-from trainer.messages import CheckpointRestored, FreezeChanged, PhaseBegan, PlanChanged
+from trainer.messages import FreezeChanged, PhaseBegan, PlanChanged, StateRestored
 from trainer.run_record import RunRecord
 
 
@@ -60,7 +60,7 @@ class PlanTimeline(QObject):
                 self.begin_phase(event)
             elif isinstance(event, PlanChanged):
                 self.change_plan(event)
-            elif isinstance(event, CheckpointRestored):
+            elif isinstance(event, StateRestored):
                 self.restore(event)
             elif isinstance(event, FreezeChanged):
                 self.note_change(event)
@@ -76,8 +76,8 @@ class PlanTimeline(QObject):
         self._phases, self._num_begun = list(event.plan), event.num_begun
         self.changed.emit()
 
-    def restore(self, event: CheckpointRestored) -> None:
-        """Go back to where the plan stood at a checkpoint."""
+    def restore(self, event: StateRestored) -> None:
+        """Go back to where the plan stood in a state that was put back."""
         self._segment, self._is_by_hand = event.segment, False
         if event.plan or event.num_phases_begun:
             self._phases = list(event.plan)

@@ -16,6 +16,7 @@ from trainer.messages import (
     DataChecked,
     DataSummary,
     ImagePreset,
+    InForce,
     ModelEntry,
     ModelInspected,
     RunEstimate,
@@ -65,10 +66,15 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "model.batchnorm",
     ),
     "more": (
+        "training.patience",
+        "training.stop_metric",
+        "training.min_change",
+        "training.restore_best",
         "training.precision",
         "training.device",
         "training.seed",
         "data.cache_gb",
+        "training.rewind_gb",
         "name",
     ),
 }
@@ -93,6 +99,10 @@ MODEL_FIELDS = (
 
 _MODEL_FIELDS_THAT_NAME_LAYERS = frozenset(MODEL_FIELDS) - {"model.weights", "data.image_size", "data.task"}
 
+
+LIVE_FIELDS = {"rate": "optimizer.rate", "epochs": "training.epochs", "patience": "training.patience"}
+"""The fields that may change as a run goes on, by their names in ``InForce``."""
+
 _NUMBERS = frozenset(
     {
         "model.head_dropout",
@@ -102,6 +112,8 @@ _NUMBERS = frozenset(
         "optimizer.warmup_epochs",
         "optimizer.decay_factor",
         "optimizer.clip_norm",
+        "training.min_change",
+        "training.rewind_gb",
         "data.validation_fraction",
         "data.cache_gb",
         "training.label_smoothing",
@@ -116,9 +128,17 @@ _ONLY_WITH = {
 }
 """The fields that matter with some values of another one only, and are out of sight with others."""
 
+_WITH_PATIENCE = ("training.stop_metric", "training.min_change", "training.restore_best")
+"""The fields that matter where there is a patience only."""
+
 _CHANNELS = frozenset({"data.mean", "data.std"})
 _OWN_OF_WEIGHTS = frozenset({"data.image_size", "data.resize_size"}) | _CHANNELS
-_MAY_BE_EMPTY = _OWN_OF_WEIGHTS | {"data.cache_gb", "optimizer.clip_norm", "model.head_hidden"}
+_MAY_BE_EMPTY = _OWN_OF_WEIGHTS | {
+    "data.cache_gb",
+    "optimizer.clip_norm",
+    "model.head_hidden",
+    "training.patience",
+}
 
 DEFAULT_NUM_CLASSES = 10
 _NUM_BINARY_CLASSES = 2
@@ -131,6 +151,8 @@ class RunConfigViewModel(QObject):
     """Values, notes or errors have changed."""
     need_changed = Signal()
     """It is known anew what the run would need."""
+    live_changed = Signal()
+    """It is another question whether what was typed for the live run is to be sent."""
     refused = Signal(str)
     """The field for whose error a start came to nothing."""
 
@@ -151,6 +173,8 @@ class RunConfigViewModel(QObject):
         self.need = ""
         """What the run would need of time, memory and disk, "" while that is not known."""
         self.lacks_room = False
+        self._in_force: InForce | None = None
+        self._pending: dict[str, str] = {}
         self._found_layout = ""
         self._taken: dict[str, str] | None = None
         self._notes: dict[str, str] = {}
@@ -209,6 +233,7 @@ class RunConfigViewModel(QObject):
             "data.cache_gb": self.tr("what the disk can spare"),
             "model.head_hidden": self.tr("none"),
             "optimizer.clip_norm": self.tr("not clipped"),
+            "training.patience": self.tr("trains all epochs"),
             "plan": self.tr("3: +stage4, +conv5"),
         }.get(field, "")
 
@@ -262,6 +287,8 @@ class RunConfigViewModel(QObject):
         """Return whether a field matters by what the others say: not all have momentum, only a table has columns."""
         if field in COLUMN_FIELDS:
             return self.is_table
+        if field in _WITH_PATIENCE:
+            return bool(self._texts["training.patience"].strip())
         other, values = _ONLY_WITH.get(field, ("", set()))
         return not other or self._texts[other] in values
 
@@ -283,7 +310,7 @@ class RunConfigViewModel(QObject):
             self._texts["model.weights"] = "published"
         if field in MODEL_FIELDS:
             self._forget_model()
-        for hidden in _ONLY_WITH:
+        for hidden in (*_ONLY_WITH, *_WITH_PATIENCE):
             if self.error(hidden) and not self.has_field(hidden):
                 # Nobody could mend out of sight what would keep the run from starting.
                 self._texts[hidden] = _shown(_value_at(RunConfig().model_dump(), hidden))
@@ -292,6 +319,7 @@ class RunConfigViewModel(QObject):
         if field == "plan":
             self._notes[field] = "" if self.error(field) else plan_sentence(parse_plan(text))
         self.changed.emit()
+        self.live_changed.emit()
 
     def _has_foreign_weights(self) -> bool:
         """Tell whether the weights are published ones of another model."""
@@ -482,7 +510,11 @@ class RunConfigViewModel(QObject):
 
     def reject(self, event: CommandRejected) -> bool:
         """Put a refusal beside the field at fault. Returns whether it has one here."""
-        field = self._field_of(event.field)
+        asked = [field for field, command_id in self._pending.items() if command_id == event.command_id]
+        for field in asked:
+            del self._pending[field]
+        self.live_changed.emit()
+        field = self._field_of(event.field) or next(iter(asked), "")
         if not field and event.command == "CheckData":
             field = "data.path"
         if not field and event.command == "InspectModel":
@@ -521,14 +553,88 @@ class RunConfigViewModel(QObject):
         self._notes["data.image_size"] = self.tr("applied: {} px").format(locale.toString(run.image_size))
         self._notes["training.precision"] = self.tr("applied: {}").format(run.precision)
         self._notes["training.device"] = self.tr("applied: {}").format(run.device)
-        self.changed.emit()
+        self._in_force, self._pending = None, {}
+        self.show_in_force(run.present)
 
     def leave_run(self) -> None:
         """Make the form a new run's: the values stay, what was applied goes."""
         self.run = None
+        self._in_force, self._pending = None, {}
+        self.live_changed.emit()
         for field in ("data.image_size", "training.precision", "training.device"):
             self._notes.pop(field, None)
         self.changed.emit()
+
+    # -- what may change as the run goes on -------------------------------------------------------------------
+
+    def show_in_force(self, present: InForce, command_id: str = "") -> None:
+        """Show what the run trains with now; ``command_id`` is what asked for it. What is being typed stays."""
+        for name, field in LIVE_FIELDS.items():
+            value = getattr(present, name)
+            is_answer = bool(command_id) and self._pending.get(field) == command_id
+            if is_answer:
+                del self._pending[field]
+            if is_answer or not self._is_typed(name):
+                self._texts[field], self._errors[field] = _shown(value), ""
+        self._in_force = present
+        self.changed.emit()
+        self.live_changed.emit()
+
+    def change_in_force(self, command_id: str, **values: float | None) -> None:
+        """Show that some of what the run trains with is another now."""
+        if self._in_force is not None:
+            self.show_in_force(self._in_force.model_copy(update=values), command_id)
+
+    @property
+    def can_apply(self) -> bool:
+        """Whether something was typed for the live run that is right, and has not been asked for."""
+        is_typed = not self._pending and any(map(self._is_typed, LIVE_FIELDS))
+        return is_typed and self._typed_live() is not None
+
+    @property
+    def is_applying(self) -> bool:
+        """Whether something was asked for that the worker has not answered."""
+        return bool(self._pending)
+
+    def live_changes(self) -> dict[str, float | None]:
+        """Return what is to change, by its name in ``InForce``; nothing while a field of it is wrong."""
+        typed = self._typed_live()
+        if typed is None or not self.can_apply:
+            return {}
+        return {name: getattr(typed, name) for name in LIVE_FIELDS if self._is_typed(name)}
+
+    def mark_pending(self, command_id: str, *names: str) -> None:
+        """Remember that a command asked for these, by their names in ``InForce``."""
+        self._pending.update({LIVE_FIELDS[name]: command_id for name in names})
+        self.live_changed.emit()
+
+    def drop_changes(self) -> None:
+        """Forget what was typed or asked for: nobody is left to answer."""
+        if self._in_force is None or not (self._pending or any(map(self._is_typed, LIVE_FIELDS))):
+            return
+        self._pending = {}
+        for name, field in LIVE_FIELDS.items():
+            self._texts[field], self._errors[field] = _shown(getattr(self._in_force, name)), ""
+        self.changed.emit()
+        self.live_changed.emit()
+
+    def _is_typed(self, name: str) -> bool:
+        """Tell whether a field holds another value than what is in force."""
+        if self._in_force is None:
+            return False
+        typed = self._typed_live(name)
+        return typed is None or getattr(typed, name) != getattr(self._in_force, name)
+
+    def _typed_live(self, *names: str) -> InForce | None:
+        values: dict[str, Any] = {}
+        for name in names or LIVE_FIELDS:
+            _put(values, LIVE_FIELDS[name], self._typed(LIVE_FIELDS[name]))
+        try:
+            config = config_from_dict(values)
+        except ConfigError:
+            return None
+        training = config.training
+        return InForce(rate=config.optimizer.rate, epochs=training.epochs, patience=training.patience)
 
     # -- checks -----------------------------------------------------------------------------------------------
 

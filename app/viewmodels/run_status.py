@@ -8,17 +8,19 @@ from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal
 
-from app.viewmodels.quantities import ago_text, count_text, duration_text, number_text, size_text
+from app.viewmodels.quantities import ago_text, count_text, duration_text, number_text, part_text, size_text
 from trainer.client import RunOpened, WorkerLost
 from trainer.messages import (
-    CheckpointRestored,
     CheckpointSaved,
     PreparationProgressed,
     ProgressReported,
+    RewindsKept,
     RunInfo,
     RunPrepared,
     RunState,
     StateChanged,
+    StateRestored,
+    TrainingChanged,
 )
 
 _SECONDS_BEFORE_A_FORECAST = 2.0
@@ -57,6 +59,7 @@ class RunStatusViewModel(QObject):
         self._preparation_began: PreparationProgressed | None = None
         self._epoch, self._num_epochs, self._step, self._total_steps = 0, 0, 0, 0
         self._saved_at: float | None = None
+        self._rewinds: RewindsKept | None = None
 
     # -- what happened ----------------------------------------------------------------------------------------
 
@@ -109,6 +112,13 @@ class RunStatusViewModel(QObject):
         self._step, self._total_steps = event.step, event.total_steps
         self.changed.emit()
 
+    def change_training(self, event: TrainingChanged) -> None:
+        """Take over another length of the run."""
+        self._num_epochs, self._total_steps = event.epochs, event.total_steps
+        if self._progress is not None:
+            self._progress = self._progress.model_copy(update={"patience": event.patience, "seconds_left": None})
+        self.changed.emit()
+
     def prepare_progress(self, event: PreparationProgressed) -> None:
         """Follow long work before the run."""
         if self._preparation is None or event.what != self._preparation.what:
@@ -132,8 +142,13 @@ class RunStatusViewModel(QObject):
         self._saved_at = event.checkpoint.saved_at
         self.changed.emit()
 
-    def restore_checkpoint(self, event: CheckpointRestored) -> None:
-        """Go back to where the checkpoint was."""
+    def keep_rewinds(self, event: RewindsKept) -> None:
+        """Take what the worker keeps in memory to go back to."""
+        self._rewinds = event
+        self.changed.emit()
+
+    def restore_checkpoint(self, event: StateRestored) -> None:
+        """Go back to where the checkpoint was, or the state that was kept in memory."""
         self._step, self._epoch, self._progress = event.step, event.epoch, None
         self.changed.emit()
 
@@ -153,7 +168,7 @@ class RunStatusViewModel(QObject):
     def _take_run(self, run: RunInfo) -> None:
         self.run = run
         self.title = f"{run.config.title} · {run.config.model.name}"
-        self._num_epochs, self._total_steps = run.config.training.epochs, run.total_steps
+        self._num_epochs, self._total_steps = run.present.epochs, run.total_steps
 
     # -- in words ---------------------------------------------------------------------------------------------
 
@@ -237,11 +252,22 @@ class RunStatusViewModel(QObject):
         return self.tr("{} images/s").format(number_text(rate, 0 if rate >= 10 else 1))
 
     @property
+    def patience_text(self) -> str:
+        """Say how much of the patience is used up: "early stop 3 / 5"; "" without one."""
+        if self._progress is None or self._progress.patience is None or not self.state.is_live:
+            return ""
+        num_epochs = min(self._progress.num_epochs_no_better, self._progress.patience)
+        return self.tr("early stop {} / {}").format(count_text(num_epochs), count_text(self._progress.patience))
+
+    @property
     def memory_text(self) -> str:
         """Say what the two processes hold: "worker 0.9 GB · window 142 MB"."""
         parts = []
         if self._progress is not None and self.state.is_live and self._progress.worker_bytes:
             parts.append(self.tr("worker {}").format(size_text(self._progress.worker_bytes)))
+            if self._rewinds is not None and self._rewinds.num_bytes:
+                kept = part_text(self._rewinds.num_bytes, self._rewinds.budget_bytes)
+                parts.append(self.tr("rewinds {}").format(kept))
         if self.window_bytes:
             parts.append(self.tr("window {}").format(size_text(self.window_bytes)))
         return " · ".join(parts)

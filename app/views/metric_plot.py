@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
@@ -17,7 +19,7 @@ from app.viewmodels.pyramid import Floats
 from app.viewmodels.trace import Points
 from app.views.metric_header import MetricHeader, Quantity
 from app.views.plot_axis import PlotAxis
-from app.views.plot_markers import EpochLines, MarkerItem, place_markers
+from app.views.plot_markers import EpochLines, MarkerItem, marker_text, place_markers
 
 MAX_POINTS = 2000
 _MAX_SYMBOLS = 200
@@ -36,6 +38,8 @@ class MetricPlot(QWidget):
     """The plot shows another stretch of steps, or has another size: it must be drawn anew."""
     moved_by_hand = Signal()
     """The user panned or zoomed."""
+    rewind_requested = Signal(int)
+    """The run is to go back to just before this change, by its number."""
     hovered = Signal(object)
     """The pointer is at this step (float), or has left (None)."""
 
@@ -67,6 +71,7 @@ class MetricPlot(QWidget):
         self.view_box.sigResized.connect(self._on_range_changed)
         self.view_box.sigRangeChangedManually.connect(self.moved_by_hand)
         self.plot.scene().sigMouseMoved.connect(self._on_mouse_moved)
+        self.plot.scene().sigMouseClicked.connect(self._on_mouse_clicked)
         self.plot.left.connect(lambda: self.hovered.emit(None))
 
     # -- what the view tells it -------------------------------------------------------------------------------
@@ -256,6 +261,27 @@ class MetricPlot(QWidget):
     def _on_mouse_moved(self, position: QPointF) -> None:
         is_inside = self.view_box.sceneBoundingRect().contains(position)
         self.hovered.emit(self.view_box.mapSceneToView(position).x() if is_inside else None)
+
+    def marker_menu(self, position: QPointF) -> QMenu | None:
+        """Return what can be done with the intervention at a position in the plot's pixels, None if there is none."""
+        box = self.view_box.mapFromScene(position)
+        marked = [item.marker for item in self._marker_items if item.isVisible() and item.shape().contains(box)]
+        marked = [marker for marker in marked if marker.can_rewind]
+        if not marked:
+            return None
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        for marker in marked:
+            text = self.tr("Rewind to before: {}").format(marker_text(marker))
+            # An ampersand in a name would underline the letter after it.
+            menu.addAction(text.replace("&", "&&"), partial(self.rewind_requested.emit, marker.change))
+        return menu
+
+    def _on_mouse_clicked(self, event: Any) -> None:
+        menu = self.marker_menu(event.scenePos())
+        if menu is not None:
+            event.accept()
+            menu.popup(event.screenPos().toPoint())
 
 
 class _PlotWidget(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph has no types

@@ -6,7 +6,7 @@ import math
 from functools import partial
 from pathlib import Path
 
-from PySide6.QtCore import QLocale, QStandardPaths, Qt, QTimer
+from PySide6.QtCore import QLocale, QStandardPaths, Qt, QTimer, Signal
 from PySide6.QtGui import QAction, QActionGroup, QHideEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
     QBoxLayout,
@@ -40,6 +40,9 @@ _ROOM = 1.02
 
 class MetricsView(QWidget):
     """Two plots with one step axis. Repaints only while it can be seen and something has changed."""
+
+    rewind_requested = Signal(int)
+    """The run is to go back to just before this change, by its number."""
 
     def __init__(self, history: MetricHistory, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -185,6 +188,7 @@ class MetricsView(QWidget):
             plot.range_changed.connect(lambda: self._schedule(_HAND_REPAINT_MS))
             plot.moved_by_hand.connect(self._on_moved_by_hand)
             plot.hovered.connect(self._on_hovered)
+            plot.rewind_requested.connect(self.rewind_requested)
             plot.view_box.setLimits(xMin=-1, xMax=1e12, minXRange=4)
 
     def _schedule_calmly(self) -> None:

@@ -76,13 +76,16 @@ class MarkerItem(QGraphicsItem):
 
     def restyle(self, colors: Palette) -> None:
         """Take the theme's colours."""
-        color = colors.frozen if self.marker.is_freeze else colors.trainable
-        background = colors.frozen_background if self.marker.is_freeze else colors.trainable_background
+        color, background, name = {
+            "freeze": (colors.frozen, colors.frozen_background, "snowflake"),
+            "unfreeze": (colors.trainable, colors.trainable_background, "sun"),
+            "rate": (colors.accent, colors.selection, "chart"),
+            "multiplier": (colors.trainable, colors.trainable_background, "times"),
+        }[self.marker.kind]
         self._color, self._background = QColor(color), QColor(background)
         if self.marker.is_abandoned:
             self._color = QColor(colors.dim)
-        sign = "times" if self.marker.is_rate else "snowflake" if self.marker.is_freeze else "sun"
-        self._icon = icon(sign, color)
+        self._icon = icon(name, color)
         self.update()
 
     def place(self, x_px: float, label_rect: QRectF) -> None:
@@ -173,6 +176,8 @@ def marker_tooltip(marker: Marker) -> str:
     ]
     if marker.is_abandoned:
         lines.append(QCoreApplication.translate("MetricPlot", "A restore went back to before this."))
+    elif marker.can_rewind:
+        lines.append(QCoreApplication.translate("MetricPlot", "Click it to go back to just before this."))
     return "<br>".join(html.escape(line) for line in lines)
 
 

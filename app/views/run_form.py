@@ -25,7 +25,14 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.viewmodels.field_words import field_label, field_tip, section_title
 from app.viewmodels.quantities import count_text, percent_text, size_text
-from app.viewmodels.run_config import CHECKED_FIELDS, COLUMN_FIELDS, MODEL_FIELDS, SECTIONS, RunConfigViewModel
+from app.viewmodels.run_config import (
+    CHECKED_FIELDS,
+    COLUMN_FIELDS,
+    LIVE_FIELDS,
+    MODEL_FIELDS,
+    SECTIONS,
+    RunConfigViewModel,
+)
 from app.views.choice_field import ChoiceField
 from app.views.field_note import FieldNote
 from app.views.section_heading import SectionHeading
@@ -40,6 +47,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer.nesterov": ("False", "True"),
     "optimizer.state_on_unfreeze": ("auto", "keep", "drop"),
     "model.batchnorm": ("frozen", "adapting"),
+    "training.stop_metric": ("loss", "accuracy"),
+    "training.restore_best": ("True", "False"),
     "training.precision": ("auto", "fp32", "bf16"),
     "training.device": ("auto",),
     "data.layout": ("auto", "class_folders", "split_folders", "table", "file_names"),
@@ -70,10 +79,14 @@ _ERROR_PAUSE_MS = 800
 
 
 class RunForm(QWidget):
-    """Edits a RunConfigViewModel; shows a live run's values without letting them be changed."""
+    """Edits a RunConfigViewModel; of a live run's values only those may be changed that the worker can change."""
 
     start_requested = Signal()
     """Start was pressed; the values are not yet checked."""
+    apply_requested = Signal()
+    """What was typed for the live run is to be sent."""
+    rate_wanted = Signal()
+    """A learning rate is to be looked for."""
     data_changed = Signal()
     """Other data, or another split of them, were chosen: typing has rested, or they were picked."""
     model_chosen = Signal()
@@ -97,23 +110,37 @@ class RunForm(QWidget):
         run_config.changed.connect(self._show_values)
         run_config.need_changed.connect(self._show_need)
         run_config.refused.connect(self._reveal)
+        run_config.live_changed.connect(self._show_apply)
         self._show_values()
         self._show_need()
 
-    def set_editable(self, is_editable: bool) -> None:
-        """Let the values be changed, or show them as a live run has them."""
+    def set_editable(self, is_editable: bool, *, is_live: bool = False) -> None:
+        """Let the values be changed, or show them as a run has them; of a live one, some can be changed still."""
         focused = self.window().focusWidget()
         if not is_editable and focused is not None and self.isAncestorOf(focused):
             # It would go on to whatever comes next, and frame that as if someone had chosen it.
             self.window().setFocus(Qt.FocusReason.OtherFocusReason)
-        for editor in self._editors.values():
-            editor.setEnabled(is_editable)
+        for field, editor in self._editors.items():
+            editor.setEnabled(is_editable or (is_live and field in LIVE_FIELDS.values()))
         for button in self._browse.values():
             button.setVisible(is_editable)
+        self._find.setVisible(is_editable or is_live)
         self._start.setVisible(is_editable)
         self._show_need()
+        self._apply.setVisible(is_live and not is_editable)
+        self._live_note.setText(
+            self.tr("Rate, epochs and patience can be changed as it runs.")
+            if is_live
+            else self.tr("The values of this run. New run begins another with them.")
+        )
         self._live_note.setVisible(not is_editable)
         self._show_hints()
+
+    def allow_rate_search(self, is_allowed: bool) -> None:
+        """Say whether the worker could look for a rate now."""
+        tip = self.tr("Find a rate: some steps at rising rates, which are undone")
+        self._find.setEnabled(is_allowed)
+        self._find.setToolTip(tip if is_allowed else self.tr("{}. Pause the run first.").format(tip))
 
     def focus_first(self) -> None:
         """Put the cursor where a new run begins: into the data field."""
@@ -151,7 +178,10 @@ class RunForm(QWidget):
         self._start.clicked.connect(self.start_requested)
         tip = self.tr("From a few trial steps, as the run begins; unfreezing layers changes it.")
         self._need = FieldNote(_NEED_LINES, tip)
-        self._live_note = QLabel(self.tr("The values of this run. New run begins another with them."))
+        self._apply = QPushButton()
+        self._apply.setProperty("kind", "primary")
+        self._apply.clicked.connect(self.apply_requested)
+        self._live_note = QLabel()
         self._live_note.setProperty("role", "note")
         self._live_note.setWordWrap(True)
 
@@ -193,8 +223,11 @@ class RunForm(QWidget):
         layout.addWidget(self._scroll, 1)
         layout.addWidget(self._need)
         layout.addWidget(self._start)
+        layout.addWidget(self._apply)
         layout.addWidget(self._live_note)
+        self._apply.hide()
         self._live_note.hide()
+        self._show_apply()
         self._restyle()
 
     def _add_row(self, grid: QGridLayout, row: int, field: str) -> None:
@@ -211,12 +244,12 @@ class RunForm(QWidget):
         cell.setContentsMargins(0, theme.SPACE // 2, 0, theme.SPACE // 2)
         cell.setSpacing(1)
         if field in {"data.path", "model.weights"}:
-            line = QHBoxLayout()
-            line.setSpacing(theme.SPACE)
-            line.addWidget(editor, 1)
             self._browse[field] = self._browse_data_button() if field == "data.path" else self._browse_weights_button()
-            line.addWidget(self._browse[field])
-            cell.addLayout(line)
+            cell.addLayout(_line(editor, self._browse[field]))
+        elif field == "optimizer.rate":
+            self._find = _icon_button(self.tr("Find a rate"))
+            self._find.clicked.connect(self.rate_wanted)
+            cell.addLayout(_line(editor, self._find))
         else:
             cell.addWidget(editor)
         cell.addWidget(hint)
@@ -230,6 +263,8 @@ class RunForm(QWidget):
         if field not in _CHOICES:
             edit = QLineEdit()
             edit.textEdited.connect(lambda text: self._take(field, text))
+            if field in LIVE_FIELDS.values():
+                edit.returnPressed.connect(self._apply.click)
             return edit
         choice = ChoiceField(_CHOICES[field], is_free=field in _FREE_CHOICES)
         if field in _FREE_CHOICES:
@@ -277,6 +312,7 @@ class RunForm(QWidget):
     def _restyle(self) -> None:
         for button in self._browse.values():
             button.setIcon(theme.icon("folder", theme.palette_of(self).dim))
+        self._find.setIcon(theme.icon("chart", theme.palette_of(self).dim))
 
     # -- typing -----------------------------------------------------------------------------------------------
 
@@ -409,6 +445,11 @@ class RunForm(QWidget):
         self._need.show_text(self._run_config.need or resting, is_error=self._run_config.lacks_room)
         self._need.setVisible(not self._start.isHidden())
 
+    def _show_apply(self) -> None:
+        is_applying = self._run_config.is_applying
+        self._apply.setText(self.tr("Waiting for the next step …") if is_applying else self.tr("Apply"))
+        self._apply.setEnabled(self._run_config.can_apply)
+
     def _show_hints(self) -> None:
         for field, hint in self._hints.items():
             error = self._run_config.error(field)
@@ -422,6 +463,14 @@ class RunForm(QWidget):
             if error and error != hint.whole_text:
                 self._unfold(field)
             hint.show_text(text, is_error=bool(error))
+
+
+def _line(editor: QWidget, button: QToolButton) -> QHBoxLayout:
+    line = QHBoxLayout()
+    line.setSpacing(theme.SPACE)
+    line.addWidget(editor, 1)
+    line.addWidget(button)
+    return line
 
 
 def _icon_button(words: str) -> QToolButton:

@@ -18,7 +18,8 @@ class StatusBar(QWidget):
     def __init__(self, status: RunStatusViewModel, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._status = status
-        self._labels = [self._label() for _ in range(4)]
+        self._labels = [self._label() for _ in range(5)]
+        self._labels[2].setToolTip(self.tr("Epochs without a better validation, and how many of them end the run"))
         self._saved = self._label()
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -42,7 +43,7 @@ class StatusBar(QWidget):
 
     def _refresh(self) -> None:
         status = self._status
-        texts = (status.machine_text, status.speed_text, status.memory_text, status.disk_text)
+        texts = (status.machine_text, status.speed_text, status.patience_text, status.memory_text, status.disk_text)
         for label, text in zip(self._labels, texts, strict=True):
             label.setVisible(bool(text))
             label.setText(text)

@@ -7,6 +7,7 @@ from PySide6.QtGui import QActionGroup, QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QMenu, QProgressBar, QPushButton, QToolButton, QVBoxLayout, QWidget
 
 from app import theme
+from app.viewmodels.change_history import ChangeHistory
 from app.viewmodels.run_status import RunStatusViewModel
 from app.views.elided_label import ElidedLabel
 from trainer.messages import RunState, is_allowed
@@ -34,9 +35,16 @@ class Toolbar(QWidget):
     scheme_chosen = Signal(str)
     """A theme: "system", "light" or "dark"."""
 
-    def __init__(self, status: RunStatusViewModel, scheme: theme.Scheme, parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        status: RunStatusViewModel,
+        changes: ChangeHistory,
+        scheme: theme.Scheme,
+        parent: QWidget | None = None,
+    ) -> None:
         super().__init__(parent)
         self._status = status
+        self._changes = changes
         self._can_command, self._can_resume = False, False
         # The widest that these words of this run have been: as they come and go, they must not move the buttons.
         self._progress_room = self._chip_room = 0
@@ -46,8 +54,10 @@ class Toolbar(QWidget):
         self._timer.timeout.connect(self._show_progress)
         self._timer.start()
         status.changed.connect(self._show_state)
+        changes.changed.connect(self._show_changes)
         self._restyle()
         self._show_state()
+        self._show_changes()
         self._show_progress()
 
     def allow(self, *, commands: bool, resume: bool) -> None:
@@ -99,6 +109,10 @@ class Toolbar(QWidget):
         self._board = self._button(
             self.tr("TensorBoard"), self.tensorboard_requested, "flat", self.tr("TensorBoard: open this run in it")
         )
+        self._undo = self._icon_button(self.tr("Undo"))
+        self._undo.clicked.connect(self._changes.undo)
+        self._redo = self._icon_button(self.tr("Redo"))
+        self._redo.clicked.connect(self._changes.redo)
         self._words = {button: button.text() for button in (self._new, self._open, self._board)}
 
         self._progress_text = ElidedLabel(Qt.TextElideMode.ElideRight, _LEAST_PROGRESS_WIDTH)
@@ -127,7 +141,7 @@ class Toolbar(QWidget):
         layout.addWidget(self._title)
         layout.addWidget(self._chip)
         layout.addSpacing(theme.SPACE * 3)
-        for button in (self._primary, self._stop, self._save):
+        for button in (self._primary, self._stop, self._save, self._undo, self._redo):
             layout.addWidget(button)
         layout.addSpacing(theme.SPACE)
         for button in self._words:
@@ -143,6 +157,13 @@ class Toolbar(QWidget):
         button.setAccessibleName(text)
         button.setToolTip(tooltip)
         button.clicked.connect(signal.emit)
+        return button
+
+    def _icon_button(self, words: str) -> QToolButton:
+        button = QToolButton()
+        button.setProperty("kind", "icon")
+        button.setToolTip(words)
+        button.setAccessibleName(words)
         return button
 
     def _theme_button(self, scheme: theme.Scheme) -> QToolButton:
@@ -170,6 +191,8 @@ class Toolbar(QWidget):
         colors = theme.palette_of(self)
         self._stop.setIcon(theme.icon("stop", colors.text))
         self._save.setIcon(theme.icon("save", colors.text))
+        self._undo.setIcon(theme.icon("undo", colors.text))
+        self._redo.setIcon(theme.icon("redo", colors.text))
         self._new.setIcon(theme.icon("plus", colors.text))
         self._open.setIcon(theme.icon("folder", colors.text))
         self._board.setIcon(theme.icon("chart", colors.text))
@@ -233,6 +256,19 @@ class Toolbar(QWidget):
         self._stop.setEnabled(self._can_command and is_allowed("StopRun", state))
         self._save.setEnabled(self._can_command and is_allowed("SaveCheckpoint", state))
         self._board.setEnabled(status.has_run)
+
+    def _show_changes(self) -> None:
+        changes = self._changes
+        undo, redo = changes.undo_text, changes.redo_text
+        nothing_done = self.tr("Undo (Ctrl+Z): nothing was changed by hand yet")
+        nothing_undone = self.tr("Redo (Ctrl+Shift+Z): nothing was undone")
+        for button, is_enabled, tip in (
+            (self._undo, changes.can_undo, self.tr("Undo: {} (Ctrl+Z)").format(undo) if undo else nothing_done),
+            (self._redo, changes.can_redo, self.tr("Redo: {} (Ctrl+Shift+Z)").format(redo) if redo else nothing_undone),
+        ):
+            button.setEnabled(is_enabled)
+            button.setToolTip(tip)
+            button.setAccessibleDescription(tip)
 
     def _primary_action(self, state: RunState) -> tuple[str, str, str, bool, SignalInstance]:
         if self._can_resume:

@@ -39,9 +39,11 @@ from trainer.messages import (
     RateMultiplierChanged,
     RunEstimate,
     RunPrepared,
+    RunRewound,
     RunState,
     Series,
     StateChanged,
+    TrainingChanged,
     WorkerAttached,
 )
 from trainer.run_record import WorkerAddress
@@ -620,6 +622,48 @@ def test_batchnorm_says_what_the_statistics_do_from_then_on(scripted_worker, cap
 def test_a_rate_that_is_none_is_refused_before_any_worker_is_asked(run_folder, capsys, rate):
     assert main(["rate", "digits", rate]) == 2
     assert rate in capsys.readouterr().err
+
+
+def test_a_rewind_says_where_the_run_goes_on(scripted_worker, capsys):
+    def rewind(command):
+        yield RunRewound(
+            change=2, sentence="stage4 unfrozen", step=command.step, epoch=2, frozen=[], num_trainable=10, segment=1,
+            command_id=command.command_id,
+        )  # fmt: skip
+
+    scripted_worker(rewind)
+    assert main(["rewind", "digits", "128"]) == 0
+    assert capsys.readouterr().out == "Rewound to before: stage4 unfrozen · goes on from epoch 2, step 128\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked", "words"),
+    [
+        (["epochs", "digits", "20"], {"epochs": 20, "patience": None}, "20 epochs, 10 before · from step 128 on"),
+        (["patience", "digits", "0"], {"epochs": None, "patience": 0}, "Patience off, 3 before · from step 128 on"),
+    ],
+)
+def test_the_length_of_a_run_is_changed_from_a_shell(scripted_worker, capsys, arguments, asked, words):
+    def change(command):
+        return [
+            TrainingChanged(
+                epochs=command.epochs or 10,
+                before_epochs=10,
+                patience=3 if command.patience is None else command.patience or None,
+                before_patience=3,
+                total_steps=900,
+                requested_step=127,
+                applied_step=128,
+                segment=0,
+                command_id=command.command_id,
+            )
+        ]
+
+    worker = scripted_worker(change)
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == f"{words}\n"
+    sent = worker.commands.get(timeout=5)
+    assert {"epochs": sent.epochs, "patience": sent.patience} == asked
 
 
 def test_steering_as_json_prints_the_event(scripted_worker, capsys):

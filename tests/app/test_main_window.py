@@ -29,6 +29,7 @@ from trainer.messages import (
     ImagePreviewed,
     ImageView,
     InspectModel,
+    LayersFrozen,
     LayersUnfrozen,
     LogWritten,
     MetricsLogged,
@@ -37,12 +38,16 @@ from trainer.messages import (
     ModelSummary,
     PreparationProgressed,
     ProgressReported,
+    RateChanged,
     RateMultiplierChanged,
+    RewindsKept,
     RunEstimate,
     RunEstimated,
+    RunRewound,
     RunState,
     Series,
     StateChanged,
+    TrainingChanged,
 )
 from trainer.runs import RunFolder
 
@@ -239,7 +244,7 @@ def test_buttons_follow_the_state(qtbot, window: MainWindow, running: ScriptedCl
     toolbar = window.toolbar
     assert toolbar._primary.text() == "Pause"
     assert toolbar._stop.isEnabled()
-    assert not window.form._editors["optimizer.rate"].isEnabled()
+    assert not window.form._editors["optimizer.weight_decay"].isEnabled()
     qtbot.mouseClick(toolbar._primary, Qt.MouseButton.LeftButton)
     running.say(StateChanged(state=RunState.PAUSED, time=4.0))
     qtbot.waitUntil(lambda: toolbar._primary.text() == "Unpause")
@@ -1031,3 +1036,142 @@ def test_without_a_worker_or_a_whole_form_a_sentence_says_why_there_is_no_previe
     window.display.preview_image("/1.png")
     assert refusals[-1][1] == "No worker is running that could show what the model sees. New run starts one."
     assert len(clients) == 1
+
+
+def type_into(qtbot, window: MainWindow, field: str, text: str) -> None:
+    editor = window.form._editors[field]
+    editor.clear()
+    qtbot.keyClicks(editor, text)
+
+
+def length_event(command_id: str, epochs: int, patience: int | None = None) -> TrainingChanged:
+    return TrainingChanged(
+        epochs=epochs, before_epochs=6, patience=patience, before_patience=None, total_steps=45 * epochs,
+        requested_step=5, applied_step=6, segment=0, command_id=command_id, time=4.0,
+    )  # fmt: skip
+
+
+def rate_event(command_id: str, rate: float, before: float = 0.001) -> RateChanged:
+    return RateChanged(
+        rate=rate, before=before, requested_step=5, applied_step=6, segment=0, command_id=command_id, time=4.0
+    )
+
+
+def test_of_a_live_run_rate_epochs_and_patience_can_be_changed_and_settle_on_the_event(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    form = window.form
+    assert [field for field, editor in form._editors.items() if editor.isEnabled()] == [
+        "training.epochs", "optimizer.rate", "training.patience",
+    ]  # fmt: skip
+    assert (form._apply.isVisible(), form._apply.isEnabled()) == (True, False)
+    type_into(qtbot, window, "optimizer.rate", "0.01")
+    type_into(qtbot, window, "training.epochs", "9")
+    assert form._apply.isEnabled()
+    qtbot.keyClick(form._editors["training.epochs"], Qt.Key.Key_Return)
+    assert [(c.kind, getattr(c, "rate", None), getattr(c, "epochs", None)) for c in running.sent] == [
+        ("SetRate", 0.01, None),
+        ("ChangeTraining", None, 9),
+    ]
+    assert (form._apply.isEnabled(), form._apply.text()) == (False, "Waiting for the next step …")
+    running.say(rate_event(running.sent[0].command_id, 0.01), length_event(running.sent[1].command_id, 9))
+    qtbot.waitUntil(lambda: form._apply.text() == "Apply")
+    assert not form._apply.isEnabled()
+    assert window.display.status.progress_text.startswith("Epoch 1 of 9 · step 0 of 405")
+    assert window.display.history.total_steps == 405
+    rows = [window.display.log.index(row, 1).data() for row in range(window.display.log.rowCount())]
+    assert rows[-2:] == ["Rate 0.01", "Epochs 9"]
+
+
+def test_a_change_of_another_client_shows_but_what_is_being_typed_stays(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    type_into(qtbot, window, "training.epochs", "12")
+    running.say(rate_event("elsewhere", 0.5), length_event("elsewhere", 7, 3))
+    editors = window.form._editors
+    qtbot.waitUntil(lambda: editors["optimizer.rate"].text() == "0.5")
+    assert [editors[field].text() for field in ("training.epochs", "training.patience")] == ["12", "3"]
+    assert window.display.run_config.live_changes() == {"epochs": 12}
+    running.say(StateChanged(state=RunState.STOPPING, time=5.0), StateChanged(state=RunState.STOPPED, time=5.0))
+    qtbot.waitUntil(lambda: editors["training.epochs"].text() == "7")
+    assert not editors["training.epochs"].isEnabled()
+
+
+def test_a_refused_change_stands_beside_its_field(qtbot, window: MainWindow, running: ScriptedClient) -> None:
+    type_into(qtbot, window, "training.epochs", "1")
+    qtbot.mouseClick(window.form._apply, Qt.MouseButton.LeftButton)
+    reason = "Epochs cannot be 1: the run is in epoch 2 already."
+    running.say(
+        CommandRejected(
+            command="ChangeTraining", reason=reason, field="training.epochs", command_id=running.sent[-1].command_id
+        )
+    )
+    qtbot.waitUntil(lambda: window.form._hints["training.epochs"].text() == reason)
+    assert window.notice.text == ""
+    type_into(qtbot, window, "training.epochs", "six")
+    assert not window.form._apply.isEnabled()
+
+
+def test_undo_and_redo_name_what_they_do_and_go_by_the_keyboard(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    toolbar, tree = window.toolbar, window.display.layer_tree
+    assert not toolbar._undo.isEnabled()
+    tree.toggle([BACKBONE_ID])
+    (asked,) = running.sent
+    unfrozen = LayersUnfrozen(
+        layers=["conv1", "stage2.0"], sentence="backbone unfrozen", frozen=[], num_trainable=130, requested_step=5,
+        applied_step=6, source="user", segment=0, command_id=asked.command_id, time=4.0,
+    )  # fmt: skip
+    running.say(unfrozen)
+    qtbot.waitUntil(toolbar._undo.isEnabled)
+    assert toolbar._undo.toolTip() == "Undo: backbone unfrozen (Ctrl+Z)"
+    window.setFocus()
+    qtbot.waitUntil(window.isActiveWindow)
+    qtbot.keyClick(window, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    undo = running.sent[-1]
+    assert (undo.kind, undo.layers, undo.is_exact) == ("FreezeLayers", ["conv1", "stage2.0"], True)
+    assert tree.is_pending(BACKBONE_ID)
+    assert not toolbar._undo.isEnabled()
+    frozen = {**unfrozen.model_dump(exclude={"kind"}), "frozen": ["conv1", "stage2.0"], "num_trainable": 10}
+    running.say(LayersFrozen(**{**frozen, "sentence": "backbone frozen", "command_id": undo.command_id}))
+    qtbot.waitUntil(toolbar._redo.isEnabled)
+    assert toolbar._redo.toolTip() == "Redo: backbone unfrozen (Ctrl+Shift+Z)"
+    qtbot.mouseClick(toolbar._redo, Qt.MouseButton.LeftButton)
+    assert running.kinds() == ["UnfreezeLayers", "FreezeLayers", "UnfreezeLayers"]
+    running.say(StateChanged(state=RunState.STOPPING, time=5.0), StateChanged(state=RunState.STOPPED, time=5.0))
+    qtbot.waitUntil(lambda: toolbar._undo.toolTip() == "Undo (Ctrl+Z): nothing was changed by hand yet")
+
+
+def test_a_marker_offers_the_state_before_it_as_long_as_that_is_kept(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    loss = window.metrics_view.loss
+    losses = Series(steps=list(range(1, 21)), values=[2.0] * 20)
+    running.say(
+        MetricsLogged(segment=0, series={"Loss/train": losses}),
+        RewindsKept(changes=[7], num_bytes=2_000_000, budget_bytes=1_000_000_000),
+        rate_event("elsewhere", 0.01).model_copy(update={"applied_step": 12, "change": 7}),
+    )
+    qtbot.waitUntil(lambda: len(loss._marker_items) == 1 and loss._marker_items[0].x_px > 0)
+    (item,) = loss._marker_items
+    assert "Click it to go back to just before this." in item.toolTip()
+    at_marker = loss.view_box.mapToScene(item.label_rect.center())
+    assert loss.marker_menu(loss.view_box.mapToScene(QPointF(item.x_px + 200, 300))) is None
+    menu = loss.marker_menu(at_marker)
+    (action,) = menu.actions()
+    assert action.text() == "Rewind to before: rate 0.01 · step 12"
+    action.trigger()
+    assert (running.sent[-1].kind, running.sent[-1].change) == ("Rewind", 7)
+    running.say(
+        RunRewound(
+            change=7, sentence="rate 0.01", step=12, epoch=0, frozen=["conv1"], num_trainable=110, segment=1,
+            rate=0.001, command_id=running.sent[-1].command_id, time=5.0,
+        ),
+        RewindsKept(changes=[], num_bytes=0, budget_bytes=1_000_000_000),
+    )  # fmt: skip
+    qtbot.waitUntil(lambda: [marker.is_abandoned for marker in window.display.history.markers] == [True])
+    assert [len(piece.steps) for piece in window.display.history.all_points()] == [12, 8]
+    assert window.display.run_config.text("optimizer.rate") == "0.001"
+    qtbot.waitUntil(lambda: not loss._marker_items[0].marker.can_rewind)
+    assert loss.marker_menu(at_marker) is None

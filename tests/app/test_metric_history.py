@@ -192,11 +192,11 @@ def test_a_marker_that_was_read_already_is_dropped(history):
     history.add_marker(_unfrozen(128, requested_step=127))
     history.add_marker(_unfrozen(128, requested_step=127))
     assert len(history.markers) == 1
-    assert not history.markers[0].is_freeze
+    assert history.markers[0].kind == "unfreeze"
     history.add_marker(_unfrozen(130).model_copy(update={"layers": []}))
     assert len(history.markers) == 1
     history.add_marker(LayersFrozen(**_unfrozen(140).model_dump(exclude={"kind"})))
-    assert history.markers[1].is_freeze
+    assert history.markers[1].kind == "freeze"
 
 
 def test_clear_forgets_the_run_and_keeps_the_smoothing(history):

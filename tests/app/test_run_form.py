@@ -727,3 +727,19 @@ def test_a_binary_task_that_was_refused_is_right_again_with_other_data(run_confi
     run_config.set_text("data.path", "pets")
     run_config.show_data(checked("pets", {"cat": 5, "dog": 5}))
     assert run_config.error("data.task") == ""
+
+
+def test_what_belongs_to_the_patience_is_asked_for_only_where_there_is_one(run_config: RunConfigViewModel) -> None:
+    run_config.set_text("data.path", "images")
+    assert not run_config.has_field("training.stop_metric")
+    assert run_config.config().training.patience is None
+    run_config.set_text("training.patience", "5")
+    assert run_config.has_field("training.stop_metric")
+    run_config.set_text("training.stop_metric", "accuracy")
+    run_config.set_text("training.min_change", "0.01")
+    training = run_config.config().training
+    assert (training.patience, training.stop_metric, training.min_change) == (5, "accuracy", 0.01)
+    run_config.set_text("training.min_change", "-1")
+    assert run_config.config() is None
+    run_config.set_text("training.patience", "")
+    assert run_config.config() is not None

@@ -26,6 +26,7 @@ from trainer.messages import (
     PreparationProgressed,
     ProgressReported,
     RateChanged,
+    RewindsKept,
     RunPrepared,
     RunState,
     StateChanged,
@@ -216,3 +217,18 @@ def test_long_work_before_a_run_says_how_long_it_will_take(status) -> None:
     assert status.progress_text == "Checking images · 200 of 1,000 images · 0:16 left"
     status.finish_look_up()
     assert not status.can_cancel
+
+
+def test_the_patience_is_told_while_the_run_lives(status: RunStatusViewModel) -> None:
+    status.progress(PROGRESS)
+    assert status.patience_text == ""
+    status.progress(PROGRESS.model_copy(update={"patience": 5, "num_epochs_no_better": 3}))
+    assert status.patience_text == "early stop 3 / 5"
+    status.change_state(StateChanged(state=RunState.FINISHED))
+    assert status.patience_text == ""
+
+
+def test_what_the_kept_states_take_is_told_with_their_budget(status: RunStatusViewModel) -> None:
+    status.progress(PROGRESS)
+    status.keep_rewinds(RewindsKept(changes=[1], num_bytes=2_000_000, budget_bytes=1_000_000_000))
+    assert status.memory_text == "worker 900 MB · rewinds 2.0 MB of 1.0 GB"

@@ -25,12 +25,14 @@ from trainer.messages import (
     ALLOWED_COMMANDS,
     BatchNormChanged,
     CancelLookUp,
+    ChangeTraining,
     CheckData,
     CheckpointRestored,
     CheckpointSaved,
     CommandRejected,
     DataChecked,
     EstimateRun,
+    FindRate,
     FreezeLayers,
     FreezeVerified,
     ImagePreviewed,
@@ -51,10 +53,13 @@ from trainer.messages import (
     PreviewImage,
     ProgressReported,
     RateChanged,
+    RateFound,
     RateMultiplierChanged,
     RestoreCheckpoint,
+    Rewind,
     RunEstimated,
     RunPrepared,
+    RunRewound,
     RunState,
     SaveCheckpoint,
     SetBatchNorm,
@@ -63,6 +68,7 @@ from trainer.messages import (
     StartRun,
     StateChanged,
     StopRun,
+    TrainingChanged,
     UnfreezeLayers,
     UnpauseRun,
     WorkerAttached,
@@ -211,6 +217,7 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
         "ListModels": ListModels(),
         "CheckData": CheckData(data=small_config.data),
         "EstimateRun": EstimateRun(config=small_config, runs_dir=str(tmp_path / "other")),
+        "FindRate": FindRate(),
         "CancelLookUp": CancelLookUp(),
         "PreviewImage": PreviewImage(config=small_config, report_path=str(tmp_path / "none.db"), path="none.png"),
         "PrepareRun": PrepareRun(config=small_config, runs_dir=str(tmp_path / "other")),
@@ -224,6 +231,8 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
         "SetRate": SetRate(rate=0.01),
         "SetBatchNorm": SetBatchNorm(layers=["conv1"], is_adapting=True),
         "SetRateMultiplier": SetRateMultiplier(layers=["fc"], multiplier=0.5),
+        "ChangeTraining": ChangeTraining(epochs=400, patience=0),
+        "Rewind": Rewind(),
         "SaveCheckpoint": SaveCheckpoint(),
         "RestoreCheckpoint": RestoreCheckpoint(name="last"),
     }
@@ -244,6 +253,9 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
     assert isinstance(driver.ask(commands["ListModels"], ModelsListed), ModelsListed)
     assert isinstance(driver.ask(commands["InspectModel"], ModelInspected), ModelInspected)
     assert isinstance(driver.ask(commands["CheckData"], DataChecked), DataChecked)
+    no_run = driver.ask(commands["FindRate"], RateFound)
+    assert isinstance(no_run, CommandRejected)
+    assert "has no run to find a rate for" in no_run.reason
     refused = driver.ask(commands["OpenRun"], RunPrepared)
     assert isinstance(refused, CommandRejected)
     driver.prepare(longer(small_config), tmp_path / "runs", start=False)
@@ -257,11 +269,23 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
     rate = driver.ask(commands["SetRate"], RateChanged)
     assert isinstance(rate, RateChanged)
     assert (rate.rate, rate.before, rate.applied_step) == (0.01, small_config.optimizer.rate, 0)
+    length = driver.ask(commands["ChangeTraining"], TrainingChanged)
+    assert isinstance(length, TrainingChanged)
+    assert (length.epochs, length.before_epochs, length.patience, length.applied_step) == (400, 500, None, 0)
+    rewound = driver.ask(commands["Rewind"], RunRewound)
+    assert isinstance(rewound, RunRewound)
+    assert (rewound.change, rewound.rate) == (rate.change, small_config.optimizer.rate)
     assert isinstance(driver.ask(commands["SaveCheckpoint"], CheckpointSaved), CheckpointSaved)
     driver.ask(commands["StartRun"], StateChanged)
     walk(RunState.RUNNING)
     driver.ask(commands["PauseRun"], StateChanged)
     walk(RunState.PAUSED)
+    # What the run is to do next does not wait for the search.
+    search = driver.send(commands["FindRate"])
+    driver.wait(PreparationProgressed, lambda event: event.what == "Trying rates")
+    driver.send(commands["CancelLookUp"])
+    cancelled = driver.wait(CommandRejected, lambda event: event.command_id == search)
+    assert cancelled.is_cancelled
     assert isinstance(driver.ask(commands["RestoreCheckpoint"], CheckpointRestored), CheckpointRestored)
     driver.ask(commands["UnpauseRun"], StateChanged)
     driver.send(commands["StopRun"])

@@ -222,3 +222,25 @@ def test_a_freeze_set_is_named_by_the_fewest_layers() -> None:
     assert freeze_set.describe(["0.0", "0.1", "1.0", "1.1"]) == "backbone"
     assert freeze_set.describe(["2.3"]) == "head"
     assert freeze_set.describe(["0.1", "2.3"]) == "0.1, head"
+
+
+def test_exact_names_stand_for_nothing_below_them() -> None:
+    """A unit of a vision transformer's kind, which owns a parameter and has layers below it."""
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.position = nn.Parameter(torch.zeros(2))
+            self.layer = nn.Linear(2, 2)
+
+    module = nn.Sequential()
+    module.add_module("encoder", Encoder())
+    module.add_module("head", nn.Linear(2, 2))
+    freeze_set = FreezeSet(module, ["head"])
+    freeze_set.freeze(["encoder.layer"])
+    changed = freeze_set.freeze(["encoder"])
+    assert changed == ["encoder"]
+    assert freeze_set.unfreeze(changed, is_exact=True) == ["encoder"]
+    assert freeze_set.frozen == {"encoder.layer"}
+    with pytest.raises(FreezeError, match="stage9"):
+        freeze_set.freeze(["stage9"], is_exact=True)

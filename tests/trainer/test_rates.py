@@ -129,6 +129,16 @@ def test_a_multiplier_and_a_new_rate_hold_from_the_next_step_on() -> None:
     assert rates_of(rates, range(2, 3)) == [pytest.approx([0.5, 0.5])]
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
+def test_a_schedule_spans_another_length_from_the_next_step_on(schedule: str) -> None:
+    changed, meant = make_rates(schedule=schedule), make_rates(schedule=schedule)
+    meant.total_steps = 2 * TOTAL_STEPS
+    rates_of(changed, range(7))
+    changed.total_steps = 2 * TOTAL_STEPS
+    assert rates_of(changed, range(7, 2 * TOTAL_STEPS)) == rates_of(meant, range(7, 2 * TOTAL_STEPS))
+    assert rates_of(changed, range(30, 31)) != rates_of(make_rates(schedule=schedule), range(30, 31))
+
+
 def test_a_frozen_layers_group_follows_the_schedule_and_is_right_when_it_is_unfrozen() -> None:
     """Stock schedulers keep a group that was added in mid-run off their course."""
     rates = make_rates(schedule="cosine", ramp_steps=0)

@@ -1,0 +1,184 @@
+"""ChangeHistory: the user's own changes of the live run, to be undone and done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from app.viewmodels.quantities import rate_text
+from trainer.messages import (
+    AnyEvent,
+    Command,
+    FreezeLayers,
+    LayersFrozen,
+    LayersUnfrozen,
+    RateChanged,
+    RateMultiplierChanged,
+    SetRate,
+    SetRateMultiplier,
+    UnfreezeLayers,
+)
+
+_UNDOABLE = (FreezeLayers, UnfreezeLayers, SetRate, SetRateMultiplier)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change that the worker has made: its words, the commands that take it back, and the one that makes it again."""
+
+    text: str
+    undo: Sequence[Command]
+    redo: Command
+
+
+@dataclass(eq=False)
+class _Action:
+    """What was asked for in one go, and is undone in one go: a preset may freeze some layers and unfreeze others."""
+
+    changes: list[Change] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return ", ".join(change.text for change in self.changes)
+
+
+class ChangeHistory(QObject):
+    """Follows what this window asked for, and what the worker says became of it.
+
+    Nothing counts as done, undone or done again before the worker's event says so. What a plan or another client
+    changes is none of the user's changes here, and is not undone.
+    """
+
+    changed = Signal()
+    """Something else can be undone or done again."""
+
+    def __init__(self, send: Callable[[Command], str], parent: QObject | None = None) -> None:
+        """Begin without any change; ``send`` sends a command and returns its id."""
+        super().__init__(parent)
+        self._send = send
+        self._done: list[_Action] = []
+        self._undone: list[_Action] = []
+        self._asked: dict[str, _Action] = {}
+        self._present: _Action | None = None
+        self._moving: set[str] = set()
+        self._moved: _Action | None = None
+        self._is_sending = self._is_refused = False
+
+    # -- what the user does -----------------------------------------------------------------------------------
+
+    def undo(self) -> None:
+        """Ask for the last change to be taken back."""
+        if self.can_undo:
+            self._move(
+                self._done[-1], [command for change in reversed(self._done[-1].changes) for command in change.undo]
+            )
+
+    def redo(self) -> None:
+        """Ask for the change that was undone last to be made again."""
+        if self.can_redo:
+            self._move(self._undone[-1], [change.redo for change in self._undone[-1].changes])
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a change to take back, and none under way."""
+        return bool(self._done) and not self._moving
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is a change to make again, and none under way."""
+        return bool(self._undone) and not self._moving
+
+    @property
+    def undo_text(self) -> str:
+        """Name what would be undone, "" for nothing."""
+        return self._done[-1].text if self._done else ""
+
+    @property
+    def redo_text(self) -> str:
+        """Name what would be made again, "" for nothing."""
+        return self._undone[-1].text if self._undone else ""
+
+    # -- what happens -----------------------------------------------------------------------------------------
+
+    def note(self, command: Command) -> None:
+        """Remember a command that the window has sent."""
+        if self._is_sending or not isinstance(command, _UNDOABLE):
+            return
+        if self._present is None:
+            self._present = _Action()
+            # What is sent before the window takes the next click was asked for by one.
+            QTimer.singleShot(0, self, self._end_action)
+        self._asked[command.command_id] = self._present
+
+    def take(self, event: AnyEvent) -> None:
+        """Take what the worker says has changed."""
+        if event.command_id in self._moving:
+            self._settle(event.command_id)
+            return
+        action, change = self._asked.pop(event.command_id, None), self._change_of(event)
+        if action is None or change is None:
+            return
+        if not action.changes:
+            self._done.append(action)
+            self._undone.clear()
+        action.changes.append(change)
+        self.changed.emit()
+
+    def refuse(self, command_id: str) -> None:
+        """Take a refusal."""
+        self._asked.pop(command_id, None)
+        if command_id in self._moving:
+            self._is_refused = True
+            self._settle(command_id)
+
+    def clear(self) -> None:
+        """Forget every change: another state was put back, or another run is on display."""
+        self._done, self._undone, self._asked, self._moving, self._present = [], [], {}, set(), None
+        self.changed.emit()
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _change_of(self, event: AnyEvent) -> Change | None:
+        match event:
+            case LayersFrozen(layers=[_, *_] as units):
+                exactly = {"layers": units, "is_exact": True}
+                return Change(event.sentence, [UnfreezeLayers(**exactly)], FreezeLayers(**exactly))
+            case LayersUnfrozen(layers=[_, *_] as units):
+                exactly = {"layers": units, "is_exact": True}
+                return Change(event.sentence, [FreezeLayers(**exactly)], UnfreezeLayers(**exactly))
+            case RateChanged(rate=rate, before=before) if rate != before:
+                return Change(self.tr("rate {}").format(rate_text(rate)), [SetRate(rate=before)], SetRate(rate=rate))
+            case RateMultiplierChanged(layers=[_, *_] as units, before=before, multiplier=multiplier):
+                undo = [
+                    SetRateMultiplier(
+                        layers=[unit for unit, was in zip(units, before, strict=True) if was == value],
+                        multiplier=value,
+                        is_exact=True,
+                    )
+                    for value in dict.fromkeys(before)
+                ]
+                redo = SetRateMultiplier(layers=units, multiplier=multiplier, is_exact=True)
+                return Change(event.sentence, undo, redo)
+            case _:
+                return None
+
+    def _move(self, action: _Action, commands: list[Command]) -> None:
+        self._moved, self._is_refused, self._is_sending = action, False, True
+        self._moving = {self._send(command) for command in commands}
+        self._is_sending = False
+        self.changed.emit()
+
+    def _settle(self, command_id: str) -> None:
+        self._moving.discard(command_id)
+        if not self._moving and not self._is_refused and self._moved is not None:
+            is_undo = self._moved in self._done
+            source, target = (self._done, self._undone) if is_undo else (self._undone, self._done)
+            if self._moved in source:
+                source.remove(self._moved)
+                target.append(self._moved)
+        self.changed.emit()
+
+    def _end_action(self) -> None:
+        self._present = None

@@ -1,0 +1,193 @@
+"""Undo and redo: of the user's own changes only, and never ahead of the worker."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+from PySide6.QtWidgets import QApplication
+
+from app.viewmodels.change_history import ChangeHistory
+from trainer.messages import (
+    AnyEvent,
+    Command,
+    FreezeLayers,
+    LayersFrozen,
+    LayersUnfrozen,
+    RateChanged,
+    RateMultiplierChanged,
+    SetRate,
+    SetRateMultiplier,
+    UnfreezeLayers,
+)
+
+
+class Bench:
+    """A history, the commands that it sends, and a worker that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[Command] = []
+        self._ids = map(str, itertools.count(1))
+        self.history = ChangeHistory(self.send)
+
+    def send(self, command: Command) -> str:
+        command = command.model_copy(update={"command_id": next(self._ids)})
+        self.sent.append(command)
+        self.history.note(command)
+        return command.command_id
+
+    def ask(self, *commands: Command) -> None:
+        """Ask for these in one go."""
+        for command in commands:
+            self.send(command)
+        QApplication.processEvents()
+
+    def answer(self, command: Command | None = None, **changes: object) -> None:
+        self.history.take(event_of(command or self.sent[-1], **changes))
+
+
+def event_of(command: Command, **changes: object) -> AnyEvent:
+    if isinstance(command, SetRate):
+        values = {"rate": command.rate, "before": 0.001, "requested_step": 1, "applied_step": 1, "segment": 0}
+        return RateChanged.model_validate({**values, "command_id": command.command_id, **changes})
+    kind, verb = (LayersFrozen, "frozen") if isinstance(command, FreezeLayers) else (LayersUnfrozen, "unfrozen")
+    assert isinstance(command, FreezeLayers | UnfreezeLayers)
+    values = {
+        "layers": command.layers,
+        "sentence": f"{', '.join(command.layers)} {verb}",
+        "frozen": [],
+        "num_trainable": 1,
+        "requested_step": 1,
+        "applied_step": 1,
+        "source": "user",
+        "segment": 0,
+        "command_id": command.command_id,
+    }
+    return kind.model_validate({**values, **changes})
+
+
+@pytest.fixture
+def bench(qapp: QApplication) -> Iterator[Bench]:
+    return Bench()
+
+
+def test_a_rate_multiplier_is_undone_to_what_each_layer_had_before(bench: Bench) -> None:
+    bench.ask(SetRateMultiplier(layers=["stage4"], multiplier=0.5))
+    event = RateMultiplierChanged(
+        layers=["stage4.0", "stage4.1", "stage4.2"], before=[1.0, 0.1, 1.0], multiplier=0.5, multipliers={},
+        sentence="stage4 at rate × 0.5", requested_step=1, applied_step=1, source="user", segment=0,
+        command_id=bench.sent[-1].command_id,
+    )  # fmt: skip
+    bench.history.take(event)
+    assert bench.history.undo_text == "stage4 at rate × 0.5"
+    bench.history.undo()
+    undo = bench.sent[-2:]
+    assert [(command.layers, command.multiplier, command.is_exact) for command in undo] == [
+        (["stage4.0", "stage4.2"], 1.0, True), (["stage4.1"], 0.1, True),
+    ]  # fmt: skip
+    for command in undo:
+        assert not bench.history.can_redo
+        bench.history.take(event.model_copy(update={"command_id": command.command_id}))
+    bench.history.redo()
+    assert bench.sent[-1].layers == ["stage4.0", "stage4.1", "stage4.2"]
+    assert bench.sent[-1].multiplier == 0.5
+
+
+def test_a_freeze_is_undone_by_unfreezing_exactly_the_units_that_it_froze(bench: Bench) -> None:
+    bench.ask(FreezeLayers(layers=["stage2"]))
+    assert not bench.history.can_undo
+    bench.answer(layers=["stage2.0", "stage2.1"], sentence="stage2 frozen")
+    assert (bench.history.can_undo, bench.history.undo_text) == (True, "stage2 frozen")
+    bench.history.undo()
+    command = bench.sent[-1]
+    assert isinstance(command, UnfreezeLayers)
+    assert (command.layers, command.is_exact) == (["stage2.0", "stage2.1"], True)
+    # It is under way, and neither done nor undone.
+    assert (bench.history.can_undo, bench.history.can_redo) == (False, False)
+    bench.answer()
+    assert (bench.history.can_undo, bench.history.redo_text) == (False, "stage2 frozen")
+    bench.history.redo()
+    command = bench.sent[-1]
+    assert isinstance(command, FreezeLayers)
+    assert (command.layers, command.is_exact) == (["stage2.0", "stage2.1"], True)
+    bench.answer()
+    assert (bench.history.undo_text, bench.history.can_redo) == ("stage2 frozen", False)
+
+
+def test_a_rate_is_undone_by_the_rate_before(bench: Bench) -> None:
+    bench.ask(SetRate(rate=0.01))
+    bench.answer()
+    assert bench.history.undo_text == "rate 0.01"
+    bench.history.undo()
+    assert bench.sent[-1].rate == 0.001
+    bench.answer(before=0.01)
+    bench.history.redo()
+    assert bench.sent[-1].rate == 0.01
+
+
+def test_what_was_asked_for_in_one_go_is_undone_in_one_go_backwards(bench: Bench) -> None:
+    bench.ask(UnfreezeLayers(layers=["a"]), FreezeLayers(layers=["b"]))
+    unfreeze, freeze = bench.sent
+    bench.answer(unfreeze)
+    bench.answer(freeze)
+    bench.ask(SetRate(rate=0.5))
+    bench.answer()
+    bench.history.undo()
+    bench.answer(before=0.5)
+    assert bench.history.undo_text == "a unfrozen, b frozen"
+    bench.history.undo()
+    first, second = bench.sent[-2:]
+    assert (first.kind, first.layers, second.kind, second.layers) == ("UnfreezeLayers", ["b"], "FreezeLayers", ["a"])
+    bench.answer(first)
+    assert bench.history.undo_text == "a unfrozen, b frozen"
+    bench.answer(second)
+    assert (bench.history.undo_text, bench.history.redo_text) == ("", "a unfrozen, b frozen")
+
+
+def test_what_others_change_is_not_undone(bench: Bench) -> None:
+    bench.history.take(event_of(FreezeLayers(layers=["a"]), source="plan"))
+    bench.history.take(event_of(SetRate(rate=0.5), command_id="another window's"))
+    bench.ask(FreezeLayers(layers=["b"]))
+    bench.answer(layers=[])
+    assert not bench.history.can_undo
+
+
+def test_a_refused_undo_stays_to_be_tried_again(bench: Bench) -> None:
+    bench.ask(UnfreezeLayers(layers=["head"]))
+    bench.answer()
+    bench.history.undo()
+    bench.history.refuse(bench.sent[-1].command_id)
+    assert (bench.history.undo_text, bench.history.can_undo) == ("head unfrozen", True)
+    assert not bench.history.can_redo
+
+
+def test_a_new_change_ends_what_could_be_done_again(bench: Bench) -> None:
+    bench.ask(SetRate(rate=0.01))
+    bench.answer()
+    bench.history.undo()
+    undo = bench.sent[-1]
+    bench.ask(FreezeLayers(layers=["a"]))
+    bench.answer(undo, before=0.01)
+    assert bench.history.redo_text == "rate 0.01"
+    bench.answer(bench.sent[-1])
+    assert (bench.history.redo_text, bench.history.undo_text) == ("", "a frozen")
+
+
+def test_a_change_that_settles_while_an_undo_is_under_way_stays_done(bench: Bench) -> None:
+    bench.ask(SetRate(rate=0.01))
+    bench.answer()
+    bench.ask(FreezeLayers(layers=["a"]))
+    freeze = bench.sent[-1]
+    bench.history.undo()
+    undo = bench.sent[-1]
+    bench.answer(freeze)
+    bench.answer(undo, before=0.01)
+    assert (bench.history.undo_text, bench.history.redo_text) == ("a frozen", "rate 0.01")
+
+
+def test_another_state_or_run_has_no_changes_to_undo(bench: Bench) -> None:
+    bench.ask(SetRate(rate=0.01))
+    bench.answer()
+    bench.history.clear()
+    assert not bench.history.can_undo

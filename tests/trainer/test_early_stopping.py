@@ -1,0 +1,122 @@
+"""Early stopping: what counts as better, and a run that ends by it, at its best."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from tests.trainer.test_loop import Make, make_trainer, weights, with_optimizer, with_training
+from trainer.config import RunConfig, TrainingConfig
+from trainer.early_stopping import EarlyStopping
+from trainer.loop import RunStopped
+from trainer.messages import CheckpointRestored, CheckpointSaved, LogWritten, ProgressReported
+
+__all__ = ["make_trainer"]
+
+
+def counts(losses: list[float], **fields: object) -> list[int]:
+    stopping = EarlyStopping(TrainingConfig.model_validate({"patience": 2, **fields}))
+    counted = []
+    for loss in losses:
+        stopping.end_epoch({"Loss/validation": loss, "Accuracy/validation": -loss})
+        counted.append(stopping.num_epochs)
+    return counted
+
+
+@pytest.mark.parametrize("metric", ["loss", "accuracy"])
+def test_epochs_are_counted_since_the_last_better_one(metric: str) -> None:
+    assert counts([1.0, 0.8, 0.9, 0.8, 0.7], stop_metric=metric) == [0, 0, 1, 2, 0]
+
+
+def test_a_change_that_is_too_small_does_not_count_and_small_ones_add_up() -> None:
+    assert counts([1.0, 0.95, 0.91, 0.89], min_change=0.1) == [0, 1, 2, 0]
+
+
+def test_a_loss_that_is_not_a_number_is_never_better() -> None:
+    assert counts([float("nan"), 1.0, float("nan"), 0.9]) == [1, 0, 1, 0]
+
+
+def test_the_best_epoch_is_the_best_however_little_it_is_better() -> None:
+    stopping = EarlyStopping(TrainingConfig(patience=2, min_change=0.5))
+    for number, loss in enumerate([1.0, 0.9, 0.95]):
+        stopping.end_epoch({"Loss/validation": loss, "Accuracy/validation": 0.0})
+        stopping.name_epoch(f"{number}.pt")
+    assert (stopping.best_name, stopping.is_over) == ("1.pt", True)
+
+
+# So large a rate makes every epoch worse than the first.
+def worsening(config: RunConfig, **training: object) -> RunConfig:
+    config = with_optimizer(config, name="SGD", rate=10.0, momentum=0.9, weight_decay=0.0, ramp_steps=0)
+    return with_training(config, epochs=9, patience=2, **training)
+
+
+def losses_of(events: list[object]) -> list[float]:
+    return [event.checkpoint.loss for event in events if isinstance(event, CheckpointSaved)]
+
+
+@pytest.mark.parametrize("restores", [True, False])
+def test_a_run_that_gets_no_better_ends_at_its_best_checkpoint(
+    make_trainer: Make, small_config: RunConfig, restores: bool
+) -> None:
+    trainer, events = make_trainer(worsening(small_config, restore_best=restores))
+    sentence = trainer.fit(lambda: None)
+    saved = [event.checkpoint for event in events if isinstance(event, CheckpointSaved)]
+    best = min(saved, key=lambda info: info.loss)
+    assert len(saved) == best.epoch + 2 < 9
+    assert sentence.startswith("Stopped early: the validation loss has not fallen for 2 epochs.")
+    assert sentence in [event.text for event in events if isinstance(event, LogWritten)]
+    progress = [(e.num_epochs_no_better, e.patience) for e in events if isinstance(e, ProgressReported)]
+    assert (1, 2) in progress
+    kept = best if restores else saved[-1]
+    assert (best.name in sentence) == restores
+    assert [e.name for e in events if isinstance(e, CheckpointRestored)] == ([best.name] if restores else [])
+    theirs = trainer._store.load(kept)["model_state_dict"]
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in weights(trainer).items())
+
+
+def test_a_resume_goes_on_counting(make_trainer: Make, small_config: RunConfig) -> None:
+    straight, straight_events = make_trainer(worsening(small_config))
+    straight.fit(lambda: None)
+
+    first, _ = make_trainer(worsening(small_config))
+    best_epoch = len(losses_of(straight_events)) - 2
+
+    def leave() -> None:
+        if first.epoch == best_epoch + 1 and first.batch == 2:
+            raise RunStopped
+
+    with pytest.raises(RunStopped):
+        first.fit(leave)
+    info = first.save(reason="stop")
+    second, events = make_trainer(worsening(small_config))
+    second.go_on(first._folder, info)
+    assert second.early_stopping.state_dict() == first.early_stopping.state_dict()
+    assert second.early_stopping.num_epochs == 1
+    second.fit(lambda: None)
+    assert losses_of(events) == losses_of(straight_events)[best_epoch + 1 :]
+
+
+def test_a_best_checkpoint_that_is_gone_is_told_and_the_run_ends(make_trainer: Make, small_config: RunConfig) -> None:
+    trainer, events = make_trainer(worsening(small_config))
+
+    def remove() -> None:
+        for event in events:
+            if isinstance(event, CheckpointSaved):
+                (trainer._folder.checkpoints_dir / event.checkpoint.name).unlink(missing_ok=True)
+
+    sentence = trainer.fit(remove)
+    assert "was not restored" in sentence
+    assert "is missing" in sentence
+
+
+def test_the_state_of_the_counting_survives_its_checkpoint() -> None:
+    stopping = EarlyStopping(TrainingConfig(patience=3))
+    for loss in (1.0, 1.1):
+        stopping.end_epoch({"Loss/validation": loss, "Accuracy/validation": 0.0})
+    other = EarlyStopping(TrainingConfig(patience=3))
+    other.load_state_dict(copy.deepcopy(stopping.state_dict()))
+    for loss in (1.2, 1.3):
+        other.end_epoch({"Loss/validation": loss, "Accuracy/validation": 0.0})
+    assert other.is_over

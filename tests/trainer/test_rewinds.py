@@ -1,0 +1,197 @@
+"""Rewinding: back to the state before a change, to the bit, and only as long as it is kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from tests.trainer.test_loop import Make, make_trainer, with_data, with_optimizer, with_plan, with_training
+from trainer.config import PlanPhase, RunConfig
+from trainer.loop import Trainer
+from trainer.messages import (
+    CheckpointSaved,
+    Event,
+    LayersUnfrozen,
+    LogWritten,
+    MetricsLogged,
+    RateChanged,
+    RewindsKept,
+    RunRewound,
+)
+from trainer.rewinds import KeptState, RewindError, Rewinds
+
+__all__ = ["make_trainer"]
+
+
+def digest(trainer: Trainer) -> str:
+    """Hash the weights, the buffers and the optimizer's state."""
+    found = hashlib.sha256()
+    tensors = list(trainer.module.state_dict().items())
+    for number, state in sorted(trainer.optimizer.state_dict()["state"].items()):
+        tensors += [(f"{number} {key}", value) for key, value in sorted(state.items())]
+    for name, tensor in tensors:
+        found.update(name.encode())
+        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def acting(trainer: Trainer, *acts: tuple[int, Callable[[], object]]) -> Callable[[], None]:
+    """Do each of these once, in this order, at its step."""
+    left = list(acts)
+
+    def between_steps() -> None:
+        while left and trainer.step == left[0][0]:
+            left.pop(0)[1]()
+
+    return between_steps
+
+
+CHANGES: dict[str, Callable[[Trainer], Event]] = {
+    "unfreeze": lambda trainer: trainer.unfreeze(["stage4"]),
+    "freeze": lambda trainer: trainer.freeze(["conv5"]),
+    "rate": lambda trainer: trainer.set_rate(0.05),
+    "multiplier": lambda trainer: trainer.set_rate_multiplier(["head"], 0.1),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "optimizer"),
+    [
+        pytest.param(CHANGES["unfreeze"], "AdamW", id="unfreeze"),
+        pytest.param(CHANGES["freeze"], "AdamW", id="freeze", marks=pytest.mark.slow),
+        pytest.param(CHANGES["rate"], "AdamW", id="rate"),
+        pytest.param(CHANGES["multiplier"], "AdamW", id="multiplier", marks=pytest.mark.slow),
+        pytest.param(CHANGES["unfreeze"], "SGD", id="unfreeze under momentum", marks=pytest.mark.slow),
+    ],
+)
+def test_a_rewound_run_ends_as_the_run_that_never_changed(
+    make_trainer: Make, small_config: RunConfig, change: Callable[[Trainer], Event], optimizer: str
+) -> None:
+    """In mid-epoch, with augmentation, mixing and BatchNorm that adapts."""
+    model = small_config.model.model_copy(update={"frozen": ["conv1", "stage2", "stage3", "stage4"]})
+    config = with_data(small_config, mixing="mixup", augmentation="standard").model_copy(update={"model": model})
+    config = with_training(with_optimizer(config, name=optimizer, schedule="cosine"), epochs=2)
+    straight, straight_events = make_trainer(config)
+    at_change: list[str] = []
+    straight.fit(acting(straight, (5, lambda: at_change.append(digest(straight)))))
+
+    trainer, events = make_trainer(config)
+    told: list[Event] = []
+
+    def rewind() -> None:
+        assert digest(trainer) != at_change[0]
+        told.extend(trainer.rewind(None, None))
+        assert (digest(trainer), trainer.step, trainer.epoch, trainer.batch) == (at_change[0], 5, 1, 1)
+        assert trainer.freeze_set.describe(trainer.freeze_set.frozen) == "conv1 … stage4"
+        assert trainer.rates.rate == config.optimizer.rate
+
+    made: list[Event] = []
+    trainer.fit(acting(trainer, (5, lambda: made.append(change(trainer))), (7, rewind)))
+    assert digest(trainer) == digest(straight)
+    rewound, kept = told
+    assert isinstance(rewound, RunRewound)
+    assert (rewound.change, rewound.step, rewound.epoch, rewound.segment) == (made[0].change, 5, 1, 1)
+    assert isinstance(kept, RewindsKept)
+    assert (kept.changes, kept.num_bytes) == ([], 0)
+    # The abandoned piece stays, and the run's own line is the straight run's.
+    folder = trainer._folder
+    for event in (event for event in events if isinstance(event, MetricsLogged)):
+        folder.add_metrics(event.segment, event.series)
+    curve = folder.curves()["Loss/train"]
+    assert list(curve.steps) == list(range(1, 9))
+    assert [list(steps) for steps, _ in curve.abandoned] == [[6, 7]]
+    theirs = [value for e in straight_events if isinstance(e, MetricsLogged) and "Loss/train" in e.series
+              for value in e.series["Loss/train"].values]  # fmt: skip
+    assert list(curve.values) == theirs
+
+
+def test_a_run_goes_back_before_any_change_that_is_kept_and_forgets_the_later_ones(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    trainer, events = make_trainer(small_config)
+    trainer.freeze_set.set_mode(training=True)
+    changes = [trainer.set_rate(0.01), trainer.unfreeze(["conv5"]), trainer.set_rate(0.02), trainer.set_rate(0.02)]
+    assert [event.change for event in changes] == [1, 2, 3, 0]
+    kept = [event for event in events if isinstance(event, RewindsKept)]
+    assert [event.changes for event in kept] == [[1], [1, 2], [1, 2, 3]]
+    assert kept[-1].budget_bytes == 1_000_000_000
+    rewound, kept_now = trainer.rewind(2, None)
+    assert isinstance(rewound, RunRewound)
+    assert (rewound.sentence, rewound.rate, kept_now.changes) == ("conv5 unfrozen", 0.01, [1])
+    with pytest.raises(RewindError, match=r"What is: before step 1 \(rate 0\.01\)"):
+        trainer.rewind(3, None)
+    assert trainer.set_rate(0.5).change == 4
+    trainer.rewind(None, 0)
+    assert trainer.rates.rate == small_config.optimizer.rate
+    with pytest.raises(RewindError, match="No state is kept"):
+        trainer.rewind(None, None)
+
+
+def test_the_plans_change_can_be_gone_back_before_and_is_not_made_again(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    trainer, events = make_trainer(with_plan(small_config, PlanPhase(epoch=1, unfreeze=["conv5"])))
+    trainer.fit(acting(trainer, (6, lambda: events.extend(trainer.rewind(None, 4)))))
+    assert [event.applied_step for event in events if isinstance(event, LayersUnfrozen)] == [4]
+    assert trainer.freeze_set.describe(trainer.freeze_set.frozen) == "backbone"
+    assert [e.checkpoint.epoch for e in events if isinstance(e, CheckpointSaved)] == [1, 2, 3]
+
+
+def test_a_killed_run_that_was_rewound_goes_on_from_the_checkpoint_before_the_change(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    trainer, _ = make_trainer(small_config)
+    first = trainer.save(reason="user")
+    trainer.set_rate(0.5)
+    trainer.save(reason="user")
+    trainer.rewind(None, None)
+    assert trainer._folder.resume_point() == first
+
+
+def test_numbers_of_changes_rise_over_a_resume(make_trainer: Make, small_config: RunConfig) -> None:
+    first, _ = make_trainer(small_config)
+    for rate in (0.1, 0.2):
+        first._folder.add_event(first.set_rate(rate))
+    info = first.save(reason="user")
+    second, _ = make_trainer(small_config)
+    second.go_on(first._folder, info)
+    event = second.set_rate(0.3)
+    assert isinstance(event, RateChanged)
+    assert event.change == 3
+
+
+def test_a_state_that_is_too_large_is_not_kept_and_that_is_told(make_trainer: Make, small_config: RunConfig) -> None:
+    trainer, events = make_trainer(with_training(small_config, rewind_gb=1e-9))
+    trainer.set_rate(0.01)
+    (warning,) = [event.text for event in events if isinstance(event, LogWritten)]
+    assert warning.startswith("The state before this change (rate 0.01) is not kept for a rewind: it takes ")
+    assert not [event for event in events if isinstance(event, RewindsKept)]
+
+
+def test_the_oldest_state_goes_first() -> None:
+    rewinds = Rewinds(budget_bytes=250)
+    for change in (1, 2, 3):
+        content = {"step": change, "w": torch.zeros(25), "deep": [{"a": torch.zeros(0)}]}
+        assert rewinds.keep(KeptState(change, "", content, None, None))
+    event = rewinds.event()
+    assert (event.changes, event.num_bytes) == ([2, 3], 200)
+    assert not rewinds.keep(KeptState(4, "", {"step": 4, "w": torch.zeros(100)}, None, None))
+    assert rewinds.event().changes == [2, 3]
+
+
+def test_a_restore_forgets_the_states_that_lie_after_it(make_trainer: Make, small_config: RunConfig) -> None:
+    trainer, events = make_trainer(small_config)
+    names: list[str] = []
+    trainer.fit(
+        acting(
+            trainer,
+            (2, lambda: trainer.set_rate(0.01)),
+            (3, lambda: names.append(trainer.save(reason="user").name)),
+            (6, lambda: trainer.set_rate(0.02)),
+            (7, lambda: events.extend(trainer.restore(names[0]))),
+        )
+    )
+    assert [event.changes for event in events if isinstance(event, RewindsKept)] == [[1], [1, 2], [1]]
