@@ -23,7 +23,6 @@ from app.views.data import DataView
 from app.views.leave_dialog import LeaveDialog
 from app.views.log import LogView
 from app.views.notice import Notice
-from app.views.rate_dialog import RateDialog
 from app.views.run_form import RunForm
 from app.views.run_list import RunListView
 from app.views.status_bar import StatusBar
@@ -279,6 +278,9 @@ class MainWindow(QWidget):
 
     def _find_rate(self) -> None:
         if self.display.find_rate():
+            # With pyqtgraph, for which the window does not wait as it starts.
+            from app.views.rate_dialog import RateDialog
+
             dialog = RateDialog(self.display.rate_search, self)
             dialog.rate_chosen.connect(self.display.use_rate)
             dialog.cancelled.connect(self.session.cancel)

@@ -16,7 +16,9 @@ from app.viewmodels.rate_search import RateSearchViewModel
 _WIDTH, _HEIGHT = 560, 420
 _SENTENCE_LINES = 2
 _RAW_ALPHA = 95
-_ROOM = 1.1
+_ROOM = 1.6
+_EXPONENTS = (-6.0, 1.0)
+"""Decimal logarithms of the rates that the empty plot shows."""
 
 
 class RateDialog(QDialog):
@@ -48,6 +50,9 @@ class RateDialog(QDialog):
         item.hideButtons()
         item.setLogMode(x=True, y=False)
         item.setMouseEnabled(x=False, y=False)
+        # Room for the upper half of the uppermost number and the right half of the last one.
+        item.setContentsMargins(0, 6, 8, 0)
+        item.setXRange(*_EXPONENTS, padding=0)
         for side, title in (("bottom", self.tr("rate")), ("left", self.tr("loss"))):
             axis = item.getAxis(side)
             axis.setTickFont(font)
@@ -92,10 +97,9 @@ class RateDialog(QDialog):
         self._measured.setData(rates, losses)
         self._smoothed.setData(rates, smoothed)
         if smoothed:
+            self.plot.getPlotItem().setXRange(math.log10(rates[0]), math.log10(rates[-1]), padding=0.02)
             # What ran away at the end would press all else to the ground.
-            self.plot.getPlotItem().setYRange(
-                min(*losses, 0.0), max(smoothed[0], min(smoothed)) * 1.5 * _ROOM, padding=0
-            )
+            self.plot.getPlotItem().setYRange(0.0, smoothed[0] * _ROOM, padding=0)
         self._line.setVisible(suggestion is not None)
         if suggestion is not None:
             self._line.setValue(math.log10(suggestion))

@@ -36,6 +36,8 @@ from trainer.messages import (
     LayersUnfrozen,
     ProgressReported,
     RateChanged,
+    RateCurve,
+    RateFound,
     RateMultiplierChanged,
     RunEstimate,
     RunPrepared,
@@ -528,6 +530,29 @@ def test_status_forgets_a_freeze_that_a_restore_or_a_resume_undid(run_folder, ru
     run_folder.add_event(LayersUnfrozen(**freeze, num_trainable=110, segment=segment, time=4.0))
     assert main(["status", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["num_trainable"] == 110
+
+
+def test_find_rate_prints_the_curve_and_the_suggestion(monkeypatch, tmp_path, capsys):
+    rates = [10 ** (number / 10 - 6) for number in range(61)]
+    losses = [2.0 - number / 60 for number in range(61)]
+    curve = RateCurve(rates=rates, losses=losses, smoothed=losses, suggestion=rates[37])
+    asked = []
+
+    def answer(*questions):
+        asked.extend(questions)
+        return [RateFound(curve=curve)]
+
+    monkeypatch.setattr(cli_reports, "_ask", answer)
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "run.toml").write_text(f'[data]\npath = "{tmp_path}/photos"\n')
+    assert main(["find-rate", str(tmp_path / "run.toml")]) == 0
+    out = capsys.readouterr().out
+    (row,) = [line for line in out.splitlines() if "suggested" in line and "rate" not in line]
+    assert row.split()[:2] == ["0.005", "1.3833"]
+    assert "Suggested rate: 0.005, where the smoothed loss fell most steeply (Smith 2015, arXiv 1506.01186)." in out
+    assert asked[0].config.data.path == f"{tmp_path}/photos"
+    assert main(["find-rate", str(tmp_path / "run.toml"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["suggestion"] == rates[37]
 
 
 # -- steering ---------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from app.run_display import RunDisplay
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID
 from app.viewmodels.log import RESULT, WHAT
 from app.views.leave_dialog import LeaveDialog
+from app.views.rate_dialog import RateDialog
 from tests.app.conftest import ScriptedClient, checked, checkpoint
 from tests.app.test_run_form import entry, weight_set
 from tests.app.test_session import write_run
@@ -39,6 +40,8 @@ from trainer.messages import (
     PreparationProgressed,
     ProgressReported,
     RateChanged,
+    RateCurve,
+    RateFound,
     RateMultiplierChanged,
     RewindsKept,
     RunEstimate,
@@ -1175,3 +1178,72 @@ def test_a_marker_offers_the_state_before_it_as_long_as_that_is_kept(
     assert window.display.run_config.text("optimizer.rate") == "0.001"
     qtbot.waitUntil(lambda: not loss._marker_items[0].marker.can_rewind)
     assert loss.marker_menu(at_marker) is None
+
+
+CURVE = RateCurve(rates=[1e-4, 1e-3, 1e-2], losses=[2.0, 1.0, 3.0], smoothed=[2.0, 1.5, 1.8], suggestion=0.00123)
+
+
+def open_search(qtbot, window: MainWindow) -> RateDialog:
+    qtbot.mouseClick(window.form._find, Qt.MouseButton.LeftButton)
+    (dialog,) = window.findChildren(RateDialog)
+    return dialog
+
+
+@ASKS
+def test_a_rate_is_looked_for_before_a_run_and_written_into_the_form(
+    qtbot, window: MainWindow, clients, tmp_path
+) -> None:
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    qtbot.mouseClick(window.form._find, Qt.MouseButton.LeftButton)
+    # Without data there is nothing to try.
+    assert "FindRate" not in clients[0].kinds()
+    window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
+    dialog = open_search(qtbot, window)
+    command = clients[0].sent[-1]
+    assert (command.kind, command.config.data.path) == ("FindRate", str(tmp_path))
+    clients[0].say(PreparationProgressed(what="Trying rates", done=5, total=100, unit="steps", time=1.0))
+    qtbot.waitUntil(lambda: dialog.sentence.text() == "Trying rates: step 5 of 100")
+    assert (dialog.use.isEnabled(), dialog.close_button.text()) == (False, "Cancel")
+    clients[0].say(
+        RateFound(curve=CURVE.model_copy(update={"suggestion": 1.0}), command_id="another's", time=2.0),
+        RateFound(curve=CURVE, command_id=command.command_id, time=2.0),
+    )
+    qtbot.waitUntil(dialog.use.isEnabled)
+    assert dialog.use.text() == "Use 0.0012"
+    qtbot.mouseClick(dialog.use, Qt.MouseButton.LeftButton)
+    assert window.form._editors["optimizer.rate"].text() == "0.0012"
+    assert "SetRate" not in clients[0].kinds()
+
+
+@ASKS
+def test_a_paused_run_gets_the_rate_that_was_found_at_once(qtbot, window: MainWindow, running: ScriptedClient) -> None:
+    assert not window.form._find.isEnabled()
+    assert "Pause the run first" in window.form._find.toolTip()
+    running.say(StateChanged(state=RunState.PAUSED, time=4.0))
+    qtbot.waitUntil(window.form._find.isEnabled)
+    dialog = open_search(qtbot, window)
+    command = running.sent[-1]
+    assert (command.kind, command.config) == ("FindRate", None)
+    running.say(RateFound(curve=CURVE, command_id=command.command_id, time=5.0))
+    qtbot.waitUntil(dialog.use.isEnabled)
+    qtbot.mouseClick(dialog.use, Qt.MouseButton.LeftButton)
+    assert (running.sent[-1].kind, running.sent[-1].rate) == ("SetRate", 0.0012)
+
+
+@ASKS
+def test_closing_the_search_ends_it_and_a_refusal_is_told_in_it(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    running.say(StateChanged(state=RunState.PAUSED, time=4.0))
+    qtbot.waitUntil(window.form._find.isEnabled)
+    dialog = open_search(qtbot, window)
+    command_id = running.sent[-1].command_id
+    running.say(CommandRejected(command="FindRate", reason="Out of memory.", command_id=command_id))
+    qtbot.waitUntil(lambda: dialog.sentence.text() == "Out of memory.")
+    assert window.notice.text == ""
+    dialog.reject()
+    assert running.kinds() == ["FindRate"]
+    qtbot.waitUntil(lambda: not window.findChildren(RateDialog))
+    open_search(qtbot, window).reject()
+    assert running.kinds() == ["FindRate", "FindRate", "CancelLookUp"]
