@@ -45,6 +45,13 @@ RewindStep = Annotated[
     int | None,
     typer.Argument(metavar="[STEP]", min=0, help="The step of the change to go back before; by default the last one."),
 ]
+Phases = Annotated[
+    str,
+    typer.Argument(
+        metavar="PHASES",
+        help='What is to come, as "3: +layer4 ×0.4; step 900: -conv1; plateau 2: +backbone"; "" for nothing.',
+    ),
+]
 CheckpointName = Annotated[
     str, typer.Argument(metavar="CHECKPOINT", help='A unique piece of its name, "best" or "last".')
 ]

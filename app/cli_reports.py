@@ -36,7 +36,7 @@ from app.listings import (
 from app.steering import Answer, CommandRefusedError, Question, ask, with_field
 from app.terminal import TerminalView
 from trainer.client import WorkerClient
-from trainer.config import ConfigError, RunConfig, config_from_dict, load_config, resolve_paths
+from trainer.config import ConfigError, RunConfig, config_from_dict, config_to_toml, load_config, resolve_paths
 from trainer.data_path import look_at
 from trainer.data_report import DataReport, DataReportError, check_csv_path, write_issues_csv
 from trainer.messages import (
@@ -52,6 +52,7 @@ from trainer.messages import (
     RateFound,
     RunEstimated,
 )
+from trainer.plans import PlanName, make_plan
 from trainer.run_list import find_run, list_runs
 from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder
@@ -280,6 +281,30 @@ def _config_of_options(values: dict[str, Any]) -> RunConfig:
     except ConfigError as error:
         option = _OPTIONS.get(error.field, error.field)
         raise ConfigError(str(error).replace(error.field, option, 1), error.field) from error
+
+
+@commands.command()
+def plan(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The run's configuration; it is not changed.")],
+    name: Annotated[PlanName, typer.Argument(metavar="PLAN", help=f"One of {', '.join(PlanName)}.")],
+    every: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Epochs of a phase; by default an even share of the run."),
+    ] = None,
+) -> None:
+    """Print a configuration with a plan that has a name, written out for its model: what to freeze, rates, phases."""
+    loaded = load_config(config)
+    (inspected,) = _ask(InspectModel(model=loaded.model, num_classes=2, image_size=loaded.data.image_size))
+    assert isinstance(inspected, ModelInspected)
+    made = make_plan(name, inspected.summary.layers, loaded.training.epochs, every)
+    planned = loaded.model_copy(
+        update={
+            "model": loaded.model.model_copy(update={"frozen": made.frozen}),
+            "optimizer": loaded.optimizer.model_copy(update={"multipliers": made.multipliers}),
+            "plan": made.phases,
+        }
+    )
+    print_line(config_to_toml(planned).rstrip())
 
 
 @commands.command("find-rate")

@@ -15,6 +15,7 @@ from app.cli_options import (
     NewEpochs,
     NewPatience,
     NewRate,
+    Phases,
     RewindStep,
     Run,
     RunsDir,
@@ -28,6 +29,7 @@ from app.cli_options import (
 from app.figures import count
 from app.json_lines import event_to_json, to_json
 from app.listings import status_table, status_values
+from app.plan_syntax import parse_plan
 from app.steering import RunFailedError, look, shown_path, steer
 from app.terminal import (
     change_sentence,
@@ -37,7 +39,7 @@ from app.terminal import (
     rewound_sentence,
     training_sentence,
 )
-from trainer.config import config_from_dict
+from trainer.config import ConfigError, config_from_dict
 from trainer.messages import (
     AnyEvent,
     BatchNormChanged,
@@ -58,6 +60,7 @@ from trainer.messages import (
     RunState,
     SaveCheckpoint,
     SetBatchNorm,
+    SetPlan,
     SetRate,
     SetRateMultiplier,
     StateChanged,
@@ -164,6 +167,23 @@ def batchnorm(
 ) -> None:
     """Let the statistics of BatchNorm adapt while it is frozen, or freeze them along."""
     command = SetBatchNorm(layers=layers, is_adapting=statistics == "adapting")
+    _steer(find_run(run, runs_dir(context, runs)), command, json, timeout)
+
+
+@commands.command(rich_help_panel=_PANEL)
+def replan(
+    context: typer.Context,
+    run: Run,
+    phases: Phases,
+    runs: RunsDir = None,
+    json: Json = False,
+    timeout: Timeout = STEER_TIMEOUT_S,
+) -> None:
+    """Have other phases follow those of the plan that have begun."""
+    plan = parse_plan(phases)
+    if plan is None:
+        raise ConfigError(f'{phases!r} is no plan. Write it as "3: +stage4, +conv5", phases apart by a semicolon.')
+    command = SetPlan(phases=config_from_dict({"plan": plan}).plan)
     _steer(find_run(run, runs_dir(context, runs)), command, json, timeout)
 
 

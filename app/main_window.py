@@ -172,6 +172,7 @@ class MainWindow(QWidget):
         self.form.start_requested.connect(self._start)
         self.form.apply_requested.connect(display.apply_changes)
         self.form.rate_wanted.connect(self._find_rate)
+        self.form.plan_chosen.connect(display.apply_plan)
         self.form.data_changed.connect(display.check_data)
         self.data_view.views_wanted.connect(display.preview_image)
         self.data_view.check_wanted.connect(display.check_data)

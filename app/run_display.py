@@ -7,6 +7,7 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.folder_reader import FolderReader
 from app.image_previews import ImagePreviews
+from app.plan_syntax import plan_text
 from app.session import TrainingSession
 from app.settings import Settings
 from app.viewmodels.change_history import ChangeHistory
@@ -21,7 +22,7 @@ from app.viewmodels.run_config import RunConfigViewModel
 from app.viewmodels.run_list import RunListItemModel
 from app.viewmodels.run_status import FolderSize, RunStatusViewModel
 from trainer.client import RunOpened, WorkerLost
-from trainer.config import RunConfig
+from trainer.config import ConfigError, RunConfig
 from trainer.messages import (
     BatchNormChanged,
     CheckpointSaved,
@@ -33,6 +34,8 @@ from trainer.messages import (
     LayersFrozen,
     LayersUnfrozen,
     ModelInspected,
+    PhaseBegan,
+    PlanChanged,
     RateChanged,
     RateMultiplierChanged,
     RewindsKept,
@@ -47,6 +50,7 @@ from trainer.messages import (
     UnfreezeLayers,
     WorkerAttached,
 )
+from trainer.plans import PlanName, make_plan
 from trainer.run_record import RunRecord
 
 # The folder and the memory are looked at this often: they change slowly, and a look costs a walk over the folder.
@@ -143,6 +147,21 @@ class RunDisplay(QObject):
         """Have it shown what the model of the run on display, or of the form's, sees of an image of the Data tab."""
         self._previews.want(path)
 
+    def apply_plan(self, name: PlanName) -> None:
+        """Write a plan that has a name out for the form's model: what is frozen at the start, rates, and phases."""
+        summary, num_epochs = self.layer_tree.summary, self.run_config.num_epochs
+        if summary is None or num_epochs is None or not self._is_form_open:
+            return
+        try:
+            plan = make_plan(name, summary.layers, num_epochs)
+        except ConfigError as error:
+            self.run_config.say_wrong("plan", str(error))
+            return
+        self.layer_tree.show_draft(summary, plan.frozen, plan.multipliers)
+        self._keep_frozen()
+        self._keep_multipliers()
+        self.run_config.set_text("plan", plan_text([phase.model_dump() for phase in plan.phases]))
+
     def find_rate(self) -> bool:
         """Have a rate looked for: of the form's run, or of the one that waits. Returns whether that was asked."""
         is_new = self._session.run_dir is None
@@ -158,10 +177,12 @@ class RunDisplay(QObject):
         self.apply_changes()
 
     def apply_changes(self) -> None:
-        """Ask for what was typed for the live run: another rate, other epochs, another patience."""
+        """Ask for what was typed for the live run: another rate, other epochs, another patience, another plan."""
         changes = self.run_config.live_changes()
         if (rate := changes.pop("rate", None)) is not None:
             self.run_config.mark_pending(self._session.set_rate(rate), "rate")
+        if (plan := changes.pop("plan", None)) is not None:
+            self.run_config.mark_pending(self._session.set_plan(plan), "plan")
         if changes:
             epochs = changes.get("epochs")
             patience = (changes["patience"] or 0) if "patience" in changes else None
@@ -223,6 +244,8 @@ class RunDisplay(QObject):
         session.freeze_changed.connect(self.timeline.note_change)
         session.phase_began.connect(self.timeline.begin_phase)
         session.plan_changed.connect(self.timeline.change_plan)
+        session.phase_began.connect(self._on_plan_changed)
+        session.plan_changed.connect(self._on_plan_changed)
         session.batchnorm_changed.connect(self.layer_tree.settle_batchnorm)
         session.layer_stats_reported.connect(self.layer_tree.show_stats)
         session.rate_multiplier_changed.connect(self.layer_tree.settle_multiplier)
@@ -436,7 +459,7 @@ class RunDisplay(QObject):
             self.data.refuse(self.run_config.named_refusal(event))
         self.layer_tree.reject(event.command_id, event.reason)
         # Beside a field only where it can be mended: a run on display keeps the values that it began with.
-        is_about_form = self._is_form_open or event.command in {"SetRate", "ChangeTraining"}
+        is_about_form = self._is_form_open or event.command in {"SetRate", "SetPlan", "ChangeTraining"}
         is_beside_field = is_about_form and self.run_config.reject(event)
         if event.command == "EstimateRun" and event.is_cancelled:
             again = self.tr("You stopped the trial of a few steps. Check again, in the folder's menu, repeats it.")
@@ -455,6 +478,9 @@ class RunDisplay(QObject):
     def _on_rate_changed(self, event: RateChanged) -> None:
         self.run_config.change_in_force(event.command_id, rate=event.rate)
 
+    def _on_plan_changed(self, event: PhaseBegan | PlanChanged) -> None:
+        self.run_config.change_in_force(event.command_id, plan=event.plan[event.num_begun :])
+
     def _on_training_changed(self, event: TrainingChanged) -> None:
         self.status.change_training(event)
         self.history.set_epochs(self.history.steps_per_epoch, event.total_steps)
@@ -472,7 +498,7 @@ class RunDisplay(QObject):
         # What was changed since is not so any more.
         self.changes.clear()
         if event.rate is not None:
-            self.run_config.change_in_force("", rate=event.rate)
+            self.run_config.change_in_force("", rate=event.rate, plan=event.plan[event.num_phases_begun :])
 
     def _on_data_checked(self, event: DataChecked) -> None:
         self.status.finish_look_up()

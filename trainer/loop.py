@@ -144,7 +144,12 @@ class Trainer:
     @property
     def in_force(self) -> InForce:
         """Return what may change as the run goes on, as it is now."""
-        return InForce(rate=self.rates.rate, epochs=self.num_epochs, patience=self.early_stopping.patience)
+        return InForce(
+            rate=self.rates.rate,
+            epochs=self.num_epochs,
+            patience=self.early_stopping.patience,
+            plan=self.plan.phases[self.plan.num_begun :],
+        )
 
     # -- the run ----------------------------------------------------------------------------------------------
 
@@ -406,7 +411,7 @@ class Trainer:
         events: list[Event] = []
         while phase := self.plan.due(self.epoch, self.step):
             self.plan.begin_next()
-            events.append(PhaseBegan(num_begun=self.plan.num_begun, step=self.step, segment=self.segment))
+            events.append(self._phase_began())
             try:
                 self.freeze_set.check(frozen_after(phase, self.freeze_set, self.freeze_set.frozen))
                 # What is to train comes first: at no moment is everything frozen.
@@ -420,6 +425,9 @@ class Trainer:
                 text = f"The plan's change at {phase.start} was left out. {error}"
                 events.append(LogWritten(level="warning", text=text))
         return events
+
+    def _phase_began(self) -> PhaseBegan:
+        return PhaseBegan(plan=self.plan.phases, num_begun=self.plan.num_begun, step=self.step, segment=self.segment)
 
     def _set_phase(self, phase: str) -> None:
         self._phase = phase

@@ -336,11 +336,15 @@ class ImageView(_Message):
 
 
 class InForce(_Message):
-    """What of a run may change as it runs, as it is now. ``patience`` is None where nothing ends the run early."""
+    """What of a run may change as it runs, as it is now.
+
+    ``patience`` is None where nothing ends the run early. ``plan`` are the phases that have not begun.
+    """
 
     rate: float
     epochs: int
     patience: int | None
+    plan: list[PlanPhase] = Field(default_factory=list)
 
 
 class RunInfo(_Message):
@@ -368,9 +372,15 @@ class RunInfo(_Message):
     @property
     def present(self) -> InForce:
         """Return what the run trains with."""
-        training = self.config.training
-        asked = InForce(rate=self.config.optimizer.rate, epochs=training.epochs, patience=training.patience)
-        return self.in_force or asked
+        if self.in_force is not None:
+            return self.in_force
+        config = self.config
+        return InForce(
+            rate=config.optimizer.rate,
+            epochs=config.training.epochs,
+            patience=config.training.patience,
+            plan=config.plan,
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -920,9 +930,10 @@ class RateMultiplierChanged(Event):
 
 
 class PhaseBegan(Event):
-    """A phase of the run's plan began at ``step``; ``num_begun`` counts it and those before it."""
+    """A phase of the run's plan began at ``step``; ``num_begun`` counts it and those before it, of all in ``plan``."""
 
     kind: Literal["PhaseBegan"] = "PhaseBegan"
+    plan: list[PlanPhase]
     num_begun: int
     step: int
     segment: int
@@ -1056,6 +1067,10 @@ def follow(run: RunInfo, event: Event) -> RunInfo:
     present, total_steps = run.present, run.total_steps
     if isinstance(event, RateChanged) or (isinstance(event, StateRestored) and event.rate is not None):
         present = present.model_copy(update={"rate": event.rate})
+        if isinstance(event, StateRestored):
+            present = present.model_copy(update={"plan": event.plan[event.num_phases_begun :]})
+    elif isinstance(event, PhaseBegan | PlanChanged):
+        present = present.model_copy(update={"plan": event.plan[event.num_begun :]})
     elif isinstance(event, TrainingChanged):
         present = present.model_copy(update={"epochs": event.epochs, "patience": event.patience})
         total_steps = event.total_steps

@@ -353,6 +353,11 @@ class LayerTreeViewModel(QObject):
         return self.rows.names_of(self._frozen)
 
     @property
+    def summary(self) -> ModelSummary | None:
+        """Return the model that is shown."""
+        return self._summary
+
+    @property
     def is_empty(self) -> bool:
         """Whether there is no model to show."""
         return self._summary is None

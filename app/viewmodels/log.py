@@ -8,7 +8,7 @@ from typing import Any
 
 from PySide6.QtCore import QModelIndex, QObject, Qt
 
-from app.viewmodels.plan_text import plan_text
+from app.plan_syntax import plan_text
 from app.viewmodels.quantities import clock_text, count_text, moment_text, number_text, percent_text, rate_text
 from app.viewmodels.table_item_model import Index, TableItemModel
 from trainer.client import WorkerLost

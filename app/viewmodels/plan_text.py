@@ -1,74 +1,12 @@
-"""A freeze plan as text that is typed, and as a sentence that is read."""
+"""A freeze plan in sentences, and the words for the plans that have a name."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from PySide6.QtCore import QCoreApplication
 
-_PHASE = re.compile(r"\s*(?P<start>[^:]+?)\s*:\s*(?P<changes>.+)")
-_START = re.compile(r"(?P<when>epoch|step|plateau)?\s*(?P<number>\d+)(\s+(?P<metric>loss|accuracy))?")
-_CHANGE = re.compile(r"(?P<sign>[-−+=]?)\s*(?P<layer>[^\s×=+−-][^\s×]*)(\s*[×x]\s*(?P<rate>\d+(\.\d+)?))?")
-
-
-def parse_plan(text: str) -> list[dict[str, Any]] | None:
-    """Read phases as they are typed. None if it is no plan.
-
-    "3: +stage4, +conv5 ×0.4; step 900: -conv1; plateau 2: =head ×0.1": after 3 epochs, at a step, or when the
-    validation loss (or "plateau 2 accuracy") got no better for 2 epochs. + unfreezes, - freezes, = changes the rate
-    alone.
-    """
-    phases: list[dict[str, Any]] = []
-    for part in filter(None, (piece.strip() for piece in re.split(r"[;\n]", text))):
-        matched = _PHASE.fullmatch(part)
-        start = matched and _START.fullmatch(matched["start"])
-        if not matched or not start or (start["metric"] and start["when"] != "plateau"):
-            return None
-        phase: dict[str, Any] = {start["when"] or "epoch": int(start["number"]), "freeze": [], "unfreeze": []}
-        if start["metric"]:
-            phase["metric"] = start["metric"]
-        for piece in filter(None, (piece.strip() for piece in matched["changes"].split(","))):
-            if not _take_change(phase, piece):
-                return None
-        phases.append(phase)
-    return phases
-
-
-def _take_change(phase: dict[str, Any], text: str) -> bool:
-    matched = _CHANGE.fullmatch(text)
-    if matched is None or (matched["sign"] == "=" and not matched["rate"]):
-        return False
-    if matched["sign"] != "=":
-        phase["freeze" if matched["sign"] in {"-", "−"} else "unfreeze"].append(matched["layer"])
-    if matched["rate"]:
-        phase.setdefault("rates", {})[matched["layer"]] = float(matched["rate"])
-    return True
-
-
-def plan_text(plan: list[dict[str, Any]]) -> str:
-    """Write phases as ``parse_plan`` reads them."""
-    return "; ".join(f"{start_text(phase).removeprefix('epoch ')}: {changes_text(phase)}" for phase in plan)
-
-
-def start_text(phase: dict[str, Any]) -> str:
-    """Write when a phase begins, as it is typed: "epoch 3"."""
-    if phase.get("epoch") is not None:
-        return f"epoch {phase['epoch']}"
-    if phase.get("step") is not None:
-        return f"step {phase['step']}"
-    return f"plateau {phase['plateau']}" + (" accuracy" if phase.get("metric") == "accuracy" else "")
-
-
-def changes_text(phase: dict[str, Any]) -> str:
-    """Write what a phase changes, as it is typed: "+stage4 ×0.4, -conv1"."""
-    rates = dict(phase.get("rates", {}))
-    texts = []
-    for sign, layers in (("+", phase["unfreeze"]), ("-", phase["freeze"])):
-        for layer in layers:
-            rate = rates.pop(layer, None)
-            texts.append(f"{sign}{layer}" + ("" if rate is None else f" ×{rate:g}"))
-    return ", ".join(texts + [f"={layer} ×{rate:g}" for layer, rate in rates.items()])
+from trainer.plans import PlanName
 
 
 def plan_sentence(plan: list[dict[str, Any]] | None) -> str:
@@ -100,3 +38,40 @@ def change_sentence(phase: dict[str, Any]) -> str:
     text = QCoreApplication.translate("RunForm", "rate of {} × {:g}")
     changes += [text.format(layer, rate) for layer, rate in phase.get("rates", {}).items()]
     return "; ".join(changes)
+
+
+def plan_title(name: PlanName) -> str:
+    """Return the words for a plan that has a name."""
+    return {
+        PlanName.LINEAR_PROBE: QCoreApplication.translate("RunForm", "Linear probe"),
+        PlanName.LAST_STAGE: QCoreApplication.translate("RunForm", "Last stage + head"),
+        PlanName.GRADUAL: QCoreApplication.translate("RunForm", "Gradual unfreezing"),
+        PlanName.LP_FT: QCoreApplication.translate("RunForm", "Head first, then everything"),
+        PlanName.CHAIN_THAW: QCoreApplication.translate("RunForm", "Chain-thaw"),
+        PlanName.CYCLIC: QCoreApplication.translate("RunForm", "One stage at a time"),
+        PlanName.LAYER_DECAY: QCoreApplication.translate("RunForm", "Everything, at rates that fall by the stage"),
+    }[name]
+
+
+def plan_tip(name: PlanName) -> str:
+    """Say what a plan does, and where it is from."""
+    return {
+        PlanName.LINEAR_PROBE: QCoreApplication.translate("RunForm", "The head alone learns."),
+        PlanName.LAST_STAGE: QCoreApplication.translate("RunForm", "The last stage and the head learn."),
+        PlanName.GRADUAL: QCoreApplication.translate(
+            "RunForm",
+            "Stage by stage from the output, each at a lower rate than the next (ULMFiT, Howard and Ruder 2018).",
+        ),
+        PlanName.LP_FT: QCoreApplication.translate(
+            "RunForm", "The head for the first half of the run, then everything (LP-FT, Kumar et al. 2022)."
+        ),
+        PlanName.CHAIN_THAW: QCoreApplication.translate(
+            "RunForm", "The head, then each stage by itself from the input, then everything (Felbo et al. 2017)."
+        ),
+        PlanName.CYCLIC: QCoreApplication.translate(
+            "RunForm", "The head and one stage, which is frozen when the next one is unfrozen, and so on in turns."
+        ),
+        PlanName.LAYER_DECAY: QCoreApplication.translate(
+            "RunForm", "Nothing is frozen; from the head on, each stage learns more slowly than the one after it."
+        ),
+    }[name]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from PySide6.QtCore import QObject, Signal
 
-from app.viewmodels.plan_text import change_sentence, changes_text, start_sentence, start_text
+from app.plan_syntax import changes_text, start_text
+from app.viewmodels.plan_text import change_sentence, start_sentence
 from trainer.config import PlanPhase, RunConfig
 from trainer.messages import FreezeChanged, PhaseBegan, PlanChanged, StateRestored
 from trainer.run_record import RunRecord

@@ -7,8 +7,9 @@ from typing import Any
 
 from PySide6.QtCore import QLocale, QObject, Signal
 
+from app.plan_syntax import parse_plan, plan_text
 from app.viewmodels.field_words import choice_text, field_label, split_text
-from app.viewmodels.plan_text import parse_plan, plan_sentence, plan_text
+from app.viewmodels.plan_text import plan_sentence
 from app.viewmodels.quantities import duration_text, part_text, percent_text, size_text
 from trainer.config import ConfigError, DataConfig, ModelConfig, RunConfig, config_from_dict
 from trainer.messages import (
@@ -100,7 +101,12 @@ MODEL_FIELDS = (
 _MODEL_FIELDS_THAT_NAME_LAYERS = frozenset(MODEL_FIELDS) - {"model.weights", "data.image_size", "data.task"}
 
 
-LIVE_FIELDS = {"rate": "optimizer.rate", "epochs": "training.epochs", "patience": "training.patience"}
+LIVE_FIELDS = {
+    "rate": "optimizer.rate",
+    "epochs": "training.epochs",
+    "patience": "training.patience",
+    "plan": "plan",
+}
 """The fields that may change as a run goes on, by their names in ``InForce``."""
 
 _NUMBERS = frozenset(
@@ -508,6 +514,19 @@ class RunConfigViewModel(QObject):
         self._notes.pop("data.path", None)
         self.changed.emit()
 
+    @property
+    def num_epochs(self) -> int | None:
+        """Return the epochs that the run is to have, None while what was typed is no such number."""
+        field = "training.epochs"
+        values: dict[str, Any] = {}
+        _put(values, field, self._typed(field))
+        return None if self._check(field) else config_from_dict(values).training.epochs
+
+    def say_wrong(self, field: str, error: str) -> None:
+        """Say beside a field what is wrong with what was chosen for it."""
+        self._errors[field] = error
+        self.changed.emit()
+
     def reject(self, event: CommandRejected) -> bool:
         """Put a refusal beside the field at fault. Returns whether it has one here."""
         asked = [field for field, command_id in self._pending.items() if command_id == event.command_id]
@@ -575,12 +594,20 @@ class RunConfigViewModel(QObject):
             if is_answer:
                 del self._pending[field]
             if is_answer or not self._is_typed(name):
-                self._texts[field], self._errors[field] = _shown(value), ""
+                self._show_live(field, value)
         self._in_force = present
         self.changed.emit()
         self.live_changed.emit()
 
-    def change_in_force(self, command_id: str, **values: float | None) -> None:
+    def _show_live(self, field: str, value: Any) -> None:
+        if field == "plan":
+            phases = [phase.model_dump() for phase in value]
+            self._texts[field], self._notes[field] = plan_text(phases), plan_sentence(phases)
+        else:
+            self._texts[field] = _shown(value)
+        self._errors[field] = ""
+
+    def change_in_force(self, command_id: str, **values: Any) -> None:
         """Show that some of what the run trains with is another now."""
         if self._in_force is not None:
             self.show_in_force(self._in_force.model_copy(update=values), command_id)
@@ -596,7 +623,7 @@ class RunConfigViewModel(QObject):
         """Whether something was asked for that the worker has not answered."""
         return bool(self._pending)
 
-    def live_changes(self) -> dict[str, float | None]:
+    def live_changes(self) -> dict[str, Any]:
         """Return what is to change, by its name in ``InForce``; nothing while a field of it is wrong."""
         typed = self._typed_live()
         if typed is None or not self.can_apply:
@@ -614,7 +641,7 @@ class RunConfigViewModel(QObject):
             return
         self._pending = {}
         for name, field in LIVE_FIELDS.items():
-            self._texts[field], self._errors[field] = _shown(getattr(self._in_force, name)), ""
+            self._show_live(field, getattr(self._in_force, name))
         self.changed.emit()
         self.live_changed.emit()
 
@@ -634,7 +661,8 @@ class RunConfigViewModel(QObject):
         except ConfigError:
             return None
         training = config.training
-        return InForce(rate=config.optimizer.rate, epochs=training.epochs, patience=training.patience)
+        rate, plan = config.optimizer.rate, config.plan
+        return InForce(rate=rate, epochs=training.epochs, patience=training.patience, plan=plan)
 
     # -- checks -----------------------------------------------------------------------------------------------
 

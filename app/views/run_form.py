@@ -24,6 +24,7 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.viewmodels.field_words import field_label, field_tip, section_title
+from app.viewmodels.plan_text import plan_tip, plan_title
 from app.viewmodels.quantities import count_text, percent_text, size_text
 from app.viewmodels.run_config import (
     CHECKED_FIELDS,
@@ -37,6 +38,7 @@ from app.views.choice_field import ChoiceField
 from app.views.field_note import FieldNote
 from app.views.section_heading import SectionHeading
 from trainer.messages import ModelEntry
+from trainer.plans import PlanName
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "model.name": (),
@@ -85,6 +87,8 @@ class RunForm(QWidget):
     """Start was pressed; the values are not yet checked."""
     apply_requested = Signal()
     """What was typed for the live run is to be sent."""
+    plan_chosen = Signal(object)
+    """This plan (PlanName) is to be written out for the model."""
     rate_wanted = Signal()
     """A learning rate is to be looked for."""
     data_changed = Signal()
@@ -125,11 +129,12 @@ class RunForm(QWidget):
         for button in self._browse.values():
             button.setVisible(is_editable)
         self._find.setVisible(is_editable or is_live)
+        self._plans.setVisible(is_editable)
         self._start.setVisible(is_editable)
         self._show_need()
         self._apply.setVisible(is_live and not is_editable)
         self._live_note.setText(
-            self.tr("Rate, epochs and patience can be changed as it runs.")
+            self.tr("Rate, epochs, patience and plan can be changed as it runs.")
             if is_live
             else self.tr("The values of this run. New run begins another with them.")
         )
@@ -246,6 +251,9 @@ class RunForm(QWidget):
         if field in {"data.path", "model.weights"}:
             self._browse[field] = self._browse_data_button() if field == "data.path" else self._browse_weights_button()
             cell.addLayout(_line(editor, self._browse[field]))
+        elif field == "plan":
+            self._plans = self._plans_button()
+            cell.addLayout(_line(editor, self._plans))
         elif field == "optimizer.rate":
             self._find = _icon_button(self.tr("Find a rate"))
             self._find.clicked.connect(self.rate_wanted)
@@ -290,6 +298,17 @@ class RunForm(QWidget):
         button.setMenu(menu)
         return button
 
+    def _plans_button(self) -> QToolButton:
+        button = _icon_button(self.tr("Choose a plan"))
+        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        menu = QMenu(button)
+        menu.setToolTipsVisible(True)
+        for name in PlanName:
+            action = menu.addAction(plan_title(name), partial(self.plan_chosen.emit, name))
+            action.setToolTip(plan_tip(name))
+        button.setMenu(menu)
+        return button
+
     def _fill_data_menu(self, menu: QMenu) -> None:
         menu.clear()
         menu.addAction(self.tr("Folder…"), self._browse_folder)
@@ -313,6 +332,7 @@ class RunForm(QWidget):
         for button in self._browse.values():
             button.setIcon(theme.icon("folder", theme.palette_of(self).dim))
         self._find.setIcon(theme.icon("chart", theme.palette_of(self).dim))
+        self._plans.setIcon(theme.icon("sun", theme.palette_of(self).dim))
 
     # -- typing -----------------------------------------------------------------------------------------------
 

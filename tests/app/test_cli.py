@@ -18,7 +18,7 @@ from app import cli, cli_reports, cli_steering, display
 from app.cli import main
 from app.display import display_problem
 from app.listings import MAX_ISSUES_SHOWN, issues_table, need_sentence
-from trainer.config import DataConfig, RunConfig
+from trainer.config import DataConfig, RunConfig, load_config
 from trainer.data.images import DataError
 from trainer.data.sources import read_source
 from trainer.data_report import IssueKind, ReportedImage, ReportedIssue, write_report
@@ -438,6 +438,23 @@ def test_summary_refuses_what_there_is_not(runs_dir, summarizes, capsys):
     assert "cannot take images of 32 pixels" in capsys.readouterr().err
     assert main(["summary", "resnet18", "--image-size", "2"]) == 2
     assert "data.image_size is 2" in capsys.readouterr().err
+
+
+def test_plan_writes_a_named_plan_out_for_the_configurations_model(runs_dir, summarizes, capsys):
+    Path("run.toml").write_text('[model]\nname = "resnet18"\nweights = "random"\n[training]\nepochs = 6\n')
+    assert main(["plan", "run.toml", "gradual", "--every", "2"]) == 0
+    Path("planned.toml").write_text(capsys.readouterr().out)
+    planned = load_config(Path("planned.toml"))
+    assert [(phase.epoch, phase.unfreeze) for phase in planned.plan] == [(2, ["layer4"]), (4, ["layer3"])]
+    assert planned.optimizer.multipliers["layer4"] == 0.38462
+    assert planned.model.frozen == ["backbone"]
+    assert main(["plan", "run.toml", "chain_thaw", "--every", "2"]) == 2
+    assert "needs at least 13 epochs" in capsys.readouterr().err
+
+
+def test_replan_refuses_what_is_no_plan(run_folder, capsys):
+    assert main(["replan", "digits", "stage4 later"]) == 2
+    assert "'stage4 later' is no plan" in capsys.readouterr().err
 
 
 def test_models_prints_each_published_set_of_weights(runs_dir, summarizes, capsys):

@@ -37,6 +37,8 @@ from trainer.messages import (
     ModelInspected,
     ModelsListed,
     ModelSummary,
+    PhaseBegan,
+    PlanChanged,
     PreparationProgressed,
     ProgressReported,
     RateChanged,
@@ -49,6 +51,7 @@ from trainer.messages import (
     RunRewound,
     RunState,
     Series,
+    SetPlan,
     StateChanged,
     TrainingChanged,
 )
@@ -1065,7 +1068,7 @@ def test_of_a_live_run_rate_epochs_and_patience_can_be_changed_and_settle_on_the
 ) -> None:
     form = window.form
     assert [field for field, editor in form._editors.items() if editor.isEnabled()] == [
-        "training.epochs", "optimizer.rate", "training.patience",
+        "plan", "training.epochs", "optimizer.rate", "training.patience",
     ]  # fmt: skip
     assert (form._apply.isVisible(), form._apply.isEnabled()) == (True, False)
     type_into(qtbot, window, "optimizer.rate", "0.01")
@@ -1084,6 +1087,54 @@ def test_of_a_live_run_rate_epochs_and_patience_can_be_changed_and_settle_on_the
     assert window.display.history.total_steps == 405
     rows = [window.display.log.index(row, 1).data() for row in range(window.display.log.rowCount())]
     assert rows[-2:] == ["Rate 0.01", "Epochs 9"]
+
+
+def test_a_live_runs_plan_is_edited_and_settles_on_the_event(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    form = window.form
+    type_into(qtbot, window, "plan", "2: +conv1; 4: +stage2 x0.5")
+    qtbot.keyClick(form._editors["plan"], Qt.Key.Key_Return)
+    (command,) = running.sent
+    assert isinstance(command, SetPlan)
+    assert [(phase.epoch, phase.unfreeze, phase.rates) for phase in command.phases] == [
+        (2, ["conv1"], {}), (4, ["stage2"], {"stage2": 0.5}),
+    ]  # fmt: skip
+    running.say(
+        PlanChanged(
+            plan=command.phases, num_begun=0, requested_step=1, applied_step=2, segment=0,
+            command_id=command.command_id, time=4.0,
+        )
+    )  # fmt: skip
+    qtbot.waitUntil(lambda: form._editors["plan"].text() == "2: +conv1; 4: +stage2 ×0.5")
+    assert not form._apply.isEnabled()
+    assert [stage.when for stage in window.display.timeline.stages] == ["start", "epoch 2", "epoch 4"]
+    assert window.timeline_view.isVisible()
+    # What has begun is no longer to come.
+    running.say(PhaseBegan(plan=command.phases, num_begun=1, step=90, segment=0, time=5.0))
+    qtbot.waitUntil(lambda: form._editors["plan"].text() == "4: +stage2 ×0.5")
+    assert [stage.is_present for stage in window.display.timeline.stages] == [False, True, False]
+
+
+def test_a_plan_that_is_chosen_is_written_into_the_tree_and_the_form(
+    qtbot, window: MainWindow, clients, summary
+) -> None:
+    clients[0].serve()
+    window.show_config(RunConfig(model=ModelConfig(name="tiny", frozen=[])), start=False)
+    qtbot.waitUntil(lambda: "InspectModel" in clients[0].kinds())
+    show_model(clients[0], summary)
+    qtbot.waitUntil(lambda: not window.display.layer_tree.is_empty)
+    actions = {action.text(): action for action in window.form._plans.menu().actions()}
+    actions["Gradual unfreezing"].trigger()
+    editors = window.form._editors
+    assert editors["plan"].text() == "3: +stage2; 6: +backbone"
+    assert window.display.layer_tree.frozen_layers == ["backbone"]
+    assert window.display.run_config.multipliers == {"stage2": 0.38462, "conv1": 0.14793}
+    editors["training.epochs"].setText("2")
+    window.display.run_config.set_text("training.epochs", "2")
+    actions["Chain-thaw"].trigger()
+    assert "needs at least 4 epochs" in window.form._hints["plan"].whole_text
+    assert editors["plan"].text() == "3: +stage2; 6: +backbone"
 
 
 def test_a_change_of_another_client_shows_but_what_is_being_typed_stays(

@@ -53,7 +53,7 @@ def test_a_run_without_a_plan_shows_nothing(qtbot) -> None:
 def test_the_present_phase_follows_the_worker_and_a_change_by_hand_is_marked_until_the_next(
     timeline: PlanTimeline,
 ) -> None:
-    timeline.begin_phase(PhaseBegan(num_begun=1, step=20, segment=0))
+    timeline.begin_phase(PhaseBegan(plan=PHASES, num_begun=1, step=20, segment=0))
     timeline.note_change(frozen_by("plan"))
     assert [(stage.is_past, stage.is_present, stage.is_by_hand) for stage in timeline.stages[:2]] == [
         (True, False, False), (False, True, False),
@@ -61,20 +61,20 @@ def test_the_present_phase_follows_the_worker_and_a_change_by_hand_is_marked_unt
     timeline.note_change(frozen_by("user"))
     assert timeline.stages[1].is_by_hand
     assert timeline.stages[1].sentence.endswith("Changed by hand since.")
-    timeline.begin_phase(PhaseBegan(num_begun=2, step=90, segment=0))
+    timeline.begin_phase(PhaseBegan(plan=PHASES, num_begun=2, step=90, segment=0))
     assert not any(stage.is_by_hand for stage in timeline.stages)
 
 
 def test_a_restore_goes_back_to_the_phase_of_its_checkpoint_and_late_news_of_the_left_piece_is_dropped(
     timeline: PlanTimeline,
 ) -> None:
-    timeline.begin_phase(PhaseBegan(num_begun=2, step=90, segment=0))
+    timeline.begin_phase(PhaseBegan(plan=PHASES, num_begun=2, step=90, segment=0))
     timeline.restore(
         CheckpointRestored(
             name="a.pt", step=20, epoch=1, frozen=[], num_trainable=1, segment=1, plan=PHASES, num_phases_begun=1
         )
     )
-    timeline.begin_phase(PhaseBegan(num_begun=3, step=99, segment=0))
+    timeline.begin_phase(PhaseBegan(plan=PHASES, num_begun=3, step=99, segment=0))
     assert [stage.is_present for stage in timeline.stages] == [False, True, False, False]
 
 
@@ -91,7 +91,7 @@ def test_where_not_all_have_room_the_present_phase_is_among_those_that_do(qtbot,
     view.show()
     for num_begun in range(4):
         if num_begun:
-            timeline.begin_phase(PhaseBegan(num_begun=num_begun, step=num_begun, segment=0))
+            timeline.begin_phase(PhaseBegan(plan=PHASES, num_begun=num_begun, step=num_begun, segment=0))
         shown = view.shown()
         assert len(shown) == 2
         assert any(stage.is_present for stage, _ in shown)

@@ -10,7 +10,8 @@ from PySide6.QtCore import QByteArray, QLocale, QPoint, QRect, Qt
 from PySide6.QtGui import QCursor
 from PySide6.QtWidgets import QApplication, QComboBox, QLabel, QLineEdit, QWidget
 
-from app.viewmodels.plan_text import parse_plan, plan_sentence, plan_text
+from app.plan_syntax import parse_plan, plan_text
+from app.viewmodels.plan_text import plan_sentence
 from app.viewmodels.run_config import COLUMN_FIELDS, FIELDS, SECTIONS, RunConfigViewModel
 from app.views.choice_field import ChoiceField
 from app.views.run_form import RunForm
@@ -38,7 +39,7 @@ def run_config(qapp) -> RunConfigViewModel:
 def form(qtbot, themed, run_config: RunConfigViewModel) -> RunForm:
     made = RunForm(run_config)
     qtbot.addWidget(made)
-    made._headings["head"].setChecked(True)
+    made._headings["images"].setChecked(True)
     made._headings["columns"].setChecked(True)
     made._headings["more"].setChecked(True)
     return made
