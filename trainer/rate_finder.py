@@ -41,7 +41,8 @@ def find_rate(
     rates: list[float] = []
     losses: list[float] = []
     smoothed: list[float] = []
-    with trainer.trial():
+    # A run that was paused while it validated stands where gradients are off.
+    with trainer.trial(), torch.enable_grad():
         sweep = _RateSweep(trainer.config.optimizer, trainer.optimizer, trainer.step, num_steps)
         sweep.take_multipliers(trainer.rates)
         trainer.rates = sweep

@@ -13,7 +13,7 @@ from tests.trainer.test_rewinds import acting, digest
 from trainer.checkpoints import read_rng
 from trainer.config import RunConfig
 from trainer.loop import Trainer
-from trainer.messages import MetricsLogged, RateCurve
+from trainer.messages import CheckpointSaved, MetricsLogged, RateCurve
 from trainer.rate_finder import HIGHEST_RATE, LOWEST_RATE, find_rate, steepest
 
 __all__ = ["make_trainer"]
@@ -45,6 +45,28 @@ def test_rates_rise_evenly_until_the_loss_runs_away(make_trainer: Make, small_co
     assert all(after == pytest.approx(before * factor) for before, after in pairwise(curve.rates))
     assert curve.suggestion == steepest(curve.rates, curve.smoothed)
     assert LOWEST_RATE < curve.suggestion < HIGHEST_RATE
+
+
+def test_a_run_that_waits_in_mid_validation_can_be_searched_and_validates_again(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    config = with_training(small_config, epochs=1)
+    straight, straight_events = make_trainer(config)
+    straight.fit(lambda: None)
+    trainer, events = make_trainer(config)
+    found: list[RateCurve] = []
+
+    def look() -> None:
+        if trainer._phase == "validation" and not found:
+            found.append(find_rate(trainer, lambda *_: None, lambda: None, num_steps=3))
+            assert not trainer.module.training
+
+    trainer.fit(look)
+    assert len(found[0].rates) == 3
+    assert digest(trainer) == digest(straight)
+    ours, theirs = ([e.checkpoint.loss for e in told if isinstance(e, CheckpointSaved)]
+                    for told in (events, straight_events))  # fmt: skip
+    assert ours == theirs
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
