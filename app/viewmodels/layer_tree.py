@@ -12,6 +12,7 @@ from app.viewmodels.layer_rates import MAX_MULTIPLIER, LayerRates, read_multipli
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID, LayerRow, LayerRows
 from app.viewmodels.layer_stats import LayerStats
 from app.viewmodels.quantities import count_text
+from app.viewmodels.step_cost import StepCost
 from trainer.messages import (
     BatchNormChanged,
     FreezeChanged,
@@ -118,6 +119,10 @@ class LayerTreeViewModel(QObject):
         """Of how many of the verified layers only the weights were, as their statistics go on."""
         self.drifted: list[str] = []
         self.step_ms: float | None = None
+        self.predicted_ms: float | None = None
+        """What a step was predicted to cost after the last change; None before there was one."""
+        self._cost = StepCost(self.rows, None)
+        self._pointed_at: int | None = None
         self.message = ""
 
     # -- what comes in ----------------------------------------------------------------------------------------
@@ -133,7 +138,7 @@ class LayerTreeViewModel(QObject):
             return
         self._is_live = is_live
         if not is_live:
-            self.step_ms = None
+            self.step_ms = self.predicted_ms = None
             self.drop_pending()
 
     def set_summary(self, summary: ModelSummary | None) -> None:
@@ -142,6 +147,7 @@ class LayerTreeViewModel(QObject):
         self._summary = summary
         if not is_same:
             self._show_rows(LayerRows(summary))
+            self._cost = StepCost(self.rows, summary)
         self.num_params = summary.num_params if summary else 0
         self._take(summary.frozen if summary else [], summary.num_trainable if summary else 0)
         self.rates.take(summary.multipliers if summary else {})
@@ -166,6 +172,7 @@ class LayerTreeViewModel(QObject):
         self.is_closed = self._is_live = False
         self.step_ms = None
         self._applied, self._pending, self._asked = {}, {}, []
+        self.predicted_ms = None
         self.rates.forget_asked()
         self.stats = LayerStats(self.rows)
         self.num_verified, self.drifted = None, []
@@ -188,7 +195,11 @@ class LayerTreeViewModel(QObject):
 
     def settle(self, event: FreezeChanged) -> None:
         """Take the freeze set that the worker says is in force."""
-        self._set_frozen(self.rows.units_of_set(event.frozen))
+        frozen = self.rows.units_of_set(event.frozen)
+        if event.layers:
+            # What was measured before the change tells nothing of after it; kept beside the new measure, to be judged.
+            self.predicted_ms, self.step_ms = self._predict(frozen), None
+        self._set_frozen(frozen)
         self.stats.forget(self._frozen)
         self.num_trainable = event.num_trainable
         for unit in event.layers:
@@ -245,8 +256,14 @@ class LayerTreeViewModel(QObject):
 
     def set_step_ms(self, step_ms: float | None) -> None:
         """Say what a step costs now, in milliseconds; None if no run trains."""
-        self.step_ms = step_ms
+        self.step_ms = step_ms or None
         self.figures_changed.emit()
+
+    def point_at(self, row_id: int | None) -> None:
+        """Say which row the user points at, for what its change would save; None for none."""
+        if row_id != self._pointed_at:
+            self._pointed_at = row_id
+            self.figures_changed.emit()
 
     def drop_pending(self) -> None:
         """Forget what was asked for: nobody is left to answer."""
@@ -428,6 +445,23 @@ class LayerTreeViewModel(QObject):
         if state is LayerState.FROZEN and self.rows.first_position(row_id) > self._first_learning:
             return self.tr("{}; a layer before it learns, so only its weights' gradient is saved").format(told)
         return told
+
+    @property
+    def forecast(self) -> tuple[LayerRow, bool, float] | None:
+        """Return the row that is pointed at, whether it would be frozen, and what a step would cost then, in ms."""
+        row = None if self._pointed_at is None else self.rows[self._pointed_at]
+        if row is None or not row.units or self.step_ms is None or self.is_closed:
+            return None
+        is_freeze = not self._frozen.issuperset(row.units)
+        after = self._frozen.union(row.units) if is_freeze else self._frozen.difference(row.units)
+        predicted_ms = self._predict(after)
+        return None if predicted_ms is None else (row, is_freeze, predicted_ms)
+
+    def _predict(self, frozen: set[str]) -> float | None:
+        """Reckon a step's time with another freeze set from what it takes now; None where that cannot be told."""
+        now, then = self._cost.of(self._frozen), self._cost.of(frozen)
+        is_possible = any(count and unit not in frozen for unit, count in self.rows.num_params_of.items())
+        return self.step_ms * then / now if self.step_ms and now and is_possible else None
 
     @property
     def num_behind_trainable(self) -> int:

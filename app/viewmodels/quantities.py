@@ -63,6 +63,11 @@ def percent_text(share: float | None) -> str:
     return f"{QLocale().toString(share * 100, 'f', 1)} %"
 
 
+def milliseconds_text(milliseconds: float) -> str:
+    """Write a short time as "31 ms", below ten as "3.1 ms"."""
+    return f"{QLocale().toString(milliseconds, 'f', 0 if milliseconds >= 10 else 1)} ms"
+
+
 def duration_text(seconds: float) -> str:
     """Write a duration as "0:42", "12:05" or "1:02:05"."""
     whole = max(0, round(seconds))

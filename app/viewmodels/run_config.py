@@ -219,7 +219,7 @@ class RunConfigViewModel(QObject):
         if field == "model.weights":
             chosen = self._weight_set()
             # A run that has begun has its weights.
-            return "" if chosen is None or self.run is not None else f"{self.weights_text(chosen)} · {chosen.name}"
+            return "" if chosen is None or self.run is not None else self._weights_note(chosen)
         if self._texts[field].strip():
             return ""
         return {
@@ -272,6 +272,12 @@ class RunConfigViewModel(QObject):
     def chosen_entry(self) -> ModelEntry | None:
         """Return what is known of the model that is chosen, None while its name is none of those on offer."""
         return next((entry for entry in self.models if entry.name == self._texts["model.name"].strip()), None)
+
+    def _weights_note(self, weights: WeightSet) -> str:
+        """Say of the chosen weights what matters most first: the note has one line."""
+        size = size_text(weights.size_bytes)
+        place = self.tr("On this disk") if weights.is_cached else self.tr("{} to be downloaded").format(size)
+        return f"{place} · {percent_text(weights.accuracy)} · {weights.name}"
 
     def weights_text(self, weights: WeightSet) -> str:
         """Return the published accuracy and the size of weights, and whether they are here already."""

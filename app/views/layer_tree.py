@@ -45,7 +45,8 @@ from app.theme import LIGHT, SPACE, Palette, palette_of
 from app.viewmodels.layer_rows import BACKBONE_ID
 from app.viewmodels.layer_tree import LayerTreeViewModel, Preset
 from app.viewmodels.layer_tree_item_model import ROW_ID_ROLE, Column, LayerFilter, LayerTreeItemModel
-from app.viewmodels.quantities import count_text
+from app.viewmodels.quantities import count_text, milliseconds_text
+from app.views.elided_label import ElidedLabel
 from app.views.layer_delegate import LayerDelegate
 
 _TYPE_WIDTH = 96
@@ -272,10 +273,21 @@ class LayerTreeView(QWidget):
                 adapting = self.tr("Of {count} of them, that is of the weights: their statistics adapt to the data.")
                 lines.append(adapting.format(count=count_text(tree.num_adapting)))
             self.drift_chip.setToolTip(" ".join(lines))
-        self.step_label.setVisible(tree.step_ms is not None)
-        if tree.step_ms is not None:
-            decimals = 0 if tree.step_ms >= 10 else 1
-            self.step_label.setText(self.tr("Step {ms} ms").format(ms=QLocale().toString(tree.step_ms, "f", decimals)))
+        self.step_label.setVisible(tree.is_live)
+        self.step_label.set_whole_text(self._step_text())
+
+    def _step_text(self) -> str:
+        tree = self._layer_tree
+        text = self.tr("Step {}").format(
+            milliseconds_text(tree.step_ms) if tree.step_ms else self.tr("not measured yet")
+        )
+        if tree.predicted_ms is not None:
+            text = self.tr("{}, {} predicted").format(text, milliseconds_text(tree.predicted_ms))
+        if tree.forecast is None:
+            return text
+        row, is_freeze, predicted_ms = tree.forecast
+        change = self.tr("{} frozen: about {}") if is_freeze else self.tr("{} unfrozen: about {}")
+        return f"{text} · {change.format(row.fqn, milliseconds_text(predicted_ms))}"
 
     def _show_message(self, message: str) -> None:
         self.message.setText(message)
@@ -335,6 +347,8 @@ class LayerTreeView(QWidget):
         tree.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         tree.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         tree.setFrameShape(QTreeView.Shape.NoFrame)
+        tree.setMouseTracking(True)
+        tree.pointed_at.connect(self._layer_tree.point_at)
         tree.toggle_pressed.connect(self.toggle_selected)
         tree.edit_pressed.connect(self._edit_selected)
         self._delegate.multiplier_typed.connect(self._multiply)
@@ -362,7 +376,8 @@ class LayerTreeView(QWidget):
         self.message.setWordWrap(True)
         self.trainable_chip, self.drift_chip = _label("", "chip-small"), _label("", "chip-small")
         self.trainable_chip.setProperty("tone", "warm")
-        self.step_label = _label("", "dim")
+        self.step_label = ElidedLabel(Qt.TextElideMode.ElideRight, 24 * SPACE)
+        self.step_label.setProperty("role", "dim")
         chips = QHBoxLayout()
         chips.setSpacing(2 * SPACE)
         chips.addWidget(self.trainable_chip)
@@ -386,6 +401,8 @@ class LayerTreeView(QWidget):
 
 
 class _Tree(QTreeView):
+    pointed_at = Signal(object)
+    """The row under the mouse, or else the present one, is another (its id or None)."""
     toggle_pressed = Signal()
     """Space was pressed: freeze or unfreeze what is selected."""
     edit_pressed = Signal()
@@ -397,6 +414,20 @@ class _Tree(QTreeView):
         super().__init__()
         self.colors: Palette = LIGHT
         self._chosen: dict[Column, bool] = {}
+        self.entered.connect(self._point_at)
+
+    def leaveEvent(self, event: QEvent) -> None:
+        super().leaveEvent(event)
+        self._point_at(self.currentIndex() if self.hasFocus() else QModelIndex())
+
+    def currentChanged(
+        self, current: QModelIndex | QPersistentModelIndex, previous: QModelIndex | QPersistentModelIndex
+    ) -> None:
+        super().currentChanged(current, previous)
+        self._point_at(current)
+
+    def _point_at(self, index: QModelIndex | QPersistentModelIndex) -> None:
+        self.pointed_at.emit(int(index.data(ROW_ID_ROLE)) if index.isValid() else None)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)

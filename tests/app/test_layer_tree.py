@@ -8,9 +8,10 @@ from PySide6.QtTest import QAbstractItemModelTester, QTest
 from PySide6.QtWidgets import QApplication, QLineEdit
 
 from app import theme
-from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID
+from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID, LayerRows
 from app.viewmodels.layer_tree import LayerState, LayerTreeViewModel, Preset
 from app.viewmodels.layer_tree_item_model import BAR_ROLE, DRIFTED_ROLE, Column, LayerFilter, LayerTreeItemModel
+from app.viewmodels.step_cost import StepCost
 from app.views.layer_delegate import check_box_rect
 from app.views.layer_tree import LayerTreeView
 from trainer.messages import (
@@ -596,6 +597,7 @@ def test_the_footer_tells_counts_drift_and_step_time(view, tree):
     assert view.drift_chip.text() == "0 drift"
     tree.verify(FreezeVerified(step=20, num_verified=5, drifted=["conv1.0"]))
     assert view.drift_chip.property("tone") == "danger"
+    tree.is_live = True
     tree.set_step_ms(14.2)
     assert view.step_label.text() == "Step 14 ms"
 
@@ -739,3 +741,46 @@ def test_a_thousand_rows_are_all_shown(qtbot):
     shown.tree.expandAll()
     assert len(tree.rows) > 1000
     assert shown.filter.index(0, Column.PARAMS).data()
+
+
+def _with_costs(summary):
+    """Give each unit as many multiply-adds as it has parameters, and what is above it their sum."""
+    layers = [layer.model_copy(update={"mult_adds": layer.num_params}) for layer in summary.layers]
+    return summary.model_copy(update={"layers": layers})
+
+
+def test_a_steps_cost_counts_the_way_back_to_the_first_layer_that_learns(qapp) -> None:
+    entries = [("", "Net", 0), ("a", "Conv2d", 10), ("b", "Conv2d", 20), ("c", "Linear", 5, "head")]
+    summary = _with_costs(_summary(entries))
+    cost = StepCost(LayerRows(summary), summary)
+    # Forward 35; back through b and c where a learns, through c where b does; the weights of what learns.
+    assert cost.of({"a", "b"}) == 35 + 5
+    assert cost.of({"a"}) == 35 + 5 + 25
+    assert cost.of({"b"}) == 35 + 25 + 15
+    assert cost.of(set()) == 35 + 25 + 35
+    assert StepCost(LayerRows(_summary(entries)), _summary(entries)).of(set()) == 0
+
+
+def test_the_footer_tells_what_a_change_would_save_and_then_what_it_did(qtbot, qapp) -> None:
+    entries = [("", "Net", 0), ("a", "Conv2d", 10), ("b", "Conv2d", 20), ("c", "Linear", 5, "head")]
+    tree = LayerTreeViewModel()
+    tree.set_summary(_with_costs(_summary(entries, ["a", "b"])))
+    view = LayerTreeView(tree)
+    qtbot.addWidget(view)
+    view.resize(700, 400)
+    view.show()
+    assert view.step_label.isHidden()
+    tree.is_live = True
+    tree.set_step_ms(40.0)
+    view.select([_id(tree, "b")])
+    assert view.step_label.whole_text == "Step 40 ms · b unfrozen: about 65 ms"
+    view.select([HEAD_ID])
+    # All would be frozen then, which is refused.
+    assert view.step_label.whole_text == "Step 40 ms"
+    tree.settle(_changed(LayersUnfrozen, ["b"], ["a"]))
+    assert view.step_label.whole_text == "Step not measured yet, 65 ms predicted"
+    tree.set_step_ms(61.0)
+    view.select([_id(tree, "b")])
+    assert view.step_label.whole_text == "Step 61 ms, 65 ms predicted · b frozen: about 38 ms"
+    tree.is_live = False
+    assert view.step_label.isHidden()

@@ -185,7 +185,7 @@ def test_another_rate_of_some_layers_is_marked(history):
     history.add_marker(changed)
     history.add_marker(changed.model_copy(update={"layers": []}))
     (marker,) = history.markers
-    assert (marker.sentence, marker.applied_step, marker.is_rate) == ("head at rate × 0.1", 8, True)
+    assert (marker.sentence, marker.applied_step, marker.kind) == ("head at rate × 0.1", 8, "multiplier")
 
 
 def test_a_marker_that_was_read_already_is_dropped(history):

@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 from tests.conftest import make_images
-from trainer import loop
 from trainer.config import DataConfig, ModelConfig, RunConfig, TrainingConfig
 from trainer.data.images import DataError
 from trainer.data.loader import ImageData
@@ -68,17 +67,18 @@ class Run:
 
     def fit(self, monkeypatch: pytest.MonkeyPatch, between_steps: Callable[[], None] = lambda: None) -> None:
         images: list[Tensor] = []
-        real = loop.cross_entropy
+        task = self.trainer._task
+        real = task.training_loss
 
-        def record(logits: Tensor, target: Tensor, **more: Any) -> Tensor:
+        def record(logits: Tensor, target: Tensor) -> Tensor:
             classes = target if target.ndim == 2 else torch.eye(3)[target]
             for image, shares in zip(images[-1], classes, strict=True):
                 self.seen[self.trainer.epoch][fingerprint(denormalized(image, self.preprocessing))] = shares
             self.num_seen[self.trainer.epoch] += len(target)
-            return real(logits, target, **more)
+            return real(logits, target)
 
         hook = self.trainer.module.register_forward_pre_hook(lambda _, given: images.append(given[0]))
-        monkeypatch.setattr(loop, "cross_entropy", record)
+        monkeypatch.setattr(task, "training_loss", record)
         self.trainer.fit(between_steps)
         hook.remove()
 
