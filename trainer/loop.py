@@ -306,7 +306,7 @@ class Trainer:
         sentence, name = self.early_stopping.sentence(), self.early_stopping.best_name
         if self.config.training.restore_best and name:
             try:
-                for event in self.restore(name):
+                for event in self.restore(name, follows_plan=False):
                     self._emit(event)
                 sentence = f"{sentence} Its best checkpoint, {name}, is restored."
             except (CheckpointError, RunFolderError) as error:
@@ -681,10 +681,11 @@ class Trainer:
         self._emit(CheckpointSaved(checkpoint=info, command_id=command_id))
         return info
 
-    def restore(self, name: str, *, command_id: str = "") -> list[Event]:
+    def restore(self, name: str, *, follows_plan: bool = True, command_id: str = "") -> list[Event]:
         """Put a checkpoint of this run back: weights, optimizer, schedule, freeze set, generators, position.
 
-        Returns the events that say so, which nobody has been told yet.
+        Then make the changes of the plan that come next there, if ``follows_plan``. Returns the events that say so,
+        which nobody has been told yet.
 
         Raises:
             RunFolderError: The run has no such checkpoint.
@@ -711,7 +712,7 @@ class Trainer:
             )
             events.append(LogWritten(level="warning", text=text))
         # An epoch's checkpoint is saved before the plan's change for the next one.
-        return events + self._due_changes()
+        return events + (self._due_changes() if follows_plan else [])
 
     def rewind(self, change: int | None, step: int | None, *, command_id: str = "") -> list[Event]:
         """Go back to the state just before a change (None: before the first one at ``step``, or before the last).
@@ -827,12 +828,12 @@ class Trainer:
     def trial(self) -> Iterator[None]:
         """Undo to the bit, at the end, whatever is trained inside. Nothing of it is told or kept."""
         content = copy.deepcopy({**self._content(), "model_state_dict": to_cpu(self.module.state_dict())})
-        rates, metrics, non_finite_step = self.rates, self._metrics, self.non_finite_step
-        self._metrics = StepMetrics()
+        rates, metrics, norms, non_finite_step = self.rates, self._metrics, self._layer_norms, self.non_finite_step
+        self._metrics, self._layer_norms = StepMetrics(), LayerNorms(self.optimizer)
         try:
             yield
         finally:
-            self.rates, self._metrics = rates, metrics
+            self.rates, self._metrics, self._layer_norms = rates, metrics, norms
             self._load_state(content, "The state in memory")
             self.freeze_set.set_mode(training=self._phase == "train")
             self.non_finite_step = non_finite_step

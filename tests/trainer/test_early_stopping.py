@@ -8,10 +8,16 @@ import pytest
 import torch
 
 from tests.trainer.test_loop import Make, make_trainer, weights, with_optimizer, with_training
-from trainer.config import RunConfig, TrainingConfig
+from trainer.config import PlanPhase, RunConfig, TrainingConfig
 from trainer.early_stopping import EarlyStopping
 from trainer.loop import RunStopped
-from trainer.messages import CheckpointRestored, CheckpointSaved, LogWritten, ProgressReported
+from trainer.messages import (
+    CheckpointRestored,
+    CheckpointSaved,
+    LogWritten,
+    PhaseBegan,
+    ProgressReported,
+)
 
 __all__ = ["make_trainer"]
 
@@ -74,6 +80,19 @@ def test_a_run_that_gets_no_better_ends_at_its_best_checkpoint(
     assert [e.name for e in events if isinstance(e, CheckpointRestored)] == ([best.name] if restores else [])
     theirs = trainer._store.load(kept)["model_state_dict"]
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in weights(trainer).items())
+
+
+def test_the_best_checkpoint_of_a_run_that_ended_early_is_put_back_as_it_is(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    # A phase after each epoch, that changes nothing.
+    plan = [PlanPhase(epoch=epoch, rates={"head": 1.0}) for epoch in range(1, 9)]
+    trainer, events = make_trainer(worsening(small_config).model_copy(update={"plan": plan}))
+    trainer.fit(lambda: None)
+    (restored,) = [event for event in events if isinstance(event, CheckpointRestored)]
+    assert restored.num_phases_begun == restored.epoch - 1
+    # The next phase would begin again, in a run that is over.
+    assert not [event for event in events[events.index(restored) :] if isinstance(event, PhaseBegan)]
 
 
 def test_a_resume_goes_on_counting(make_trainer: Make, small_config: RunConfig) -> None:
