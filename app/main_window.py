@@ -28,7 +28,7 @@ from app.views.run_list import RunListView
 from app.views.status_bar import StatusBar
 from app.views.toolbar import Toolbar
 from trainer.config import RunConfig
-from trainer.messages import RunState
+from trainer.messages import ChangeAdvised, RunState
 
 _DATA_SHARE = 0.48
 """Of the window's height, for the tables, when the Data tab is raised first: pictures need more than rows do."""
@@ -152,6 +152,7 @@ class MainWindow(QWidget):
         self.display.told.connect(self._tell)
         self.display.informed.connect(lambda sentence: self.notice.tell(sentence, is_trouble=False))
         self.display.rate_offered.connect(self._offer_rate)
+        self.display.advised.connect(self._offer_change)
         self.display.settled.connect(self.notice.hide)
 
     def _connect_views(self) -> None:
@@ -217,6 +218,15 @@ class MainWindow(QWidget):
 
     def _tell(self, sentence: str, can_resume: bool) -> None:
         self.notice.tell(sentence, actions=[(self.tr("Resume"), self._resume)] if can_resume else [])
+
+    def _offer_change(self, event: ChangeAdvised) -> None:
+        """Offer the freeze or unfreeze that the worker proposes; nothing is done unless the user says so."""
+        names = ", ".join(event.layers)
+        if event.is_freeze:
+            words, change = self.tr("Freeze {}").format(names), self._freeze
+        else:
+            words, change = self.tr("Unfreeze {}").format(names), self._unfreeze
+        self.notice.tell(event.sentence, actions=[(words, partial(change, event.layers))], is_trouble=False)
 
     def _offer_rate(self, sentence: str, rate: float) -> None:
         """Offer what can be done where a loss was not finite; with each of these the run goes on."""

@@ -68,6 +68,8 @@ class RunDisplay(QObject):
     """A sentence that the user should read, and whether Resume would help."""
     informed = Signal(str)
     """A sentence that the user should read, and that is no trouble."""
+    advised = Signal(object)
+    """A freeze or unfreeze is proposed (ChangeAdvised)."""
     rate_offered = Signal(str, float)
     """The run was paused at a loss that was not finite: the sentence, and a lower rate that may help."""
     settled = Signal()
@@ -242,6 +244,7 @@ class RunDisplay(QObject):
         session.freeze_changed.connect(self.layer_tree.settle)
         session.freeze_changed.connect(self.history.add_marker)
         session.freeze_changed.connect(self.timeline.note_change)
+        session.change_advised.connect(self.advised)
         session.phase_began.connect(self.timeline.begin_phase)
         session.plan_changed.connect(self.timeline.change_plan)
         session.phase_began.connect(self._on_plan_changed)
@@ -265,6 +268,7 @@ class RunDisplay(QObject):
             session.rate_changed,
             session.rate_multiplier_changed,
             session.plan_changed,
+            session.change_advised,
             session.batchnorm_changed,
             session.training_changed,
             session.freeze_verified,

@@ -43,6 +43,7 @@ class TrainingSession(QObject):
     freeze_changed = Signal(object)  # LayersFrozen or LayersUnfrozen
     rate_changed = Signal(object)
     rate_multiplier_changed = Signal(object)
+    change_advised = Signal(object)
     phase_began = Signal(object)
     plan_changed = Signal(object)
     batchnorm_changed = Signal(object)
@@ -358,6 +359,7 @@ class TrainingSession(QObject):
             messages.LayersUnfrozen: self.freeze_changed,
             messages.RateChanged: self.rate_changed,
             messages.RateMultiplierChanged: self.rate_multiplier_changed,
+            messages.ChangeAdvised: self.change_advised,
             messages.PhaseBegan: self.phase_began,
             messages.PlanChanged: self.plan_changed,
             messages.BatchNormChanged: self.batchnorm_changed,

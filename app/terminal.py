@@ -19,6 +19,7 @@ from app.steering import Ending, shown_path
 from trainer.client import ClientEvent
 from trainer.messages import (
     BatchNormChanged,
+    ChangeAdvised,
     CheckpointInfo,
     CheckpointRestored,
     CheckpointSaved,
@@ -228,6 +229,10 @@ class TerminalView:
     def _take_plan(self, event: PlanChanged) -> None:
         self._print(plan_change_sentence(event))
 
+    def _take_advice(self, event: ChangeAdvised) -> None:
+        verb = "freeze" if event.is_freeze else "unfreeze"
+        self._print(f"{event.sentence} `thaw {verb} last {' '.join(event.layers)}` does it.")
+
     def _take_training(self, event: TrainingChanged) -> None:
         self._print(training_sentence(event))
 
@@ -422,6 +427,7 @@ _HANDLERS: dict[type, Callable[[TerminalView, Any], None]] = {
     RateMultiplierChanged: TerminalView._take_layer_change,
     BatchNormChanged: TerminalView._take_layer_change,
     TrainingChanged: TerminalView._take_training,
+    ChangeAdvised: TerminalView._take_advice,
     CheckpointSaved: TerminalView._take_checkpoint,
     CheckpointRestored: TerminalView._take_restored,
     RunRewound: TerminalView._take_rewound,

@@ -201,6 +201,11 @@ class TrainingConfig(_Section):
     min_change: float = Field(
         0, ge=0, le=1000, description="How much better an epoch must be to count; an accuracy goes from 0 to 1."
     )
+    advisor: Literal["off", "tell", "act"] = Field(
+        "tell",
+        description="Whether the next freeze or unfreeze is proposed after a validation (tell), or made (act); never "
+        "while phases of a plan are to come.",
+    )
     restore_best: bool = Field(
         True, description="Whether a run that the patience ends is put back to its best checkpoint."
     )

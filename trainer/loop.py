@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from trainer.advisor import AdviceInput, Stage
 from trainer.checkpoints import (
     CheckpointError,
     CheckpointStore,
@@ -31,6 +32,7 @@ from trainer.freezing import BACKBONE, HEAD, FreezeError, FreezeSet
 from trainer.layer_norms import LayerNorms
 from trainer.messages import (
     BatchNormChanged,
+    ChangeAdvised,
     CheckpointInfo,
     CheckpointRestored,
     CheckpointSaved,
@@ -55,6 +57,7 @@ from trainer.messages import (
 )
 from trainer.metrics import (
     LEARNING_RATE,
+    TRAIN_LOSS,
     VALIDATION_ACCURACY,
     VALIDATION_LOSS,
     Evaluation,
@@ -64,6 +67,7 @@ from trainer.metrics import (
 from trainer.models import LoadedModel, layer_tree
 from trainer.optim import autocast, choose_precision, make_optimizer
 from trainer.pace import Pace
+from trainer.plans import stages
 from trainer.rates import RateSchedule
 from trainer.rewinds import KeptState, Rewinds
 from trainer.run_record import RunFolderError, best_checkpoint, metrics_text
@@ -122,6 +126,8 @@ class Trainer:
         self._emit = emit
         self._metrics = StepMetrics()
         self._layer_norms = LayerNorms(self.optimizer)
+        self._stages = stages(self.layers)
+        self._advice = AdviceInput()
         self._pace = Pace()
         self._has_jumped = False
         self._unsaved: Evaluation | None = None
@@ -206,6 +212,7 @@ class Trainer:
                 self.early_stopping.end_epoch(values)
                 self._unsaved = evaluation
                 self._save_epoch()
+                self._advise(values[VALIDATION_LOSS])
             sentence = self._end_early()
             self._has_jumped = False
             is_tested = self._test(between_steps)
@@ -399,6 +406,35 @@ class Trainer:
         self.save(reason="epoch", evaluation=self._unsaved)
         self._unsaved = None
         self._follow_plan()
+
+    def _advise(self, validation_loss: float) -> None:
+        """Propose the next freeze or unfreeze, or make it, where the run asks for that."""
+        self._advice.end_epoch(validation_loss)
+        choice = self.config.training.advisor
+        if choice == "off" or self.plan.num_begun < len(self.plan.phases) or not self._has_epochs_left:
+            return
+        units = [self.freeze_set.resolve(stage) for stage in self._stages]
+        of_model = [
+            Stage(names, below, self.freeze_set.frozen.issuperset(below))
+            for names, below in zip(self._stages, units, strict=True)
+        ]
+        advice = self._advice.advise(of_model)
+        if advice is None:
+            return
+        if choice == "tell":
+            self._emit(
+                ChangeAdvised(
+                    layers=advice.layers,
+                    is_freeze=advice.is_freeze,
+                    sentence=advice.sentence,
+                    step=self.step,
+                    segment=self.segment,
+                )
+            )
+            return
+        self._emit(LogWritten(level="info", text=advice.sentence))
+        change = self.freeze if advice.is_freeze else self.unfreeze
+        self._emit(change(advice.layers, source="advisor"))
 
     def _follow_plan(self) -> None:
         if self.early_stopping.is_over:
@@ -765,9 +801,11 @@ class Trainer:
         if not series:
             return
         series[LEARNING_RATE] = Series(steps=[self.step], values=[self.rates.applied])
+        self._advice.take_losses(series[TRAIN_LOSS].values)
         self._log(series)
         stats = self._layer_norms.take()
         if stats is not None:
+            self._advice.take_norms(stats)
             self._emit(stats)
 
     def _log(self, series: dict[str, Series]) -> None:
@@ -823,6 +861,7 @@ class Trainer:
         self._unsaved = None
         self._has_jumped = True
         self._pace.forget()
+        self._advice = AdviceInput()
 
     @contextmanager
     def trial(self) -> Iterator[None]:
@@ -913,6 +952,7 @@ class Trainer:
             self._keep(before, sentence)
         # The steps before and after the change cost differently: a pace over both would tell neither.
         self._pace.forget()
+        self._advice = AdviceInput()
         return {
             "layers": changed,
             "sentence": sentence,

@@ -852,8 +852,8 @@ class FreezeChanged(Event):
 
     ``layers`` are the changed units, ``sentence`` says it for the marker ("stage4 unfrozen"), ``frozen`` is the whole
     freeze set afterwards. ``requested_step`` and ``applied_step`` count completed updates; ``source`` is "user",
-    "plan" or "restore". ``change`` is the number of the change, which rises over the run's whole life; 0 if nothing
-    changed, or in runs of an earlier Thaw.
+    "plan", "advisor" or "restore". ``change`` is the number of the change, which rises over the run's whole life; 0 if
+    nothing changed, or in runs of an earlier Thaw.
     """
 
     layers: list[str]
@@ -892,6 +892,17 @@ class RateChanged(Event):
     applied_step: int
     segment: int
     change: int = 0
+
+
+class ChangeAdvised(Event):
+    """The next freeze or unfreeze is proposed, with the numbers that speak for it; nothing was done."""
+
+    kind: Literal["ChangeAdvised"] = "ChangeAdvised"
+    layers: list[str]
+    is_freeze: bool
+    sentence: str
+    step: int
+    segment: int
 
 
 class TrainingChanged(Event):
@@ -1048,6 +1059,7 @@ AnyEvent = Annotated[
     | RateMultiplierChanged
     | BatchNormChanged
     | TrainingChanged
+    | ChangeAdvised
     | LayersFrozen
     | LayersUnfrozen
     | PhaseBegan

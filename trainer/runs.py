@@ -47,6 +47,7 @@ _LOGGED_KINDS = (
     "PlanChanged",
     "BatchNormChanged",
     "TrainingChanged",
+    "ChangeAdvised",
     "FreezeVerified",
     "CheckpointSaved",
     "CheckpointRestored",

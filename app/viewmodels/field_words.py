@@ -37,6 +37,7 @@ def field_label(field: str) -> str:
         "training.label_smoothing": QCoreApplication.translate("RunForm", "Smoothing"),
         "model.batchnorm": QCoreApplication.translate("RunForm", "BatchNorm"),
         "training.accumulate_batches": QCoreApplication.translate("RunForm", "Per step"),
+        "training.advisor": QCoreApplication.translate("RunForm", "Advice"),
         "training.epochs": QCoreApplication.translate("RunForm", "Epochs"),
         "training.patience": QCoreApplication.translate("RunForm", "Patience"),
         "training.stop_metric": QCoreApplication.translate("RunForm", "Watches"),
@@ -77,6 +78,9 @@ def field_tip(field: str) -> str:
         ),
         "training.label_smoothing": QCoreApplication.translate(
             "RunForm", "Label smoothing: what of each target is spread over all classes, 0 to 1; in training only"
+        ),
+        "training.advisor": QCoreApplication.translate(
+            "RunForm", "Whether the next freeze or unfreeze is proposed, or made, or neither; never during a plan"
         ),
         "optimizer.nesterov": QCoreApplication.translate("RunForm", "Whether the momentum is Nesterov's"),
         "optimizer.warmup_epochs": QCoreApplication.translate(

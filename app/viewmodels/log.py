@@ -15,6 +15,7 @@ from trainer.client import WorkerLost
 from trainer.messages import (
     AnyEvent,
     BatchNormChanged,
+    ChangeAdvised,
     CheckpointRestored,
     CheckpointSaved,
     CommandRejected,
@@ -151,6 +152,8 @@ class LogItemModel(TableItemModel):
             case PlanChanged():
                 what = plan_text([phase.model_dump() for phase in event.plan[event.num_begun :]])
                 return LogRow(event.time, self.tr("Plan changed"), event.requested_step, event.applied_step, what)
+            case ChangeAdvised():
+                return LogRow(event.time, self.tr("Advice"), None, event.step, event.sentence)
             case TrainingChanged():
                 return self._training_row(event)
             case CheckpointSaved():
@@ -248,4 +251,5 @@ class LogItemModel(TableItemModel):
             "user": self.tr("by hand"),
             "plan": self.tr("by the plan"),
             "restore": self.tr("by a restore"),
+            "advisor": self.tr("as advised"),
         }.get(source, source)

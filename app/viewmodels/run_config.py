@@ -71,6 +71,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "training.stop_metric",
         "training.min_change",
         "training.restore_best",
+        "training.advisor",
         "training.precision",
         "training.device",
         "training.seed",

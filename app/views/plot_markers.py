@@ -163,6 +163,7 @@ def marker_tooltip(marker: Marker) -> str:
         "user": QCoreApplication.translate("MetricPlot", "by hand"),
         "plan": QCoreApplication.translate("MetricPlot", "by the plan"),
         "restore": QCoreApplication.translate("MetricPlot", "by restoring a checkpoint"),
+        "advisor": QCoreApplication.translate("MetricPlot", "as advised"),
     }
     lines = [
         marker.sentence,

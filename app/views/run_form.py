@@ -51,6 +51,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "model.batchnorm": ("frozen", "adapting"),
     "training.stop_metric": ("loss", "accuracy"),
     "training.restore_best": ("True", "False"),
+    "training.advisor": ("tell", "act", "off"),
     "training.precision": ("auto", "fp32", "bf16"),
     "training.device": ("auto",),
     "data.layout": ("auto", "class_folders", "split_folders", "table", "file_names"),

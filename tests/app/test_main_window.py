@@ -24,6 +24,7 @@ from tests.app.test_session import write_run
 from trainer.client import WorkerLost
 from trainer.config import DataConfig, ModelConfig, RunConfig
 from trainer.messages import (
+    ChangeAdvised,
     CheckpointSaved,
     CommandRejected,
     FreezeVerified,
@@ -54,6 +55,7 @@ from trainer.messages import (
     SetPlan,
     StateChanged,
     TrainingChanged,
+    UnfreezeLayers,
 )
 from trainer.runs import RunFolder
 
@@ -1114,6 +1116,22 @@ def test_a_live_runs_plan_is_edited_and_settles_on_the_event(
     running.say(PhaseBegan(plan=command.phases, num_begun=1, step=90, segment=0, time=5.0))
     qtbot.waitUntil(lambda: form._editors["plan"].text() == "4: +stage2 ×0.5")
     assert [stage.is_present for stage in window.display.timeline.stages] == [False, True, False]
+
+
+def test_advice_is_offered_and_done_by_its_button_only(qtbot, window: MainWindow, running: ScriptedClient) -> None:
+    sentence = "What learns is used up: validation loss 0.5. Unfreeze stage2?"
+    running.say(ChangeAdvised(layers=["stage2"], is_freeze=False, sentence=sentence, step=90, segment=0, time=5.0))
+    qtbot.waitUntil(lambda: window.notice.text == sentence)
+    assert running.sent == []
+    (button,) = window.notice._buttons
+    assert button.text() == "Unfreeze stage2"
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    (command,) = running.sent
+    assert isinstance(command, UnfreezeLayers)
+    assert command.layers == ["stage2"]
+    assert window.notice.text == ""
+    rows = [window.display.log.index(row, 1).data() for row in range(window.display.log.rowCount())]
+    assert rows[-1] == "Advice"
 
 
 def test_a_plan_that_is_chosen_is_written_into_the_tree_and_the_form(
