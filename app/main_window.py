@@ -135,6 +135,7 @@ class MainWindow(QWidget):
         self.resize(1360, 860)
         self.restoreGeometry(self._settings.layout("window"))
         self._columns.restoreState(self._settings.layout("columns"))
+        self._low_sizes: list[int] = []
         self._is_height_chosen = self._rows.restoreState(self._settings.layout("rows"))
         self.form.restore_state(self._settings.layout("form"))
 
@@ -202,6 +203,7 @@ class MainWindow(QWidget):
 
     def _show_state(self) -> None:
         session = self.session
+        self._make_room_for_curves()
         self.toolbar.allow(
             commands=session.is_live, resume=session.can_resume and session.state is not RunState.FINISHED
         )
@@ -245,15 +247,22 @@ class MainWindow(QWidget):
         self.notice.tell(sentence, actions=actions)
 
     def _make_room_for_data(self) -> None:
-        """Raise the tables once, when pictures are to be seen; from then on their height is the user's."""
-        if self.tabs.currentWidget() is self.data_view and not self._is_height_chosen:
-            self._is_height_chosen = True
-            height = sum(self._rows.sizes())
-            wanted = max(self._rows.sizes()[1], int(_DATA_SHARE * height))
+        """Raise the tables when pictures are to be seen and no curves are; once, and not over a height of the user's."""
+        is_wanted = self.tabs.currentWidget() is self.data_view and self.session.run_dir is None
+        if is_wanted and not self._is_height_chosen and not self._low_sizes:
+            self._low_sizes = self._rows.sizes()
+            height = sum(self._low_sizes)
+            wanted = max(self._low_sizes[1], int(_DATA_SHARE * height))
             self._rows.setSizes([height - wanted, wanted])
 
+    def _make_room_for_curves(self) -> None:
+        """Lower the tables again for a run."""
+        if self._low_sizes and self.session.run_dir is not None:
+            self._rows.setSizes(self._low_sizes)
+            self._low_sizes = []
+
     def _note_height(self) -> None:
-        self._is_height_chosen = True
+        self._is_height_chosen, self._low_sizes = True, []
 
     # -- what the user asks for -------------------------------------------------------------------------------
 

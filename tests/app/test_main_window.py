@@ -698,7 +698,9 @@ def test_the_data_tab_has_room_for_its_pictures_at_first_and_the_users_height_ev
     high = first.tabs.height()
     # Not again: the tabs do not jump as one after the other is looked at.
     first.tabs.setCurrentWidget(first.log_view)
+    assert first.tabs.height() == high
     first._rows.setSizes([600, 150])
+    first._rows.splitterMoved.emit(600, 1)
     qtbot.waitUntil(lambda: first.tabs.height() < high)
     lowered = first.tabs.height()
     first.tabs.setCurrentWidget(first.data_view)
@@ -707,6 +709,20 @@ def test_the_data_tab_has_room_for_its_pictures_at_first_and_the_users_height_ev
     second = made()
     second.tabs.setCurrentWidget(second.data_view)
     qtbot.waitUntil(lambda: second.tabs.height() == lowered)
+
+
+def test_the_tables_are_low_again_when_a_run_has_curves_to_show(
+    qtbot, window: MainWindow, clients, tmp_path, run_info
+) -> None:
+    clients[0].serve()
+    low = window.tabs.height()
+    window.tabs.setCurrentWidget(window.data_view)
+    qtbot.waitUntil(lambda: window.tabs.height() > low)
+    window.session.open_run(write_run(tmp_path / "runs", run_info))
+    qtbot.waitUntil(lambda: window.tabs.height() == low)
+    window.tabs.setCurrentWidget(window.log_view)
+    window.tabs.setCurrentWidget(window.data_view)
+    assert window.tabs.height() == low
 
 
 def test_a_long_line_of_the_log_has_the_room_of_the_wide_column(qtbot, window, running: ScriptedClient) -> None:
