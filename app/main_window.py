@@ -247,7 +247,7 @@ class MainWindow(QWidget):
         self.notice.tell(sentence, actions=actions)
 
     def _make_room_for_data(self) -> None:
-        """Raise the tables when pictures are to be seen and no curves are; once, and not over a height of the user's."""
+        """Raise the tables when pictures are to be seen and no curves; once, and not over a height of the user's."""
         is_wanted = self.tabs.currentWidget() is self.data_view and self.session.run_dir is None
         if is_wanted and not self._is_height_chosen and not self._low_sizes:
             self._low_sizes = self._rows.sizes()
