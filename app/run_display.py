@@ -56,7 +56,6 @@ from trainer.run_record import RunRecord
 # The folder and the memory are looked at this often: they change slowly, and a look costs a walk over the folder.
 _MEASURE_INTERVAL_MS = 3000
 _LOOK_UPS = frozenset({"ListModels", "InspectModel", "CheckData", "EstimateRun", "FindRate", "PreviewImage"})
-_ANSWERED_IN_THE_TREE = frozenset({"FreezeLayers", "UnfreezeLayers", "SetRateMultiplier", "SetBatchNorm"})
 # What a run needs is tried out when the form has rested.
 _ESTIMATE_AFTER_MS = 1000
 
@@ -393,8 +392,9 @@ class RunDisplay(QObject):
     def _on_run_prepared(self, event: RunPrepared) -> None:
         self.status.prepare(event)
         self.history.restore(event.step, event.segment)
-        if not event.segment:
-            self.timeline.show_plan(event.run.config)
+        if not event.step:
+            # Nothing of it has begun, also where a run that was killed begins anew.
+            self.timeline.show_plan(event.run.config.model_copy(update={"plan": event.run.present.plan}))
         self._show_run(event.run)
         self._settings.form_values = event.run.config.model_dump()
         self._measure()
@@ -461,7 +461,7 @@ class RunDisplay(QObject):
             return
         if is_last_check:
             self.data.refuse(self.run_config.named_refusal(event))
-        self.layer_tree.reject(event.command_id, event.reason)
+        is_in_tree = self.layer_tree.reject(event.command_id, event.reason)
         # Beside a field only where it can be mended: a run on display keeps the values that it began with.
         is_about_form = self._is_form_open or event.command in {"SetRate", "SetPlan", "ChangeTraining"}
         is_beside_field = is_about_form and self.run_config.reject(event)
@@ -472,7 +472,7 @@ class RunDisplay(QObject):
             self._wait_for_fields()
         elif event.command == "EstimateRun":
             self.run_config.show_need(event.reason)
-        elif not is_beside_field and event.command not in _ANSWERED_IN_THE_TREE | {"CancelLookUp"}:
+        elif not is_beside_field and not is_in_tree and event.command != "CancelLookUp":
             self.told.emit(event.reason, event.command == "OpenRun" and self._session.can_resume)
 
     def _on_rewinds_kept(self, event: RewindsKept) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from trainer.messages import CheckpointInfo
 from trainer.runs import RunFolder
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _UNFINISHED = ".saving-"
 
 

@@ -89,8 +89,7 @@ class FreezeSet:
             FreezeError: A name is no layer, or nothing would be left to train.
 
         """
-        spared = self.frozen.union(self.resolve(but))
-        changed = [unit for unit in self.resolve(layers, is_exact=is_exact) if unit not in spared]
+        changed = self.learning(layers, but=but, is_exact=is_exact)
         self.set_frozen(self.frozen.union(changed))
         return changed
 
@@ -101,9 +100,18 @@ class FreezeSet:
             FreezeError: A name is no layer.
 
         """
-        changed = [unit for unit in self.resolve(layers, is_exact=is_exact) if unit in self.frozen]
+        changed = self.frozen_among(layers, is_exact=is_exact)
         self.set_frozen(self.frozen.difference(changed))
         return changed
+
+    def learning(self, layers: Iterable[str], *, but: Iterable[str] = (), is_exact: bool = False) -> list[str]:
+        """Return the units of layers, ``but`` some, that a freeze would change. Raises FreezeError as ``resolve``."""
+        spared = self.frozen.union(self.resolve(but))
+        return [unit for unit in self.resolve(layers, is_exact=is_exact) if unit not in spared]
+
+    def frozen_among(self, layers: Iterable[str], *, is_exact: bool = False) -> list[str]:
+        """Return the units of layers that an unfreeze would change. Raises FreezeError as ``resolve``."""
+        return [unit for unit in self.resolve(layers, is_exact=is_exact) if unit in self.frozen]
 
     def set_frozen(self, units: Iterable[str]) -> None:
         """Make exactly these units frozen.

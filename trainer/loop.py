@@ -69,7 +69,7 @@ from trainer.optim import autocast, choose_precision, make_optimizer
 from trainer.pace import Pace
 from trainer.plans import stages
 from trainer.rates import RateSchedule
-from trainer.rewinds import KeptState, Rewinds
+from trainer.rewinds import KeptState, Rewinds, size_of
 from trainer.run_record import RunFolderError, best_checkpoint, metrics_text
 from trainer.runs import RunFolder
 from trainer.schedules import Plan, check_plan, frozen_after, start_step
@@ -119,6 +119,7 @@ class Trainer:
         self.early_stopping = EarlyStopping(config.training)
         self._rewinds = Rewinds(round(config.training.rewind_gb * 1e9))
         self._num_changes = 0
+        self._is_too_large_told = False
         self._frozen_since: dict[str, int] = {}
         mixing = config.data.mixing
         self._mixer = None if mixing == "none" else BatchMixer(mixing, len(data.class_names), config.training.seed)
@@ -197,7 +198,8 @@ class Trainer:
         self._save_epoch()
         is_tested = False
         sentence = ""
-        while not is_tested:
+        # More epochs may be asked for while the test split is evaluated.
+        while not is_tested or self._has_epochs_left:
             while self._has_epochs_left:
                 self._has_jumped = False
                 self._train_epoch(between_steps)
@@ -213,7 +215,7 @@ class Trainer:
                 self._unsaved = evaluation
                 self._save_epoch()
                 self._advise(values[VALIDATION_LOSS])
-            sentence = self._end_early()
+            sentence = self._end_early(sentence)
             self._has_jumped = False
             is_tested = self._test(between_steps)
         return sentence
@@ -306,15 +308,23 @@ class Trainer:
             self.report()
         self._tell_loading()
 
-    def _end_early(self) -> str:
-        """Put the best checkpoint back, where the patience has ended the run. Returns a sentence about that, or ""."""
+    def _end_early(self, said: str) -> str:
+        """Put the best checkpoint back, once, where the patience has ended the run; ``said`` is what was said of that.
+
+        Returns a sentence about it, "" where the run has not ended early.
+        """
         if not self.early_stopping.is_over:
             return ""
+        if said:
+            return said
+        counted = self.early_stopping.state_dict()
         sentence, name = self.early_stopping.sentence(), self.early_stopping.best_name
         if self.config.training.restore_best and name:
             try:
                 for event in self.restore(name, follows_plan=False):
                     self._emit(event)
+                # The run is over all the same, though it was not when that checkpoint was saved.
+                self.early_stopping.load_state_dict(counted)
                 sentence = f"{sentence} Its best checkpoint, {name}, is restored."
             except (CheckpointError, RunFolderError) as error:
                 sentence = f"{sentence} Its best checkpoint was not restored. {error}"
@@ -437,15 +447,13 @@ class Trainer:
         self._emit(change(advice.layers, source="advisor"))
 
     def _follow_plan(self) -> None:
-        if self.early_stopping.is_over:
-            return
         for event in self._due_changes():
             self._emit(event)
 
     def _due_changes(self) -> list[Event]:
         """Make the plan's changes whose time has come, once: what a person then changes stays as it is."""
         events: list[Event] = []
-        while phase := self.plan.due(self.epoch, self.step):
+        while self._has_epochs_left and (phase := self.plan.due(self.epoch, self.step)):
             self.plan.begin_next()
             events.append(self._phase_began())
             try:
@@ -487,8 +495,10 @@ class Trainer:
             FreezeError: A name is no layer, or nothing would be left to train.
 
         """
-        before = self._present_state() if layers else None
-        changed = self.freeze_set.freeze(layers, but=but, is_exact=is_exact)
+        changed = self.freeze_set.learning(layers, but=but, is_exact=is_exact)
+        self.freeze_set.check(self.freeze_set.frozen.union(changed))
+        before = self._present_state() if changed else None
+        self.freeze_set.set_frozen(self.freeze_set.frozen.union(changed))
         self._frozen_since.update(dict.fromkeys(changed, self.step))
         return LayersFrozen(**self._freeze_change(before, changed, "frozen", requested_step, source, command_id))
 
@@ -507,8 +517,9 @@ class Trainer:
             FreezeError: A name is no layer.
 
         """
-        before = self._present_state() if layers else None
-        changed = self.freeze_set.unfreeze(layers, is_exact=is_exact)
+        changed = self.freeze_set.frozen_among(layers, is_exact=is_exact)
+        before = self._present_state() if changed else None
+        self.freeze_set.set_frozen(self.freeze_set.frozen.difference(changed))
         frozen_since = {unit: self._frozen_since.pop(unit) for unit in changed}
         for parameter in self.freeze_set.parameters(filter(self._drops_state(frozen_since), changed)):
             self.optimizer.state.pop(parameter, None)
@@ -521,7 +532,7 @@ class Trainer:
         """Change the run's rate here and now. Returns the event that says so, which nobody has been told yet."""
         before = self.rates.rate
         if rate != before:
-            self._keep(self._present_state(), f"rate {rate:g}")
+            self._keep(self._present_state(), f"rate {rate:g}", "user")
         self.rates.rate = rate
         return RateChanged(
             rate=rate,
@@ -574,7 +585,7 @@ class Trainer:
         changed = [unit for unit in named if before.get(unit, 1.0) != multiplier]
         sentence = f"{self.freeze_set.describe(changed)} at rate × {multiplier:g}"
         if changed:
-            self._keep(self._present_state(), sentence)
+            self._keep(self._present_state(), sentence, source)
         self.rates.multiply(changed, multiplier)
         return RateMultiplierChanged(
             layers=changed,
@@ -765,7 +776,9 @@ class Trainer:
         self._put_back(content, "The state in memory", kept.resume_from)
         self._unsaved = kept.unsaved
         self._rewinds.forget_from(kept.change)
-        rewound = RunRewound(change=kept.change, sentence=kept.sentence, **self._restored(command_id))
+        rewound = RunRewound(
+            change=kept.change, sentence=kept.sentence, source=kept.source, **self._restored(command_id)
+        )
         return [rewound, self._rewinds.event()]
 
     def summary(self) -> ModelSummary:
@@ -909,27 +922,34 @@ class Trainer:
         }
 
     def _present_state(self) -> dict[str, Any] | None:
-        """Return a copy of the whole state, of the model what differs from the run's start; None where none is kept."""
+        """Return a copy of the whole state, of the model what differs from the run's start; None where none is kept.
+
+        One that is larger than all the memory for these is not copied, and that is said once.
+        """
         if self._store is None or not self._rewinds.budget_bytes:
             return None
-        return copy.deepcopy({**self._content(), "model_state_dict": self._store.changed(self.module.state_dict())})
+        content = {**self._content(), "model_state_dict": self._store.changed(self.module.state_dict())}
+        num_bytes = size_of(content)
+        if num_bytes <= self._rewinds.budget_bytes:
+            return copy.deepcopy(content)
+        if not self._is_too_large_told:
+            self._is_too_large_told = True
+            text = (
+                f"The state before a change is not kept for a rewind: it takes {num_bytes / 1e9:.3g} GB, and rewind_gb "
+                f"is {self.config.training.rewind_gb:g}."
+            )
+            self._emit(LogWritten(level="warning", text=text))
+        return None
 
-    def _keep(self, content: dict[str, Any] | None, sentence: str) -> None:
-        """Give a change its number, and keep the state before it, if there is room."""
+    def _keep(self, content: dict[str, Any] | None, sentence: str, source: str) -> None:
+        """Give a change its number, and keep the state before it."""
         self._num_changes += 1
         if content is None or self._folder is None:
             return
         point = self._folder.resume_point()
         resume_from = None if point is None else point.name
-        state = KeptState(self._num_changes, sentence, content, resume_from, self._unsaved)
-        if self._rewinds.keep(state):
-            self._emit(self._rewinds.event())
-        else:
-            text = (
-                f"The state before this change ({sentence}) is not kept for a rewind: it takes "
-                f"{state.num_bytes / 1e9:.3g} GB, and rewind_gb is {self.config.training.rewind_gb:g}."
-            )
-            self._emit(LogWritten(level="warning", text=text))
+        self._rewinds.keep(KeptState(self._num_changes, sentence, source, content, resume_from, self._unsaved))
+        self._emit(self._rewinds.event())
 
     def _drops_state(self, frozen_since: dict[str, int]) -> Callable[[str], bool]:
         """Tell of which units the optimizer's state is too old to be kept: it would make the first steps too long."""
@@ -949,7 +969,7 @@ class Trainer:
     ) -> dict[str, Any]:
         sentence = f"{self.freeze_set.describe(changed)} {verb}"
         if changed:
-            self._keep(before, sentence)
+            self._keep(before, sentence, source)
         # The steps before and after the change cost differently: a pace over both would tell neither.
         self._pace.forget()
         self._advice = AdviceInput()

@@ -1024,11 +1024,12 @@ class CheckpointRestored(StateRestored):
 
 
 class RunRewound(StateRestored):
-    """The state is the one just before a change, whose number is ``change`` and which ``sentence`` names."""
+    """The state is the one just before a change: ``change`` is its number, ``sentence`` names it, by ``source``."""
 
     kind: Literal["RunRewound"] = "RunRewound"
     change: int
     sentence: str
+    source: str = "user"
 
 
 class LogWritten(Event):

@@ -14,6 +14,10 @@ RATE_DECAY = 2.6
 """What the rate falls by from each stage to the one before it (Howard and Ruder 2018, ULMFiT, arXiv 1801.06146)."""
 
 
+CONTAINER_SHARE = 0.9
+"""Of the layers with parameters: a part that holds so many is no stage but the container of the stages."""
+
+
 class PlanName(StrEnum):
     """The plans on offer."""
 
@@ -52,8 +56,8 @@ class NamedPlan:
 def make_plan(name: PlanName, layers: Sequence[LayerInfo], num_epochs: int, every: int | None = None) -> NamedPlan:
     """Write a plan out for a model.
 
-    Parameters that a container owns itself (a transformer's position embedding) belong to no stage: they learn only
-    where the whole backbone does.
+    Parameters that a container owns itself (a transformer's position embedding) belong to no stage: stage by stage they
+    stay frozen until the whole backbone learns; where only the stages before the last are frozen, they learn.
 
     Args:
         name: Which one.
@@ -109,12 +113,14 @@ def stages(layers: Sequence[LayerInfo]) -> list[list[str]]:
     while True:
         below = tree.children[level]
         blocks = [layer for layer in below if tree.depth(layer) >= 2]
-        if len(blocks) != 1:
+        # One container holds all of them, or nearly ("features", "encoder", "blocks" beside a stem).
+        least = CONTAINER_SHARE * tree.num_units(level) if len(blocks) > 1 else 0
+        container = next((layer for layer in blocks if tree.num_units(layer) >= least), None)
+        if container is None:
             break
-        # One container holds all of them ("features", "encoder").
-        position = below.index(blocks[0])
+        position = below.index(container)
         before, after = before + below[:position], below[position + 1 :] + after
-        level = blocks[0]
+        level = container
     blocks = blocks or [layer for layer in below if tree.names(layer)]
     parts: list[list[str]] = [before]
     for layer in below:
@@ -144,10 +150,10 @@ class _Tree:
         """Name what can be frozen at and below a layer; its own name would reach a head below it, too."""
         if any(head.startswith(f"{layer}.") for head in self._heads):
             return [name for child in self.children[layer] for name in self.names(child)]
-        return [layer] if self._has_units(layer) else []
+        return [layer] if self.num_units(layer) else []
 
-    def _has_units(self, layer: str) -> bool:
-        return self._infos[layer].is_unit or any(map(self._has_units, self.children[layer]))
+    def num_units(self, layer: str) -> int:
+        return self._infos[layer].is_unit + sum(map(self.num_units, self.children[layer]))
 
     def _is_head(self, layer: str) -> bool:
         return any(layer == head or layer.startswith(f"{head}.") for head in self._heads)

@@ -26,6 +26,7 @@ class KeptState:
 
     change: int
     sentence: str
+    source: str
     content: dict[str, Any]
     resume_from: str | None
     unsaved: Evaluation | None
@@ -39,7 +40,7 @@ class KeptState:
     @property
     def num_bytes(self) -> int:
         """Return what it takes of memory."""
-        return sum(tensor.nbytes for tensor in _tensors(self.content))
+        return size_of(self.content)
 
 
 class Rewinds:
@@ -49,14 +50,12 @@ class Rewinds:
         self.budget_bytes = budget_bytes
         self._kept: list[KeptState] = []
 
-    def keep(self, state: KeptState) -> bool:
-        """Keep a state. Returns whether it fits into the budget; if not, nothing of the others is driven out for it."""
-        if state.num_bytes > self.budget_bytes:
-            return False
+    def keep(self, state: KeptState) -> None:
+        """Keep a state, which by itself is no larger than the budget."""
+        assert state.num_bytes <= self.budget_bytes
         self._kept.append(state)
         while self.num_bytes > self.budget_bytes:
             del self._kept[0]
-        return True
 
     def find(self, change: int | None, step: int | None) -> KeptState:
         """Return the state before a change, or before the first one at a step; the newest if neither is given.
@@ -97,6 +96,11 @@ class Rewinds:
         """Say which are kept."""
         changes = [state.change for state in self._kept]
         return RewindsKept(changes=changes, num_bytes=self.num_bytes, budget_bytes=self.budget_bytes)
+
+
+def size_of(content: dict[str, Any]) -> int:
+    """Return the bytes that the tensors of a state take."""
+    return sum(tensor.nbytes for tensor in _tensors(content))
 
 
 def _tensors(value: Any) -> Iterable[torch.Tensor]:

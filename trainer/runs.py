@@ -56,7 +56,14 @@ _LOGGED_KINDS = (
     "LogWritten",
 )
 
-_CHANGING_KINDS = ("RateChanged", "TrainingChanged", "CheckpointRestored", "RunRewound")
+_CHANGING_KINDS = (
+    "RateChanged",
+    "TrainingChanged",
+    "PhaseBegan",
+    "PlanChanged",
+    "CheckpointRestored",
+    "RunRewound",
+)
 """The kinds of events that change what a run trains with."""
 
 _SCHEMA = """

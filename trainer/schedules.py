@@ -56,8 +56,10 @@ class Plan:
 
     def replace_rest(self, phases: Sequence[PlanPhase]) -> None:
         """Have other phases follow those that have begun."""
+        is_next_another = [*phases[:1]] != self.phases[self.num_begun : self.num_begun + 1]
         self.phases = [*self.phases[: self.num_begun], *phases]
-        self._begin_waiting()
+        if is_next_another:
+            self._begin_waiting()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: plain numbers, texts and dicts of them."""
@@ -113,9 +115,10 @@ def check_plan(phases: Sequence[PlanPhase], freeze_set: FreezeSet, num_epochs: i
                 "Choose an earlier start, or more epochs.",
                 "plan",
             )
-    for earlier, later in pairwise(phases):
-        steps = start_step(earlier, steps_per_epoch), start_step(later, steps_per_epoch)
-        if steps[0] is not None and steps[1] is not None and steps[0] > steps[1]:
+    # Of a plateau, nobody can say when it comes.
+    timed = [phase for phase in phases if phase.plateau is None]
+    for earlier, later in pairwise(timed):
+        if (start_step(earlier, steps_per_epoch) or 0) > (start_step(later, steps_per_epoch) or 0):
             raise ConfigError(
                 f"The plan's phase at {later.start} stands behind the one at {earlier.start}. "
                 "Write the phases in the order in which they come.",

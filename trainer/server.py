@@ -132,7 +132,7 @@ class EventServer:
     def _send(self, event: Event) -> None:
         self._clients = [client for client in self._clients if client.is_open]
         for client in self._clients:
-            client.put(event)
+            client.put(event, self._attached)
 
     # -- the listener's thread --------------------------------------------------------------------------------
 
@@ -168,15 +168,18 @@ class _Client:
         self._sender = threading.Thread(target=self._send_all, args=(connection,), name="client-sender", daemon=True)
         self._sender.start()
 
-    def put(self, event: Event | None) -> None:
-        """Send an event soon. State changes are never dropped; metrics are, when the client does not keep up."""
+    def put(self, event: Event | None, attached: WorkerAttached | None = None) -> None:
+        """Send an event soon. State changes are never dropped; metrics are, when the client does not keep up.
+
+        Then it reads the run's folder again, and is told ``attached`` anew: what the worker alone knows.
+        """
         with self._has_news:
             if isinstance(event, _DROPPABLE):
                 self._num_waiting_metrics += 1
                 if self._num_waiting_metrics > MAX_WAITING_METRICS:
                     kept = [e for e in self._waiting if not isinstance(e, _DROPPABLE)]
                     if not any(isinstance(e, MetricsSkipped) for e in kept):
-                        kept.append(MetricsSkipped())
+                        kept += [MetricsSkipped(), attached] if attached is not None else [MetricsSkipped()]
                     self._waiting = deque(kept)
                     self._num_waiting_metrics = 1
             self._waiting.append(event)

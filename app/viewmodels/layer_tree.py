@@ -226,14 +226,15 @@ class LayerTreeViewModel(QObject):
         self._tell_states()
         self.measures_changed.emit()
 
-    def reject(self, command_id: str, reason: str) -> None:
-        """Go back: the worker refused a command of ours. Other commands' ids are passed over."""
+    def reject(self, command_id: str, reason: str) -> bool:
+        """Go back: the worker refused a command of ours. Returns whether it was one."""
         is_multiplier = self.rates.take_answer(command_id)
         if self._pending.pop(command_id, None) is None and not is_multiplier:
-            return
+            return False
         self._asked = []
         self._say(reason)
         self._tell_states()
+        return True
 
     def verify(self, event: FreezeVerified) -> None:
         """Take the worker's proof that frozen layers did not change (or which did)."""
@@ -249,6 +250,7 @@ class LayerTreeViewModel(QObject):
 
     def restore(self, event: StateRestored) -> None:
         """Take the freeze set of a state that was put back."""
+        self.step_ms = None
         self._take(event.frozen, event.num_trainable)
         self.rates.take(event.multipliers)
         self._adapting = set(event.adapting)

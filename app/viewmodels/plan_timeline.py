@@ -9,7 +9,7 @@ from PySide6.QtCore import QObject, Signal
 from app.plan_syntax import changes_text, start_text
 from app.viewmodels.plan_text import change_sentence, start_sentence
 from trainer.config import PlanPhase, RunConfig
-from trainer.messages import FreezeChanged, PhaseBegan, PlanChanged, StateRestored
+from trainer.messages import FreezeChanged, PhaseBegan, PlanChanged, RunRewound, StateRestored
 from trainer.run_record import RunRecord
 
 
@@ -79,8 +79,11 @@ class PlanTimeline(QObject):
 
     def restore(self, event: StateRestored) -> None:
         """Go back to where the plan stood in a state that was put back."""
-        self._segment, self._is_by_hand = event.segment, False
-        if event.plan or event.num_phases_begun:
+        self._segment = event.segment
+        # Before a change of the plan's own: that is not made again.
+        self._is_by_hand = isinstance(event, RunRewound) and event.source == "plan"
+        if event.rate is not None:
+            # Runs of an earlier Thaw tell neither.
             self._phases = list(event.plan)
         self._num_begun = event.num_phases_begun
         self.changed.emit()

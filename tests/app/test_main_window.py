@@ -1177,8 +1177,8 @@ def test_a_change_of_another_client_shows_but_what_is_being_typed_stays(
     type_into(qtbot, window, "training.epochs", "12")
     running.say(rate_event("elsewhere", 0.5), length_event("elsewhere", 7, 3))
     editors = window.form._editors
-    qtbot.waitUntil(lambda: editors["optimizer.rate"].text() == "0.5")
-    assert [editors[field].text() for field in ("training.epochs", "training.patience")] == ["12", "3"]
+    qtbot.waitUntil(lambda: (editors["optimizer.rate"].text(), editors["training.patience"].text()) == ("0.5", "3"))
+    assert editors["training.epochs"].text() == "12"
     assert window.display.run_config.live_changes() == {"epochs": 12}
     running.say(StateChanged(state=RunState.STOPPING, time=5.0), StateChanged(state=RunState.STOPPED, time=5.0))
     qtbot.waitUntil(lambda: editors["training.epochs"].text() == "7")

@@ -7,7 +7,7 @@ import pytest
 from app.viewmodels.plan_timeline import PlanTimeline
 from app.views.plan_timeline import PlanTimelineView
 from trainer.config import ModelConfig, PlanPhase, RunConfig
-from trainer.messages import CheckpointRestored, LayersFrozen, PhaseBegan, PlanChanged
+from trainer.messages import CheckpointRestored, LayersFrozen, PhaseBegan, PlanChanged, RunRewound
 
 PHASES = [
     PlanPhase(epoch=2, unfreeze=["stage4"], rates={"stage4": 0.4}),
@@ -71,11 +71,39 @@ def test_a_restore_goes_back_to_the_phase_of_its_checkpoint_and_late_news_of_the
     timeline.begin_phase(PhaseBegan(plan=PHASES, num_begun=2, step=90, segment=0))
     timeline.restore(
         CheckpointRestored(
-            name="a.pt", step=20, epoch=1, frozen=[], num_trainable=1, segment=1, plan=PHASES, num_phases_begun=1
+            name="a.pt",
+            step=20,
+            epoch=1,
+            frozen=[],
+            num_trainable=1,
+            segment=1,
+            rate=0.1,
+            plan=PHASES,
+            num_phases_begun=1,
         )
     )
     timeline.begin_phase(PhaseBegan(plan=PHASES, num_begun=3, step=99, segment=0))
     assert [stage.is_present for stage in timeline.stages] == [False, True, False, False]
+
+
+def restored(event_type, **values):
+    common = {"step": 20, "epoch": 1, "frozen": [], "num_trainable": 1, "segment": 1, "rate": 0.1}
+    return event_type(**{**common, **values})
+
+
+def test_a_state_from_before_there_was_a_plan_shows_none(timeline: PlanTimeline) -> None:
+    timeline.restore(restored(CheckpointRestored, name="a.pt"))
+    assert timeline.stages == []
+
+
+def test_before_a_change_of_the_plan_itself_its_phase_is_marked_as_changed_by_hand(timeline: PlanTimeline) -> None:
+    timeline.begin_phase(PhaseBegan(plan=PHASES, num_begun=1, step=20, segment=0))
+    rewound = {"change": 1, "sentence": "stage4 unfrozen", "plan": PHASES, "num_phases_begun": 1}
+    timeline.restore(restored(RunRewound, source="plan", **rewound))
+    assert timeline.stages[1].is_present
+    assert timeline.stages[1].is_by_hand
+    timeline.restore(restored(RunRewound, source="user", **rewound))
+    assert not timeline.stages[1].is_by_hand
 
 
 def test_a_changed_plan_replaces_what_is_to_come(timeline: PlanTimeline) -> None:

@@ -95,6 +95,47 @@ def test_the_best_checkpoint_of_a_run_that_ended_early_is_put_back_as_it_is(
     assert not [event for event in events[events.index(restored) :] if isinstance(event, PhaseBegan)]
 
 
+def test_a_run_that_ended_early_does_not_train_on_after_a_trial_in_its_test(
+    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, events = make_trainer(worsening(small_config))
+    tested: list[int] = []
+
+    def test(_: object) -> bool:
+        """Evaluate the test split, in whose midst a rate is looked for the first time."""
+        tested.append(trainer.step)
+        if len(tested) == 1:
+            with trainer.trial():
+                pass
+            return False
+        return True
+
+    monkeypatch.setattr(trainer, "_test", test)
+    sentence = trainer.fit(lambda: None)
+    assert len(tested) == 2
+    assert [event.text for event in events if isinstance(event, LogWritten) and "Stopped early" in event.text] == [
+        sentence
+    ]
+    assert len([event for event in events if isinstance(event, CheckpointRestored)]) == 1
+
+
+def test_epochs_that_are_added_during_the_test_are_trained(
+    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, _ = make_trainer(with_training(small_config, epochs=1))
+    tested: list[int] = []
+
+    def test(_: object) -> bool:
+        tested.append(trainer.epoch)
+        if len(tested) == 1:
+            trainer.change_training(2, None)
+        return True
+
+    monkeypatch.setattr(trainer, "_test", test)
+    trainer.fit(lambda: None)
+    assert (trainer.epoch, tested) == (2, [1, 2])
+
+
 def test_a_resume_goes_on_counting(make_trainer: Make, small_config: RunConfig) -> None:
     straight, straight_events = make_trainer(worsening(small_config))
     straight.fit(lambda: None)

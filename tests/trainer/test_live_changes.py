@@ -88,6 +88,9 @@ def test_phases_of_the_plan_that_a_shorter_run_never_reaches_are_told(
     _, warning = trainer.change_training(2, None)
     assert isinstance(warning, LogWritten)
     assert warning.text == "The plan's phase at epoch 2 never comes: the run now ends before it."
+    trainer.fit(lambda: None)
+    assert (trainer.epoch, trainer.plan.num_begun) == (2, 0)
+    assert trainer.freeze_set.describe(trainer.freeze_set.frozen) == "backbone"
 
 
 def test_what_is_in_force_survives_a_resume_and_a_restore(make_trainer: Make, small_config: RunConfig) -> None:
@@ -95,18 +98,19 @@ def test_what_is_in_force_survives_a_resume_and_a_restore(make_trainer: Make, sm
     folder = first._folder
     folder.add_event(RunPrepared(run=info_of(first), step=0, epoch=0))
     early = first.save(reason="user")
-    for event in (*first.change_training(7, 2), first.set_rate(0.02)):
+    phases = [PlanPhase(epoch=3, unfreeze=["conv5"])]
+    for event in (*first.change_training(7, 2), first.set_rate(0.02), first.set_plan(phases)):
         folder.add_event(event)
     late = first.save(reason="user")
     run = folder.run_info()
-    assert run.present == InForce(rate=0.02, epochs=7, patience=2) == first.in_force
+    assert run.present == InForce(rate=0.02, epochs=7, patience=2, plan=phases) == first.in_force
     assert (run.total_steps, folder.num_epochs(), folder.listing().num_epochs) == (28, 7, 7)
     assert run.config == small_config
 
     second, _ = make_trainer(small_config)
     second.go_on(folder, late)
     assert second.in_force == first.in_force
-    # The rate belongs to the checkpoint, the length to the run.
+    # The rate and the plan belong to the checkpoint, the length to the run.
     (restored,) = second.restore(early.name)
     assert restored.rate == small_config.optimizer.rate
     assert second.in_force == InForce(rate=small_config.optimizer.rate, epochs=7, patience=2)

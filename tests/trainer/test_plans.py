@@ -38,6 +38,11 @@ def test_a_transformers_blocks_are_its_stages() -> None:
     assert of_model[-1] == ["encoder.layers.encoder_layer_11", "encoder.ln"]
 
 
+def test_a_part_that_holds_nearly_everything_is_no_stage() -> None:
+    of_model = stages(tree_of("maxvit_t")[1])
+    assert [stage[0] for stage in of_model[:5]] == ["stem", "blocks.0", "blocks.1", "blocks.2", "blocks.3"]
+
+
 def test_every_model_has_stages_that_share_nothing_and_leave_out_only_what_containers_own() -> None:
     for entry in list_models():
         freeze_set, layers = tree_of(entry.name)

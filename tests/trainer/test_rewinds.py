@@ -166,8 +166,9 @@ def test_numbers_of_changes_rise_over_a_resume(make_trainer: Make, small_config:
 def test_a_state_that_is_too_large_is_not_kept_and_that_is_told(make_trainer: Make, small_config: RunConfig) -> None:
     trainer, events = make_trainer(with_training(small_config, rewind_gb=1e-9))
     trainer.set_rate(0.01)
+    trainer.set_rate(0.02)
     (warning,) = [event.text for event in events if isinstance(event, LogWritten)]
-    assert warning.startswith("The state before this change (rate 0.01) is not kept for a rewind: it takes ")
+    assert warning.startswith("The state before a change is not kept for a rewind: it takes ")
     assert not [event for event in events if isinstance(event, RewindsKept)]
 
 
@@ -175,11 +176,20 @@ def test_the_oldest_state_goes_first() -> None:
     rewinds = Rewinds(budget_bytes=250)
     for change in (1, 2, 3):
         content = {"step": change, "w": torch.zeros(25), "deep": [{"a": torch.zeros(0)}]}
-        assert rewinds.keep(KeptState(change, "", content, None, None))
+        rewinds.keep(KeptState(change, "", "user", content, None, None))
     event = rewinds.event()
     assert (event.changes, event.num_bytes) == ([2, 3], 200)
-    assert not rewinds.keep(KeptState(4, "", {"step": 4, "w": torch.zeros(100)}, None, None))
-    assert rewinds.event().changes == [2, 3]
+
+
+def test_what_changes_nothing_copies_no_state(
+    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, events = make_trainer(small_config)
+    monkeypatch.setattr(trainer, "_present_state", lambda: pytest.fail("the state was copied"))
+    assert trainer.freeze(["conv1"]).layers == []
+    assert trainer.unfreeze(["head"]).layers == []
+    assert trainer.set_rate_multiplier(["head"], 1.0).layers == []
+    assert not [event for event in events if isinstance(event, RewindsKept)]
 
 
 def test_a_restore_forgets_the_states_that_lie_after_it(make_trainer: Make, small_config: RunConfig) -> None:
