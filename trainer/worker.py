@@ -130,12 +130,9 @@ class _WarningHandler(logging.Handler):
 class Worker:
     """One worker process: its state, its one run, and the commands that wait for the next step boundary."""
 
-    def __init__(
-        self, server: EventServer, commands: queue.SimpleQueue[tuple[AnyCommand, int]], address: str, key: bytes
-    ) -> None:
+    def __init__(self, listener: Listener, address: str, key: bytes) -> None:
         self.state = RunState.STARTING
-        self._server = server
-        self._commands = commands
+        self._commands: queue.SimpleQueue[tuple[AnyCommand, int]] = queue.SimpleQueue()
         self._address = address
         self._key = key
         self._prepared: PreparedRun | None = None
@@ -145,6 +142,13 @@ class Worker:
         self._is_cancelled = False
         self._told_divergence: tuple[int, int] | None = None
         self._preparation_reported_at = 0.0
+        # Last: from here on, clients' threads put commands in.
+        self._server = EventServer(listener, self.take)
+
+    def take(self, command: AnyCommand) -> None:
+        """Take a command, to be applied at the next step boundary. Called from the clients' threads."""
+        step = self._prepared.trainer.step if self._prepared is not None else 0
+        self._commands.put((command, step))
 
     def load_libraries(self) -> None:
         """Import torch and begin to answer clients."""
@@ -183,10 +187,6 @@ class Worker:
         if self.state is RunState.READY:
             self._enter(RunState.STOPPED, "The run was left before it was started.")
         self._close()
-
-    def requested_step(self) -> int:
-        """Return the step at which a command that arrives now is asked for. Called from the clients' threads."""
-        return self._prepared.trainer.step if self._prepared is not None else 0
 
     # -- commands ---------------------------------------------------------------------------------------------
 
@@ -520,12 +520,10 @@ def main() -> int:
     """Serve one client's commands, and then others', as the line on standard input says. Returns the exit code."""
     hello = json.loads(sys.stdin.readline())
     address, key = hello["address"], bytes.fromhex(hello["key"])
-    commands: queue.SimpleQueue[tuple[AnyCommand, int]] = queue.SimpleQueue()
     # Before torch is imported, which takes seconds: a client can connect and send already.
     listener = Listener(address, authkey=key)
-    server = EventServer(listener, lambda command: commands.put((command, worker.requested_step())))
-    worker = Worker(server, commands, address, key)
-    signal.signal(signal.SIGTERM, lambda *_: commands.put((ShutDown(), worker.requested_step())))
+    worker = Worker(listener, address, key)
+    signal.signal(signal.SIGTERM, lambda *_: worker.take(ShutDown()))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     worker.load_libraries()
     worker.serve()

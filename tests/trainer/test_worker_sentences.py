@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import queue
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,8 +28,9 @@ def test_the_sentence_says_that_a_download_is_kept(
     error: Exception, kind: type[Event], sentence: str, tmp_path: Path
 ) -> None:
     events: list[Event] = []
-    server = SimpleNamespace(publish=events.append, num_clients=1)
-    worker = Worker(server, queue.SimpleQueue(), "", b"")  # type: ignore[arg-type]
+    nobody_comes = SimpleNamespace(accept=threading.Event().wait)
+    worker = Worker(nobody_comes, "", b"")  # type: ignore[arg-type]
+    worker._server = SimpleNamespace(publish=events.append, num_clients=1)
     worker.state = RunState.IDLE
 
     def begin(*_: object) -> None:
