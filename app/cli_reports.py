@@ -173,7 +173,8 @@ def show_summary(
     if image_size is not None:
         values["data"]["image_size"] = image_size
     config = resolve_paths(config_from_dict(values), Path.cwd())
-    question = InspectModel(model=config.model, num_classes=num_classes, image_size=config.data.image_size)
+    num_outputs = config.data.num_outputs(num_classes)
+    question = InspectModel(model=config.model, num_classes=num_outputs, image_size=config.data.image_size)
     (inspected,) = _ask(question)
     assert isinstance(inspected, ModelInspected)
     if json:

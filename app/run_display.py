@@ -337,8 +337,13 @@ class RunDisplay(QObject):
         self.timeline.clear()
         self.checkpoints.reset([])
         self.log.reset([])
+        run = self.run_config.run
         self.run_config.leave_run()
         self.layer_tree.leave_run()
+        if run is not None and run.config.plan and self.layer_tree.summary is not None:
+            # The plan begins anew, from what it began with.
+            config = run.config
+            self.layer_tree.show_draft(self.layer_tree.summary, config.model.frozen, config.optimizer.multipliers)
         # What was asked for an earlier draft must not change the one that is shown now.
         self._inspect_id = ""
         if not self.layer_tree.is_empty:

@@ -52,6 +52,7 @@ from trainer.messages import (
     RateChanged,
     RateMultiplierChanged,
     RunRewound,
+    RunState,
     Series,
     TrainingChanged,
 )
@@ -120,6 +121,7 @@ class Trainer:
         self._rewinds = Rewinds(round(config.training.rewind_gb * 1e9))
         self._num_changes = 0
         self._is_too_large_told = False
+        self._trial_began_at: int | None = None
         self._frozen_since: dict[str, int] = {}
         mixing = config.data.mixing
         self._mixer = None if mixing == "none" else BatchMixer(mixing, len(data.class_names), config.training.seed)
@@ -142,6 +144,12 @@ class Trainer:
         self.plan = Plan(config.plan)
         check_plan(config.plan, self.freeze_set, config.training.epochs, self.steps_per_epoch)
         self._multiply_at_start()
+
+    @property
+    def told_step(self) -> int:
+        """Return the completed updates as all have been told: those of a trial are not."""
+        began_at = self._trial_began_at
+        return self.step if began_at is None else began_at
 
     @property
     def total_steps(self) -> int:
@@ -186,7 +194,11 @@ class Trainer:
             self._load_model(self._store.read_base(), "base.pt")
             self.segment = folder.begin_segment(0, None, time.time())
             return []
-        return self.restore(info.name)
+        events = self.restore(info.name)
+        if folder.recorded_state()[0] is RunState.FINISHED:
+            # A run that the patience had ended, and is resumed on purpose, has all of it again.
+            self.early_stopping.num_epochs = 0
+        return events
 
     def fit(self, between_steps: Callable[[], None]) -> str:
         """Train to the last epoch, or until the patience is at its end. Returns why it ended early, or "".
@@ -325,7 +337,7 @@ class Trainer:
                     self._emit(event)
                 # The run is over all the same, though it was not when that checkpoint was saved.
                 self.early_stopping.load_state_dict(counted)
-                sentence = f"{sentence} Its best checkpoint, {name}, is restored."
+                sentence = f"{sentence} Its best checkpoint by that, {name}, is restored."
             except (CheckpointError, RunFolderError) as error:
                 sentence = f"{sentence} Its best checkpoint was not restored. {error}"
         self._emit(LogWritten(level="info", text=sentence))
@@ -553,7 +565,7 @@ class Trainer:
             ConfigError: A phase cannot work with this model, or with what is frozen now.
 
         """
-        check_plan(phases, self.freeze_set, self.num_epochs, self.steps_per_epoch)
+        check_plan(phases, self.freeze_set, self.num_epochs, self.steps_per_epoch, self.step)
         self.plan.replace_rest(phases)
         return PlanChanged(
             plan=self.plan.phases,
@@ -882,6 +894,7 @@ class Trainer:
         content = copy.deepcopy({**self._content(), "model_state_dict": to_cpu(self.module.state_dict())})
         rates, metrics, norms, non_finite_step = self.rates, self._metrics, self._layer_norms, self.non_finite_step
         self._metrics, self._layer_norms = StepMetrics(), LayerNorms(self.optimizer)
+        self._trial_began_at = self.step
         try:
             yield
         finally:
@@ -889,6 +902,7 @@ class Trainer:
             self._load_state(content, "The state in memory")
             self.freeze_set.set_mode(training=self._phase == "train")
             self.non_finite_step = non_finite_step
+            self._trial_began_at = None
             # The batches that the fit was taking ended with those of the trial: it takes them anew from here.
             self._has_jumped = True
 

@@ -160,7 +160,9 @@ class _Tree:
 
 
 def _falling(last_first: list[list[str]]) -> dict[str, float]:
-    return {layer: round(RATE_DECAY**-distance, 5) for distance, stage in enumerate(last_first, 1) for layer in stage}
+    # Two digits, as a person would write them.
+    rates = [float(f"{RATE_DECAY**-distance:.2g}") for distance in range(1, len(last_first) + 1)]
+    return {layer: rate for rate, stage in zip(rates, last_first, strict=True) for layer in stage}
 
 
 def _starts(name: PlanName, num_changes: int, num_epochs: int, every: int | None) -> list[int]:

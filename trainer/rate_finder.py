@@ -19,6 +19,8 @@ SMOOTHING = 0.9
 """Weight of the past in the smoothed loss, which begins without a bias, as Adam's averages do."""
 _DIVERGED_AT = 4.0
 """The smoothed loss, as a multiple of its lowest, at which there is nothing more to learn from higher rates."""
+LEAST_FALL = 0.05
+"""Share by which the smoothed loss must fall for a rate to be suggested."""
 _NUM_FIRST = 10
 """Steps that are not judged: the smoothed loss has too short a past there."""
 
@@ -70,7 +72,10 @@ def find_rate(
 
 
 def steepest(rates: list[float], smoothed: list[float]) -> float | None:
-    """Return the rate at which the smoothed loss falls most steeply over the logarithm of the rate, None if nowhere."""
+    """Return the rate at which the smoothed loss falls most steeply over the logarithm of the rate.
+
+    None where it falls by less than ``LEAST_FALL`` in all: the steepest part of a flat curve is noise.
+    """
     if len(smoothed) < _NUM_FIRST + 2:
         return None
     # Beyond its lowest the loss jumps up, and falls back from there: that is no learning.
@@ -79,7 +84,8 @@ def steepest(rates: list[float], smoothed: list[float]) -> float | None:
     # The logarithms of the rates are evenly spaced.
     (slope,) = torch.gradient(judged)
     lowest = int(slope.argmin())
-    return rates[_NUM_FIRST + lowest] if slope[lowest] < 0 else None
+    has_fallen = min(smoothed) < smoothed[_NUM_FIRST] * (1 - LEAST_FALL)
+    return rates[_NUM_FIRST + lowest] if has_fallen and slope[lowest] < 0 else None
 
 
 class _RateSweep(RateSchedule):

@@ -74,7 +74,7 @@ class Rewinds:
             return found[0]
         if not self._kept:
             raise RewindError("No state is kept to go back to: none was changed since this worker has the run.")
-        listed = "; ".join(f"before step {state.step + 1:,} ({state.sentence})" for state in self._kept)
+        listed = "; ".join(f"before the change at step {state.step:,} ({state.sentence})" for state in self._kept)
         raise RewindError(f"That state is not kept. What is: {listed}. Further back lie checkpoints.")
 
     def forget_from(self, change: int) -> None:

@@ -409,7 +409,7 @@ class RunFolder:
         """Read everything that a view shows of the run."""
         # First, so that an event that comes while the rest is read is shown twice rather than not at all.
         last_event_id = self.last_event_id()
-        state, sentence = self._recorded_state()
+        state, sentence = self.recorded_state()
         worker = self.worker()
         was_interrupted = worker is None and state.is_live
         freeze_events = [
@@ -439,7 +439,7 @@ class RunFolder:
 
     def listing(self) -> RunListing:
         """Read what the list of runs shows."""
-        state, _ = self._recorded_state()
+        state, _ = self.recorded_state()
         worker = self.worker()
         config = self.config()
         best = best_checkpoint(self.checkpoints())
@@ -458,7 +458,8 @@ class RunFolder:
             created_at=created_at(self.path),
         )
 
-    def _recorded_state(self) -> tuple[RunState, str]:
+    def recorded_state(self) -> tuple[RunState, str]:
+        """Return the state that was recorded last, with its sentence."""
         event = self._last_event("StateChanged")
         return (event.state, event.sentence) if isinstance(event, StateChanged) else (RunState.PREPARING, "")
 

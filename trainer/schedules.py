@@ -92,12 +92,14 @@ def frozen_after(phase: PlanPhase, freeze_set: FreezeSet, frozen: set[str]) -> s
     return frozen.union(freeze_set.resolve(phase.freeze)).difference(freeze_set.resolve(phase.unfreeze))
 
 
-def check_plan(phases: Sequence[PlanPhase], freeze_set: FreezeSet, num_epochs: int, steps_per_epoch: int) -> None:
-    """Check the phases that are still to come against a model.
+def check_plan(
+    phases: Sequence[PlanPhase], freeze_set: FreezeSet, num_epochs: int, steps_per_epoch: int, step: int = 0
+) -> None:
+    """Check the phases that are still to come after ``step`` updates against a model.
 
     Raises:
-        ConfigError: A phase names a layer that the model has not, freezes all that is left, starts when the run is
-            over, or stands behind a later one.
+        ConfigError: A phase names a layer that the model has not, freezes all that is left, starts in the past or when
+            the run is over, or stands behind a later one.
 
     """
     frozen = set(freeze_set.frozen)
@@ -108,8 +110,16 @@ def check_plan(phases: Sequence[PlanPhase], freeze_set: FreezeSet, num_epochs: i
             freeze_set.check(frozen)
         except FreezeError as error:
             raise ConfigError(f"The plan's phase at {phase.start}: {error}", "plan") from error
-        step = start_step(phase, steps_per_epoch)
-        if step is not None and step >= num_epochs * steps_per_epoch:
+        start = start_step(phase, steps_per_epoch)
+        if start is not None and start < step:
+            raise ConfigError(
+                f"The plan's phase at {phase.start} is in the past: the run is at step {step}, in epoch "
+                f"{step // steps_per_epoch + 1}. Choose a later start.",
+                "plan",
+            )
+        is_late = start is not None and start >= num_epochs * steps_per_epoch
+        # The first epoch sets what the next ones are held against.
+        if is_late or (phase.plateau is not None and phase.plateau >= num_epochs - 1):
             raise ConfigError(
                 f"The plan's phase at {phase.start} never comes: the run has {num_epochs} epochs. "
                 "Choose an earlier start, or more epochs.",

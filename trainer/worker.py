@@ -147,7 +147,7 @@ class Worker:
 
     def take(self, command: AnyCommand) -> None:
         """Take a command, to be applied at the next step boundary. Called from the clients' threads."""
-        step = self._prepared.trainer.step if self._prepared is not None else 0
+        step = self._prepared.trainer.told_step if self._prepared is not None else 0
         self._commands.put((command, step))
 
     def load_libraries(self) -> None:

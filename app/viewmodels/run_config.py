@@ -583,7 +583,11 @@ class RunConfigViewModel(QObject):
         self.show_in_force(run.present)
 
     def leave_run(self) -> None:
-        """Make the form a new run's: the values stay, what was applied goes."""
+        """Make the form a new run's: the values stay as they were asked for, what became of them goes."""
+        if self.run is not None:
+            values = {**self.run.config.model_dump(), "plan": self.run.config.plan}
+            for field in LIVE_FIELDS.values():
+                self._show_live(field, _value_at(values, field))
         self.run = None
         self._in_force, self._pending = None, {}
         self.live_changed.emit()

@@ -22,6 +22,7 @@ from PySide6.QtGui import (
     QContextMenuEvent,
     QKeyEvent,
     QKeySequence,
+    QMouseEvent,
     QPainter,
     QPen,
     QPolygonF,
@@ -47,7 +48,7 @@ from app.viewmodels.layer_tree import LayerTreeViewModel, Preset
 from app.viewmodels.layer_tree_item_model import ROW_ID_ROLE, Column, LayerFilter, LayerTreeItemModel
 from app.viewmodels.quantities import count_text, milliseconds_text
 from app.views.elided_label import ElidedLabel
-from app.views.layer_delegate import LayerDelegate
+from app.views.layer_delegate import LayerDelegate, check_box_rect
 
 _TYPE_WIDTH = 96
 _STATE_WIDTH = 52
@@ -415,6 +416,17 @@ class _Tree(QTreeView):
         self.colors: Palette = LIGHT
         self._chosen: dict[Column, bool] = {}
         self.entered.connect(self._point_at)
+
+    def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
+        index = self.indexAt(event.position().toPoint())
+        if self._is_check_box(index, event.position()):
+            # Two quick clicks on a check box are two clicks.
+            self.mousePressEvent(event)
+        else:
+            super().mouseDoubleClickEvent(event)
+
+    def _is_check_box(self, index: QModelIndex, position: QPointF) -> bool:
+        return index.column() == Column.LAYER and check_box_rect(self.visualRect(index)).contains(position)
 
     def leaveEvent(self, event: QEvent) -> None:
         super().leaveEvent(event)

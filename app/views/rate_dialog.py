@@ -55,6 +55,7 @@ class RateDialog(QDialog):
         item.setXRange(*_EXPONENTS, padding=0)
         for side, title in (("bottom", self.tr("rate")), ("left", self.tr("loss"))):
             axis = item.getAxis(side)
+            axis.enableAutoSIPrefix(False)
             axis.setTickFont(font)
             axis.setTextPen(colors.dim)
             axis.setPen(colors.line)

@@ -186,7 +186,7 @@ class RunForm(QWidget):
         self._need = FieldNote(_NEED_LINES, tip)
         self._apply = QPushButton()
         self._apply.setProperty("kind", "primary")
-        self._apply.clicked.connect(self.apply_requested)
+        self._apply.clicked.connect(self._send_changes)
         self._live_note = QLabel()
         self._live_note.setProperty("role", "note")
         self._live_note.setWordWrap(True)
@@ -336,6 +336,15 @@ class RunForm(QWidget):
         self._plans.setIcon(theme.icon("sun", theme.palette_of(self).dim))
 
     # -- typing -----------------------------------------------------------------------------------------------
+
+    def _send_changes(self) -> None:
+        # From here on Ctrl+Z takes back what was sent, and not the typing of it.
+        self.window().setFocus(Qt.FocusReason.OtherFocusReason)
+        for field in LIVE_FIELDS.values():
+            editor = self._editors[field]
+            if isinstance(editor, QLineEdit):
+                editor.setText(editor.text())
+        self.apply_requested.emit()
 
     def _take(self, field: str, text: str) -> None:
         if field != self._typed_field:

@@ -446,7 +446,7 @@ def test_plan_writes_a_named_plan_out_for_the_configurations_model(runs_dir, sum
     Path("planned.toml").write_text(capsys.readouterr().out)
     planned = load_config(Path("planned.toml"))
     assert [(phase.epoch, phase.unfreeze) for phase in planned.plan] == [(2, ["layer4"]), (4, ["layer3"])]
-    assert planned.optimizer.multipliers["layer4"] == 0.38462
+    assert planned.optimizer.multipliers["layer4"] == 0.38
     assert planned.model.frozen == ["backbone"]
     assert main(["plan", "run.toml", "chain_thaw", "--every", "2"]) == 2
     assert "needs at least 13 epochs" in capsys.readouterr().err

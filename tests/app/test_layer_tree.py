@@ -784,3 +784,19 @@ def test_the_footer_tells_what_a_change_would_save_and_then_what_it_did(qtbot, q
     assert view.step_label.whole_text == "Step 61 ms, 65 ms predicted · b frozen: about 38 ms"
     tree.is_live = False
     assert view.step_label.isHidden()
+
+
+@pytest.mark.window
+def test_two_quick_clicks_on_a_check_box_are_two_clicks(view, tree) -> None:
+    row = _id(tree, "stage2")
+    index = view.filter.mapFromSource(view.item_model.index_of(row))
+    view.tree.scrollTo(index)
+    place = check_box_rect(view.tree.visualRect(index)).center().toPoint()
+    is_expanded, before = view.tree.isExpanded(index), tree.frozen_layers
+    seen = []
+    tree.frozen_layers_changed.connect(lambda: seen.append(tree.frozen_layers))
+    QTest.mouseClick(view.tree.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    QTest.mouseDClick(view.tree.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    QTest.mouseRelease(view.tree.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    assert len(seen) == 2
+    assert (tree.frozen_layers, view.tree.isExpanded(index)) == (before, is_expanded)

@@ -22,7 +22,7 @@ from tests.app.conftest import ScriptedClient, checked, checkpoint
 from tests.app.test_run_form import entry, weight_set
 from tests.app.test_session import write_run
 from trainer.client import WorkerLost
-from trainer.config import DataConfig, ModelConfig, RunConfig
+from trainer.config import DataConfig, ModelConfig, PlanPhase, RunConfig
 from trainer.messages import (
     ChangeAdvised,
     CheckpointSaved,
@@ -53,6 +53,7 @@ from trainer.messages import (
     RunState,
     Series,
     SetPlan,
+    SetRate,
     StateChanged,
     TrainingChanged,
     UnfreezeLayers,
@@ -1134,6 +1135,46 @@ def test_a_live_runs_plan_is_edited_and_settles_on_the_event(
     assert [stage.is_present for stage in window.display.timeline.stages] == [False, True, False]
 
 
+def test_undo_after_a_change_was_sent_takes_back_the_change_and_not_the_typing(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    window.activateWindow()
+    qtbot.waitUntil(window.isActiveWindow)
+    type_into(qtbot, window, "optimizer.rate", "0.01")
+    qtbot.keyClick(window.form._editors["optimizer.rate"], Qt.Key.Key_Return)
+    running.say(rate_event(running.sent[-1].command_id, 0.01))
+    qtbot.waitUntil(lambda: window.display.changes.can_undo)
+    assert not window.form._editors["optimizer.rate"].hasFocus()
+    assert not window.form._editors["optimizer.rate"].isUndoAvailable()
+    qtbot.keyClick(window, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert isinstance(running.sent[-1], SetRate)
+    assert running.sent[-1].rate == 0.001
+
+
+def test_a_new_run_after_one_with_a_plan_begins_as_that_one_began(
+    qtbot, window: MainWindow, clients, run_info, tmp_path, summary
+) -> None:
+    plan = [PlanPhase(epoch=2, unfreeze=["stage2"])]
+    info = run_info.model_copy(update={"config": run_info.config.model_copy(update={"plan": plan})})
+    clients[0].serve()
+    window.session.open_run(write_run(tmp_path / "runs", info))
+    qtbot.waitUntil(lambda: window.display.run_config.run is not None)
+    display = window.display
+    began = PhaseBegan(plan=plan, num_begun=1, step=90, segment=0, time=3.0)
+    unfrozen = LayersUnfrozen(
+        layers=["stage2.0"], sentence="stage2 unfrozen", frozen=["conv1"], num_trainable=110, requested_step=90,
+        applied_step=90, source="plan", segment=0, time=3.0,
+    )  # fmt: skip
+    display._on_plan_changed(began)
+    display.layer_tree.settle(unfrozen)
+    assert window.form._editors["plan"].text() == ""
+    window._new_run()
+    qtbot.waitUntil(lambda: display.run_config.run is None)
+    assert window.form._editors["plan"].text() == "2: +stage2"
+    assert display.layer_tree.frozen_layers == ["backbone"]
+    assert display.run_config.frozen == ["backbone"]
+
+
 def test_advice_is_offered_and_done_by_its_button_only(qtbot, window: MainWindow, running: ScriptedClient) -> None:
     sentence = "What learns is used up: validation loss 0.5. Unfreeze stage2?"
     running.say(ChangeAdvised(layers=["stage2"], is_freeze=False, sentence=sentence, step=90, segment=0, time=5.0))
@@ -1163,7 +1204,7 @@ def test_a_plan_that_is_chosen_is_written_into_the_tree_and_the_form(
     editors = window.form._editors
     assert editors["plan"].text() == "3: +stage2; 6: +backbone"
     assert window.display.layer_tree.frozen_layers == ["backbone"]
-    assert window.display.run_config.multipliers == {"stage2": 0.38462, "conv1": 0.14793}
+    assert window.display.run_config.multipliers == {"stage2": 0.38, "conv1": 0.15}
     editors["training.epochs"].setText("2")
     window.display.run_config.set_text("training.epochs", "2")
     actions["Chain-thaw"].trigger()

@@ -17,6 +17,8 @@ from trainer.messages import (
     LogWritten,
     PhaseBegan,
     ProgressReported,
+    RunState,
+    StateChanged,
 )
 
 __all__ = ["make_trainer"]
@@ -156,6 +158,20 @@ def test_a_resume_goes_on_counting(make_trainer: Make, small_config: RunConfig) 
     assert second.early_stopping.num_epochs == 1
     second.fit(lambda: None)
     assert losses_of(events) == losses_of(straight_events)[best_epoch + 1 :]
+
+
+def test_a_run_that_ended_early_and_is_resumed_has_its_patience_anew(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    first, events = make_trainer(worsening(small_config, restore_best=False))
+    first.fit(lambda: None)
+    last = [event.checkpoint for event in events if isinstance(event, CheckpointSaved)][-1]
+    first._folder.add_event(StateChanged(state=RunState.FINISHED))
+    second, _ = make_trainer(worsening(small_config, restore_best=False))
+    second.go_on(first._folder, last)
+    assert second.early_stopping.num_epochs == 0
+    second.fit(lambda: None)
+    assert second.epoch == min(last.epoch + 2, 9)
 
 
 def test_a_best_checkpoint_that_is_gone_is_told_and_the_run_ends(make_trainer: Make, small_config: RunConfig) -> None:

@@ -135,6 +135,8 @@ def test_a_plan_that_is_changed_as_it_runs_goes_on_from_what_has_begun_and_a_res
             assert (changed.num_begun, [phase.step for phase in changed.plan]) == (1, [1, 3])
             with pytest.raises(ConfigError, match="stage9"):
                 trainer.set_plan([PlanPhase(step=3, freeze=["stage9"])])
+            with pytest.raises(ConfigError, match="step 1 is in the past: the run is at step 2, in epoch 1"):
+                trainer.set_plan([PlanPhase(step=1, freeze=["conv5"])])
         if trainer.step == 5 and len(names) == 1:
             restored = trainer.restore(names[0])[0]
             assert isinstance(restored, CheckpointRestored)

