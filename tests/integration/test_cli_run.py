@@ -152,6 +152,7 @@ def test_shell_steers_a_run_and_the_terminal_sees_it(here, small_config, shell, 
     assert (code, sentence) == (0, "")
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_and_saves_and_the_run_can_be_resumed(here, small_config, shell):
     write_config(here / "run.toml", small_config, epochs=2000)
     first = shell("train", "run.toml")
@@ -178,6 +179,7 @@ def test_ctrl_c_stops_and_saves_and_the_run_can_be_resumed(here, small_config, s
     assert again.finish()[0] == 130
 
 
+@pytest.mark.slow
 def test_second_ctrl_c_ends_a_worker_that_does_not_stop(here, small_config, shell):
     write_config(here / "run.toml", small_config, epochs=2000)
     watching = shell("train", "run.toml")
@@ -216,6 +218,7 @@ def test_stopped_run_of_a_window_goes_on_from_the_shell(here, small_config, star
     assert psutil.pid_exists(window.client.pid)
 
 
+@pytest.mark.slow
 def test_command_to_a_stopped_process_is_not_said_to_be_on_its_way(here, small_config, shell, capsys):
     write_config(here / "run.toml", small_config, epochs=2000)
     watching = shell("train", "run.toml")
@@ -228,6 +231,7 @@ def test_command_to_a_stopped_process_is_not_said_to_be_on_its_way(here, small_c
     assert answer(capsys, "freeze", "last", "stage3")[0] == 0
 
 
+@pytest.mark.slow
 def test_worker_that_is_killed_is_exit_code_1_and_a_way_to_go_on(here, small_config, shell):
     write_config(here / "run.toml", small_config, epochs=2000)
     watching = shell("train", "run.toml")
@@ -271,6 +275,7 @@ def test_check_counts_the_images_of_each_class_and_names_what_it_skips(here, ima
     assert issue["file"].endswith("broken.png")
 
 
+@pytest.mark.slow
 def test_check_of_a_configuration_says_what_its_run_will_need(here, small_config, capsys):
     (here / "run.toml").write_text(config_to_toml(small_config))
     code, checked = answer(capsys, "check", "run.toml")
@@ -282,6 +287,7 @@ def test_check_of_a_configuration_says_what_its_run_will_need(here, small_config
     assert not (here / "runs").exists()
 
 
+@pytest.mark.slow
 def test_models_lists_the_networks_on_offer(here, capsys):
     code, models = answer(capsys, "models")
     assert code == 0

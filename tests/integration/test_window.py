@@ -136,6 +136,7 @@ def test_a_killed_worker_is_told_within_two_seconds_and_resume_goes_on(
     assert list(steps) == list(range(1, len(steps) + 1))
 
 
+@pytest.mark.slow
 def test_a_restore_from_the_table_puts_the_live_run_back(
     qtbot, open_window: Callable[[], MainWindow], small_config: RunConfig
 ) -> None:
@@ -155,6 +156,7 @@ def test_a_restore_from_the_table_puts_the_live_run_back(
     wait_state(qtbot, window, RunState.READY)
 
 
+@pytest.mark.slow
 def test_closed_in_the_background_and_opened_again_the_curve_has_no_gap(
     qtbot, open_window: Callable[[], MainWindow], small_config: RunConfig
 ) -> None:
@@ -199,6 +201,7 @@ def test_a_shell_and_the_window_steer_the_same_run(
 
 # Only the offscreen platform says so, of every dialog.
 @pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints")
+@pytest.mark.slow
 def test_data_are_checked_before_a_run_and_shown_as_the_model_will_see_them(
     qtbot, open_window: Callable[[], MainWindow], small_config: RunConfig
 ) -> None:

@@ -418,6 +418,7 @@ def read_last(run_dir: Path) -> dict:
         return torch.load(run_dir / "checkpoints" / folder.checkpoint("last").name, weights_only=True)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_noticed_within_two_seconds_and_its_run_resumes(
     start_worker: Start, small_config: RunConfig, tmp_path: Path
 ) -> None:
@@ -444,6 +445,7 @@ def test_a_killed_worker_is_noticed_within_two_seconds_and_its_run_resumes(
     again.wait(MetricsLogged)
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_dropout_and_a_plan_ends_as_the_run_that_was_never_killed(
     start_worker: Start, small_config: RunConfig, tmp_path: Path
 ) -> None:
@@ -496,6 +498,7 @@ def test_two_clients_see_the_same_events_and_either_may_steer(
     assert steps == list(range(1, len(steps) + 1))
 
 
+@pytest.mark.slow
 def test_closing_the_client_leaves_the_run_going_until_it_finishes(
     start_worker: Start, attach: Callable[[Path], Driver], small_config: RunConfig, tmp_path: Path
 ) -> None:
@@ -569,6 +572,7 @@ def test_bad_input_is_refused_with_one_sentence_and_leaves_no_run_behind(
     driver.prepare(small_config, tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_refused_by_name_and_the_run_goes_on(
     start_worker: Start, small_config: RunConfig, tmp_path: Path
 ) -> None:
@@ -597,6 +601,7 @@ def slow_to_scan(root: Path, num_images: int = 3000) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_start_ends_a_check_and_goes_on_at_once(start_worker: Start, small_config: RunConfig, tmp_path: Path) -> None:
     driver = start_worker()
     driver.wait_state(RunState.IDLE)
@@ -610,6 +615,7 @@ def test_a_start_ends_a_check_and_goes_on_at_once(start_worker: Start, small_con
     driver.wait_state(RunState.FINISHED)
 
 
+@pytest.mark.slow
 def test_a_resume_keeps_to_the_split_that_the_run_began_with(
     start_worker: Start, small_config: RunConfig, tmp_path: Path
 ) -> None:
@@ -665,6 +671,7 @@ def preview_of(config: RunConfig, report_path: str) -> PreviewImage:
     return PreviewImage(config=config, report_path=report_path, path=str(image), num_views=2)
 
 
+@pytest.mark.slow
 def test_a_preview_is_answered_before_in_and_after_a_run(
     start_worker: Start, small_config: RunConfig, tmp_path: Path
 ) -> None:

@@ -277,6 +277,7 @@ def test_a_killed_loader_process_is_told_in_a_sentence(scanned: ScannedData) -> 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a fork server is a Unix thing")
+@pytest.mark.slow
 def test_loader_processes_end_with_a_killed_worker(scanned: ScannedData, tmp_path: Path) -> None:
     script = tmp_path / "worker.py"
     script.write_text(

@@ -43,6 +43,7 @@ def test_a_part_that_holds_nearly_everything_is_no_stage() -> None:
     assert [stage[0] for stage in of_model[:5]] == ["stem", "blocks.0", "blocks.1", "blocks.2", "blocks.3"]
 
 
+@pytest.mark.slow
 def test_every_model_has_stages_that_share_nothing_and_leave_out_only_what_containers_own() -> None:
     for entry in list_models():
         freeze_set, layers = tree_of(entry.name)
