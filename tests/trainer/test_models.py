@@ -68,7 +68,15 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # -- architectures --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ALL)
+ONE_PER_FAMILY = (
+    "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "maxvit_t", "mnasnet0_5",
+    "mobilenet_v2", "regnet_y_400mf", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_0", "swin_t", "vgg11", "vit_b_16",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ONE_PER_FAMILY else pytest.mark.slow) for name in ALL]
+)
 def test_every_model_gets_its_one_head_in_either_habit(name: str) -> None:
     keys: dict[str, set[str]] = {}
     for options in ({"head": "append"}, {"head_hidden": 6, "head_dropout": 0.5}):

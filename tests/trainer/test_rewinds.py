@@ -121,7 +121,7 @@ def test_a_run_goes_back_before_any_change_that_is_kept_and_forgets_the_later_on
     rewound, kept_now = trainer.rewind(2, None)
     assert isinstance(rewound, RunRewound)
     assert (rewound.sentence, rewound.rate, kept_now.changes) == ("conv5 unfrozen", 0.01, [1])
-    with pytest.raises(RewindError, match=r"What is: before step 1 \(rate 0\.01\)"):
+    with pytest.raises(RewindError, match=r"What is: before the change at step 0 \(rate 0\.01\)"):
         trainer.rewind(3, None)
     assert trainer.set_rate(0.5).change == 4
     trainer.rewind(None, 0)
