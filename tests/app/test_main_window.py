@@ -1255,8 +1255,9 @@ def test_undo_and_redo_name_what_they_do_and_go_by_the_keyboard(
     running.say(unfrozen)
     qtbot.waitUntil(toolbar._undo.isEnabled)
     assert toolbar._undo.toolTip() == "Undo: backbone unfrozen (Ctrl+Z)"
-    window.setFocus()
+    window.activateWindow()
     qtbot.waitUntil(window.isActiveWindow)
+    window.setFocus()
     qtbot.keyClick(window, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
     undo = running.sent[-1]
     assert (undo.kind, undo.layers, undo.is_exact) == ("FreezeLayers", ["conv1", "stage2.0"], True)
