@@ -194,11 +194,9 @@ class Trainer:
             self._load_model(self._store.read_base(), "base.pt")
             self.segment = folder.begin_segment(0, None, time.time())
             return []
-        events = self.restore(info.name)
-        if folder.recorded_state()[0] is RunState.FINISHED:
-            # A run that the patience had ended, and is resumed on purpose, has all of it again.
-            self.early_stopping.num_epochs = 0
-        return events
+        events = self._put_checkpoint_back(info.name)
+        # A run that was killed as its patience ended is to end, as it would have; one that had ended is to go on.
+        return events + self._go_on_from_here(has_patience_anew=folder.recorded_state()[0] is RunState.FINISHED)
 
     def fit(self, between_steps: Callable[[], None]) -> str:
         """Train to the last epoch, or until the patience is at its end. Returns why it ended early, or "".
@@ -333,7 +331,7 @@ class Trainer:
         sentence, name = self.early_stopping.sentence(), self.early_stopping.best_name
         if self.config.training.restore_best and name:
             try:
-                for event in self.restore(name, follows_plan=False):
+                for event in self._put_checkpoint_back(name):
                     self._emit(event)
                 # The run is over all the same, though it was not when that checkpoint was saved.
                 self.early_stopping.load_state_dict(counted)
@@ -740,17 +738,25 @@ class Trainer:
         self._emit(CheckpointSaved(checkpoint=info, command_id=command_id))
         return info
 
-    def restore(self, name: str, *, follows_plan: bool = True, command_id: str = "") -> list[Event]:
-        """Put a checkpoint of this run back: weights, optimizer, schedule, freeze set, generators, position.
+    def restore(self, name: str, *, command_id: str = "") -> list[Event]:
+        """Put a checkpoint of this run back, to go on from it: weights, optimizer, schedule, freeze set, position.
 
-        Then make the changes of the plan that come next there, if ``follows_plan``. Returns the events that say so,
-        which nobody has been told yet.
+        Returns the events that say so, which nobody has been told yet.
 
         Raises:
             RunFolderError: The run has no such checkpoint.
             CheckpointError: Its file is missing, damaged or another model's; nothing has changed then.
 
         """
+        return self._put_checkpoint_back(name, command_id) + self._go_on_from_here(has_patience_anew=True)
+
+    def _go_on_from_here(self, *, has_patience_anew: bool) -> list[Event]:
+        if has_patience_anew and self.early_stopping.is_over:
+            self.early_stopping.num_epochs = 0
+        # An epoch's checkpoint is saved before the plan's change for the next one.
+        return self._due_changes()
+
+    def _put_checkpoint_back(self, name: str, command_id: str = "") -> list[Event]:
         assert self._folder is not None
         assert self._store is not None
         info = self._folder.checkpoint(name)
@@ -770,8 +776,7 @@ class Trainer:
                 "images train, the others stay in their splits."
             )
             events.append(LogWritten(level="warning", text=text))
-        # An epoch's checkpoint is saved before the plan's change for the next one.
-        return events + (self._due_changes() if follows_plan else [])
+        return events
 
     def rewind(self, change: int | None, step: int | None, *, command_id: str = "") -> list[Event]:
         """Go back to the state just before a change (None: before the first one at ``step``, or before the last).

@@ -174,6 +174,15 @@ def test_a_run_that_ended_early_and_is_resumed_has_its_patience_anew(
     assert second.epoch == min(last.epoch + 2, 9)
 
 
+def test_a_run_that_ended_early_and_is_put_back_by_hand_goes_on(make_trainer: Make, small_config: RunConfig) -> None:
+    trainer, events = make_trainer(worsening(small_config, restore_best=False))
+    trainer.fit(lambda: None)
+    last = [event.checkpoint for event in events if isinstance(event, CheckpointSaved)][-1]
+    trainer.restore(last.name)
+    trainer.fit(lambda: None)
+    assert trainer.epoch == min(last.epoch + 2, 9)
+
+
 def test_a_best_checkpoint_that_is_gone_is_told_and_the_run_ends(make_trainer: Make, small_config: RunConfig) -> None:
     trainer, events = make_trainer(worsening(small_config))
 
