@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from PySide6.QtCore import (
     QAbstractItemModel,
@@ -23,19 +23,13 @@ from app.viewmodels.quantities import count_text, measure_text
 Index = QModelIndex | QPersistentModelIndex
 
 ROW_ID_ROLE = Qt.ItemDataRole.UserRole + 1
-STATE_ROLE = Qt.ItemDataRole.UserRole + 2
-PENDING_ROLE = Qt.ItemDataRole.UserRole + 3
-"""Whether a change of what the cell shows was asked for: of the multiplier in its column, of the freeze elsewhere."""
-
-BAR_ROLE = Qt.ItemDataRole.UserRole + 4
-"""How full the bar of a measured cell is, 0 to 1; None where nothing was measured."""
-DRIFTED_ROLE = Qt.ItemDataRole.UserRole + 5
-"""Whether a frozen row changed."""
+CELL_ROLE = Qt.ItemDataRole.UserRole + 2
+"""All that is painted in a cell, a Cell: each value that is asked for costs a way through the filter."""
 
 # ‖Δw‖/‖w‖ of 1e-3 is healthy, of 1e-1 tears the weights apart, of 1e-6 is lost in rounding.
 _LEAST_UPDATE_DECADE, _NUM_UPDATE_DECADES = -6, 5
 
-_STATE_ROLES = frozenset({Qt.ItemDataRole.CheckStateRole, STATE_ROLE, PENDING_ROLE})
+_STATE_ROLES = frozenset({Qt.ItemDataRole.CheckStateRole, CELL_ROLE})
 
 _CHECKS = {
     LayerState.FROZEN: Qt.CheckState.Checked,
@@ -57,10 +51,32 @@ class Column(IntEnum):
     STATE = 7
 
 
+NUM_COLUMNS = len(Column)
 _NUMBERS = frozenset({Column.PARAMS, Column.MULTIPLIER, Column.GRADIENT})
+ALIGNMENTS = [
+    (Qt.AlignmentFlag.AlignRight if column in _NUMBERS else Qt.AlignmentFlag.AlignLeft) | Qt.AlignmentFlag.AlignVCenter
+    for column in Column
+]
+"""How each column's heading and cells are aligned."""
+ALIGNMENTS[Column.STATE] = Qt.AlignmentFlag.AlignCenter
 _MEASURED = frozenset({Column.GRADIENT, Column.UPDATE})
 
 _RowState = tuple[LayerState, bool, float | None, bool]
+
+
+class Cell(NamedTuple):
+    """What a cell shows."""
+
+    text: str
+    state: LayerState
+    is_pending: bool
+    """Whether a change of what it shows was asked for: of the multiplier in its column, of the freeze elsewhere."""
+    is_top: bool
+    is_checkable: bool
+    bar: float | None = None
+    """How full the bar of a measured cell is, 0 to 1; None where nothing was measured."""
+    has_drifted: bool = False
+    """Whether a frozen row changed."""
 
 
 class LayerTreeItemModel(QAbstractItemModel):
@@ -80,11 +96,17 @@ class LayerTreeItemModel(QAbstractItemModel):
         # An integer id outlives any index; a Python object behind one would not.
         return self._rows[index.internalId() if index.isValid() else ROOT_ID]
 
+    def state_of(self, index: Index) -> LayerState:
+        """Return the state of the row behind an index; from then on, the views are told when it changes."""
+        row_id = self.row_of(index).id
+        self._told[row_id] = self._state(row_id)
+        return self._layer_tree.state_of(row_id)
+
     def index(self, row: int, column: int, parent: Index = QModelIndex()) -> QModelIndex:
         """Return the index of a child."""
         # Qt's hasIndex would come back here twice for every one of thousands of calls.
         children = self._children(parent)
-        if not (0 <= row < len(children) and 0 <= column < len(Column)) or parent.column() > 0:
+        if not (0 <= row < len(children) and 0 <= column < NUM_COLUMNS) or parent.column() > 0:
             return QModelIndex()
         return self.createIndex(row, column, children[row])
 
@@ -106,7 +128,7 @@ class LayerTreeItemModel(QAbstractItemModel):
 
     def columnCount(self, parent: Index = QModelIndex()) -> int:
         """Count the columns."""
-        return len(Column)
+        return NUM_COLUMNS
 
     def flags(self, index: Index) -> Qt.ItemFlag:
         """Say what can be done with a cell: what has nothing to freeze has no check box."""
@@ -126,7 +148,7 @@ class LayerTreeItemModel(QAbstractItemModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return self.title(Column(section))
         if role == Qt.ItemDataRole.TextAlignmentRole:
-            return _alignment(section)
+            return ALIGNMENTS[section]
         if role == Qt.ItemDataRole.ToolTipRole:
             return self._column_tooltip(Column(section))
         return None
@@ -165,7 +187,7 @@ class LayerTreeItemModel(QAbstractItemModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return self._text(row, index.column())
         if role == Qt.ItemDataRole.TextAlignmentRole:
-            return _alignment(index.column())
+            return ALIGNMENTS[index.column()]
         if role == Qt.ItemDataRole.ToolTipRole:
             return self._tooltip(row, index.column())
         if role == Qt.ItemDataRole.CheckStateRole and index.column() == Column.LAYER and row.units:
@@ -174,17 +196,7 @@ class LayerTreeItemModel(QAbstractItemModel):
             return self._spoken(row, index.column())
         if role == ROW_ID_ROLE:
             return row.id
-        if role == STATE_ROLE:
-            return self._layer_tree.state_of(row.id).value
-        if role == PENDING_ROLE and index.column() == Column.MULTIPLIER:
-            return self._layer_tree.rates.is_pending(row.id)
-        if role == PENDING_ROLE:
-            return self._layer_tree.is_pending(row.id)
-        if role == BAR_ROLE and index.column() == Column.UPDATE:
-            return self._bar(row)
-        if role == DRIFTED_ROLE:
-            return self._layer_tree.has_drifted(row.id)
-        return None
+        return self._cell(row, index.column()) if role == CELL_ROLE else None
 
     def setData(self, index: Index, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:
         """Freeze or unfreeze a row by its check mark."""
@@ -201,6 +213,17 @@ class LayerTreeItemModel(QAbstractItemModel):
 
     def _children(self, parent: Index) -> list[int]:
         return self.row_of(parent).children
+
+    def _cell(self, row: LayerRow, column: int) -> Cell:
+        tree = self._layer_tree
+        state, is_top = tree.state_of(row.id), row.parent == ROOT_ID
+        text = self._text(row, column)
+        if column == Column.MULTIPLIER:
+            return Cell(text, state, tree.rates.is_pending(row.id), is_top, is_checkable=False)
+        is_pending = tree.is_pending(row.id)
+        if column == Column.UPDATE:
+            return Cell(text, state, is_pending, is_top, False, self._bar(row), tree.has_drifted(row.id))
+        return Cell(text, state, is_pending, is_top, is_checkable=column == Column.LAYER and bool(row.units))
 
     def _text(self, row: LayerRow, column: int) -> str:
         if column == Column.LAYER:
@@ -312,7 +335,7 @@ class LayerFilter(QSortFilterProxyModel):
             return True
         index = self._item_model.index(source_row, 0, source_parent)
         row = self._item_model.row_of(index)
-        state = LayerState(index.data(STATE_ROLE))
+        state = self._item_model.state_of(index)
         states = {state.value, self._state_word(state)}
         return all(word in states or word in f"{row.fqn} {row.name} {row.type}".casefold() for word in self._words)
 
@@ -323,10 +346,3 @@ class LayerFilter(QSortFilterProxyModel):
             LayerState.PARTLY: self.tr("partly"),
         }
         return words.get(state, "").casefold()
-
-
-def _alignment(column: int) -> Qt.AlignmentFlag:
-    if column == Column.STATE:
-        return Qt.AlignmentFlag.AlignCenter
-    side = Qt.AlignmentFlag.AlignRight if column in _NUMBERS else Qt.AlignmentFlag.AlignLeft
-    return side | Qt.AlignmentFlag.AlignVCenter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +36,12 @@ class TableItemModel(QAbstractTableModel):
 
     def columnCount(self, parent: Index = QModelIndex()) -> int:
         """Return the number of columns; a cell has none below it."""
-        return 0 if parent.isValid() else len(self.headings())
+        return 0 if parent.isValid() else self._num_columns
+
+    @functools.cached_property
+    def _num_columns(self) -> int:
+        # Qt asks several times for each cell that it paints, and the headings are translated at each call.
+        return len(self.headings())
 
     def headerData(
         self, section: int, orientation: Qt.Orientation, role: int = int(Qt.ItemDataRole.DisplayRole)

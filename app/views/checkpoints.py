@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QSize, Qt, QTimer, Signal
-from PySide6.QtGui import QColor, QGuiApplication, QHideEvent, QIcon, QShowEvent
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, Qt, QTimer, Signal
+from PySide6.QtGui import QGuiApplication, QHideEvent, QPainter, QShowEvent
 from PySide6.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
     QPushButton,
-    QStyledItemDelegate,
     QStyleOptionViewItem,
     QVBoxLayout,
     QWidget,
@@ -34,8 +33,10 @@ from app.viewmodels.checkpoint_table import (
     NameRole,
 )
 from app.views.table import Table
+from app.views.table_delegate import TableDelegate
 
 _AGES_INTERVAL_MS = 1000
+_STAR_SIZE = 16
 
 
 class CheckpointsView(QWidget):
@@ -171,27 +172,21 @@ class CheckpointsView(QWidget):
             self.folder_wanted.emit(self._checkpoints_dir)
 
 
-class _CheckpointDelegate(QStyledItemDelegate):
+class _CheckpointDelegate(TableDelegate):
     """Draws the star of the best, measured numbers in full colour, what only describes dim, damage red."""
 
-    def initStyleOption(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> None:
-        super().initStyleOption(option, index)
-        view = self.parent()
-        assert isinstance(view, QWidget)
-        colors = theme.palette_of(view)
-        color = colors.text if index.column() in {EPOCH, STEP, LOSS, ACCURACY} else colors.dim
+    def color(self, index: QModelIndex | QPersistentModelIndex, colors: theme.Palette) -> str:
         if index.data(IsDamagedRole):
-            color = colors.danger
-        elif index.data(IsBestRole):
-            color = colors.text
-        option.palette.setColor(option.palette.ColorRole.Text, QColor(color))
-        if index.column() == STAR and index.data(IsBestRole):
-            option.features |= QStyleOptionViewItem.ViewItemFeature.HasDecoration
-            option.icon = self._star(colors.text)
-            option.decorationSize = QSize(16, 16)
+            return colors.danger
+        is_measured = index.column() in {EPOCH, STEP, LOSS, ACCURACY}
+        return colors.text if is_measured or index.data(IsBestRole) else colors.dim
 
-    def _star(self, color: str) -> QIcon:
-        # Drawn once for a colour: this is asked for at every repaint.
-        if getattr(self, "_star_color", "") != color:
-            self._star_color, self._star_icon = color, theme.icon("star", color)
-        return self._star_icon
+    def paint(
+        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
+    ) -> None:
+        super().paint(painter, option, index)
+        if index.column() == STAR and index.data(IsBestRole):
+            place = QRect(0, 0, _STAR_SIZE, _STAR_SIZE)
+            place.moveCenter(option.rect.center())
+            color = self.color(index, theme.palette_of(self.table))
+            theme.icon("star", color).paint(painter, place)

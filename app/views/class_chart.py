@@ -13,7 +13,6 @@ from PySide6.QtWidgets import (
     QHeaderView,
     QPushButton,
     QStackedWidget,
-    QStyledItemDelegate,
     QStyleOptionViewItem,
     QVBoxLayout,
     QWidget,
@@ -25,6 +24,7 @@ from app.viewmodels.data import DataViewModel
 from app.viewmodels.quantities import count_text
 from app.views.split_marks import SplitLegend, paint_split
 from app.views.table import Table
+from app.views.table_delegate import TableDelegate
 from trainer.data_report import Measure
 
 _BAR_HEIGHT, _ALL_HEIGHT = 8, 3
@@ -210,21 +210,19 @@ class _BarTable(Table):
             self._choose(current.data(BarIdxRole))
 
 
-class _BarDelegate(QStyledItemDelegate):
+class _BarDelegate(TableDelegate):
     """Draws the bars, and the counts dim."""
 
-    def initStyleOption(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> None:
-        super().initStyleOption(option, index)
-        colors = theme.palette_of(self._view())
+    def color(self, index: QModelIndex | QPersistentModelIndex, colors: theme.Palette) -> str:
         is_described = index.column() == COUNT and index.data(BarIdxRole) is not None
-        option.palette.setColor(option.palette.ColorRole.Text, QColor(colors.dim if is_described else colors.text))
+        return colors.dim if is_described else colors.text
 
     def paint(
         self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
     ) -> None:
         """Paint one cell."""
         super().paint(painter, option, index)
-        colors, is_all = theme.palette_of(self._view()), index.data(BarIdxRole) is None
+        colors, is_all = theme.palette_of(self.table), index.data(BarIdxRole) is None
         if is_all:
             painter.fillRect(option.rect.adjusted(0, option.rect.height() - 1, 0, 0), QColor(colors.line))
         if index.column() != BAR:
@@ -241,8 +239,3 @@ class _BarDelegate(QStyledItemDelegate):
             paint_split(painter, QRectF(left, top, width, height), split, colors)
             left += width
         painter.restore()
-
-    def _view(self) -> QWidget:
-        view = self.parent()
-        assert isinstance(view, QWidget)
-        return view

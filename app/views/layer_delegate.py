@@ -22,11 +22,10 @@ from PySide6.QtWidgets import QApplication, QLineEdit, QStyle, QStyledItemDelega
 from app.theme import DARK, LIGHT, ROW_HEIGHT, SIZE_LABEL, SIZE_TEXT, Palette, icon, text_font
 from app.viewmodels.layer_tree import LayerState
 from app.viewmodels.layer_tree_item_model import (
-    BAR_ROLE,
-    DRIFTED_ROLE,
-    PENDING_ROLE,
+    ALIGNMENTS,
+    CELL_ROLE,
     ROW_ID_ROLE,
-    STATE_ROLE,
+    Cell,
     Column,
 )
 
@@ -65,23 +64,23 @@ class LayerDelegate(QStyledItemDelegate):
         style = widget.style() if isinstance(widget, QWidget) else QApplication.style()
         # The background alone: what a whole item would read of the model takes as long as all of the painting here.
         style.drawPrimitive(QStyle.PrimitiveElement.PE_PanelItemViewItem, option, painter, widget)
-        state, is_pending = LayerState(index.data(STATE_ROLE)), bool(index.data(PENDING_ROLE))
-        bar = index.data(BAR_ROLE) if column == Column.UPDATE else None
+        cell: Cell = index.data(CELL_ROLE)
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         if column == Column.STATE:
-            self._paint_sign(painter, rect, state, is_pending=is_pending)
-        elif bar is not None:
-            self._paint_bar(painter, QRectF(rect), float(bar))
+            self._paint_sign(painter, rect, cell.state, is_pending=cell.is_pending)
+        elif cell.bar is not None:
+            self._paint_bar(painter, QRectF(rect), cell.bar)
         else:
             text_rect = rect.adjusted(_PADDING, 0, -_PADDING, 0)
             if column == Column.LAYER:
                 text_rect.setLeft(check_box_rect(rect).toAlignedRect().right() + _PADDING)
-                if index.flags() & Qt.ItemFlag.ItemIsUserCheckable:
-                    self._paint_box(painter, check_box_rect(rect), state, is_pending=is_pending)
-            if column == Column.MULTIPLIER and is_pending:
+            if cell.is_checkable:
+                self._paint_box(painter, check_box_rect(rect), cell.state, is_pending=cell.is_pending)
+            if column == Column.MULTIPLIER and cell.is_pending:
                 self._paint_hatch(painter, QRectF(rect).adjusted(2, 3, -2, -3), QColor(self.colors.trainable))
-            self._paint_text(painter, text_rect, state, index)
+            if cell.text:
+                self._paint_text(painter, text_rect, cell, column)
         painter.restore()
 
     def editorEvent(
@@ -133,23 +132,15 @@ class LayerDelegate(QStyledItemDelegate):
 
     # -- inside -----------------------------------------------------------------------------------------------
 
-    def _paint_text(
-        self, painter: QPainter, rect: QRect, state: LayerState, index: QModelIndex | QPersistentModelIndex
-    ) -> None:
-        text = index.data()
-        if not text:
-            return
-        is_name = index.column() == Column.LAYER
-        is_cool = state is LayerState.FROZEN and (is_name or index.column() == Column.UPDATE)
-        is_plain = is_name and state is not LayerState.NOTHING
+    def _paint_text(self, painter: QPainter, rect: QRect, cell: Cell, column: int) -> None:
+        is_name = column == Column.LAYER
+        is_cool = cell.state is LayerState.FROZEN and (is_name or column == Column.UPDATE)
+        is_plain = is_name and cell.state is not LayerState.NOTHING
         color = self.colors.frozen if is_cool else self.colors.text if is_plain else self.colors.dim
-        if index.column() == Column.UPDATE and index.data(DRIFTED_ROLE):
-            color = self.colors.danger
-        is_top = is_name and not index.parent().isValid()
-        painter.setFont(text_font(SIZE_TEXT if is_name else SIZE_LABEL, is_strong=is_top))
-        painter.setPen(QColor(color))
-        elided = painter.fontMetrics().elidedText(text, Qt.TextElideMode.ElideRight, rect.width())
-        painter.drawText(rect, int(index.data(Qt.ItemDataRole.TextAlignmentRole)), elided)
+        painter.setFont(text_font(SIZE_TEXT if is_name else SIZE_LABEL, is_strong=is_name and cell.is_top))
+        painter.setPen(QColor(self.colors.danger if cell.has_drifted else color))
+        elided = painter.fontMetrics().elidedText(cell.text, Qt.TextElideMode.ElideRight, rect.width())
+        painter.drawText(rect, int(ALIGNMENTS[column]), elided)
 
     def _paint_box(self, painter: QPainter, box: QRectF, state: LayerState, *, is_pending: bool) -> None:
         ice = QColor(self.colors.frozen)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, Qt, QTimer
-from PySide6.QtGui import QColor, QGuiApplication, QHideEvent, QKeySequence, QResizeEvent, QShortcut, QShowEvent
-from PySide6.QtWidgets import QHeaderView, QStyledItemDelegate, QStyleOptionViewItem, QVBoxLayout, QWidget
+from PySide6.QtGui import QGuiApplication, QHideEvent, QKeySequence, QResizeEvent, QShortcut, QShowEvent
+from PySide6.QtWidgets import QHeaderView, QVBoxLayout, QWidget
 
 from app import theme
 from app.viewmodels.log import APPLIED, ASKED, RESULT, TIME, WHAT, LevelRole, LogItemModel
 from app.views.table import Table
+from app.views.table_delegate import TableDelegate
 
 _TIME_WIDTH, _ASKED_WIDTH, _APPLIED_WIDTH = 84, 112, 120
 _WHAT_SHARE = 0.3
@@ -77,19 +78,9 @@ class LogView(QWidget):
         QGuiApplication.clipboard().setText(self._log.rows_text(rows))
 
 
-class _LevelDelegate(QStyledItemDelegate):
+class _LevelDelegate(TableDelegate):
     """Writes warnings warm and errors red; times and steps dim."""
 
-    def initStyleOption(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> None:
-        super().initStyleOption(option, index)
-        colors = theme.palette_of(self._view())
-        level = index.data(LevelRole)
-        color = {"error": colors.danger, "warning": colors.trainable}.get(level, colors.text)
-        if level == "info" and index.column() != WHAT:
-            color = colors.dim
-        option.palette.setColor(option.palette.ColorRole.Text, QColor(color))
-
-    def _view(self) -> QWidget:
-        view = self.parent()
-        assert isinstance(view, QWidget)
-        return view
+    def color(self, index: QModelIndex | QPersistentModelIndex, colors: theme.Palette) -> str:
+        plain = colors.text if index.column() == WHAT else colors.dim
+        return {"error": colors.danger, "warning": colors.trainable}.get(index.data(LevelRole), plain)

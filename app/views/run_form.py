@@ -109,6 +109,7 @@ class RunForm(QWidget):
         self._data_timer = self._pause_timer(self.data_changed.emit)
         self._model_timer = self._pause_timer(self.model_chosen.emit)
         self._typed_field = ""
+        self._offered_models: list[ModelEntry] | None = None
         self._error_timer = self._pause_timer(self._show_typed)
         self._error_timer.setInterval(_ERROR_PAUSE_MS)
         self._build()
@@ -439,12 +440,15 @@ class RunForm(QWidget):
 
     def _offer_models(self) -> None:
         models = self._run_config.models
-        self._offer(
-            "model.name",
-            [entry.name for entry in models],
-            [self._model_text(entry) for entry in models],
-            [self._model_note(entry) for entry in models],
-        )
+        # The texts of eighty models take as long as all the rest of the form.
+        if models is not self._offered_models:
+            self._offered_models = models
+            self._offer(
+                "model.name",
+                [entry.name for entry in models],
+                [self._model_text(entry) for entry in models],
+                [self._model_note(entry) for entry in models],
+            )
         chosen = self._run_config.chosen_entry
         sets = [] if chosen is None else chosen.weight_sets
         texts = [self._run_config.weights_text(each) for each in sets]

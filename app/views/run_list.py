@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QSortFilterProxyModel, Qt, QTimer, Signal
-from PySide6.QtGui import QColor, QKeySequence, QShortcut, QShowEvent
+from PySide6.QtGui import QKeySequence, QShortcut, QShowEvent
 from PySide6.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
     QPushButton,
-    QStyledItemDelegate,
-    QStyleOptionViewItem,
     QVBoxLayout,
     QWidget,
 )
@@ -31,6 +29,7 @@ from app.viewmodels.run_list import (
     ToneRole,
 )
 from app.views.table import Table
+from app.views.table_delegate import TableDelegate
 
 # A run changes its state several times at once when it begins or ends; the last of them is in its folder by then.
 _REFRESH_DELAY_MS = 300
@@ -136,15 +135,10 @@ class RunListView(QWidget):
         self.folder_wanted.emit(self.selected_path or self._runs_dir)
 
 
-class _ToneDelegate(QStyledItemDelegate):
+class _ToneDelegate(TableDelegate):
     """Writes a live run's state in the accent colour, a damaged or interrupted one's red, what only describes dim."""
 
-    def initStyleOption(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> None:
-        super().initStyleOption(option, index)
-        view = self.parent()
-        assert isinstance(view, QWidget)
-        colors = theme.palette_of(view)
-        color = colors.dim if index.column() in {MODEL, STARTED, FOLDER} else colors.text
+    def color(self, index: QModelIndex | QPersistentModelIndex, colors: theme.Palette) -> str:
         if index.column() == STATE:
-            color = {"live": colors.accent, "danger": colors.danger}.get(index.data(ToneRole), colors.dim)
-        option.palette.setColor(option.palette.ColorRole.Text, QColor(color))
+            return {"live": colors.accent, "danger": colors.danger}.get(index.data(ToneRole), colors.dim)
+        return colors.dim if index.column() in {MODEL, STARTED, FOLDER} else colors.text
