@@ -13,7 +13,7 @@ demo: $(VENV)/installed
 	$(BIN)/thaw demo
 
 test: $(VENV)/installed-test
-	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest
+	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
