@@ -39,38 +39,38 @@ from app.terminal import (
     rewound_sentence,
     training_sentence,
 )
-from trainer.config import ConfigError, config_from_dict
-from trainer.messages import (
-    AnyEvent,
+from trainer.changes import (
     BatchNormChanged,
-    ChangeTraining,
     CheckpointRestored,
-    CheckpointSaved,
-    Command,
-    FreezeLayers,
     LayersFrozen,
     LayersUnfrozen,
-    PauseRun,
     PlanChanged,
     RateChanged,
     RateMultiplierChanged,
+    RunRewound,
+    TrainingChanged,
+)
+from trainer.commands import (
+    ChangeTraining,
+    FreezeLayers,
+    PauseRun,
     RestoreCheckpoint,
     Rewind,
-    RunRewound,
-    RunState,
     SaveCheckpoint,
     SetBatchNorm,
     SetPlan,
     SetRate,
     SetRateMultiplier,
-    StateChanged,
     StopRun,
-    TrainingChanged,
     UnfreezeLayers,
     UnpauseRun,
 )
+from trainer.config import ConfigError, config_from_dict
+from trainer.events import AnyEvent, CheckpointSaved, StateChanged
+from trainer.messages import Command
 from trainer.run_list import find_run
 from trainer.runs import RunFolder
+from trainer.states import RunState
 
 PROGRESS_TIMEOUT_S = 3.0
 _PANEL = "Steer a live run"

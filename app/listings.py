@@ -13,21 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from app.figures import count, duration, printable, size
+from trainer.changes import FreezeChanged, StateRestored
+from trainer.data_info import DataSummary
 from trainer.data_report import Bin, DataReport, IssueKind, Measure, ReportedIssue
-from trainer.messages import (
-    ConfusionMatrix,
-    DataChecked,
-    DataSummary,
-    FreezeChanged,
-    LayerInfo,
-    ModelEntry,
-    ModelInspected,
-    ModelSummary,
-    ProgressReported,
-    RateCurve,
-    RunEstimate,
-    StateRestored,
-)
+from trainer.events import DataChecked, ModelInspected, ProgressReported
+from trainer.model_info import LayerInfo, ModelEntry, ModelSummary
+from trainer.run_info import ConfusionMatrix, RateCurve, RunEstimate
 from trainer.run_record import RunListing, RunRecord, best_checkpoint
 from trainer.runs import RunFolder
 

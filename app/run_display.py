@@ -21,37 +21,38 @@ from app.viewmodels.rate_search import RateSearchViewModel
 from app.viewmodels.run_config import RunConfigViewModel
 from app.viewmodels.run_list import RunListItemModel
 from app.viewmodels.run_status import FolderSize, RunStatusViewModel
-from trainer.client import RunOpened, WorkerLost
-from trainer.config import ConfigError, RunConfig
-from trainer.messages import (
+from trainer.changes import (
     BatchNormChanged,
-    CheckpointSaved,
-    Command,
-    CommandRejected,
-    DataChecked,
-    FreezeLayers,
-    FreezeVerified,
     LayersFrozen,
     LayersUnfrozen,
-    ModelInspected,
     PhaseBegan,
     PlanChanged,
     RateChanged,
     RateMultiplierChanged,
-    RewindsKept,
-    RunEstimated,
-    RunInfo,
-    RunPrepared,
     RunRewound,
-    RunState,
-    StateChanged,
     StateRestored,
     TrainingChanged,
-    UnfreezeLayers,
+)
+from trainer.client import RunOpened, WorkerLost
+from trainer.commands import FreezeLayers, UnfreezeLayers
+from trainer.config import ConfigError, RunConfig
+from trainer.events import (
+    CheckpointSaved,
+    CommandRejected,
+    DataChecked,
+    FreezeVerified,
+    ModelInspected,
+    RewindsKept,
+    RunEstimated,
+    RunPrepared,
+    StateChanged,
     WorkerAttached,
 )
+from trainer.messages import Command
 from trainer.plans import PlanName, make_plan
+from trainer.run_info import RunInfo
 from trainer.run_record import RunRecord
+from trainer.states import RunState
 
 # The folder and the memory are looked at this often: they change slowly, and a look costs a walk over the folder.
 _MEASURE_INTERVAL_MS = 3000

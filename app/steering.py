@@ -15,46 +15,50 @@ from types import FrameType
 
 import psutil
 
-from trainer.client import ClientEvent, RunOpened, WorkerClient, WorkerLost
-from trainer.messages import (
-    AnyEvent,
+from trainer.changes import (
     BatchNormChanged,
-    CheckData,
     CheckpointRestored,
-    CheckpointSaved,
-    Command,
-    CommandRejected,
-    DataChecked,
+    LayersFrozen,
+    LayersUnfrozen,
+    PlanChanged,
+    RateChanged,
+    RateMultiplierChanged,
+    RunRewound,
+    TrainingChanged,
+)
+from trainer.client import ClientEvent, RunOpened, WorkerClient, WorkerLost
+from trainer.commands import (
+    CheckData,
     EstimateRun,
     FindRate,
     InspectModel,
-    LayersFrozen,
-    LayersUnfrozen,
     ListModels,
-    ModelInspected,
-    ModelsListed,
     OpenRun,
-    PlanChanged,
     PrepareRun,
-    ProgressReported,
-    RateChanged,
-    RateFound,
-    RateMultiplierChanged,
     RestoreCheckpoint,
-    RunEstimated,
-    RunPrepared,
-    RunRewound,
-    RunState,
     ShutDown,
     StartRun,
-    StateChanged,
     StopRun,
-    TrainingChanged,
     UnpauseRun,
-    WorkerAttached,
     is_allowed,
 )
+from trainer.events import (
+    AnyEvent,
+    CheckpointSaved,
+    CommandRejected,
+    DataChecked,
+    ModelInspected,
+    ModelsListed,
+    ProgressReported,
+    RateFound,
+    RunEstimated,
+    RunPrepared,
+    StateChanged,
+    WorkerAttached,
+)
+from trainer.messages import Command
 from trainer.run_record import RunRecord
+from trainer.states import RunState
 
 Question = ListModels | InspectModel | CheckData | EstimateRun | FindRate
 """What a worker answers before it has a run."""

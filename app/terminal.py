@@ -16,34 +16,35 @@ from rich.text import Text
 
 from app.figures import count, counted, duration, printable, size
 from app.steering import Ending, shown_path
-from trainer.client import ClientEvent
-from trainer.messages import (
+from trainer.changes import (
     BatchNormChanged,
-    ChangeAdvised,
-    CheckpointInfo,
     CheckpointRestored,
+    LayersFrozen,
+    LayersUnfrozen,
+    PlanChanged,
+    RateChanged,
+    RateMultiplierChanged,
+    RunRewound,
+    TrainingChanged,
+)
+from trainer.client import ClientEvent
+from trainer.events import (
+    ChangeAdvised,
     CheckpointSaved,
     CommandRejected,
     FreezeVerified,
-    LayersFrozen,
-    LayersUnfrozen,
     LogWritten,
     MetricsLogged,
-    PlanChanged,
     PreparationProgressed,
     ProgressReported,
-    RateChanged,
-    RateMultiplierChanged,
-    RunInfo,
     RunPrepared,
-    RunRewound,
-    RunState,
     StateChanged,
-    TrainingChanged,
     WorkerAttached,
 )
+from trainer.run_info import CheckpointInfo, RunInfo
 from trainer.run_record import best_checkpoint, metric_word, metrics_text
 from trainer.runs import RunFolder
+from trainer.states import RunState
 
 REFRESHES_PER_S = 4
 PLAIN_LINE_EVERY_S = 30.0

@@ -20,9 +20,10 @@ from pathlib import Path
 
 import psutil
 
+from trainer.events import AnyEvent, MetricsSkipped, RunPrepared
 from trainer.frames import MAX_FRAME_BYTES, ProtocolError, decode_event, encode
 from trainer.memory import KEEP_FREED_MEMORY
-from trainer.messages import AnyEvent, Command, MetricsSkipped, RunPrepared
+from trainer.messages import Command
 from trainer.run_record import RunFolderError, RunRecord
 from trainer.runs import RunFolder
 

@@ -9,7 +9,9 @@ from typing import Literal
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from trainer.messages import AnyCommand, AnyEvent, Command, Event
+from trainer.commands import AnyCommand
+from trainer.events import AnyEvent
+from trainer.messages import Command, Event
 
 PROTOCOL_VERSION = 1
 MAX_FRAME_BYTES = 8 * 1024 * 1024

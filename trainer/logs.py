@@ -6,16 +6,9 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from trainer.messages import (
-    BatchNormChanged,
-    CheckpointRestored,
-    CheckpointSaved,
-    Event,
-    FreezeChanged,
-    MetricsLogged,
-    RateMultiplierChanged,
-    StateRestored,
-)
+from trainer.changes import BatchNormChanged, CheckpointRestored, FreezeChanged, RateMultiplierChanged, StateRestored
+from trainer.events import CheckpointSaved, MetricsLogged
+from trainer.messages import Event
 
 MAX_POINTS_PER_FLUSH = 5
 _FLUSH_INTERVAL_S = 5

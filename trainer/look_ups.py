@@ -7,24 +7,12 @@ from pathlib import Path
 import torch
 
 from trainer import models
+from trainer.commands import CheckData, EstimateRun, FindRate, InspectModel, ListModels, PreviewImage
 from trainer.config import ConfigError
-from trainer.messages import (
-    CheckData,
-    DataChecked,
-    EstimateRun,
-    Event,
-    FindRate,
-    ImagePreviewed,
-    InspectModel,
-    ListModels,
-    ModelInspected,
-    ModelsListed,
-    PreviewImage,
-    RateCurve,
-    RateFound,
-    RunEstimated,
-)
+from trainer.events import DataChecked, ImagePreviewed, ModelInspected, ModelsListed, RateFound, RunEstimated
+from trainer.messages import Event
 from trainer.preparation import Preparation, PreparedRun
+from trainer.run_info import RateCurve
 from trainer.summary import summarize
 
 LookUp = ListModels | InspectModel | CheckData | EstimateRun | FindRate | PreviewImage

@@ -15,6 +15,19 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from trainer.advisor import AdviceInput, Stage
+from trainer.changes import (
+    BatchNormChanged,
+    CheckpointRestored,
+    FreezeChanged,
+    LayersFrozen,
+    LayersUnfrozen,
+    PhaseBegan,
+    PlanChanged,
+    RateChanged,
+    RateMultiplierChanged,
+    RunRewound,
+    TrainingChanged,
+)
 from trainer.checkpoints import (
     CheckpointError,
     CheckpointStore,
@@ -28,34 +41,10 @@ from trainer.data.loader import ImageData
 from trainer.data.mixing import BatchMixer
 from trainer.data.stream import Batch
 from trainer.early_stopping import EarlyStopping
+from trainer.events import ChangeAdvised, CheckpointSaved, FreezeVerified, LogWritten, MetricsLogged, ProgressReported
 from trainer.freezing import BACKBONE, HEAD, FreezeError, FreezeSet
 from trainer.layer_norms import LayerNorms
-from trainer.messages import (
-    BatchNormChanged,
-    ChangeAdvised,
-    CheckpointInfo,
-    CheckpointRestored,
-    CheckpointSaved,
-    ConfusionMatrix,
-    Event,
-    FreezeChanged,
-    FreezeVerified,
-    InForce,
-    LayersFrozen,
-    LayersUnfrozen,
-    LogWritten,
-    MetricsLogged,
-    ModelSummary,
-    PhaseBegan,
-    PlanChanged,
-    ProgressReported,
-    RateChanged,
-    RateMultiplierChanged,
-    RunRewound,
-    RunState,
-    Series,
-    TrainingChanged,
-)
+from trainer.messages import Event
 from trainer.metrics import (
     LEARNING_RATE,
     TRAIN_LOSS,
@@ -65,15 +54,18 @@ from trainer.metrics import (
     SplitMetrics,
     StepMetrics,
 )
+from trainer.model_info import ModelSummary
 from trainer.models import LoadedModel, layer_tree
 from trainer.optim import autocast, choose_precision, make_optimizer
 from trainer.pace import Pace
 from trainer.plans import stages
 from trainer.rates import RateSchedule
 from trainer.rewinds import KeptState, Rewinds, size_of
+from trainer.run_info import CheckpointInfo, ConfusionMatrix, InForce, Series
 from trainer.run_record import RunFolderError, best_checkpoint, metrics_text
 from trainer.runs import RunFolder
 from trainer.schedules import Plan, check_plan, frozen_after, start_step
+from trainer.states import RunState
 from trainer.task import make_task
 
 FLUSH_INTERVAL_S = 0.05

@@ -18,13 +18,15 @@ from trainer.data.kept_split import read_split, write_split
 from trainer.data.loader import ImageData
 from trainer.data.preview import write_views
 from trainer.data.scan import ScannedData, scan, scan_key
+from trainer.data_info import ImageView
 from trainer.estimate import check_no_run_uses, estimate
 from trainer.logs import TensorBoardLog
 from trainer.loop import Trainer
-from trainer.messages import Event, ImageView, RateCurve, RunEstimate, RunInfo
+from trainer.messages import Event
 from trainer.models import build_model, preprocessing_of
 from trainer.optim import choose_device
 from trainer.rate_finder import find_rate
+from trainer.run_info import RateCurve, RunEstimate, RunInfo
 from trainer.run_list import check_writable
 from trainer.run_record import WorkerAddress
 from trainer.runs import RunFolder

@@ -10,8 +10,8 @@ import torch
 from trainer.config import OptimizerConfig
 from trainer.data.archive import Progress
 from trainer.loop import Trainer
-from trainer.messages import RateCurve
 from trainer.rates import RateSchedule
+from trainer.run_info import RateCurve
 
 NUM_STEPS = 100
 LOWEST_RATE, HIGHEST_RATE = 1e-6, 10.0

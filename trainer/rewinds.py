@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from trainer.messages import RewindsKept
+from trainer.events import RewindsKept
 from trainer.metrics import Evaluation
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from trainer.messages import RunState
 from trainer.run_record import RunFolderError, RunListing
 from trainer.runs import RunFolder, created_at
+from trainer.states import RunState
 
 
 def find_run(run: str, runs_dir: Path) -> Path:

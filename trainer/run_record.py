@@ -9,16 +9,11 @@ from pathlib import Path
 
 import psutil
 
+from trainer.changes import LayersFrozen, LayersUnfrozen
 from trainer.config import RunConfig
-from trainer.messages import (
-    AnyEvent,
-    CheckpointInfo,
-    LayersFrozen,
-    LayerStatsReported,
-    LayersUnfrozen,
-    RunInfo,
-    RunState,
-)
+from trainer.events import AnyEvent, LayerStatsReported
+from trainer.run_info import CheckpointInfo, RunInfo
+from trainer.states import RunState
 
 
 class RunFolderError(ValueError):

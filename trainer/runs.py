@@ -15,24 +15,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from trainer.changes import LayersFrozen, LayersUnfrozen, follow
 from trainer.config import RunConfig, config_to_toml, load_config
+from trainer.events import AnyEvent, LayerStatsReported, RunPrepared, StateChanged
 from trainer.frames import as_json, event_from_json
-from trainer.messages import (
-    AnyEvent,
-    CheckpointInfo,
-    ConfusionMatrix,
-    Event,
-    LayersFrozen,
-    LayerStatsReported,
-    LayersUnfrozen,
-    RunInfo,
-    RunPrepared,
-    RunState,
-    Series,
-    StateChanged,
-    follow,
-)
+from trainer.messages import Event
+from trainer.run_info import CheckpointInfo, ConfusionMatrix, RunInfo, Series
 from trainer.run_record import Curve, RunFolderError, RunListing, RunRecord, WorkerAddress, best_checkpoint
+from trainer.states import RunState
 
 SCHEMA_VERSION = 1
 _MAX_SLUG_BYTES = 180

@@ -12,29 +12,25 @@ from collections.abc import Callable
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener
 
-from trainer.frames import MAX_FRAME_BYTES, ProtocolError, decode_command, encode
-from trainer.messages import (
-    AnyCommand,
-    BatchNormChanged,
-    Event,
-    FreezeChanged,
+from trainer.changes import BatchNormChanged, FreezeChanged, RateMultiplierChanged, StateRestored, follow
+from trainer.commands import AnyCommand
+from trainer.events import (
     LayerStatsReported,
     LogWritten,
     MetricsLogged,
     MetricsSkipped,
     PreparationProgressed,
     ProgressReported,
-    RateMultiplierChanged,
     RewindsKept,
     RunPrepared,
-    RunState,
     StateChanged,
-    StateRestored,
     WorkerAttached,
-    follow,
 )
+from trainer.frames import MAX_FRAME_BYTES, ProtocolError, decode_command, encode
+from trainer.messages import Event
 from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder
+from trainer.states import RunState
 
 MAX_WAITING_METRICS = 200
 _ACCEPT_PAUSE_S = 0.5

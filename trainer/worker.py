@@ -20,30 +20,23 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from trainer.messages import (
+from trainer.commands import (
     ALLOWED_COMMANDS,
-    TRANSITIONS,
     AnyCommand,
     CancelLookUp,
     ChangeTraining,
     CheckData,
-    CommandRejected,
     EstimateRun,
-    Event,
     FindRate,
     FreezeLayers,
     InspectModel,
     ListModels,
-    LogWritten,
     OpenRun,
     PauseRun,
-    PreparationProgressed,
     PrepareRun,
     PreviewImage,
     RestoreCheckpoint,
     Rewind,
-    RunPrepared,
-    RunState,
     SaveCheckpoint,
     SetBatchNorm,
     SetPlan,
@@ -51,14 +44,15 @@ from trainer.messages import (
     SetRateMultiplier,
     ShutDown,
     StartRun,
-    StateChanged,
     StopRun,
     UnfreezeLayers,
     UnpauseRun,
-    WorkerAttached,
 )
+from trainer.events import CommandRejected, LogWritten, PreparationProgressed, RunPrepared, StateChanged, WorkerAttached
+from trainer.messages import Event
 from trainer.run_record import RunFolderError, WorkerAddress
 from trainer.server import EventServer
+from trainer.states import TRANSITIONS, RunState
 
 if TYPE_CHECKING:
     from trainer.look_ups import LookUp

@@ -8,18 +8,10 @@ from dataclasses import dataclass, field
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.viewmodels.quantities import rate_text
-from trainer.messages import (
-    AnyEvent,
-    Command,
-    FreezeLayers,
-    LayersFrozen,
-    LayersUnfrozen,
-    RateChanged,
-    RateMultiplierChanged,
-    SetRate,
-    SetRateMultiplier,
-    UnfreezeLayers,
-)
+from trainer.changes import LayersFrozen, LayersUnfrozen, RateChanged, RateMultiplierChanged
+from trainer.commands import FreezeLayers, SetRate, SetRateMultiplier, UnfreezeLayers
+from trainer.events import AnyEvent
+from trainer.messages import Command
 
 _UNDOABLE = (FreezeLayers, UnfreezeLayers, SetRate, SetRateMultiplier)
 

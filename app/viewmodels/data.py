@@ -14,8 +14,9 @@ from app.viewmodels.image_items import ImageItemModel
 from app.viewmodels.issue_items import IssueItemModel
 from app.viewmodels.quantities import count_text, number_text, size_text
 from app.viewmodels.report_queries import BinQuery, read_bins
+from trainer.data_info import DataSummary, ImageView
 from trainer.data_report import Bin, ImageChoice, IssueKind, Measure
-from trainer.messages import DataChecked, DataSummary, ImageView
+from trainer.events import DataChecked
 
 
 class DataState(Enum):

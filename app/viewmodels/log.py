@@ -11,26 +11,28 @@ from PySide6.QtCore import QModelIndex, QObject, Qt
 from app.plan_syntax import plan_text
 from app.viewmodels.quantities import clock_text, count_text, moment_text, number_text, percent_text, rate_text
 from app.viewmodels.table_item_model import Index, TableItemModel
-from trainer.client import WorkerLost
-from trainer.messages import (
-    AnyEvent,
+from trainer.changes import (
     BatchNormChanged,
-    ChangeAdvised,
     CheckpointRestored,
-    CheckpointSaved,
-    CommandRejected,
-    FreezeVerified,
     LayersFrozen,
     LayersUnfrozen,
-    LogWritten,
     PlanChanged,
     RateChanged,
     RateMultiplierChanged,
     RunRewound,
-    RunState,
-    StateChanged,
     TrainingChanged,
 )
+from trainer.client import WorkerLost
+from trainer.events import (
+    AnyEvent,
+    ChangeAdvised,
+    CheckpointSaved,
+    CommandRejected,
+    FreezeVerified,
+    LogWritten,
+    StateChanged,
+)
+from trainer.states import RunState
 
 MAX_ROWS = 10_000
 TIME, WHAT, ASKED, APPLIED, RESULT = range(5)

@@ -9,19 +9,18 @@ from pathlib import Path
 from PySide6.QtCore import QObject, Signal
 
 from app.viewmodels.quantities import ago_text, count_text, duration_text, number_text, part_text, size_text
+from trainer.changes import StateRestored, TrainingChanged
 from trainer.client import RunOpened, WorkerLost
-from trainer.messages import (
+from trainer.events import (
     CheckpointSaved,
     PreparationProgressed,
     ProgressReported,
     RewindsKept,
-    RunInfo,
     RunPrepared,
-    RunState,
     StateChanged,
-    StateRestored,
-    TrainingChanged,
 )
+from trainer.run_info import RunInfo
+from trainer.states import RunState
 
 _SECONDS_BEFORE_A_FORECAST = 2.0
 

@@ -14,19 +14,12 @@ from app.session import TrainingSession
 from app.settings import Settings
 from trainer.client import ClientEvent
 from trainer.config import DataConfig, ModelConfig, RunConfig, TrainingConfig
-from trainer.messages import (
-    CheckpointInfo,
-    Command,
-    DataChecked,
-    DataSummary,
-    LayerInfo,
-    ModelSummary,
-    RunInfo,
-    RunPrepared,
-    RunState,
-    StateChanged,
-    WorkerAttached,
-)
+from trainer.data_info import DataSummary
+from trainer.events import DataChecked, RunPrepared, StateChanged, WorkerAttached
+from trainer.messages import Command
+from trainer.model_info import LayerInfo, ModelSummary
+from trainer.run_info import CheckpointInfo, RunInfo
+from trainer.states import RunState
 
 
 def checked(

@@ -9,18 +9,10 @@ import pytest
 from PySide6.QtWidgets import QApplication
 
 from app.viewmodels.change_history import ChangeHistory
-from trainer.messages import (
-    AnyEvent,
-    Command,
-    FreezeLayers,
-    LayersFrozen,
-    LayersUnfrozen,
-    RateChanged,
-    RateMultiplierChanged,
-    SetRate,
-    SetRateMultiplier,
-    UnfreezeLayers,
-)
+from trainer.changes import LayersFrozen, LayersUnfrozen, RateChanged, RateMultiplierChanged
+from trainer.commands import FreezeLayers, SetRate, SetRateMultiplier, UnfreezeLayers
+from trainer.events import AnyEvent
+from trainer.messages import Command
 
 
 class Bench:

@@ -18,38 +18,36 @@ from app import cli, cli_reports, cli_steering, display
 from app.cli import main
 from app.display import display_problem
 from app.listings import MAX_ISSUES_SHOWN, issues_table, need_sentence
+from trainer.changes import (
+    BatchNormChanged,
+    CheckpointRestored,
+    LayersFrozen,
+    LayersUnfrozen,
+    RateChanged,
+    RateMultiplierChanged,
+    RunRewound,
+    TrainingChanged,
+)
 from trainer.config import DataConfig, RunConfig, load_config
 from trainer.data.images import DataError
 from trainer.data.sources import read_source
+from trainer.data_info import DataSummary
 from trainer.data_report import IssueKind, ReportedImage, ReportedIssue, write_report
-from trainer.frames import decode_command, encode
-from trainer.messages import (
-    BatchNormChanged,
-    CheckpointInfo,
-    CheckpointRestored,
+from trainer.events import (
     CheckpointSaved,
     CommandRejected,
-    ConfusionMatrix,
     DataChecked,
-    DataSummary,
-    LayersFrozen,
-    LayersUnfrozen,
     ProgressReported,
-    RateChanged,
-    RateCurve,
     RateFound,
-    RateMultiplierChanged,
-    RunEstimate,
     RunPrepared,
-    RunRewound,
-    RunState,
-    Series,
     StateChanged,
-    TrainingChanged,
     WorkerAttached,
 )
+from trainer.frames import decode_command, encode
+from trainer.run_info import CheckpointInfo, ConfusionMatrix, RateCurve, RunEstimate, Series
 from trainer.run_record import WorkerAddress
 from trainer.runs import RunFolder
+from trainer.states import RunState
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)}
 

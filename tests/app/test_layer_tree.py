@@ -14,17 +14,9 @@ from app.viewmodels.layer_tree_item_model import BAR_ROLE, DRIFTED_ROLE, Column,
 from app.viewmodels.step_cost import StepCost
 from app.views.layer_delegate import check_box_rect
 from app.views.layer_tree import LayerTreeView
-from trainer.messages import (
-    BatchNormChanged,
-    CheckpointRestored,
-    FreezeVerified,
-    LayerInfo,
-    LayersFrozen,
-    LayerStatsReported,
-    LayersUnfrozen,
-    ModelSummary,
-    RateMultiplierChanged,
-)
+from trainer.changes import BatchNormChanged, CheckpointRestored, LayersFrozen, LayersUnfrozen, RateMultiplierChanged
+from trainer.events import FreezeVerified, LayerStatsReported
+from trainer.model_info import LayerInfo, ModelSummary
 
 # Only the offscreen platform says so, of every window.
 pytestmark = pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints")

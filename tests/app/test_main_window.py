@@ -21,44 +21,41 @@ from app.views.rate_dialog import RateDialog
 from tests.app.conftest import ScriptedClient, checked, checkpoint
 from tests.app.test_run_form import entry, weight_set
 from tests.app.test_session import write_run
+from trainer.changes import (
+    LayersFrozen,
+    LayersUnfrozen,
+    PhaseBegan,
+    PlanChanged,
+    RateChanged,
+    RateMultiplierChanged,
+    RunRewound,
+    TrainingChanged,
+)
 from trainer.client import WorkerLost
+from trainer.commands import InspectModel, SetPlan, SetRate, UnfreezeLayers
 from trainer.config import DataConfig, ModelConfig, PlanPhase, RunConfig
-from trainer.messages import (
+from trainer.data_info import ImageView
+from trainer.events import (
     ChangeAdvised,
     CheckpointSaved,
     CommandRejected,
     FreezeVerified,
     ImagePreviewed,
-    ImageView,
-    InspectModel,
-    LayersFrozen,
-    LayersUnfrozen,
     LogWritten,
     MetricsLogged,
     ModelInspected,
     ModelsListed,
-    ModelSummary,
-    PhaseBegan,
-    PlanChanged,
     PreparationProgressed,
     ProgressReported,
-    RateChanged,
-    RateCurve,
     RateFound,
-    RateMultiplierChanged,
     RewindsKept,
-    RunEstimate,
     RunEstimated,
-    RunRewound,
-    RunState,
-    Series,
-    SetPlan,
-    SetRate,
     StateChanged,
-    TrainingChanged,
-    UnfreezeLayers,
 )
+from trainer.model_info import ModelSummary
+from trainer.run_info import RateCurve, RunEstimate, Series
 from trainer.runs import RunFolder
+from trainer.states import RunState
 
 pytestmark = pytest.mark.window
 Begin = Callable[[ScriptedClient], None]

@@ -15,23 +15,22 @@ from app.viewmodels.quantities import ago_text, duration_text, number_text, perc
 from app.viewmodels.run_list import RunListItemModel
 from app.viewmodels.run_status import FolderSize, RunStatusViewModel
 from tests.app.conftest import checkpoint
+from trainer.changes import LayersUnfrozen, RateChanged
 from trainer.client import WorkerLost
-from trainer.messages import (
-    ALLOWED_COMMANDS,
+from trainer.commands import ALLOWED_COMMANDS
+from trainer.events import (
     CheckpointSaved,
     CommandRejected,
     FreezeVerified,
-    LayersUnfrozen,
     LogWritten,
     PreparationProgressed,
     ProgressReported,
-    RateChanged,
     RewindsKept,
     RunPrepared,
-    RunState,
     StateChanged,
 )
 from trainer.run_record import RunListing
+from trainer.states import RunState
 
 PROGRESS = ProgressReported(
     epoch=3, num_epochs=6, step=184, total_steps=270, samples_per_s=812, seconds_left=42.0, step_ms=14,

@@ -11,17 +11,10 @@ from app.session import TrainingSession
 from tests.app.conftest import ScriptedClient, checkpoint
 from trainer.client import WorkerLost
 from trainer.config import DataConfig, RunConfig
-from trainer.messages import (
-    CheckpointSaved,
-    CommandRejected,
-    MetricsLogged,
-    RunInfo,
-    RunPrepared,
-    RunState,
-    Series,
-    StateChanged,
-)
+from trainer.events import CheckpointSaved, CommandRejected, MetricsLogged, RunPrepared, StateChanged
+from trainer.run_info import RunInfo, Series
 from trainer.runs import RunFolder
+from trainer.states import RunState
 
 Begin = Callable[[ScriptedClient], None]
 

@@ -10,27 +10,24 @@ from app.figures import count, counted, duration, printable, size
 from app.json_lines import JsonLines
 from app.steering import Ending
 from app.terminal import TerminalView
+from trainer.changes import LayersFrozen, LayersUnfrozen
 from trainer.client import WorkerLost
 from trainer.config import RunConfig
-from trainer.messages import (
-    CheckpointInfo,
+from trainer.events import (
     CheckpointSaved,
     CommandRejected,
     FreezeVerified,
-    LayersFrozen,
-    LayersUnfrozen,
     LogWritten,
     MetricsLogged,
-    ModelSummary,
     PreparationProgressed,
     ProgressReported,
-    RunInfo,
     RunPrepared,
-    RunState,
-    Series,
     StateChanged,
     WorkerAttached,
 )
+from trainer.model_info import ModelSummary
+from trainer.run_info import CheckpointInfo, RunInfo, Series
+from trainer.states import RunState
 
 
 def make_view(*, is_terminal=False):

@@ -30,8 +30,8 @@ from trainer.config import DataConfig, TrainingConfig
 from trainer.data.loader import ImageData
 from trainer.data.scan import ScannedData
 from trainer.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from trainer.data_info import DataSummary
 from trainer.memory import KEEP_FREED_MEMORY
-from trainer.messages import DataSummary
 
 NUM_IMAGES = 2000
 NUM_ROUNDS = 5

@@ -26,13 +26,14 @@ from torch.nn.functional import cross_entropy
 from trainer.config import ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
 from trainer.data.loader import ImageData
 from trainer.data.transforms import Preprocessing
+from trainer.events import LayerStatsReported, MetricsLogged, WorkerAttached
 from trainer.logs import TensorBoardLog
 from trainer.loop import Trainer
-from trainer.messages import LayerStatsReported, MetricsLogged, RunState, WorkerAttached
 from trainer.models import build_model
 from trainer.optim import make_optimizer
 from trainer.runs import RunFolder
 from trainer.server import EventServer
+from trainer.states import RunState
 
 NUM_CLASSES, IMAGE_SIZE, BATCH_SIZE = 10, 64, 32
 NUM_BATCHES = 8

@@ -17,9 +17,12 @@ from pathlib import Path
 
 from app.cli import DEMO_CONFIG_PATH
 from tests.integration.conftest import Driver
+from trainer.changes import LayersFrozen, LayersUnfrozen
 from trainer.client import WorkerClient
+from trainer.commands import FreezeLayers, UnfreezeLayers
 from trainer.config import load_config
-from trainer.messages import FreezeLayers, LayersFrozen, LayersUnfrozen, ProgressReported, RunState, UnfreezeLayers
+from trainer.events import ProgressReported
+from trainer.states import RunState
 
 LAYERS = ["conv1", "stage2", "stage3", "stage4", "stage4.1", "stage4.1.branch2", "conv5", "backbone"]
 

@@ -15,9 +15,10 @@ import tempfile
 from pathlib import Path
 
 from trainer.config import RunConfig, config_to_toml, load_config
-from trainer.messages import RunState, StateChanged
+from trainer.events import StateChanged
 from trainer.run_list import list_runs
 from trainer.runs import RunFolder
+from trainer.states import RunState
 
 DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo.toml"
 

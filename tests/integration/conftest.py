@@ -11,8 +11,11 @@ from typing import TypeVar
 import pytest
 
 from trainer.client import ClientEvent, WorkerClient, WorkerLost
+from trainer.commands import PrepareRun, ShutDown
 from trainer.config import RunConfig
-from trainer.messages import Command, CommandRejected, PrepareRun, RunPrepared, RunState, ShutDown, StateChanged
+from trainer.events import CommandRejected, RunPrepared, StateChanged
+from trainer.messages import Command
+from trainer.states import RunState
 
 E = TypeVar("E")
 PATIENCE_S = 90.0

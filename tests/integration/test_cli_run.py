@@ -11,10 +11,12 @@ import psutil
 import pytest
 
 from app.cli import main
+from trainer.commands import StopRun
 from trainer.config import config_to_toml
-from trainer.messages import CheckpointSaved, RunState, StopRun
+from trainer.events import CheckpointSaved
 from trainer.run_list import find_run
 from trainer.runs import RunFolder
+from trainer.states import RunState
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -12,20 +12,11 @@ import pytest
 import torch
 
 from tests.integration.conftest import Driver
+from trainer.changes import CheckpointRestored, LayersFrozen
+from trainer.commands import FreezeLayers, RestoreCheckpoint, SaveCheckpoint, StopRun
 from trainer.config import RunConfig
-from trainer.messages import (
-    CheckpointRestored,
-    CheckpointSaved,
-    FreezeLayers,
-    FreezeVerified,
-    LayersFrozen,
-    MetricsLogged,
-    RestoreCheckpoint,
-    RunPrepared,
-    RunState,
-    SaveCheckpoint,
-    StopRun,
-)
+from trainer.events import CheckpointSaved, FreezeVerified, MetricsLogged, RunPrepared
+from trainer.states import RunState
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

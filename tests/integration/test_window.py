@@ -21,9 +21,12 @@ from app.settings import Settings
 from app.viewmodels.image_items import SplitRole
 from app.views.data import DataView
 from tests.integration.conftest import Driver
+from trainer.changes import LayersFrozen
+from trainer.commands import PauseRun, StopRun
 from trainer.config import RunConfig, load_config
-from trainer.messages import LayersFrozen, PauseRun, RunState, StateChanged, StopRun
+from trainer.events import StateChanged
 from trainer.runs import RunFolder
+from trainer.states import RunState
 
 pytestmark = pytest.mark.window
 PATIENCE_MS = 90_000

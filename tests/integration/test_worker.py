@@ -18,63 +18,67 @@ import torchvision
 from PIL import Image
 
 from tests.integration.conftest import Driver
-from trainer.client import RunOpened, WorkerLost
-from trainer.config import DataConfig, PlanPhase, RunConfig
-from trainer.data_report import DataReport
-from trainer.messages import (
-    ALLOWED_COMMANDS,
+from trainer.changes import (
     BatchNormChanged,
+    CheckpointRestored,
+    LayersFrozen,
+    LayersUnfrozen,
+    PlanChanged,
+    RateChanged,
+    RateMultiplierChanged,
+    RunRewound,
+    TrainingChanged,
+)
+from trainer.client import RunOpened, WorkerLost
+from trainer.commands import (
+    ALLOWED_COMMANDS,
     CancelLookUp,
     ChangeTraining,
     CheckData,
-    CheckpointRestored,
-    CheckpointSaved,
-    CommandRejected,
-    DataChecked,
     EstimateRun,
     FindRate,
     FreezeLayers,
-    FreezeVerified,
-    ImagePreviewed,
     InspectModel,
-    LayersFrozen,
-    LayerStatsReported,
-    LayersUnfrozen,
     ListModels,
-    LogWritten,
-    MetricsLogged,
-    ModelInspected,
-    ModelsListed,
     OpenRun,
     PauseRun,
-    PlanChanged,
-    PreparationProgressed,
     PrepareRun,
     PreviewImage,
-    ProgressReported,
-    RateChanged,
-    RateFound,
-    RateMultiplierChanged,
     RestoreCheckpoint,
     Rewind,
-    RunEstimated,
-    RunPrepared,
-    RunRewound,
-    RunState,
     SaveCheckpoint,
     SetBatchNorm,
     SetPlan,
     SetRate,
     SetRateMultiplier,
     StartRun,
-    StateChanged,
     StopRun,
-    TrainingChanged,
     UnfreezeLayers,
     UnpauseRun,
+)
+from trainer.config import DataConfig, PlanPhase, RunConfig
+from trainer.data_report import DataReport
+from trainer.events import (
+    CheckpointSaved,
+    CommandRejected,
+    DataChecked,
+    FreezeVerified,
+    ImagePreviewed,
+    LayerStatsReported,
+    LogWritten,
+    MetricsLogged,
+    ModelInspected,
+    ModelsListed,
+    PreparationProgressed,
+    ProgressReported,
+    RateFound,
+    RunEstimated,
+    RunPrepared,
+    StateChanged,
     WorkerAttached,
 )
 from trainer.runs import RunFolder
+from trainer.states import RunState
 from trainer.worker import LOOK_UP_CANCELLED
 
 Start = Callable[[], Driver]

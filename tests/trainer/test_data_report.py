@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trainer.data_info import DataSummary
 from trainer.data_report import (
     MAX_SIZE_BINS,
     DataReport,
@@ -26,7 +27,6 @@ from trainer.data_report import (
     write_issues_csv,
     write_report,
 )
-from trainer.messages import DataSummary
 
 SUMMARY = DataSummary(layout="table", class_names=["cat", "dog"], counts={"train": [3, 3], "validation": [1, 1]})
 

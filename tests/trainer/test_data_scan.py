@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw
 from app.cli import DEMO_CONFIG_PATH
 from trainer.config import DataConfig, load_config
 from trainer.data.scan import MAX_BURST, DataError, ScannedData, scan
+from trainer.data_info import TableColumns
 from trainer.data_report import DataReport, IssueKind, ReportedIssue
-from trainer.messages import TableColumns
 
 
 class CancelledError(Exception):

@@ -8,18 +8,12 @@ import pytest
 import torch
 
 from tests.trainer.test_loop import Make, make_trainer, weights, with_optimizer, with_training
+from trainer.changes import CheckpointRestored, PhaseBegan
 from trainer.config import PlanPhase, RunConfig, TrainingConfig
 from trainer.early_stopping import EarlyStopping
+from trainer.events import CheckpointSaved, LogWritten, ProgressReported, StateChanged
 from trainer.loop import RunStopped
-from trainer.messages import (
-    CheckpointRestored,
-    CheckpointSaved,
-    LogWritten,
-    PhaseBegan,
-    ProgressReported,
-    RunState,
-    StateChanged,
-)
+from trainer.states import RunState
 
 __all__ = ["make_trainer"]
 

@@ -14,11 +14,14 @@ import trainer.preparation
 from trainer.config import OptimizerConfig, PlanPhase, RunConfig
 from trainer.data.store import MAX_CHOSEN_BYTES
 from trainer.estimate import check_no_run_uses
+from trainer.events import RunPrepared, StateChanged
 from trainer.freezing import hash_layer
-from trainer.messages import ModelSummary, RunInfo, RunPrepared, RunState, StateChanged
+from trainer.model_info import ModelSummary
 from trainer.preparation import Preparation, PreparationCancelled
+from trainer.run_info import RunInfo
 from trainer.run_record import WorkerAddress
 from trainer.runs import RunFolder
+from trainer.states import RunState
 
 
 def preparation(check_cancelled=lambda: None) -> Preparation:

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from trainer.config import OptimizerConfig
+from trainer.events import LayerStatsReported
 from trainer.freezing import FreezeSet
 from trainer.layer_norms import LayerNorms
-from trainer.messages import LayerStatsReported
 from trainer.optim import make_optimizer
 
 

@@ -5,18 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.trainer.test_loop import Make, make_trainer, with_optimizer, with_plan
+from trainer.changes import RateChanged, TrainingChanged
 from trainer.config import ConfigError, PlanPhase, RunConfig
+from trainer.events import CheckpointSaved, LogWritten, ProgressReported, RunPrepared
 from trainer.loop import Trainer
-from trainer.messages import (
-    CheckpointSaved,
-    InForce,
-    LogWritten,
-    ProgressReported,
-    RateChanged,
-    RunInfo,
-    RunPrepared,
-    TrainingChanged,
-)
+from trainer.run_info import InForce, RunInfo
 
 __all__ = ["make_trainer"]
 

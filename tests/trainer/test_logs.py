@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from trainer.changes import CheckpointRestored, LayersUnfrozen
+from trainer.events import MetricsLogged
 from trainer.logs import MAX_POINTS_PER_FLUSH, TensorBoardLog
-from trainer.messages import CheckpointRestored, LayersUnfrozen, MetricsLogged, Series
+from trainer.run_info import Series
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard")
 

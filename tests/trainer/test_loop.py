@@ -13,25 +13,15 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tests.conftest import make_images
+from trainer.changes import CheckpointRestored, LayersFrozen, LayersUnfrozen, PhaseBegan, RateMultiplierChanged
 from trainer.checkpoints import CheckpointError
 from trainer.config import ConfigError, OptimizerConfig, PlanPhase, RunConfig
 from trainer.data.loader import ImageData
 from trainer.data.mixing import BatchMixer
 from trainer.data.scan import scan
+from trainer.events import CheckpointSaved, FreezeVerified, LayerStatsReported, LogWritten, MetricsLogged
 from trainer.loop import RunStopped, Trainer
-from trainer.messages import (
-    CheckpointRestored,
-    CheckpointSaved,
-    Event,
-    FreezeVerified,
-    LayersFrozen,
-    LayerStatsReported,
-    LayersUnfrozen,
-    LogWritten,
-    MetricsLogged,
-    PhaseBegan,
-    RateMultiplierChanged,
-)
+from trainer.messages import Event
 from trainer.models import build_model
 from trainer.runs import RunFolder
 from trainer.task import MultiClass

@@ -12,9 +12,10 @@ from tests.trainer.test_loop import Make, make_trainer, with_data, with_training
 from tests.trainer.test_rewinds import acting, digest
 from trainer.checkpoints import read_rng
 from trainer.config import RunConfig
+from trainer.events import CheckpointSaved, MetricsLogged
 from trainer.loop import Trainer
-from trainer.messages import CheckpointSaved, MetricsLogged, RateCurve
 from trainer.rate_finder import HIGHEST_RATE, LOWEST_RATE, find_rate, steepest
+from trainer.run_info import RateCurve
 
 __all__ = ["make_trainer"]
 

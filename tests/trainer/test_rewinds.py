@@ -9,18 +9,11 @@ import pytest
 import torch
 
 from tests.trainer.test_loop import Make, make_trainer, with_data, with_optimizer, with_plan, with_training
+from trainer.changes import LayersUnfrozen, RateChanged, RunRewound
 from trainer.config import PlanPhase, RunConfig
+from trainer.events import CheckpointSaved, LogWritten, MetricsLogged, RewindsKept
 from trainer.loop import Trainer
-from trainer.messages import (
-    CheckpointSaved,
-    Event,
-    LayersUnfrozen,
-    LogWritten,
-    MetricsLogged,
-    RateChanged,
-    RewindsKept,
-    RunRewound,
-)
+from trainer.messages import Event
 from trainer.rewinds import KeptState, RewindError, Rewinds
 
 __all__ = ["make_trainer"]

@@ -10,10 +10,12 @@ import psutil
 import pytest
 
 from trainer.config import RunConfig
-from trainer.messages import CheckpointInfo, ConfusionMatrix, LogWritten, RunState, Series, StateChanged
+from trainer.events import LogWritten, StateChanged
+from trainer.run_info import CheckpointInfo, ConfusionMatrix, Series
 from trainer.run_list import check_writable, find_run, list_runs
 from trainer.run_record import RunFolderError, WorkerAddress, best_checkpoint
 from trainer.runs import RunFolder
+from trainer.states import RunState
 
 
 def make_info(name: str, step: int, loss: float | None = 0.5, accuracy: float | None = 0.9) -> CheckpointInfo:

@@ -9,21 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from trainer.commands import PauseRun
 from trainer.config import RunConfig
+from trainer.events import CommandRejected, LogWritten, MetricsLogged, MetricsSkipped, StateChanged, WorkerAttached
 from trainer.frames import MAX_FRAME_BYTES, decode_event, encode
-from trainer.messages import (
-    CommandRejected,
-    LogWritten,
-    MetricsLogged,
-    MetricsSkipped,
-    PauseRun,
-    RunState,
-    Series,
-    StateChanged,
-    WorkerAttached,
-)
+from trainer.run_info import Series
 from trainer.runs import RunFolder
 from trainer.server import EventServer
+from trainer.states import RunState
 
 KEY = b"key"
 

@@ -8,9 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from trainer.commands import PrepareRun
 from trainer.config import RunConfig
-from trainer.messages import CommandRejected, Event, PrepareRun, RunState, StateChanged
+from trainer.events import CommandRejected, StateChanged
+from trainer.messages import Event
 from trainer.preparation import PreparationCancelled
+from trainer.states import RunState
 from trainer.weights import ModelError
 from trainer.worker import Worker
 

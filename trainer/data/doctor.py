@@ -12,8 +12,8 @@ from trainer.data.images import NOT_AN_IMAGE, displayed
 from trainer.data.layouts import split_of
 from trainer.data.listing import IMAGE_SUFFIXES, PACKED
 from trainer.data.sources import SourceFile
+from trainer.data_info import DataSummary
 from trainer.data_report import IssueKind, ReportedImage, ReportedIssue
-from trainer.messages import DataSummary
 
 FEW_IMAGES = 10
 """Training images below which a class is named: fewer teach a new head little."""

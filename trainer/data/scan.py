@@ -19,8 +19,8 @@ from trainer.data.images import NOT_AN_IMAGE, DataError
 from trainer.data.listing import reason_against_format
 from trainer.data.sources import Source, SourceFile, read_source
 from trainer.data.split import assign_splits
+from trainer.data_info import SPLITS, DataSummary
 from trainer.data_report import ReportedImage, ReportedIssue, write_report
-from trainer.messages import SPLITS, DataSummary
 
 __all__ = ["DataError", "Progress", "ScannedData", "scan"]
 

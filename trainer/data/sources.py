@@ -13,8 +13,8 @@ from trainer.data.images import DataError, displayed
 from trainer.data.layouts import Level, find_layout, label_of, one_class
 from trainer.data.listing import Entry, LabelledFile, Shown, entries, files_below, natural, reason_against
 from trainer.data.table import read_table
+from trainer.data_info import TableColumns
 from trainer.data_path import look_at
-from trainer.messages import TableColumns
 
 
 @dataclass(frozen=True, slots=True)
