@@ -127,7 +127,7 @@ class RunDisplay(QObject):
         if config is None or config == self._estimated or not is_wanted:
             return
         self._estimated = config
-        self.run_config.show_estimating()
+        self.run_config.need.show_estimating()
         self._estimate_id = self._session.estimate_run(config)
 
     def _estimate_soon(self) -> None:
@@ -138,11 +138,11 @@ class RunDisplay(QObject):
             if config is None:
                 self._wait_for_fields()
             else:
-                self.run_config.show_need(self.tr("What the run will need is tried out in a moment."))
+                self.run_config.need.show_text(self.tr("What the run will need is tried out in a moment."))
         self._estimate_timer.start()
 
     def _wait_for_fields(self) -> None:
-        self.run_config.show_need(self.tr("What the run will need stands here once every field is right."))
+        self.run_config.need.show_text(self.tr("What the run will need stands here once every field is right."))
 
     def preview_image(self, path: str) -> None:
         """Have it shown what the model of the run on display, or of the form's, sees of an image of the Data tab."""
@@ -179,7 +179,7 @@ class RunDisplay(QObject):
 
     def apply_changes(self) -> None:
         """Ask for what was typed for the live run: another rate, other epochs, another patience, another plan."""
-        changes = self.run_config.live_changes()
+        changes = self.run_config.live.wanted()
         if (rate := changes.pop("rate", None)) is not None:
             self.run_config.mark_pending(self._session.set_rate(rate), "rate")
         if (plan := changes.pop("plan", None)) is not None:
@@ -351,7 +351,7 @@ class RunDisplay(QObject):
             self._keep_multipliers()
         # A worker that is idle already is kept, so nothing attaches that would ask for what the form needs.
         if self._session.allows("ListModels"):
-            if not self.run_config.models:
+            if not self.run_config.offer.models:
                 self._session.list_models()
             if self.layer_tree.is_empty:
                 self.inspect_model()
@@ -472,11 +472,11 @@ class RunDisplay(QObject):
         is_beside_field = is_about_form and self.run_config.reject(event)
         if event.command == "EstimateRun" and event.is_cancelled:
             again = self.tr("You stopped the trial of a few steps. Check again, in the folder's menu, repeats it.")
-            self.run_config.show_need(again)
+            self.run_config.need.show_text(again)
         elif event.command == "EstimateRun" and is_beside_field:
             self._wait_for_fields()
         elif event.command == "EstimateRun":
-            self.run_config.show_need(event.reason)
+            self.run_config.need.show_text(event.reason)
         elif not is_beside_field and not is_in_tree and event.command != "CancelLookUp":
             self.told.emit(event.reason, event.command == "OpenRun" and self._session.can_resume)
 
@@ -525,11 +525,11 @@ class RunDisplay(QObject):
     def _on_run_estimated(self, event: RunEstimated) -> None:
         self.status.finish_look_up()
         if event.command_id == self._estimate_id and self._is_form_open:
-            self.run_config.show_estimate(event.estimate)
+            self.run_config.need.show_estimate(event.estimate)
 
     def _forget_estimate(self) -> None:
         self._estimate_id, self._estimated, self._are_data_known = "", None, False
-        self.run_config.show_estimate(None)
+        self.run_config.need.show_estimate(None)
 
     def _on_model_inspected(self, event: ModelInspected) -> None:
         self.status.finish_look_up()
