@@ -16,8 +16,9 @@ from PySide6.QtCore import (
     QTimer,
 )
 
+from app.viewmodels.frozen_layers import LayerState
 from app.viewmodels.layer_rows import ROOT_ID, LayerRow
-from app.viewmodels.layer_tree import LayerState, LayerTreeViewModel
+from app.viewmodels.layer_tree import LayerTreeViewModel
 from app.viewmodels.quantities import count_text, measure_text
 
 Index = QModelIndex | QPersistentModelIndex
@@ -169,13 +170,13 @@ class LayerTreeItemModel(QAbstractItemModel):
         if role == Qt.ItemDataRole.ToolTipRole:
             return self._tooltip(row, index.column())
         if role == Qt.ItemDataRole.CheckStateRole and index.column() == Column.LAYER and row.units:
-            return _CHECKS[self._layer_tree.state_of(row.id)]
+            return _CHECKS[self._layer_tree.frozen.state_of(row.id)]
         if role == Qt.ItemDataRole.AccessibleTextRole:
             return self._spoken(row, index.column())
         if role == ROW_ID_ROLE:
             return row.id
         if role == STATE_ROLE:
-            return self._layer_tree.state_of(row.id).value
+            return self._layer_tree.frozen.state_of(row.id).value
         if role == PENDING_ROLE and index.column() == Column.MULTIPLIER:
             return self._layer_tree.rates.is_pending(row.id)
         if role == PENDING_ROLE:
@@ -183,7 +184,7 @@ class LayerTreeItemModel(QAbstractItemModel):
         if role == BAR_ROLE and index.column() == Column.UPDATE:
             return self._bar(row)
         if role == DRIFTED_ROLE:
-            return self._layer_tree.has_drifted(row.id)
+            return self._layer_tree.frozen.has_drifted(row.id)
         return None
 
     def setData(self, index: Index, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:
@@ -215,7 +216,7 @@ class LayerTreeItemModel(QAbstractItemModel):
             stats = self._layer_tree.stats.of(row.id)
             return "" if stats is None else measure_text(stats.gradient_norm)
         if column == Column.UPDATE:
-            return self._layer_tree.drift_text(row.id)
+            return self._layer_tree.frozen.drift_text(row.id)
         return count_text(row.num_params) if column == Column.PARAMS and row.num_params else ""
 
     def _tooltip(self, row: LayerRow, column: int) -> str:
@@ -242,7 +243,7 @@ class LayerTreeItemModel(QAbstractItemModel):
 
     def _bar(self, row: LayerRow) -> float | None:
         stats = self._layer_tree.stats.of(row.id)
-        if stats is None or self._layer_tree.drift_text(row.id):
+        if stats is None or self._layer_tree.frozen.drift_text(row.id):
             return None
         if not math.isfinite(stats.update_ratio) or stats.update_ratio <= 0:
             return 0.0 if stats.update_ratio <= 0 else 1.0
@@ -258,7 +259,7 @@ class LayerTreeItemModel(QAbstractItemModel):
     def _state(self, row_id: int) -> _RowState:
         tree = self._layer_tree
         return (
-            tree.state_of(row_id),
+            tree.frozen.state_of(row_id),
             tree.is_pending(row_id),
             tree.rates.of(row_id),
             tree.rates.is_pending(row_id),
