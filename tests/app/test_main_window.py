@@ -840,7 +840,7 @@ def estimate(**values: float) -> RunEstimate:
 
 
 def test_what_a_run_will_need_stands_above_start(qtbot, window, clients, tmp_path) -> None:
-    window.display._estimate_timer.setInterval(0)
+    window.display._look_ups._estimate_timer.setInterval(0)
     clients[0].serve()
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
     window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
@@ -874,7 +874,7 @@ def test_what_a_run_will_need_stands_above_start(qtbot, window, clients, tmp_pat
 
 
 def test_a_trial_that_fails_says_so_beside_its_field(qtbot, window, clients, tmp_path) -> None:
-    window.display._estimate_timer.setInterval(0)
+    window.display._look_ups._estimate_timer.setInterval(0)
     clients[0].serve()
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
     window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
@@ -893,7 +893,7 @@ def test_a_trial_that_fails_says_so_beside_its_field(qtbot, window, clients, tmp
 
 
 def test_a_trial_that_was_stopped_says_so_and_how_to_repeat_it(qtbot, window, clients, tmp_path) -> None:
-    window.display._estimate_timer.setInterval(0)
+    window.display._look_ups._estimate_timer.setInterval(0)
     clients[0].serve()
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
     window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
@@ -914,7 +914,7 @@ def test_a_trial_that_was_stopped_says_so_and_how_to_repeat_it(qtbot, window, cl
     qtbot.mouseClick(window.form._start, Qt.MouseButton.LeftButton)
     clients[0].say(StateChanged(state=RunState.PREPARING, time=2.0))
     qtbot.waitUntil(lambda: window.session.state is RunState.PREPARING)
-    window.display._estimate_timer.setInterval(60_000)
+    window.display._look_ups._estimate_timer.setInterval(60_000)
     clients[0].say(StateChanged(state=RunState.IDLE, sentence="The preparation was stopped.", time=3.0))
     qtbot.waitUntil(lambda: need.text() == "What the run will need is tried out in a moment.")
 
