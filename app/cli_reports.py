@@ -10,21 +10,17 @@ import typer
 from rich.console import Console
 
 from app.cli_options import Json, Run, RunsDir, complain, console, print_line, runs_dir
+from app.data_listings import bins_table, check_values, classes_table, issues_table, need_sentence
 from app.figures import counted
 from app.json_lines import to_json
 from app.listings import (
     MAX_CLASSES_ACROSS,
-    bins_table,
-    check_values,
     checkpoint_values,
     checkpoints_table,
-    classes_table,
     confused_pairs,
     confused_table,
     confusion_table,
-    issues_table,
     models_table,
-    need_sentence,
     rates_table,
     run_values,
     runs_table,
@@ -33,8 +29,9 @@ from app.listings import (
     summary_totals,
     summary_values,
 )
-from app.steering import Answer, CommandRefusedError, Question, ask, with_field
+from app.questions import Answer, Question, ask
 from app.terminal import TerminalView
+from app.worker_talk import CommandRefusedError, with_field
 from trainer.client import WorkerClient
 from trainer.config import ConfigError, RunConfig, config_from_dict, config_to_toml, load_config, resolve_paths
 from trainer.data_path import look_at
