@@ -183,11 +183,14 @@ class LiveChanges:
         self,
         epochs: int | None,
         patience: int | None,
+        batch_parts: int | None = None,
         *,
         requested_step: int | None = None,
         command_id: str = "",
     ) -> list[Event]:
-        """Change how long the run is; None leaves a value as it is, a patience of 0 ends nothing early.
+        """Change how long the run is, or in how many parts a batch goes through the model.
+
+        None leaves a value as it is, a patience of 0 ends nothing early.
 
         Raises:
             ConfigError: The run is longer than that already.
@@ -204,11 +207,16 @@ class LiveChanges:
         run.set_length(
             before.epochs if epochs is None else epochs, before.patience if patience is None else patience or None
         )
+        run.batch_parts = (
+            before.batch_parts if batch_parts is None else min(batch_parts, run.config.training.batch_size)
+        )
         changed = TrainingChanged(
             epochs=run.num_epochs,
             before_epochs=before.epochs,
             patience=run.early_stopping.patience,
             before_patience=before.patience,
+            batch_parts=run.batch_parts,
+            before_batch_parts=before.batch_parts,
             total_steps=run.total_steps,
             **self._when(requested_step, command_id),
         )

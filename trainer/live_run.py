@@ -36,7 +36,8 @@ class LiveRun:
 
     ``step`` counts optimizer updates, ``epoch`` completed epochs, ``batch`` the batches taken of the present epoch.
     An update that was left out, because the loss or the gradient was not finite, counts as well: the last one of these
-    is ``non_finite_step``. Everything here belongs to one thread; ``step`` may be read from others.
+    is ``non_finite_step``. ``lacks_memory``: an update was given up for want of memory, and waits. Everything here
+    belongs to one thread; ``step`` may be read from others.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class LiveRun:
         self.batch = 0
         self.segment = 0
         self.non_finite_step: int | None = None
+        self.lacks_memory = False
+        self.batch_parts = 1
         self.steps_per_epoch = -(-data.batches_per_epoch // config.training.accumulate_batches)
         self.num_epochs = config.training.epochs
         self.module = loaded.module.to(device)
@@ -107,6 +110,7 @@ class LiveRun:
             epochs=self.num_epochs,
             patience=self.early_stopping.patience,
             plan=self.plan.phases[self.plan.num_begun :],
+            batch_parts=self.batch_parts,
         )
 
     def summary(self) -> ModelSummary:
@@ -158,6 +162,7 @@ class LiveRun:
         if run is not None:
             # Of the run as a whole, and of no checkpoint: a restore does not change them back.
             self.set_length(run.present.epochs, run.present.patience)
+            self.batch_parts = run.present.batch_parts
         if info is None:
             self._load_model(self._store.read_base(), "base.pt")
             self.segment = folder.begin_segment(0, None, time.time())
