@@ -138,7 +138,8 @@ class Trainer:
         self._folder: RunFolder | None = None
         self._store: CheckpointStore | None = None
         torch.manual_seed(config.training.seed)
-        self._frozen_since = dict.fromkeys(self.freeze_set.freeze(config.model.frozen), 0)
+        self.freeze_set.freeze(config.model.frozen)
+        self._frozen_since = dict.fromkeys(self.freeze_set.frozen_atoms, 0)
         if config.model.batchnorm == "adapting" and any(layer.has_statistics for layer in self.layers):
             self.freeze_set.set_adapting([BACKBONE, HEAD], is_adapting=True)
         self.plan = Plan(config.plan)
@@ -433,10 +434,10 @@ class Trainer:
         choice = self.config.training.advisor
         if choice == "off" or self.plan.num_begun < len(self.plan.phases) or not self._has_epochs_left:
             return
-        units = [self.freeze_set.resolve(stage) for stage in self._stages]
+        atoms = [self.freeze_set.resolve(stage) for stage in self._stages]
         of_model = [
-            Stage(names, below, self.freeze_set.frozen.issuperset(below))
-            for names, below in zip(self._stages, units, strict=True)
+            Stage(names, self.freeze_set.units_of(below), self.freeze_set.frozen_atoms.issuperset(below))
+            for names, below in zip(self._stages, atoms, strict=True)
         ]
         advice = self._advice.advise(of_model)
         if advice is None:
@@ -467,7 +468,7 @@ class Trainer:
             self.plan.begin_next()
             events.append(self._phase_began())
             try:
-                self.freeze_set.check(frozen_after(phase, self.freeze_set, self.freeze_set.frozen))
+                self.freeze_set.check(frozen_after(phase, self.freeze_set, self.freeze_set.frozen_atoms))
                 # What is to train comes first: at no moment is everything frozen.
                 changes: tuple[FreezeChanged | RateMultiplierChanged, ...] = (
                     self.unfreeze(phase.unfreeze, source="plan"),
@@ -506,9 +507,9 @@ class Trainer:
 
         """
         changed = self.freeze_set.learning(layers, but=but, is_exact=is_exact)
-        self.freeze_set.check(self.freeze_set.frozen.union(changed))
+        wanted = self.freeze_set.check(self.freeze_set.frozen_atoms.union(changed))
         before = self._present_state() if changed else None
-        self.freeze_set.set_frozen(self.freeze_set.frozen.union(changed))
+        self.freeze_set.set_frozen(wanted)
         self._frozen_since.update(dict.fromkeys(changed, self.step))
         return LayersFrozen(**self._freeze_change(before, changed, "frozen", requested_step, source, command_id))
 
@@ -529,13 +530,14 @@ class Trainer:
         """
         changed = self.freeze_set.frozen_among(layers, is_exact=is_exact)
         before = self._present_state() if changed else None
-        self.freeze_set.set_frozen(self.freeze_set.frozen.difference(changed))
-        frozen_since = {unit: self._frozen_since.pop(unit) for unit in changed}
+        self.freeze_set.set_frozen(self.freeze_set.frozen_atoms.difference(changed))
+        frozen_since = {atom: self._frozen_since.pop(atom) for atom in changed}
         for parameter in self.freeze_set.parameters(filter(self._drops_state(frozen_since), changed)):
             self.optimizer.state.pop(parameter, None)
         if self.step:
-            # Adam's first steps after a pause are too long; before the first step there was no pause.
-            self.rates.ramp(changed, self.step)
+            # Adam's first steps after a pause are too long; before the first step there was no pause. A rate is of a
+            # layer, so that a bias that learned all the while starts over with the weight beside it.
+            self.rates.ramp(self.freeze_set.units_of(changed), self.step)
         return LayersUnfrozen(**self._freeze_change(before, changed, "unfrozen", requested_step, source, command_id))
 
     def set_rate(self, rate: float, *, requested_step: int | None = None, command_id: str = "") -> RateChanged:
@@ -591,7 +593,7 @@ class Trainer:
 
         """
         before = self.rates.multipliers
-        named = self.freeze_set.resolve(layers, is_exact=is_exact)
+        named = self.freeze_set.resolve_units(layers, is_exact=is_exact)
         changed = [unit for unit in named if before.get(unit, 1.0) != multiplier]
         sentence = f"{self.freeze_set.describe(changed)} at rate × {multiplier:g}"
         if changed:
@@ -700,7 +702,7 @@ class Trainer:
         self.report(force=True)
         drifted = self.freeze_set.find_drifted()
         num_adapting = len(self.freeze_set.adapting & self.freeze_set.frozen)
-        num_verified = len(self.freeze_set.frozen)
+        num_verified = len(self.freeze_set.units_of(self.freeze_set.frozen_atoms))
         verified = FreezeVerified(step=self.step, num_verified=num_verified, drifted=drifted, num_adapting=num_adapting)
         self._emit(verified)
         metrics = {} if evaluation is None else evaluation.values
@@ -859,7 +861,7 @@ class Trainer:
     def _multiply_at_start(self) -> None:
         for layer, multiplier in self.config.optimizer.multipliers.items():
             try:
-                self.rates.multiply(self.freeze_set.resolve([layer]), multiplier)
+                self.rates.multiply(self.freeze_set.resolve_units([layer]), multiplier)
             except FreezeError as error:
                 raise ConfigError(f"The rate multiplier of {layer!r}: {error}", "optimizer.multipliers") from error
 
@@ -920,7 +922,11 @@ class Trainer:
         self.early_stopping.load_state_dict(content["early_stopping"])
         self.freeze_set.adapting = set(content["adapting"])
         self.freeze_set.set_frozen(content["freeze"])
-        self._frozen_since = dict(content["frozen_since"])
+        # Of an earlier Thaw, by unit.
+        since = [
+            (self.freeze_set.resolve([name], is_exact=True), step) for name, step in content["frozen_since"].items()
+        ]
+        self._frozen_since = {atom: step for atoms, step in since for atom in atoms}
         self.freeze_set.take_hashes()
         restore_rng(content["rng"], self.device)
         self.step, self.epoch, self.batch = content["step"], content["epoch"], content["batch"]
@@ -971,10 +977,10 @@ class Trainer:
         self._emit(self._rewinds.event())
 
     def _drops_state(self, frozen_since: dict[str, int]) -> Callable[[str], bool]:
-        """Tell of which units the optimizer's state is too old to be kept: it would make the first steps too long."""
+        """Tell of which atoms the optimizer's state is too old to be kept: it would make the first steps too long."""
         choice = self.config.optimizer.state_on_unfreeze
-        return lambda unit: (
-            choice == "drop" or (choice == "auto" and self.step - frozen_since[unit] >= self.steps_per_epoch)
+        return lambda atom: (
+            choice == "drop" or (choice == "auto" and self.step - frozen_since[atom] >= self.steps_per_epoch)
         )
 
     def _freeze_change(
@@ -993,7 +999,7 @@ class Trainer:
         self._pace.forget()
         self._advice = AdviceInput()
         return {
-            "layers": changed,
+            "layers": self.freeze_set.names_of(changed),
             "sentence": sentence,
             "change": self._num_changes if changed else 0,
             "frozen": sorted(self.freeze_set.frozen),

@@ -122,7 +122,7 @@ def test_the_words_for_the_parts_hold_whatever_the_head_is() -> None:
         loaded = built(**options)
         freeze_set = FreezeSet(loaded.module, loaded.head)
         own = [unit for unit in freeze_set.units if unit.startswith(loaded.head[0])]
-        assert freeze_set.resolve(["head"]) == own
+        assert freeze_set.resolve_units(["head"]) == own
         assert freeze_set.freeze(["backbone"]) == [unit for unit in freeze_set.units if unit not in own]
         assert freeze_set.num_trainable == sum(
             p.numel() for p in loaded.module.get_submodule(loaded.head[0]).parameters()
@@ -132,9 +132,9 @@ def test_the_words_for_the_parts_hold_whatever_the_head_is() -> None:
 def test_a_layer_that_is_named_head_is_not_taken_for_an_appended_head() -> None:
     module, head = inspect(ModelConfig(name="swin_t", head="append"))
     freeze_set = FreezeSet(module, head)
-    assert freeze_set.resolve(["head"]) == ["head"]
-    assert freeze_set.resolve(["appended"]) == ["appended"]
-    assert "head" in freeze_set.resolve(["backbone"])
+    assert freeze_set.resolve_units(["head"]) == ["head"]
+    assert freeze_set.resolve_units(["appended"]) == ["appended"]
+    assert "head" in freeze_set.resolve_units(["backbone"])
     assert freeze_set.describe(["head"]) == "head"
     assert freeze_set.describe(["appended"]) == "appended"
 

@@ -61,10 +61,10 @@ def test_each_plan_works_with_each_kind_of_model(model: str, name: PlanName) -> 
     freeze_set, layers = tree_of(model)
     num_epochs = 60
     plan = make_plan(name, layers, num_epochs)
-    freeze_set.frozen = set(freeze_set.resolve(plan.frozen))
-    freeze_set.resolve(plan.multipliers)
+    freeze_set.frozen_atoms = set(freeze_set.resolve(plan.frozen))
+    freeze_set.resolve_units(plan.multipliers)
     check_plan(plan.phases, freeze_set, num_epochs, 10)
-    frozen = set(freeze_set.frozen)
+    frozen = set(freeze_set.frozen_atoms)
     for phase in plan.phases:
         frozen = frozen_after(phase, freeze_set, frozen)
     ends_with_everything = {PlanName.GRADUAL, PlanName.LP_FT, PlanName.CHAIN_THAW, PlanName.LAYER_DECAY}
@@ -138,14 +138,14 @@ def test_a_plateau_of_accuracy_counts_from_the_phase_before_and_survives_nan() -
 )
 def test_a_plan_that_cannot_come_true_is_refused(phases: list[PlanPhase], words: str) -> None:
     freeze_set, _ = tree_of("resnet18")
-    freeze_set.frozen = set(freeze_set.resolve(["backbone"]))
+    freeze_set.frozen_atoms = set(freeze_set.resolve(["backbone"]))
     with pytest.raises(ConfigError, match=words):
         check_plan(phases, freeze_set, 3, 10)
 
 
 def test_a_pattern_names_layers_all_over_the_model() -> None:
     freeze_set, _ = tree_of("resnet18")
-    assert freeze_set.resolve(["layer[34].*.bn?"]) == [
+    assert freeze_set.names_of(freeze_set.resolve(["layer[34].*.bn?"])) == [
         f"layer{stage}.{block}.bn{number}" for stage in (3, 4) for block in (0, 1) for number in (1, 2)
     ]
 
