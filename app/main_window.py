@@ -28,7 +28,8 @@ from app.views.run_list import RunListView
 from app.views.status_bar import StatusBar
 from app.views.toolbar import Toolbar
 from trainer.config import RunConfig
-from trainer.messages import ChangeAdvised, RunState
+from trainer.messages.events import ChangeAdvised
+from trainer.messages.states import RunState
 
 _DATA_SHARE = 0.48
 """Of the window's height, for the tables, when the Data tab is raised first: pictures need more than rows do."""

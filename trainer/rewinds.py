@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from trainer.messages import RewindsKept
+from trainer.messages.events import RewindsKept
 from trainer.metrics import Evaluation
 
 
