@@ -10,6 +10,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
+from trainer.messages.model_info import is_bias
+
 BACKBONE = "backbone"
 HEAD = "head"
 
@@ -371,11 +373,6 @@ def _hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
 def is_pattern(layer: str) -> bool:
     """Tell a pattern of layers' names from a name: no name has such signs in it."""
     return any(sign in layer for sign in "*?[")
-
-
-def is_bias(parameter: str) -> bool:
-    """Tell by its name whether a parameter is a bias, an attention's "in_proj_bias" included."""
-    return parameter.endswith("bias")
 
 
 def _join(fqn: str, name: str) -> str:

@@ -89,6 +89,8 @@ def test_every_model_gets_its_one_head_in_either_habit(name: str) -> None:
         assert [info.fqn for info in tree if info.is_head] == head
         names = [info.fqn for info in tree]
         assert all(fqn.rpartition(".")[0] in names[:position] for position, fqn in enumerate(names) if fqn)
+        assert [atom for info in tree for atom in info.atoms] == FreezeSet(module, head).atoms
+        assert sum(number for info in tree for number in info.own_params.values()) == tree[0].num_params
         units = {info.fqn for info in tree if info.is_unit}
         assert {key.rpartition(".")[0] for key in module.state_dict()} <= units
         size = preprocessing_of(ModelConfig(name=name), None).image_size
