@@ -6,7 +6,8 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any
 
 import psutil
@@ -65,7 +66,7 @@ from trainer.metrics import (
     StepMetrics,
 )
 from trainer.models import LoadedModel, layer_tree
-from trainer.optim import autocast, choose_precision, make_optimizer
+from trainer.optim import autocast, choose_precision, even_out_momentum, make_optimizer
 from trainer.pace import Pace
 from trainer.plans import stages
 from trainer.rates import RateSchedule
@@ -533,6 +534,7 @@ class Trainer:
         frozen_since = {atom: self._frozen_since.pop(atom) for atom in changed}
         for parameter in self.freeze_set.parameters(filter(self._drops_state(frozen_since), changed)):
             self.optimizer.state.pop(parameter, None)
+        even_out_momentum(self.optimizer)
         if self.step:
             # Adam's first steps after a pause are too long; before the first step there was no pause. A rate is of a
             # layer, so that a bias that learned all the while starts over with the weight beside it.
@@ -858,11 +860,13 @@ class Trainer:
         )
 
     def _multiply_at_start(self) -> None:
-        for layer, multiplier in self.config.optimizer.multipliers.items():
+        # Those of one rate go together: only all the parameters that a layer owns name the layer.
+        for multiplier, named in groupby(self.config.optimizer.multipliers.items(), key=itemgetter(1)):
+            layers = [layer for layer, _ in named]
             try:
-                self.rates.multiply(self.freeze_set.resolve_units([layer]), multiplier)
+                self.rates.multiply(self.freeze_set.resolve_units(layers), multiplier)
             except FreezeError as error:
-                raise ConfigError(f"The rate multiplier of {layer!r}: {error}", "optimizer.multipliers") from error
+                raise ConfigError(f"The rate multiplier {multiplier:g}: {error}", "optimizer.multipliers") from error
 
     # -- the state as a whole ---------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from trainer.config import OptimizerConfig
 from trainer.freezing import FreezeError, FreezeSet, hash_layer
-from trainer.optim import autocast, make_optimizer
+from trainer.optim import autocast, even_out_momentum, make_optimizer
 from trainer.rates import RateSchedule
 
 
@@ -114,6 +114,25 @@ def test_each_variant_of_an_optimizer_leaves_a_frozen_weight_beside_a_bias_that_
     assert {tensor for tensor in changed_tensors(net, before) if tensor in freeze_set.atoms} == {
         "0.0.bias", "0.1.bias", "1.0.bias", "1.1.bias", "2.3.bias",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_a_weight_that_learns_later_than_its_bias_gets_the_same_momentum_from_the_fused_variant(nesterov: bool) -> None:
+    nets = [make_net(), make_net()]
+    for net, is_fused in zip(nets, (True, False), strict=True):
+        freeze_set = FreezeSet(net, ["2.3"])
+        optimizer = make_optimizer(OptimizerConfig(name="SGD", rate=0.05, momentum=0.9, nesterov=nesterov), net)
+        for group in optimizer.param_groups:
+            group["fused"] = is_fused
+        freeze_set.freeze(["*.weight"])
+        torch.manual_seed(1)
+        train(net, optimizer, 2)
+        freeze_set.unfreeze(["*.weight"])
+        even_out_momentum(optimizer)
+        train(net, optimizer, 3)
+    ours, theirs = (net.state_dict() for net in nets)
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name])
 
 
 def test_a_gradient_that_was_there_before_the_freeze_is_never_applied() -> None:

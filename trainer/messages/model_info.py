@@ -19,8 +19,8 @@ class LayerInfo(Record):
     ``fqn`` is the qualified name in the stock model ("layer4.0.conv1"); the root is "". ``num_params`` counts the
     subtree's unique parameters; ``is_unit`` says that the module owns parameters or buffers itself, so that a freeze
     set can name it; ``own_params`` are the parameters that it owns, by their names in it, with the number of values in
-    each: 0 where another module owns them too and has counted them. ``is_head`` marks the task's head: a layer, or the container of its layers. ``has_statistics``: it
-    keeps running statistics, as BatchNorm does.
+    each: 0 where another module owns them too and has counted them. ``is_head`` marks the task's head: a layer, or the
+    container of its layers. ``has_statistics``: it keeps running statistics, as BatchNorm does.
 
     What one image costs in the subtree: ``output_shape`` without the batch, empty where the layer is not called by
     itself; ``mult_adds``; ``activation_bytes`` in fp32, of the outputs of the layers with parameters.
