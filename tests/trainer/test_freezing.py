@@ -165,6 +165,8 @@ def test_a_layer_is_told_by_its_name_when_all_it_owns_is_frozen_and_by_its_param
     assert freeze_set.frozen == {"0.1", "1.0", "1.1"}
     assert freeze_set.unfreeze(["*.bias"]) == ["0.1.bias", "1.0.bias", "1.1.bias"]
     assert freeze_set.frozen == {"0.1.weight", "1.0.weight", "1.1.weight"}
+    assert freeze_set.unfreeze(["1.0.weight"], is_exact=True) == ["1.0.weight"]
+    assert freeze_set.freeze(["1.0.weight"], is_exact=True) == ["1.0.weight"]
     again = FreezeSet(make_net(), ["2.3"])
     again.set_frozen(freeze_set.frozen)
     assert again.frozen_atoms == freeze_set.frozen_atoms
