@@ -103,9 +103,10 @@ class LayerRows:
         """Return the units of what the names of a command stand for."""
         return {self.unit_of[atom] for atom in self.atoms_of(names)}
 
-    def whole_units(self, atoms: Container[str]) -> set[str]:
+    def whole_units(self, atoms: set[str]) -> set[str]:
         """Return the units all of whose atoms are among some."""
-        return {unit for unit, own in self.atoms_of_unit.items() if all(atom in atoms for atom in own)}
+        touched = {self.unit_of[atom] for atom in atoms}
+        return {unit for unit in touched if atoms.issuperset(self.atoms_of_unit[unit])}
 
     def has_params(self, unit: str) -> bool:
         """Whether a unit owns parameters, and so learns at some rate unless it is frozen."""

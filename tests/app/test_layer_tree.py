@@ -655,6 +655,20 @@ def test_a_click_on_the_check_box_toggles_its_row_only(view, tree):
 
 
 @pytest.mark.window
+def test_the_biases_are_steered_from_the_menus_which_say_what_becomes_of_statistics(view, tree):
+    presets = {action.text(): action for action in view.preset_button.menu().actions()}
+    presets["Biases only (BitFit)"].trigger()
+    assert tree.preset is Preset.BIASES
+    assert view.preset_button.text() == "Biases only (BitFit)"
+    assert "statistics of norm layers go on" in presets["Biases only (BitFit)"].toolTip()
+    menu = {action.text(): action for action in view.make_menu().actions()}
+    menu["Freeze all biases"].trigger()
+    assert tree.frozen_layers == ["backbone", "fc.bias"]
+    menu["Unfreeze all biases"].trigger()
+    assert tree.preset is Preset.BIASES
+
+
+@pytest.mark.window
 def test_the_footer_tells_counts_drift_and_step_time(view, tree):
     assert view.trainable_chip.text().endswith("trainable")
     assert view.drift_chip.isHidden()

@@ -18,6 +18,7 @@ from trainer.config import ConfigError, OptimizerConfig, PlanPhase, RunConfig
 from trainer.data.loader import ImageData
 from trainer.data.mixing import BatchMixer
 from trainer.data.scan import scan
+from trainer.freezing import FreezeError
 from trainer.loop import RunStopped, Trainer
 from trainer.messages.base import Event
 from trainer.messages.changes import CheckpointRestored, LayersFrozen, LayersUnfrozen, PhaseBegan, RateMultiplierChanged
@@ -330,6 +331,19 @@ def test_a_rate_multiplier_of_a_layer_that_is_none_is_refused(make_trainer: Make
     with pytest.raises(ConfigError, match="no layer 'stage9'") as caught:
         make_trainer(small_config.model_copy(update={"optimizer": optimizer}))
     assert caught.value.field == "optimizer.multipliers"
+
+
+def test_a_rate_is_of_a_whole_layer_by_its_name_or_by_all_its_parameters(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    config = small_config.optimizer.model_copy(update={"multipliers": {"fc.weight": 0.5, "fc.bias": 0.5}})
+    trainer, _ = make_trainer(small_config.model_copy(update={"optimizer": config}))
+    assert trainer.summary().multipliers == {"fc": 0.5}
+    with pytest.raises(FreezeError, match=r"'fc\.bias' is only a part of the layer 'fc'\. Name the whole layer"):
+        trainer.set_rate_multiplier(["fc.bias"], 0.1)
+    config = small_config.optimizer.model_copy(update={"multipliers": {"*.bias": 0.5}})
+    with pytest.raises(ConfigError, match="only a part of the layer"):
+        make_trainer(small_config.model_copy(update={"optimizer": config}))
 
 
 def test_the_number_of_loader_processes_changes_nothing(make_trainer: Make, small_config: RunConfig) -> None:
