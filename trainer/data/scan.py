@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections import Counter
@@ -252,10 +253,8 @@ def _kept_report(
     folder: Path, summary: DataSummary, images: Sequence[ReportedImage], issues: Sequence[ReportedIssue]
 ) -> Path:
     """Write a report under a name made of what it says, so that none that a run refers to is ever written over."""
-    digest = hashlib.blake2b(summary.model_dump_json().encode(), digest_size=16)
-    for row in (*images, *issues):
-        digest.update(repr(tuple(row)).encode("utf-8", "surrogateescape"))
-    path = folder / f"{digest.hexdigest()}.db"
+    says = json.dumps([summary.model_dump_json(), images, issues])
+    path = folder / f"{hashlib.blake2b(says.encode(), digest_size=16).hexdigest()}.db"
     if path.exists():
         os.utime(path)
         return path
