@@ -54,7 +54,7 @@ def sentence(path: Path, field: str = "data.path", **config: Any) -> str:
 
 def labels(of: Source) -> dict[str, str]:
     assert len({file.path for file in of.files}) == len(of.files)
-    return {file.path.name: of.class_names[file.class_idx] for file in of.files}
+    return {Path(file.path).name: of.class_names[file.class_idx] for file in of.files}
 
 
 CATS_AND_DOGS = {"1.png": "cat", "2.png": "dog"}
@@ -79,7 +79,7 @@ def test_a_table_that_the_user_chose_may_name_images_elsewhere(folder: Path) -> 
     chosen = table(folder / "tables", "path,label", "../images/1.png,cat", f"{folder / 'images' / '2.png'},dog")
     read = source(chosen)
     assert labels(read) == CATS_AND_DOGS
-    assert [file.path for file in read.files] == [folder / "images" / "1.png", folder / "images" / "2.png"]
+    assert [Path(file.path) for file in read.files] == [folder / "images" / "1.png", folder / "images" / "2.png"]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])

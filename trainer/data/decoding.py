@@ -38,7 +38,7 @@ class File(NamedTuple):
     """A file to be decoded, with its number for whoever asked."""
 
     idx: int
-    path: Path
+    path: str | Path
     size_bytes: int
 
 

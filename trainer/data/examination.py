@@ -55,7 +55,7 @@ _OUTSIDE_CAUSES = frozenset(
 
 
 def examine(
-    paths: Sequence[Path], cache_path: Path, on_progress: Progress, check_cancelled: Callable[[], None]
+    paths: Sequence[str | Path], cache_path: Path, on_progress: Progress, check_cancelled: Callable[[], None]
 ) -> list[FileFacts]:
     """Read and decode every file, or recall what that gave: one FileFacts for each path, in their order.
 
@@ -104,7 +104,7 @@ class _Key(NamedTuple):
     mtime_ns: int
 
 
-def _key(path: Path) -> _Key:
+def _key(path: str | Path) -> _Key:
     name = os.fsencode(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links)
     try:
         status = os.stat(name)  # noqa: PTH116 (a Path takes twice as long)

@@ -30,7 +30,7 @@ class SourceFile:
 
     """
 
-    path: Path
+    path: str
     shown: str
     class_idx: int
     split: str = ""
@@ -168,9 +168,9 @@ class _Listing:
 
     def add(self, entry: Entry, label: str, without_label: str) -> None:
         """Add a file that has the class in its name, or skip one that has none, for the reason given."""
-        self._add(entry.path, label, "", reason_against(entry, self._resolved_root) or ("" if label else without_label))
+        self._add(entry.text, label, "", reason_against(entry, self._resolved_root) or ("" if label else without_label))
 
-    def _add(self, path: Path, label: str, split: str, reason: str) -> None:
+    def _add(self, path: str, label: str, split: str, reason: str) -> None:
         if reason:
             self.skipped.append((self._shown(path), reason))
         else:

@@ -83,7 +83,7 @@ def read_table(
             check_cancelled()
             on_progress(f"Looking for the images of {displayed(table.name)}", idx, len(rows), "rows")
         path, reason = _located(row.cell, table.parent, confines)
-        file = LabelledFile(path, shown(path), row.label, row.split, row.group)
+        file = LabelledFile(str(path), shown(path), row.label, row.split, row.group)
         if reason:
             skipped.append((file.shown, f"{reason} (row {row.number} of {displayed(table.name)})"))
             continue
