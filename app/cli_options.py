@@ -64,7 +64,10 @@ DataSet = Annotated[
         "checked as it says, and for which it is tried out what the run will need.",
     ),
 ]
-Layout = Annotated[str, typer.Option(metavar="LAYOUT", help="auto, class_folders, split_folders, table or file_names.")]
+Layout = Annotated[
+    str,
+    typer.Option(metavar="LAYOUT", help="auto, class_folders, split_folders, splits_in_classes, table or file_names."),
+]
 PathColumn = Annotated[str, typer.Option(metavar="NAME", help="A table's column of image paths.")]
 LabelColumn = Annotated[str, typer.Option(metavar="NAME", help="A table's column of classes.")]
 SplitColumn = Annotated[str, typer.Option(metavar="NAME", help="A table's column of splits.")]

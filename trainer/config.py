@@ -40,10 +40,10 @@ class DataConfig(_Section):
     """Which images, and how they are split and shown to the model."""
 
     path: str = Field("", description="A folder, a zip or tar, or a CSV or TSV table of images.")
-    layout: Literal["auto", "class_folders", "split_folders", "table", "file_names"] = Field(
+    layout: Literal["auto", "class_folders", "split_folders", "splits_in_classes", "table", "file_names"] = Field(
         "auto",
-        description="Where an image's class stands: its folder, its folder below train/ and val/, a table, or its name "
-        '("cat.12.jpg"); auto looks.',
+        description="Where an image's class stands: its folder, its folder below train/ and val/, or above them, a "
+        'table, or its name ("cat.12.jpg"); auto looks.',
     )
     task: Literal["multi_class", "binary"] = Field(
         "multi_class",

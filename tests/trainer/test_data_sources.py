@@ -285,6 +285,49 @@ def test_a_folder_with_more_than_a_split_in_its_name_is_a_class(tmp_path: Path, 
     assert source(data).class_names == sorted([name, "train"])
 
 
+def test_split_folders_within_class_folders_give_the_split(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    put(*(data / name / split / "1.png" for name in ("dog", "cat") for split in ("train", "val")))
+    # A class of one split alone, and a folder that only wraps.
+    put(data / "fox" / "Training_set" / "deep" / "2.png", data / "cat" / "val" / "2.png")
+    put(data / "cat" / "masks" / "1.png", data / "cat" / "stray.png", data / "readme.txt")
+    for chosen in (data, tmp_path):
+        read = source(chosen)
+        assert (read.layout, read.root) == ("splits_in_classes", data)
+        assert found(read) == [
+            ("cat", "train", "cat/train/1.png"),
+            ("cat", "validation", "cat/val/1.png"),
+            ("cat", "validation", "cat/val/2.png"),
+            ("dog", "train", "dog/train/1.png"),
+            ("dog", "validation", "dog/val/1.png"),
+            ("fox", "train", "fox/Training_set/deep/2.png"),
+        ]
+        assert reasons(read) == {
+            "readme.txt": "it is in no class subfolder",
+            "stray.png": "it is in no split's subfolder",
+            "masks": "it is a folder of no split",
+        }
+
+
+def test_classes_of_which_some_hold_no_splits_are_class_folders_unless_the_layout_is_chosen(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    put(*(data / name / split / "1.png" for name in ("dog", "cat") for split in ("train", "val")))
+    put(data / "fox" / "1.png")
+    assert source(data).layout == "class_folders"
+    read = source(data, layout="splits_in_classes")
+    assert read.class_names == ["cat", "dog", "fox"]
+    assert {file.split for file in read.files} == {"train", "validation"}
+    assert reasons(read) == {"1.png": "it is in no split's subfolder"}
+    # Theirs is the choice the other way round, too.
+    (data / "fox" / "1.png").rename(data / "fox" / "2.png")
+    assert {file.split for file in source(data, layout="class_folders").files} == {""}
+
+
+def test_classes_within_classes_are_not_taken_for_splits(tmp_path: Path) -> None:
+    put(*(tmp_path / "data" / group / name / "1.png" for group in ("rail", "road") for name in ("train", "bus")))
+    assert source(tmp_path / "data").layout == "class_folders"
+
+
 def test_a_class_that_is_called_train_is_a_class(tmp_path: Path) -> None:
     data = tmp_path / "data"
     put(data / "train" / "1.png", data / "plane" / "1.png", data / "val" / "1.png")
@@ -526,7 +569,7 @@ def test_class_folders_that_are_links_are_named_and_what_to_do_about_them(tmp_pa
     for name in ("cat", "dog"):
         (data / name).symlink_to(real / name)
     what = f"{data} has 2 links to folders, cat and dog for example: links are not followed. Put the folders themselves"
-    for layout in ("auto", "class_folders", "split_folders"):
+    for layout in ("auto", "class_folders", "split_folders", "splits_in_classes"):
         assert sentence(data, layout=layout) == (
             f"{what} in their place, or choose the folder that they are in, {real}."
         )
@@ -566,6 +609,10 @@ def test_a_single_class(tmp_path: Path) -> None:
     ("layout", "words"),
     [
         ("split_folders", "has no train folder of class subfolders beside one for validation or test. Choose"),
+        (
+            "splits_in_classes",
+            "has no two class folders with a train folder beside one for validation or test in them.",
+        ),
         ("table", "has no table (.csv, .tsv) at its top. Choose"),
         ("file_names", "has no files of two classes that are named like cat_12.jpg. Choose"),
     ],

@@ -22,8 +22,8 @@ IMBALANCE = 3.0
 MIN_SIDE = 8
 """Pixels of the short side below which an image is named: it is used, but there is hardly anything to be seen."""
 _MAX_NAMED = 5
-_DEPTHS = {"class_folders": 1, "split_folders": 2}
-"""Of a class folder below the folder of the data, by layout; in the others, no folder makes a class."""
+_DEPTHS = {"class_folders": 1, "split_folders": 2, "splits_in_classes": 2}
+"""Of the folder of a class's images below the folder of the data, by layout; in the others, no folder makes a class."""
 
 
 def find_issues(
@@ -134,10 +134,10 @@ def folder_advice(
     nested = [name for name, folders in below.items() if "" not in folders and len(folders) > 1]
     if nested:
         inner = list(dict.fromkeys(folder for name in nested for folder in below[name]))
-        found.append(
-            f"{_named(nested)}: all images are in subfolders ({_named(inner)}). If these are the classes, choose "
-            f"{'one of those folders' if len(nested) > 1 else 'that folder'} as the data."
-        )
+        instead = f"the classes, choose {'one of those folders' if len(nested) > 1 else 'that folder'} as the data"
+        if layout == "class_folders" and all(map(split_of, inner)):
+            instead = 'splits, choose the layout "splits in classes"'
+        found.append(f"{_named(nested)}: all images are in subfolders ({_named(inner)}). If these are {instead}.")
     return found
 
 

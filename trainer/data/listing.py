@@ -87,6 +87,15 @@ def entries(folder: Path, shown: Shown) -> list[Entry]:
         raise DataError(unreadable_folder(shown(folder), error)) from error
 
 
+def folder_names(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder, in any order; none where it cannot be read: its listing says why."""
+    try:
+        with os.scandir(folder) as found:
+            return [entry.name for entry in found if _kind(entry) == "folder" and not is_ignored(entry.name)]
+    except OSError:
+        return []
+
+
 def files_below(folder: Path, resolved_root: Path, check_cancelled: Callable[[], None]) -> Iterator[tuple[str, str]]:
     """Give every file below a folder in natural order, with the reason why it must not be opened, "" if there is none.
 
