@@ -97,6 +97,7 @@ def print_line(text: str) -> None:
 
 
 def complain(sentence: str, exit_code: int) -> int:
-    """Print a sentence to standard error, as one line. Returns ``exit_code``."""
-    print(f"thaw: {printable(' '.join(sentence.split()))}", file=sys.stderr)  # noqa: T201 (so is this)
+    """Print a sentence to standard error, or a line for each thing that is wrong. Returns ``exit_code``."""
+    for line in sentence.splitlines():
+        print(f"thaw: {printable(' '.join(line.split()))}", file=sys.stderr)  # noqa: T201 (so is this)
     return exit_code

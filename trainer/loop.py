@@ -72,7 +72,7 @@ from trainer.rates import RateSchedule
 from trainer.rewinds import KeptState, Rewinds, size_of
 from trainer.run_record import RunFolderError, best_checkpoint, metrics_text
 from trainer.runs import RunFolder
-from trainer.schedules import Plan, check_plan, frozen_after, start_step
+from trainer.schedules import Plan, check_plan, frozen_after, multiplied_units, start_step
 from trainer.task import make_task
 
 FLUSH_INTERVAL_S = 0.05
@@ -856,11 +856,8 @@ class Trainer:
         )
 
     def _multiply_at_start(self) -> None:
-        for layer, multiplier in self.config.optimizer.multipliers.items():
-            try:
-                self.rates.multiply(self.freeze_set.resolve([layer]), multiplier)
-            except FreezeError as error:
-                raise ConfigError(f"The rate multiplier of {layer!r}: {error}", "optimizer.multipliers") from error
+        for units, multiplier in multiplied_units(self.config.optimizer.multipliers, self.freeze_set):
+            self.rates.multiply(units, multiplier)
 
     # -- the state as a whole ---------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -95,21 +95,15 @@ def frozen_after(phase: PlanPhase, freeze_set: FreezeSet, frozen: set[str]) -> s
 def check_plan(
     phases: Sequence[PlanPhase], freeze_set: FreezeSet, num_epochs: int, steps_per_epoch: int, step: int = 0
 ) -> None:
-    """Check the phases that are still to come after ``step`` updates against a model.
+    """Check the phases that are still to come after ``step`` updates against a model and the length of a run.
 
     Raises:
         ConfigError: A phase names a layer that the model has not, freezes all that is left, starts in the past or when
             the run is over, or stands behind a later one.
 
     """
-    frozen = set(freeze_set.frozen)
+    check_layers(phases, freeze_set, freeze_set.frozen)
     for phase in phases:
-        try:
-            freeze_set.resolve(phase.rates)
-            frozen = frozen_after(phase, freeze_set, frozen)
-            freeze_set.check(frozen)
-        except FreezeError as error:
-            raise ConfigError(f"The plan's phase at {phase.start}: {error}", "plan") from error
         start = start_step(phase, steps_per_epoch)
         if start is not None and start < step:
             raise ConfigError(
@@ -134,6 +128,38 @@ def check_plan(
                 "Write the phases in the order in which they come.",
                 "plan",
             )
+
+
+def check_layers(phases: Sequence[PlanPhase], freeze_set: FreezeSet, frozen: set[str]) -> None:
+    """Check the layers of phases against a model, of which some units are ``frozen`` before.
+
+    Raises:
+        ConfigError: A phase names a layer that the model has not, or freezes all that is left.
+
+    """
+    for phase in phases:
+        try:
+            freeze_set.resolve(phase.rates)
+            frozen = frozen_after(phase, freeze_set, frozen)
+            freeze_set.check(frozen)
+        except FreezeError as error:
+            raise ConfigError(f"The plan's phase at {phase.start}: {error}", "plan") from error
+
+
+def multiplied_units(multipliers: Mapping[str, float], freeze_set: FreezeSet) -> list[tuple[list[str], float]]:
+    """Return the units of each layer whose rate is multiplied from the start, with the number.
+
+    Raises:
+        ConfigError: The model has not such a layer.
+
+    """
+    found = []
+    for layer, multiplier in multipliers.items():
+        try:
+            found.append((freeze_set.resolve([layer]), multiplier))
+        except FreezeError as error:
+            raise ConfigError(f"The rate multiplier of {layer!r}: {error}", "optimizer.multipliers") from error
+    return found
 
 
 def start_step(phase: PlanPhase, steps_per_epoch: int) -> int | None:

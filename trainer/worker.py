@@ -13,13 +13,14 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from multiprocessing.connection import Listener
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
+from trainer.config_error import ConfigError
 from trainer.messages.base import Event
 from trainer.messages.commands import (
     ALLOWED_COMMANDS,
@@ -198,8 +199,7 @@ class Worker:
         try:
             self._apply(command, requested_step)
         except ValueError as error:
-            reason = _with_notes(str(error), error)
-            self._reject(command, reason, getattr(error, "field", ""), getattr(error, "choices", ()))
+            self._refuse(command, error)
 
     def _apply(self, command: AnyCommand, requested_step: int) -> None:
         command_id = command.command_id
@@ -477,23 +477,20 @@ class Worker:
             StateChanged(state=state, sentence=sentence, offered_rate=offered_rate, command_id=command_id)
         )
 
-    def _reject(
-        self,
-        command: AnyCommand,
-        reason: str,
-        field: str = "",
-        choices: Sequence[str] = (),
-        *,
-        is_cancelled: bool = False,
-    ) -> None:
+    def _refuse(self, command: AnyCommand, error: ValueError) -> None:
+        rejected = CommandRejected(
+            command=command.kind, reason=_with_notes(str(error), error), command_id=command.command_id
+        )
+        if isinstance(error, ConfigError):
+            sentences = error.sentences if len(error.sentences) > 1 else {}
+            at_fault = {"field": error.field, "sentences": sentences, "choices": error.choices}
+            rejected = rejected.model_copy(update=at_fault)
+        self._server.publish(rejected)
+
+    def _reject(self, command: AnyCommand, reason: str, *, is_cancelled: bool = False) -> None:
         self._server.publish(
             CommandRejected(
-                command=command.kind,
-                reason=reason,
-                field=field,
-                choices=list(choices),
-                is_cancelled=is_cancelled,
-                command_id=command.command_id,
+                command=command.kind, reason=reason, is_cancelled=is_cancelled, command_id=command.command_id
             )
         )
 

@@ -272,7 +272,6 @@ def test_a_file_in_two_rows_counts_once_and_a_contradiction_not_at_all(folder: P
          'no column of classes: its first row has "path", "kind". Name'),
         (["where,label", "1.png,cat"], "data.path_column",
          'no column of image paths: its first row has "where", "label"'),
-        (["images/1.png,cat", "images/2.png,dog"], "data.path_column", 'its first row has "images/1.png", "cat"'),
         (["path,label,Label", "1.png,cat,dog"], "data.label_column", 'has two columns named "label". Rename one'),
         ([""], "data.path", "has no header. Name the columns"),
         (["", "path,label"], "data.path", "has no header. Name the columns"),
@@ -333,3 +332,11 @@ def test_a_long_table_tells_how_far_it_is_and_can_be_cancelled(folder: Path) -> 
 
     with pytest.raises(CancelledError):
         read_source(data, folder, lambda *_: None, cancel)
+
+
+def test_a_table_without_a_header_is_said_to_lack_both_columns(folder: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        source(table(folder, "images/1.png,cat", "images/2.png,dog"))
+    assert list(caught.value.sentences) == ["data.path_column", "data.label_column"]
+    assert all('its first row has "images/1.png", "cat"' in text for text in caught.value.sentences.values())
+    assert caught.value.choices == ["images/1.png", "cat"]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.config import DataConfig
+from trainer.config import ConfigError, DataConfig
 from trainer.data.images import DataError, displayed
 from trainer.data.listing import IMAGE_SUFFIXES, Entry, Shown, counted, entries, folder_names
 from trainer.data.table import SPLIT_WORDS, check_columns
@@ -121,7 +121,7 @@ class _Search:
         self._data = data
         self._shown = shown
         self._check_cancelled = check_cancelled
-        self._table_errors: list[DataError] = []
+        self._table_errors: list[ConfigError] = []
 
     def run(self) -> LaidOut:
         levels = []
@@ -153,7 +153,7 @@ class _Search:
         for table in level.tables:
             try:
                 check_columns(table, self._shown, self._data)
-            except DataError as error:
+            except ConfigError as error:
                 self._table_errors.append(error)
             else:
                 usable.append(table)
@@ -198,7 +198,7 @@ class _Search:
             of_classes.append(splits)
         return len(of_classes) > 1 and any("train" in splits and len(splits) > 1 for splits in of_classes)
 
-    def _refusal(self, levels: list[Level]) -> DataError:
+    def _refusal(self, levels: list[Level]) -> ConfigError:
         """Say why no level has the layout that is looked for."""
         named = self._shown(levels[0].folder)
         layout = self._wanted
