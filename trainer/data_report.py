@@ -24,6 +24,8 @@ from trainer.messages.data_info import SPLITS, DataSummary
 SCHEMA_VERSION = 1
 
 _SCHEMA = """
+PRAGMA journal_mode = OFF;
+BEGIN;
 CREATE TABLE summary (body TEXT NOT NULL);
 CREATE TABLE images (id INTEGER PRIMARY KEY, path BLOB NOT NULL, shown TEXT NOT NULL, class_idx INTEGER NOT NULL,
                      split TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL, size_bytes INTEGER NOT NULL);
@@ -155,6 +157,7 @@ def write_report(
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         with closing(sqlite3.connect(temporary)) as database, database:
+            # In one transaction, without a journal: what fails half way is deleted, so the disk is waited for once.
             database.executescript(_SCHEMA)
             database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             database.execute("INSERT INTO summary VALUES (?)", (summary.model_dump_json(),))

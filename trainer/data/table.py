@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.config import DataConfig
+from trainer.config_error import Faults
 from trainer.data.archive import Progress
 from trainer.data.images import DataError, displayed
 from trainer.data.listing import IMAGE_SUFFIXES, LabelledFile, Shown, counted
@@ -83,7 +84,7 @@ def read_table(
             check_cancelled()
             on_progress(f"Looking for the images of {displayed(table.name)}", idx, len(rows), "rows")
         path, reason = _located(row.cell, table.parent, confines)
-        file = LabelledFile(path, shown(path), row.label, row.split, row.group)
+        file = LabelledFile(str(path), shown(path), row.label, row.split, row.group)
         if reason:
             skipped.append((file.shown, f"{reason} (row {row.number} of {displayed(table.name)})"))
             continue
@@ -202,19 +203,18 @@ def _columns(reader: Iterator[list[str]], shown: str, data: DataConfig) -> _Colu
     if not any(Path(cell.strip()).suffix.lower() in IMAGE_SUFFIXES for cell in first_row):
         # An image_id often is no file's name.
         path_names = tuple(name for name in PATH_NAMES if name != "image_id")
-    columns = _Columns(
-        header,
-        table.position(data.path_column, path_names, "data.path_column"),
-        table.position(data.label_column, LABEL_NAMES, "data.label_column"),
-        table.position(data.split_column, SPLIT_NAMES, "data.split_column"),
-        table.position(data.group_column, (), "data.group_column"),
-        first_row,
-    )
-    if columns.path < 0:
-        raise table.lacks("image paths", "path", "data.path_column")
-    if columns.label < 0:
-        raise table.lacks("classes", "label", "data.label_column")
-    return columns
+    path = label = split = group = -1
+    faults = Faults()
+    with faults.noting():
+        path = table.position(data.path_column, path_names, "data.path_column", "image paths", "path")
+    with faults.noting():
+        label = table.position(data.label_column, LABEL_NAMES, "data.label_column", "classes", "label")
+    with faults.noting():
+        split = table.position(data.split_column, SPLIT_NAMES, "data.split_column")
+    with faults.noting():
+        group = table.position(data.group_column, (), "data.group_column")
+    faults.tell()
+    return _Columns(header, path, label, split, group, first_row)
 
 
 @dataclass(frozen=True)
@@ -222,8 +222,15 @@ class _Header:
     shown: str
     names: list[str]
 
-    def position(self, chosen: str, usual: tuple[str, ...], field: str) -> int:
+    def position(self, chosen: str, usual: tuple[str, ...], field: str, needed: str = "", name: str = "") -> int:
         """Return where the chosen column is, or else the first that has a usual name; -1 if there is none of these.
+
+        Args:
+            chosen: Its name, "" if none was chosen.
+            usual: Names that are looked for then.
+            field: Of the configuration, which chooses it.
+            needed: What no table can do without; "" for a column that there need not be.
+            name: What such a column is best called.
 
         Raises:
             DataError: There is no such column, or two of the name.
@@ -232,6 +239,8 @@ class _Header:
         plain = [_plain(name) for name in self.names]
         wanted = [_plain(chosen)] if chosen else [name for name in usual if name in plain][:1]
         if not wanted:
+            if needed:
+                raise self._lacks(needed, name, field)
             return -1
         matches = [idx for idx, name in enumerate(plain) if name == wanted[0]]
         if len(matches) > 1:
@@ -244,7 +253,7 @@ class _Header:
             )
         return matches[0]
 
-    def lacks(self, what: str, name: str, field: str) -> DataError:
+    def _lacks(self, what: str, name: str, field: str) -> DataError:
         return DataError(
             f'{self.shown} has no column of {what}: its first row has {self._listed()}. Name one "{name}", or choose '
             "one of them.",
