@@ -19,7 +19,6 @@ from app.listings import (
     checkpoint_values,
     checkpoints_table,
     classes_table,
-    confused_pairs,
     confused_table,
     confusion_table,
     issues_table,
@@ -67,7 +66,6 @@ _OPTIONS = {
     "training.seed": "--seed",
 }
 """The options of ``thaw check`` for fields of a configuration."""
-_CONFUSIONS = ("best", "latest", "test")
 
 commands = typer.Typer()
 
@@ -116,19 +114,23 @@ def show_confusion(
     json: Json = False,
 ) -> None:
     """Show which classes a run takes for which: a row for each class, a column for what it was taken for."""
-    if of not in _CONFUSIONS:
-        raise RunFolderError(f"There is no confusion matrix of {of!r}. Use one of: {', '.join(_CONFUSIONS)}.")
+    # With numpy, for which no other command waits.
+    from app.confusion import CONFUSIONS, read_off
+
+    if of not in CONFUSIONS:
+        raise RunFolderError(f"There is no confusion matrix of {of!r}. Use one of: {', '.join(CONFUSIONS)}.")
     run_dir = find_run(run, runs_dir(context, runs))
     with RunFolder(run_dir, read_only=True) as folder:
-        confusion = folder.confusion(of)
+        matrix = folder.confusion(of)
     if json:
-        print_line(to_json(confusion.model_dump(mode="json")))
+        print_line(to_json(matrix.model_dump(mode="json")))
         return
+    confusion = read_off(matrix)
     print_line(f"{confusion.split.capitalize()} of {confusion.checkpoint}, at step {confusion.step:,}")
     table = confusion_table(confusion) if len(confusion.class_names) <= MAX_CLASSES_ACROSS else None
     if table is not None and console().measure(table).maximum <= console().width:
         console().print(table)
-    elif any(confused_pairs(confusion)):
+    elif confusion.pairs:
         console().print(confused_table(confusion))
     else:
         print_line("Every image was taken for its own class.")

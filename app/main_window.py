@@ -19,6 +19,7 @@ from app.settings import Settings
 from app.tensorboard import TensorBoardServer
 from app.viewmodels.quantities import rate_text
 from app.views.checkpoints import CheckpointsView
+from app.views.confusion import ConfusionView
 from app.views.data import DataView
 from app.views.leave_dialog import LeaveDialog
 from app.views.log import LogView
@@ -30,8 +31,8 @@ from app.views.toolbar import Toolbar
 from trainer.config import RunConfig
 from trainer.messages import ChangeAdvised, RunState
 
-_DATA_SHARE = 0.48
-"""Of the window's height, for the tables, when the Data tab is raised first: pictures need more than rows do."""
+_TABLES_SHARE = 0.48
+"""Of the window's height, for the tables, when pictures or a matrix are shown: they need more than rows do."""
 
 
 class MainWindow(QWidget):
@@ -99,6 +100,7 @@ class MainWindow(QWidget):
         self.notice = Notice()
         self.form = RunForm(display.run_config)
         self.checkpoints_view = CheckpointsView(display.checkpoints)
+        self.confusion_view = ConfusionView(display.confusion)
         self.data_view = DataView(display.data)
         self.runs_view = RunListView(display.runs, self.session.runs_dir)
         self.log_view = LogView(display.log)
@@ -106,6 +108,7 @@ class MainWindow(QWidget):
         self.tabs.setDocumentMode(True)
         self.tabs.tabBar().setDrawBase(False)
         self.tabs.addTab(self.checkpoints_view, self.tr("Checkpoints"))
+        self.tabs.addTab(self.confusion_view, self.tr("Confusion"))
         self.tabs.addTab(self.data_view, self.tr("Data"))
         self.tabs.addTab(self.runs_view, self.tr("Runs"))
         self.tabs.addTab(self.log_view, self.tr("Log"))
@@ -158,7 +161,7 @@ class MainWindow(QWidget):
 
     def _connect_views(self) -> None:
         session, toolbar, display = self.session, self.toolbar, self.display
-        self.tabs.currentChanged.connect(self._make_room_for_data)
+        self.tabs.currentChanged.connect(self._make_room)
         self._rows.splitterMoved.connect(self._note_height)
         toolbar.new_run_requested.connect(self._new_run)
         toolbar.open_run_requested.connect(self._choose_run)
@@ -203,7 +206,7 @@ class MainWindow(QWidget):
 
     def _show_state(self) -> None:
         session = self.session
-        self._make_room_for_curves()
+        self._make_room()
         self.toolbar.allow(
             commands=session.is_live, resume=session.can_resume and session.state is not RunState.FINISHED
         )
@@ -246,18 +249,16 @@ class MainWindow(QWidget):
             actions.append((self.tr("Restore the last checkpoint"), partial(go_on, partial(session.restore, "last"))))
         self.notice.tell(sentence, actions=actions)
 
-    def _make_room_for_data(self) -> None:
-        """Raise the tables when pictures are to be seen and no curves; once, and not over a height of the user's."""
-        is_wanted = self.tabs.currentWidget() is self.data_view and self.session.run_dir is None
+    def _make_room(self) -> None:
+        """Raise the tables for what needs height, and lower them again for curves; not over a height of the user's."""
+        shown, has_run = self.tabs.currentWidget(), self.session.run_dir is not None
+        is_wanted = shown is self.confusion_view if has_run else shown is self.data_view
         if is_wanted and not self._is_height_chosen and not self._low_sizes:
             self._low_sizes = self._rows.sizes()
             height = sum(self._low_sizes)
-            wanted = max(self._low_sizes[1], int(_DATA_SHARE * height))
+            wanted = max(self._low_sizes[1], int(_TABLES_SHARE * height))
             self._rows.setSizes([height - wanted, wanted])
-
-    def _make_room_for_curves(self) -> None:
-        """Lower the tables again for a run."""
-        if self._low_sizes and self.session.run_dir is not None:
+        elif has_run and not is_wanted and self._low_sizes:
             self._rows.setSizes(self._low_sizes)
             self._low_sizes = []
 

@@ -27,6 +27,7 @@ from trainer.messages import (
     ChangeAdvised,
     CheckpointSaved,
     CommandRejected,
+    ConfusionMatrix,
     FreezeVerified,
     ImagePreviewed,
     ImageView,
@@ -1374,3 +1375,27 @@ def test_closing_the_search_ends_it_and_a_refusal_is_told_in_it(
     qtbot.waitUntil(lambda: not window.findChildren(RateDialog))
     open_search(qtbot, window).reject()
     assert running.kinds() == ["FindRate", "FindRate", "CancelLookUp"]
+
+
+def test_the_tables_are_raised_for_the_confusion_matrix_and_lowered_again(qtbot, window: MainWindow, running) -> None:
+    low = window._rows.sizes()
+    window.tabs.setCurrentWidget(window.confusion_view)
+    assert window._rows.sizes()[1] > low[1]
+    window.tabs.setCurrentWidget(window.checkpoints_view)
+    assert window._rows.sizes() == low
+
+
+def test_a_checkpoint_of_the_live_run_brings_its_confusion_matrix(
+    qtbot, window: MainWindow, running, run_info, tmp_path
+) -> None:
+    counts = [[3, 1], [0, 4]]
+    matrix = ConfusionMatrix(split="validation", checkpoint="c.pt", step=45, class_names=["0", "1"], counts=counts)
+    path = Path(run_info.run_dir)
+    path.mkdir(parents=True)
+    write_run(tmp_path / "written", run_info).joinpath("run.db").rename(path / "run.db")
+    with RunFolder(path) as folder:
+        folder.add_checkpoint(checkpoint(2, 0.1, 0.95), matrix)
+    window.tabs.setCurrentWidget(window.confusion_view)
+    running.say(CheckpointSaved(checkpoint=checkpoint(2, 0.1, 0.95), command_id="", time=9.0))
+    qtbot.waitUntil(lambda: window.display.confusion.confusion is not None)
+    assert window.confusion_view.map.model().rowCount() == 2
