@@ -20,7 +20,7 @@ from app.terminal import TerminalView
 from trainer.client import ClientEvent, WorkerClient
 from trainer.config import RunConfig, load_config
 from trainer.data_path import look_at
-from trainer.messages import OpenRun, PrepareRun
+from trainer.messages.commands import OpenRun, PrepareRun
 from trainer.run_list import find_run
 from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder

@@ -38,19 +38,8 @@ from trainer.client import WorkerClient
 from trainer.config import ConfigError, RunConfig, config_from_dict, config_to_toml, load_config, resolve_paths
 from trainer.data_path import look_at
 from trainer.data_report import DataReport, DataReportError, check_csv_path, write_issues_csv
-from trainer.messages import (
-    CheckData,
-    CommandRejected,
-    DataChecked,
-    EstimateRun,
-    FindRate,
-    InspectModel,
-    ListModels,
-    ModelInspected,
-    ModelsListed,
-    RateFound,
-    RunEstimated,
-)
+from trainer.messages.commands import CheckData, EstimateRun, FindRate, InspectModel, ListModels
+from trainer.messages.events import CommandRejected, DataChecked, ModelInspected, ModelsListed, RateFound, RunEstimated
 from trainer.plans import PlanName, make_plan
 from trainer.run_list import find_run, list_runs
 from trainer.run_record import RunFolderError

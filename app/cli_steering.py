@@ -40,35 +40,35 @@ from app.terminal import (
     training_sentence,
 )
 from trainer.config import ConfigError, config_from_dict
-from trainer.messages import (
-    AnyEvent,
+from trainer.messages.base import Command
+from trainer.messages.changes import (
     BatchNormChanged,
-    ChangeTraining,
     CheckpointRestored,
-    CheckpointSaved,
-    Command,
-    FreezeLayers,
     LayersFrozen,
     LayersUnfrozen,
-    PauseRun,
     PlanChanged,
     RateChanged,
     RateMultiplierChanged,
+    RunRewound,
+    TrainingChanged,
+)
+from trainer.messages.commands import (
+    ChangeTraining,
+    FreezeLayers,
+    PauseRun,
     RestoreCheckpoint,
     Rewind,
-    RunRewound,
-    RunState,
     SaveCheckpoint,
     SetBatchNorm,
     SetPlan,
     SetRate,
     SetRateMultiplier,
-    StateChanged,
     StopRun,
-    TrainingChanged,
     UnfreezeLayers,
     UnpauseRun,
 )
+from trainer.messages.events import AnyEvent, CheckpointSaved, StateChanged
+from trainer.messages.states import RunState
 from trainer.run_list import find_run
 from trainer.runs import RunFolder
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from trainer.messages import ConfusionMatrix
+from trainer.messages.run_info import ConfusionMatrix
 
 CONFUSIONS = ("best", "latest", "test")
 """What a run keeps a matrix of: its best validation, its latest, and the test split."""

@@ -14,19 +14,11 @@ from rich.text import Text
 
 from app.figures import count, duration, printable, size
 from trainer.data_report import Bin, DataReport, IssueKind, Measure, ReportedIssue
-from trainer.messages import (
-    DataChecked,
-    DataSummary,
-    FreezeChanged,
-    LayerInfo,
-    ModelEntry,
-    ModelInspected,
-    ModelSummary,
-    ProgressReported,
-    RateCurve,
-    RunEstimate,
-    StateRestored,
-)
+from trainer.messages.changes import FreezeChanged, StateRestored
+from trainer.messages.data_info import DataSummary
+from trainer.messages.events import DataChecked, ModelInspected, ProgressReported
+from trainer.messages.model_info import LayerInfo, ModelEntry, ModelSummary
+from trainer.messages.run_info import RateCurve, RunEstimate
 from trainer.run_record import RunListing, RunRecord, best_checkpoint
 from trainer.runs import RunFolder
 

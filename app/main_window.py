@@ -29,7 +29,8 @@ from app.views.run_list import RunListView
 from app.views.status_bar import StatusBar
 from app.views.toolbar import Toolbar
 from trainer.config import RunConfig
-from trainer.messages import ChangeAdvised, RunState
+from trainer.messages.events import ChangeAdvised
+from trainer.messages.states import RunState
 
 _TABLES_SHARE = 0.48
 """Of the window's height, for the tables, when pictures or a matrix are shown: they need more than rows do."""

@@ -24,33 +24,34 @@ from app.viewmodels.run_list import RunListItemModel
 from app.viewmodels.run_status import FolderSize, RunStatusViewModel
 from trainer.client import RunOpened, WorkerLost
 from trainer.config import ConfigError, RunConfig
-from trainer.messages import (
+from trainer.messages.base import Command
+from trainer.messages.changes import (
     BatchNormChanged,
-    CheckpointSaved,
-    Command,
-    CommandRejected,
-    DataChecked,
-    FreezeLayers,
-    FreezeVerified,
     LayersFrozen,
     LayersUnfrozen,
-    ModelInspected,
     PhaseBegan,
     PlanChanged,
     RateChanged,
     RateMultiplierChanged,
-    RewindsKept,
-    RunEstimated,
-    RunInfo,
-    RunPrepared,
     RunRewound,
-    RunState,
-    StateChanged,
     StateRestored,
     TrainingChanged,
-    UnfreezeLayers,
+)
+from trainer.messages.commands import FreezeLayers, UnfreezeLayers
+from trainer.messages.events import (
+    CheckpointSaved,
+    CommandRejected,
+    DataChecked,
+    FreezeVerified,
+    ModelInspected,
+    RewindsKept,
+    RunEstimated,
+    RunPrepared,
+    StateChanged,
     WorkerAttached,
 )
+from trainer.messages.run_info import RunInfo
+from trainer.messages.states import RunState
 from trainer.plans import PlanName, make_plan
 from trainer.run_record import RunRecord
 

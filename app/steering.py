@@ -16,44 +16,48 @@ from types import FrameType
 import psutil
 
 from trainer.client import ClientEvent, RunOpened, WorkerClient, WorkerLost
-from trainer.messages import (
-    AnyEvent,
+from trainer.messages.base import Command
+from trainer.messages.changes import (
     BatchNormChanged,
-    CheckData,
     CheckpointRestored,
-    CheckpointSaved,
-    Command,
-    CommandRejected,
-    DataChecked,
+    LayersFrozen,
+    LayersUnfrozen,
+    PlanChanged,
+    RateChanged,
+    RateMultiplierChanged,
+    RunRewound,
+    TrainingChanged,
+)
+from trainer.messages.commands import (
+    CheckData,
     EstimateRun,
     FindRate,
     InspectModel,
-    LayersFrozen,
-    LayersUnfrozen,
     ListModels,
-    ModelInspected,
-    ModelsListed,
     OpenRun,
-    PlanChanged,
     PrepareRun,
-    ProgressReported,
-    RateChanged,
-    RateFound,
-    RateMultiplierChanged,
     RestoreCheckpoint,
-    RunEstimated,
-    RunPrepared,
-    RunRewound,
-    RunState,
     ShutDown,
     StartRun,
-    StateChanged,
     StopRun,
-    TrainingChanged,
     UnpauseRun,
-    WorkerAttached,
     is_allowed,
 )
+from trainer.messages.events import (
+    AnyEvent,
+    CheckpointSaved,
+    CommandRejected,
+    DataChecked,
+    ModelInspected,
+    ModelsListed,
+    ProgressReported,
+    RateFound,
+    RunEstimated,
+    RunPrepared,
+    StateChanged,
+    WorkerAttached,
+)
+from trainer.messages.states import RunState
 from trainer.run_record import RunRecord
 
 Question = ListModels | InspectModel | CheckData | EstimateRun | FindRate

@@ -17,31 +17,32 @@ from rich.text import Text
 from app.figures import count, counted, duration, printable, size
 from app.steering import Ending, shown_path
 from trainer.client import ClientEvent
-from trainer.messages import (
+from trainer.messages.changes import (
     BatchNormChanged,
-    ChangeAdvised,
-    CheckpointInfo,
     CheckpointRestored,
+    LayersFrozen,
+    LayersUnfrozen,
+    PlanChanged,
+    RateChanged,
+    RateMultiplierChanged,
+    RunRewound,
+    TrainingChanged,
+)
+from trainer.messages.events import (
+    ChangeAdvised,
     CheckpointSaved,
     CommandRejected,
     FreezeVerified,
-    LayersFrozen,
-    LayersUnfrozen,
     LogWritten,
     MetricsLogged,
-    PlanChanged,
     PreparationProgressed,
     ProgressReported,
-    RateChanged,
-    RateMultiplierChanged,
-    RunInfo,
     RunPrepared,
-    RunRewound,
-    RunState,
     StateChanged,
-    TrainingChanged,
     WorkerAttached,
 )
+from trainer.messages.run_info import CheckpointInfo, RunInfo
+from trainer.messages.states import RunState
 from trainer.run_record import best_checkpoint, metric_word, metrics_text
 from trainer.runs import RunFolder
 

@@ -17,21 +17,11 @@ from urllib.parse import quote
 
 from trainer.config import RunConfig, config_to_toml, load_config
 from trainer.frames import as_json, event_from_json
-from trainer.messages import (
-    AnyEvent,
-    CheckpointInfo,
-    ConfusionMatrix,
-    Event,
-    LayersFrozen,
-    LayerStatsReported,
-    LayersUnfrozen,
-    RunInfo,
-    RunPrepared,
-    RunState,
-    Series,
-    StateChanged,
-    follow,
-)
+from trainer.messages.base import Event
+from trainer.messages.changes import LayersFrozen, LayersUnfrozen, follow
+from trainer.messages.events import AnyEvent, LayerStatsReported, RunPrepared, StateChanged
+from trainer.messages.run_info import CheckpointInfo, ConfusionMatrix, RunInfo, Series
+from trainer.messages.states import RunState
 from trainer.run_record import Curve, RunFolderError, RunListing, RunRecord, WorkerAddress, best_checkpoint
 
 SCHEMA_VERSION = 1

@@ -6,7 +6,7 @@ import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from trainer.messages import LayerInfo, ModelSummary
+from trainer.messages.model_info import LayerInfo, ModelSummary
 
 BACKBONE = "backbone"
 HEAD = "head"

@@ -13,15 +13,9 @@ from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID, LayerRow, LayerRows
 from app.viewmodels.layer_stats import LayerStats
 from app.viewmodels.quantities import count_text
 from app.viewmodels.step_cost import StepCost
-from trainer.messages import (
-    BatchNormChanged,
-    FreezeChanged,
-    FreezeVerified,
-    LayerStatsReported,
-    ModelSummary,
-    RateMultiplierChanged,
-    StateRestored,
-)
+from trainer.messages.changes import BatchNormChanged, FreezeChanged, RateMultiplierChanged, StateRestored
+from trainer.messages.events import FreezeVerified, LayerStatsReported
+from trainer.messages.model_info import ModelSummary
 
 
 class LayerState(StrEnum):

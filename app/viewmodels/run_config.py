@@ -12,18 +12,10 @@ from app.viewmodels.field_words import choice_text, field_label, split_text
 from app.viewmodels.plan_text import plan_sentence
 from app.viewmodels.quantities import duration_text, part_text, percent_text, size_text
 from trainer.config import ConfigError, DataConfig, ModelConfig, RunConfig, config_from_dict
-from trainer.messages import (
-    CommandRejected,
-    DataChecked,
-    DataSummary,
-    ImagePreset,
-    InForce,
-    ModelEntry,
-    ModelInspected,
-    RunEstimate,
-    RunInfo,
-    WeightSet,
-)
+from trainer.messages.data_info import DataSummary
+from trainer.messages.events import CommandRejected, DataChecked, ModelInspected
+from trainer.messages.model_info import ImagePreset, ModelEntry, WeightSet
+from trainer.messages.run_info import InForce, RunEstimate, RunInfo
 
 COLUMN_FIELDS = ("data.path_column", "data.label_column", "data.split_column", "data.group_column")
 """The fields that only a table of images has."""

@@ -37,7 +37,7 @@ from app.viewmodels.run_config import (
 from app.views.choice_field import ChoiceField
 from app.views.field_note import FieldNote
 from app.views.section_heading import SectionHeading
-from trainer.messages import ModelEntry
+from trainer.messages.model_info import ModelEntry
 from trainer.plans import PlanName
 
 _CHOICES: dict[str, tuple[str, ...]] = {

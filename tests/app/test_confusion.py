@@ -19,7 +19,7 @@ from app.views.confusion import ConfusionView
 from tests.app.conftest import checkpoint
 from tests.app.test_session import write_run
 from tests.app.test_theme import contrast
-from trainer.messages import ConfusionMatrix
+from trainer.messages.run_info import ConfusionMatrix
 from trainer.runs import RunFolder
 
 # The offscreen platform says so of every window whose least size changes.

@@ -14,17 +14,15 @@ from app.viewmodels.layer_tree_item_model import CELL_ROLE, Column, LayerFilter,
 from app.viewmodels.step_cost import StepCost
 from app.views.layer_delegate import check_box_rect
 from app.views.layer_tree import LayerTreeView
-from trainer.messages import (
+from trainer.messages.changes import (
     BatchNormChanged,
     CheckpointRestored,
-    FreezeVerified,
-    LayerInfo,
     LayersFrozen,
-    LayerStatsReported,
     LayersUnfrozen,
-    ModelSummary,
     RateMultiplierChanged,
 )
+from trainer.messages.events import FreezeVerified, LayerStatsReported
+from trainer.messages.model_info import LayerInfo, ModelSummary
 
 # Only the offscreen platform says so, of every window.
 pytestmark = pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints")

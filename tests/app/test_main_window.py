@@ -23,42 +23,38 @@ from tests.app.test_run_form import entry, weight_set
 from tests.app.test_session import write_run
 from trainer.client import WorkerLost
 from trainer.config import DataConfig, ModelConfig, PlanPhase, RunConfig
-from trainer.messages import (
+from trainer.messages.changes import (
+    LayersFrozen,
+    LayersUnfrozen,
+    PhaseBegan,
+    PlanChanged,
+    RateChanged,
+    RateMultiplierChanged,
+    RunRewound,
+    TrainingChanged,
+)
+from trainer.messages.commands import InspectModel, SetPlan, SetRate, UnfreezeLayers
+from trainer.messages.data_info import ImageView
+from trainer.messages.events import (
     ChangeAdvised,
     CheckpointSaved,
     CommandRejected,
-    ConfusionMatrix,
     FreezeVerified,
     ImagePreviewed,
-    ImageView,
-    InspectModel,
-    LayersFrozen,
-    LayersUnfrozen,
     LogWritten,
     MetricsLogged,
     ModelInspected,
     ModelsListed,
-    ModelSummary,
-    PhaseBegan,
-    PlanChanged,
     PreparationProgressed,
     ProgressReported,
-    RateChanged,
-    RateCurve,
     RateFound,
-    RateMultiplierChanged,
     RewindsKept,
-    RunEstimate,
     RunEstimated,
-    RunRewound,
-    RunState,
-    Series,
-    SetPlan,
-    SetRate,
     StateChanged,
-    TrainingChanged,
-    UnfreezeLayers,
 )
+from trainer.messages.model_info import ModelSummary
+from trainer.messages.run_info import ConfusionMatrix, RateCurve, RunEstimate, Series
+from trainer.messages.states import RunState
 from trainer.runs import RunFolder
 
 pytestmark = pytest.mark.window

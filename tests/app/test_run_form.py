@@ -17,17 +17,9 @@ from app.views.choice_field import ChoiceField
 from app.views.run_form import RunForm
 from tests.app.conftest import checked
 from trainer.config import DataConfig, ModelConfig, OptimizerConfig, PlanPhase, RunConfig, TrainingConfig
-from trainer.messages import (
-    CommandRejected,
-    DataChecked,
-    ImagePreset,
-    ModelEntry,
-    ModelInspected,
-    ModelSummary,
-    TableColumns,
-    WeightSet,
-    WeightsReport,
-)
+from trainer.messages.data_info import TableColumns
+from trainer.messages.events import CommandRejected, DataChecked, ModelInspected
+from trainer.messages.model_info import ImagePreset, ModelEntry, ModelSummary, WeightSet, WeightsReport
 
 
 @pytest.fixture

@@ -22,7 +22,10 @@ from app.viewmodels.image_items import SplitRole
 from app.views.data import DataView
 from tests.integration.conftest import Driver
 from trainer.config import RunConfig, load_config
-from trainer.messages import LayersFrozen, PauseRun, RunState, StateChanged, StopRun
+from trainer.messages.changes import LayersFrozen
+from trainer.messages.commands import PauseRun, StopRun
+from trainer.messages.events import StateChanged
+from trainer.messages.states import RunState
 from trainer.runs import RunFolder
 
 pytestmark = pytest.mark.window

@@ -17,7 +17,7 @@ from trainer.config import DataConfig
 from trainer.data.archive import Progress
 from trainer.data.images import DataError, displayed
 from trainer.data.listing import IMAGE_SUFFIXES, LabelledFile, Shown, counted
-from trainer.messages import TableColumns
+from trainer.messages.data_info import TableColumns
 
 PATH_NAMES: tuple[str, ...] = (
     *("path", "file", "filename", "file_name", "filepath", "file_path"),
