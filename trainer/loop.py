@@ -337,7 +337,7 @@ class Trainer:
                 sentence = f"{sentence} Its best checkpoint by that, {name}, is restored."
             except (CheckpointError, RunFolderError) as error:
                 sentence = f"{sentence} Its best checkpoint was not restored. {error}"
-        self._emit(LogWritten(level="info", text=sentence))
+        # Whoever runs this says it with the run's last state.
         return sentence
 
     def _tell_plateau(self, loss: float) -> None:
