@@ -40,7 +40,7 @@ from trainer.data_path import look_at
 from trainer.data_report import DataReport, DataReportError, check_csv_path, write_issues_csv
 from trainer.messages.commands import CheckData, EstimateRun, FindRate, InspectModel, ListModels
 from trainer.messages.events import CommandRejected, DataChecked, ModelInspected, ModelsListed, RateFound, RunEstimated
-from trainer.plans import PlanName, make_plan
+from trainer.plans import PlanName, make_plan, plan_named
 from trainer.run_list import find_run, list_runs
 from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder
@@ -278,17 +278,17 @@ def _config_of_options(values: dict[str, Any]) -> RunConfig:
 @commands.command()
 def plan(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The run's configuration; it is not changed.")],
-    name: Annotated[PlanName, typer.Argument(metavar="PLAN", help=f"One of {', '.join(PlanName)}.")],
+    name: Annotated[str, typer.Argument(metavar="PLAN", help=f"One of: {', '.join(each.title for each in PlanName)}.")],
     every: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Epochs of a phase; by default an even share of the run."),
     ] = None,
 ) -> None:
     """Print a configuration with a plan that has a name, written out for its model: what to freeze, rates, phases."""
-    loaded = load_config(config)
+    loaded, named = load_config(config), plan_named(name)
     (inspected,) = _ask(InspectModel(model=loaded.model, num_classes=2, image_size=loaded.data.image_size))
     assert isinstance(inspected, ModelInspected)
-    made = make_plan(name, inspected.summary.layers, loaded.training.epochs, every)
+    made = make_plan(named, inspected.summary.layers, loaded.training.epochs, every)
     planned = loaded.model_copy(
         update={
             "model": loaded.model.model_copy(update={"frozen": made.frozen}),

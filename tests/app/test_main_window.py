@@ -55,6 +55,7 @@ from trainer.messages.events import (
 from trainer.messages.model_info import ModelSummary
 from trainer.messages.run_info import ConfusionMatrix, RateCurve, RunEstimate, Series
 from trainer.messages.states import RunState
+from trainer.plans import PlanName
 from trainer.runs import RunFolder
 
 pytestmark = pytest.mark.window
@@ -1197,6 +1198,7 @@ def test_a_plan_that_is_chosen_is_written_into_the_tree_and_the_form(
     show_model(clients[0], summary)
     qtbot.waitUntil(lambda: not window.display.layer_tree.is_empty)
     actions = {action.text(): action for action in window.form._plans.menu().actions()}
+    assert list(actions) == [name.title for name in PlanName]
     actions["Gradual unfreezing"].trigger()
     editors = window.form._editors
     assert editors["plan"].text() == "3: +stage2; 6: +backbone"
