@@ -26,12 +26,7 @@ from app.cli_options import (
     print_line,
     runs_dir,
 )
-from app.figures import count
-from app.json_lines import event_to_json, to_json
-from app.listings import status_table, status_values
-from app.plan_syntax import parse_plan
-from app.steering import RunFailedError, look, shown_path, steer
-from app.terminal import (
+from app.event_sentences import (
     change_sentence,
     freeze_sentence,
     plan_change_sentence,
@@ -39,6 +34,12 @@ from app.terminal import (
     rewound_sentence,
     training_sentence,
 )
+from app.figures import count, shown_path
+from app.json_lines import event_to_json, to_json
+from app.listings import status_table, status_values
+from app.plan_syntax import parse_plan
+from app.steering import look, steer
+from app.worker_talk import RunFailedError
 from trainer.config import ConfigError, config_from_dict
 from trainer.messages.base import Command
 from trainer.messages.changes import (

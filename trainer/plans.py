@@ -37,7 +37,7 @@ class PlanName(StrEnum):
     """Everything learns, each stage at a lower rate than the next one."""
 
     @property
-    def title(self) -> str:
+    def words(self) -> str:
         """The name for people, in the window as in a shell."""
         return _TITLES[self]
 
@@ -77,9 +77,9 @@ def plan_named(text: str) -> PlanName:
 
     """
     for name in PlanName:
-        if _letters(text) in {_letters(name.title), _letters(name)}:
+        if _letters(text) in {_letters(name.words), _letters(name)}:
             return name
-    raise ConfigError(f"There is no plan {text!r}. Use one of: {', '.join(name.title for name in PlanName)}.", "plan")
+    raise ConfigError(f"There is no plan {text!r}. Use one of: {', '.join(name.words for name in PlanName)}.", "plan")
 
 
 def _letters(text: str) -> str:
@@ -206,7 +206,7 @@ def _starts(name: PlanName, num_changes: int, num_epochs: int, every: int | None
     least = (1 if is_open_ended else num_changes) * every + 1
     if num_epochs < least:
         raise ConfigError(
-            f'The plan "{name.title}" needs at least {least} epochs for this model at {every} a phase, and the run has '
+            f'The plan "{name.words}" needs at least {least} epochs for this model at {every} a phase, and the run has '
             f"{num_epochs}. Give it more epochs, or choose another plan.",
             "plan",
         )

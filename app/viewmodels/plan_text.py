@@ -41,7 +41,7 @@ def change_sentence(phase: dict[str, Any]) -> str:
 
 
 def plan_title(name: PlanName) -> str:
-    """Return the words for a plan that has a name: ``PlanName.title``, in the window's language."""
+    """Return the words for a plan that has a name: ``PlanName.words``, in the window's language."""
     return {
         PlanName.LINEAR_PROBE: QCoreApplication.translate("RunForm", "Linear probe"),
         PlanName.LAST_STAGE: QCoreApplication.translate("RunForm", "Last stage + head"),
@@ -64,7 +64,7 @@ def plan_tip(name: PlanName) -> str:
         ),
         PlanName.LP_FT: QCoreApplication.translate(
             "RunForm",
-            "Linear probing, then fine-tuning: the head for the first half of the run, then everything (Kumar et al. 2022).",
+            "Linear probing, then fine-tuning: the head for half of the run, then everything (Kumar et al. 2022).",
         ),
         PlanName.CHAIN_THAW: QCoreApplication.translate(
             "RunForm", "The head, then each stage by itself from the input, then everything (Felbo et al. 2017)."

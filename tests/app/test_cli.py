@@ -16,8 +16,8 @@ from rich.console import Console
 
 from app import cli, cli_reports, cli_steering, display
 from app.cli import main
+from app.data_listings import MAX_ISSUES_SHOWN, issues_table, need_sentence
 from app.display import display_problem
-from app.listings import MAX_ISSUES_SHOWN, issues_table, need_sentence
 from trainer.config import DataConfig, RunConfig, load_config
 from trainer.data.images import DataError
 from trainer.data.sources import read_source

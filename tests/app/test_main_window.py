@@ -117,7 +117,7 @@ def test_a_run_that_waits_for_the_worker_begins_without_look_ups(qtbot, window, 
     qtbot.waitUntil(lambda: clients[0].kinds() == ["ListModels", "PrepareRun"])
     clients[0].say(ModelsListed(models=[entry("tiny")]), StateChanged(state=RunState.PREPARING, time=2.0))
     qtbot.waitUntil(lambda: window.session.state is RunState.PREPARING)
-    assert [model.name for model in window.display.run_config.models] == ["tiny"]
+    assert [model.name for model in window.display.run_config.offer.models] == ["tiny"]
     assert clients[0].kinds() == ["ListModels", "PrepareRun"]
     # A run that comes to nothing brings no tree, and says nothing of the data.
     clients[0].say(StateChanged(state=RunState.IDLE, time=3.0))
@@ -838,7 +838,7 @@ def estimate(**values: float) -> RunEstimate:
 
 
 def test_what_a_run_will_need_stands_above_start(qtbot, window, clients, tmp_path) -> None:
-    window.display._estimate_timer.setInterval(0)
+    window.display._look_ups._estimate_timer.setInterval(0)
     clients[0].serve()
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
     window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
@@ -855,7 +855,7 @@ def test_what_a_run_will_need_stands_above_start(qtbot, window, clients, tmp_pat
         "decoded, budget 20 GB"
     )
     assert need.property("role") == "note"
-    window.display.run_config.show_estimate(estimate(kept_bytes=1_200_000_000, budget_bytes=1_200_000_000))
+    window.display.run_config.need.show_estimate(estimate(kept_bytes=1_200_000_000, budget_bytes=1_200_000_000))
     assert need.whole_text.endswith("80 GB free · 1.2 of 3.4 GB of images kept decoded, budget 1.2 GB")
     # A wrong field leaves nothing to be said, and another batch size is tried again.
     window.display.run_config.set_text("training.batch_size", "0")
@@ -872,7 +872,7 @@ def test_what_a_run_will_need_stands_above_start(qtbot, window, clients, tmp_pat
 
 
 def test_a_trial_that_fails_says_so_beside_its_field(qtbot, window, clients, tmp_path) -> None:
-    window.display._estimate_timer.setInterval(0)
+    window.display._look_ups._estimate_timer.setInterval(0)
     clients[0].serve()
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
     window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
@@ -891,7 +891,7 @@ def test_a_trial_that_fails_says_so_beside_its_field(qtbot, window, clients, tmp
 
 
 def test_a_trial_that_was_stopped_says_so_and_how_to_repeat_it(qtbot, window, clients, tmp_path) -> None:
-    window.display._estimate_timer.setInterval(0)
+    window.display._look_ups._estimate_timer.setInterval(0)
     clients[0].serve()
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
     window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
@@ -912,7 +912,7 @@ def test_a_trial_that_was_stopped_says_so_and_how_to_repeat_it(qtbot, window, cl
     qtbot.mouseClick(window.form._start, Qt.MouseButton.LeftButton)
     clients[0].say(StateChanged(state=RunState.PREPARING, time=2.0))
     qtbot.waitUntil(lambda: window.session.state is RunState.PREPARING)
-    window.display._estimate_timer.setInterval(60_000)
+    window.display._look_ups._estimate_timer.setInterval(60_000)
     clients[0].say(StateChanged(state=RunState.IDLE, sentence="The preparation was stopped.", time=3.0))
     qtbot.waitUntil(lambda: need.text() == "What the run will need is tried out in a moment.")
 
@@ -1198,7 +1198,7 @@ def test_a_plan_that_is_chosen_is_written_into_the_tree_and_the_form(
     show_model(clients[0], summary)
     qtbot.waitUntil(lambda: not window.display.layer_tree.is_empty)
     actions = {action.text(): action for action in window.form._plans.menu().actions()}
-    assert list(actions) == [name.title for name in PlanName]
+    assert list(actions) == [name.words for name in PlanName]
     actions["Gradual unfreezing"].trigger()
     editors = window.form._editors
     assert editors["plan"].text() == "3: +stage2; 6: +backbone"
@@ -1219,7 +1219,7 @@ def test_a_change_of_another_client_shows_but_what_is_being_typed_stays(
     editors = window.form._editors
     qtbot.waitUntil(lambda: (editors["optimizer.rate"].text(), editors["training.patience"].text()) == ("0.5", "3"))
     assert editors["training.epochs"].text() == "12"
-    assert window.display.run_config.live_changes() == {"epochs": 12}
+    assert window.display.run_config.live.wanted() == {"epochs": 12}
     running.say(StateChanged(state=RunState.STOPPING, time=5.0), StateChanged(state=RunState.STOPPED, time=5.0))
     qtbot.waitUntil(lambda: editors["training.epochs"].text() == "7")
     assert not editors["training.epochs"].isEnabled()

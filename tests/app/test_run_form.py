@@ -12,7 +12,8 @@ from PySide6.QtWidgets import QApplication, QComboBox, QLabel, QLineEdit, QWidge
 
 from app.plan_syntax import parse_plan, plan_text
 from app.viewmodels.plan_text import plan_sentence
-from app.viewmodels.run_config import COLUMN_FIELDS, FIELDS, SECTIONS, RunConfigViewModel
+from app.viewmodels.run_config import RunConfigViewModel
+from app.viewmodels.run_fields import COLUMN_FIELDS, FIELDS, SECTIONS
 from app.views.choice_field import ChoiceField
 from app.views.run_form import RunForm
 from tests.app.conftest import checked

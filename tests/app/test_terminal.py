@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from app.figures import count, counted, duration, printable, size
+from app.following import Ending
 from app.json_lines import JsonLines
-from app.steering import Ending
 from app.terminal import TerminalView
 from trainer.client import WorkerLost
 from trainer.config import RunConfig

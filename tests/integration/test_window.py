@@ -217,7 +217,7 @@ def test_data_are_checked_before_a_run_and_shown_as_the_model_will_see_them(
     qtbot.waitUntil(lambda: display.data.summary is not None, timeout=PATIENCE_MS)
     assert display.run_config.note("data.path") == "3 classes · 27 train · 9 validation · 1 file skipped"
     qtbot.waitUntil(lambda: display.data.issues.rowCount() == 1, timeout=PATIENCE_MS)
-    qtbot.waitUntil(lambda: display.run_config.need.startswith("About "), timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: display.run_config.need.text.startswith("About "), timeout=PATIENCE_MS)
     train = next(row for row in range(36) if display.data.images.index(row).data(SplitRole) == "train")
     place = view.grid.visualRect(display.data.images.index(train)).center()
     qtbot.mouseClick(view.grid.viewport(), Qt.MouseButton.LeftButton, pos=place)

@@ -97,7 +97,7 @@ def test_a_chain_needs_an_epoch_for_each_stage() -> None:
 
 @pytest.mark.parametrize("name", PlanName)
 def test_a_plan_goes_by_its_title_and_by_its_short_name(name: PlanName) -> None:
-    spellings = (name.title, name.title.lower(), name.title.replace(" ", "-"), str(name), name.replace("_", "-"))
+    spellings = (name.words, name.words.lower(), name.words.replace(" ", "-"), str(name), name.replace("_", "-"))
     assert {plan_named(spelling) for spelling in spellings} == {name}
 
 
