@@ -41,6 +41,9 @@ NewPatience = Annotated[
     int,
     typer.Argument(metavar="N", min=0, max=10_000, help="Epochs without a better validation; 0 ends nothing early."),
 ]
+NewParts = Annotated[
+    int, typer.Argument(metavar="N", min=1, max=100_000, help="Parts that a batch goes through the model in.")
+]
 RewindStep = Annotated[
     int | None,
     typer.Argument(metavar="[STEP]", min=0, help="The step of the change to go back before; by default the last one."),

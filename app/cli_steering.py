@@ -13,6 +13,7 @@ from app.cli_options import (
     Layers,
     Multiplier,
     NewEpochs,
+    NewParts,
     NewPatience,
     NewRate,
     Phases,
@@ -212,6 +213,19 @@ def patience(
 ) -> None:
     """Change after how many epochs without a better validation the run ends."""
     _steer(find_run(run, runs_dir(context, runs)), ChangeTraining(patience=num_epochs), json, timeout)
+
+
+@commands.command(rich_help_panel=_PANEL)
+def batch_parts(
+    context: typer.Context,
+    run: Run,
+    num_parts: NewParts,
+    runs: RunsDir = None,
+    json: Json = False,
+    timeout: Timeout = STEER_TIMEOUT_S,
+) -> None:
+    """Have batches go through the model in parts, for less memory; all of a batch makes one update as before."""
+    _steer(find_run(run, runs_dir(context, runs)), ChangeTraining(batch_parts=num_parts), json, timeout)
 
 
 @commands.command(rich_help_panel=_PANEL)

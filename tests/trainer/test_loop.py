@@ -20,8 +20,16 @@ from trainer.data.mixing import BatchMixer
 from trainer.data.scan import scan
 from trainer.loop import RunStopped, Trainer
 from trainer.messages.base import Event
-from trainer.messages.changes import CheckpointRestored, LayersFrozen, LayersUnfrozen, PhaseBegan, RateMultiplierChanged
+from trainer.messages.changes import (
+    CheckpointRestored,
+    LayersFrozen,
+    LayersUnfrozen,
+    PhaseBegan,
+    RateMultiplierChanged,
+    TrainingChanged,
+)
 from trainer.messages.events import CheckpointSaved, FreezeVerified, LayerStatsReported, LogWritten, MetricsLogged
+from trainer.metrics import TRAIN_LOSS
 from trainer.models import build_model
 from trainer.runs import RunFolder
 from trainer.task import MultiClass
@@ -401,6 +409,71 @@ def test_accumulated_batches_train_as_one_large_batch(make_trainer: Make, small_
     small.train_step([(images[:3], target[:3]), (images[3:6], target[3:6]), (images[6:], target[6:])])
     assert torch.allclose(weights(large)["fc.weight"], weights(small)["fc.weight"], atol=1e-6)
     assert (small.step, small.batch) == (1, 3)
+
+
+@pytest.mark.parametrize("changes", [{}, {"balance": "class_weights"}, {"mixing": "mixup"}])
+def test_a_batch_in_parts_trains_as_the_whole(make_trainer: Make, small_config: RunConfig, changes: dict) -> None:
+    config = with_data(with_training(small_config, batch_size=8), **changes)
+    whole, _ = make_trainer(config)
+    parted, _ = make_trainer(config)
+    parted.batch_parts = 3
+    images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([0, 0, 1, 1, 2, 0, 2, 1])
+    for trainer in (whole, parted):
+        trainer.freeze_set.set_mode(training=False)  # BatchNorm sees smaller batches, whatever one does
+        trainer.train_step([(images, target)])
+    assert torch.allclose(weights(whole)["fc.weight"], weights(parted)["fc.weight"], atol=1e-6)
+    assert (parted.step, parted.batch) == (1, 1)
+
+
+def lack_memory_for(trainer: Trainer, num_images: int) -> list[int]:
+    """Have the model's last layers raise what a GPU raises, for as many images or more. Returns what went through."""
+    seen: list[int] = []
+
+    def check(_: object, args: tuple[torch.Tensor]) -> None:
+        seen.append(len(args[0]))
+        if len(args[0]) >= num_images and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    trainer.module.conv5.register_forward_pre_hook(check)
+    return seen
+
+
+def test_an_update_without_the_memory_for_it_changes_nothing_and_is_made_in_parts(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    trainer, events = make_trainer(small_config)
+    seen = lack_memory_for(trainer, 5)
+    before: list[dict[str, torch.Tensor]] = [weights(trainer)]
+    told: list[tuple[int, int]] = []
+
+    def between_steps() -> None:
+        if not trainer.lacks_memory:
+            return
+        trainer.lacks_memory = False
+        told.append((trainer.step, trainer.batch))
+        assert all(torch.equal(tensor, before[0][name]) for name, tensor in weights(trainer).items())
+        assert all(parameter.grad is None for parameter in trainer.module.parameters())
+        # The first time, it is tried again as it is.
+        if len(told) == 2:
+            (changed,) = trainer.change_training(None, None, 2 * trainer.batch_parts)
+            assert isinstance(changed, TrainingChanged)
+            assert (changed.batch_parts, changed.before_batch_parts, changed.epochs) == (2, 1, 3)
+
+    trainer.fit(between_steps)
+    assert told == [(0, 0), (0, 0)]
+    assert seen[:4] == [8, 8, 4, 4]
+    assert (trainer.step, trainer.epoch) == (12, 3)
+    assert trainer.in_force.batch_parts == 2
+    series = [event.series for event in events if isinstance(event, MetricsLogged) and TRAIN_LOSS in event.series]
+    logged = [step for each in series for step in each[TRAIN_LOSS].steps]
+    assert logged == list(range(1, 13))
+
+
+def test_no_batch_has_more_parts_than_images(make_trainer: Make, small_config: RunConfig) -> None:
+    trainer, _ = make_trainer(small_config)
+    trainer.change_training(None, None, 1000)
+    assert trainer.batch_parts == small_config.training.batch_size == 8
 
 
 def test_an_epoch_of_accumulated_batches_ends_with_what_is_left(make_trainer: Make, small_config: RunConfig) -> None:

@@ -97,13 +97,15 @@ class BatchNormChanged(Event):
 
 
 class TrainingChanged(Event):
-    """The run has another length or patience from ``applied_step`` on; steps count completed updates."""
+    """The run has another length, patience or ``batch_parts`` from ``applied_step`` on; steps count updates."""
 
     kind: Literal["TrainingChanged"] = "TrainingChanged"
     epochs: int
     before_epochs: int
     patience: int | None
     before_patience: int | None
+    batch_parts: int = 1
+    before_batch_parts: int = 1
     total_steps: int
     requested_step: int
     applied_step: int
@@ -175,7 +177,8 @@ def follow(run: RunInfo, event: Event) -> RunInfo:
     elif isinstance(event, PhaseBegan | PlanChanged):
         present = present.model_copy(update={"plan": event.plan[event.num_begun :]})
     elif isinstance(event, TrainingChanged):
-        present = present.model_copy(update={"epochs": event.epochs, "patience": event.patience})
+        changed = {"epochs": event.epochs, "patience": event.patience, "batch_parts": event.batch_parts}
+        present = present.model_copy(update=changed)
         total_steps = event.total_steps
     else:
         return run

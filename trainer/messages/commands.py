@@ -171,15 +171,16 @@ class SetBatchNorm(Command):
 
 
 class ChangeTraining(Command):
-    """Change at the next step boundary how long the run is; its schedule then spans the new length.
+    """Change at the next step boundary how long the run is, its schedule then spans the new length; or its batches.
 
-    ``epochs`` counts all epochs of the run, those completed included; a ``patience`` of 0 ends nothing early. What is
-    None stays as it is.
+    ``epochs`` counts all epochs of the run, those completed included; a ``patience`` of 0 ends nothing early. A batch
+    goes through the model in ``batch_parts``. What is None stays as it is.
     """
 
     kind: Literal["ChangeTraining"] = "ChangeTraining"
     epochs: int | None = Field(None, ge=1, le=10_000)
     patience: int | None = Field(None, ge=0, le=10_000)
+    batch_parts: int | None = Field(None, ge=1, le=100_000)
 
 
 class Rewind(Command):
