@@ -202,7 +202,7 @@ class ConfusionView(QWidget):
         return columns
 
     def _make_pairs(self) -> Table:
-        table = self._make_table("", self._confusion.pairs, self.tr("Mistakes"))
+        table = self._make_table(self._confusion.pairs, items.COUNT, self.tr("Mistakes"))
         table.sortByColumn(items.COUNT, Qt.SortOrder.DescendingOrder)
         for column in (items.TRUE, items.TAKEN):
             table.horizontalHeader().setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
@@ -210,16 +210,17 @@ class ConfusionView(QWidget):
         return table
 
     def _make_classes(self) -> Table:
-        table = self._make_table("", self._confusion.classes, self.tr("Classes"))
+        table = self._make_table(self._confusion.classes, items.IMAGES, self.tr("Classes"))
         table.sortByColumn(items.NAME, Qt.SortOrder.AscendingOrder)
         table.horizontalHeader().setSectionResizeMode(items.NAME, QHeaderView.ResizeMode.Stretch)
         table.set_widths({items.IMAGES: 72, items.RECALL: 72, items.PRECISION: 84, items.F1: 70})
         return table
 
-    def _make_table(self, empty_text: str, model: items.SortedItemModel, name: str) -> Table:
-        table = Table(empty_text)
+    def _make_table(self, model: items.SortedItemModel, count_column: int, name: str) -> Table:
+        # Empty where nothing was mistaken, which its title says.
+        table = Table("")
         table.setModel(model)
-        table.setItemDelegate(_FigureDelegate(table))
+        table.setItemDelegate(_FigureDelegate(table, count_column))
         table.setSelectionMode(Table.SelectionMode.SingleSelection)
         table.setAccessibleName(name)
         table.setSortingEnabled(True)
@@ -244,8 +245,11 @@ class ConfusionView(QWidget):
 
 
 class _FigureDelegate(TableDelegate):
-    """Writes names in full colour, and counts dim; a share is what one looks for."""
+    """Writes names and shares in full colour, and the counts that they are of dim."""
+
+    def __init__(self, table: Table, count_column: int) -> None:
+        super().__init__(table)
+        self._count_column = count_column
 
     def color(self, index: QModelIndex | QPersistentModelIndex, colors: theme.Palette) -> str:
-        is_count = self.table.model().headerData(index.column(), Qt.Orientation.Horizontal) == self.tr("Images")
-        return colors.dim if is_count else colors.text
+        return colors.dim if index.column() == self._count_column else colors.text
