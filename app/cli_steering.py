@@ -11,6 +11,7 @@ from app.cli_options import (
     CheckpointName,
     Json,
     Layers,
+    LayersOrParameters,
     Multiplier,
     NewEpochs,
     NewParts,
@@ -105,12 +106,12 @@ def status(context: typer.Context, run: Run = "last", runs: RunsDir = None, json
 def freeze(
     context: typer.Context,
     run: Run,
-    layers: Layers,
+    layers: LayersOrParameters,
     runs: RunsDir = None,
     json: Json = False,
     timeout: Timeout = STEER_TIMEOUT_S,
 ) -> None:
-    """Freeze layers at the next step."""
+    """Freeze layers, or single parameters of them, at the next step."""
     _steer(find_run(run, runs_dir(context, runs)), FreezeLayers(layers=layers), json, timeout)
 
 
@@ -118,12 +119,12 @@ def freeze(
 def unfreeze(
     context: typer.Context,
     run: Run,
-    layers: Layers,
+    layers: LayersOrParameters,
     runs: RunsDir = None,
     json: Json = False,
     timeout: Timeout = STEER_TIMEOUT_S,
 ) -> None:
-    """Unfreeze layers at the next step."""
+    """Unfreeze layers, or single parameters of them, at the next step."""
     _steer(find_run(run, runs_dir(context, runs)), UnfreezeLayers(layers=layers), json, timeout)
 
 

@@ -6,6 +6,8 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -79,7 +81,8 @@ class LiveRun:
         self._folder: RunFolder | None = None
         self._store: CheckpointStore | None = None
         torch.manual_seed(config.training.seed)
-        self.frozen_since = dict.fromkeys(self.freeze_set.freeze(config.model.frozen), 0)
+        self.freeze_set.freeze(config.model.frozen)
+        self.frozen_since = dict.fromkeys(self.freeze_set.frozen_atoms, 0)
         if config.model.batchnorm == "adapting" and any(layer.has_statistics for layer in self.layers):
             self.freeze_set.set_adapting([BACKBONE, HEAD], is_adapting=True)
         self.plan = Plan(config.plan)
@@ -186,7 +189,7 @@ class LiveRun:
         self.report(force=True)
         drifted = self.freeze_set.find_drifted()
         num_adapting = len(self.freeze_set.adapting & self.freeze_set.frozen)
-        num_verified = len(self.freeze_set.frozen)
+        num_verified = len(self.freeze_set.units_of(self.freeze_set.frozen_atoms))
         verified = FreezeVerified(step=self.step, num_verified=num_verified, drifted=drifted, num_adapting=num_adapting)
         self._emit(verified)
         metrics = {} if evaluation is None else evaluation.values
@@ -370,7 +373,11 @@ class LiveRun:
         self.early_stopping.load_state_dict(content["early_stopping"])
         self.freeze_set.adapting = set(content["adapting"])
         self.freeze_set.set_frozen(content["freeze"])
-        self.frozen_since = dict(content["frozen_since"])
+        # Of an earlier Thaw, by unit.
+        since = [
+            (self.freeze_set.resolve([name], is_exact=True), step) for name, step in content["frozen_since"].items()
+        ]
+        self.frozen_since = {atom: step for atoms, step in since for atom in atoms}
         self.freeze_set.take_hashes()
         restore_rng(content["rng"], self.device)
         self.step, self.epoch, self.batch = content["step"], content["epoch"], content["batch"]
@@ -401,11 +408,12 @@ class LiveRun:
         }
 
     def _multiply_at_start(self) -> None:
-        for layer, multiplier in self.config.optimizer.multipliers.items():
+        # Those of one rate go together: only all the parameters that a layer owns name the layer.
+        for multiplier, named in groupby(self.config.optimizer.multipliers.items(), key=itemgetter(1)):
             try:
-                self.rates.multiply(self.freeze_set.resolve([layer]), multiplier)
+                self.rates.multiply(self.freeze_set.resolve_units(layer for layer, _ in named), multiplier)
             except FreezeError as error:
-                raise ConfigError(f"The rate multiplier of {layer!r}: {error}", "optimizer.multipliers") from error
+                raise ConfigError(f"The rate multiplier {multiplier:g}: {error}", "optimizer.multipliers") from error
 
     def _confusion(self, evaluation: Evaluation, split: str, checkpoint: str, step: int) -> ConfusionMatrix:
         names = list(self.data.class_names)

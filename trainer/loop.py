@@ -289,10 +289,10 @@ class Trainer(LiveRun):
         choice = self.config.training.advisor
         if choice == "off" or self.plan.num_begun < len(self.plan.phases) or not self.has_epochs_left:
             return
-        units = [self.freeze_set.resolve(stage) for stage in self._stages]
+        atoms = [self.freeze_set.resolve(stage) for stage in self._stages]
         of_model = [
-            Stage(names, below, self.freeze_set.frozen.issuperset(below))
-            for names, below in zip(self._stages, units, strict=True)
+            Stage(names, self.freeze_set.units_of(below), self.freeze_set.frozen_atoms.issuperset(below))
+            for names, below in zip(self._stages, atoms, strict=True)
         ]
         advice = self.reporter.advice.advise(of_model)
         if advice is None:

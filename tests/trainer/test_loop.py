@@ -18,6 +18,7 @@ from trainer.config import ConfigError, OptimizerConfig, PlanPhase, RunConfig
 from trainer.data.loader import ImageData
 from trainer.data.mixing import BatchMixer
 from trainer.data.scan import scan
+from trainer.freezing import FreezeError
 from trainer.loop import RunStopped, Trainer
 from trainer.messages.base import Event
 from trainer.messages.changes import (
@@ -340,6 +341,19 @@ def test_a_rate_multiplier_of_a_layer_that_is_none_is_refused(make_trainer: Make
     assert caught.value.field == "optimizer.multipliers"
 
 
+def test_a_rate_is_of_a_whole_layer_by_its_name_or_by_all_its_parameters(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    config = small_config.optimizer.model_copy(update={"multipliers": {"fc.weight": 0.5, "fc.bias": 0.5}})
+    trainer, _ = make_trainer(small_config.model_copy(update={"optimizer": config}))
+    assert trainer.summary().multipliers == {"fc": 0.5}
+    with pytest.raises(FreezeError, match=r"'fc\.bias' is only a part of the layer 'fc'\. Name the whole layer"):
+        trainer.set_rate_multiplier(["fc.bias"], 0.1)
+    config = small_config.optimizer.model_copy(update={"multipliers": {"*.bias": 0.5}})
+    with pytest.raises(ConfigError, match="only a part of the layer"):
+        make_trainer(small_config.model_copy(update={"optimizer": config}))
+
+
 def test_the_number_of_loader_processes_changes_nothing(make_trainer: Make, small_config: RunConfig) -> None:
     trained = []
     for num_workers in (0, 2):
@@ -550,6 +564,55 @@ def test_the_state_of_an_unfrozen_layer_is_kept_after_a_short_freeze_and_dropped
     rates = {group["name"]: group["lr"] for group in trainer.optimizer.param_groups}
     assert rates["conv5.0"] == pytest.approx(small_config.optimizer.rate / 10)
     assert rates["fc"] == pytest.approx(small_config.optimizer.rate)
+
+
+def test_the_state_is_kept_by_parameter_and_the_rate_rises_by_layer(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    trainer, _ = make_trainer(with_optimizer(small_config, state_on_unfreeze="drop", ramp_steps=10))
+    weight, bias = trainer.freeze_set.parameters(["fc.weight", "fc.bias"])
+    trainer.freeze_set.set_mode(training=True)
+    trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
+    trainer.freeze(["fc.weight"])
+    assert trainer.freeze_set.frozen >= {"fc.weight"}
+    trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
+    event = trainer.unfreeze(["fc"])
+    assert (event.layers, event.sentence) == (["fc.weight"], "fc.weight unfrozen")
+    assert (weight in trainer.optimizer.state, bias in trainer.optimizer.state) == (False, True)
+    trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
+    (rate,) = {group["lr"] for group in trainer.optimizer.param_groups if group["name"] == "fc"}
+    assert rate == pytest.approx(small_config.optimizer.rate / 10)
+
+
+def test_a_weight_unfrozen_beside_a_bias_that_learned_goes_on_with_momentum(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    trainer, _ = make_trainer(with_optimizer(small_config, name="SGD", momentum=0.9))
+    trainer.freeze_set.set_mode(training=True)
+    trainer.freeze(["fc.weight"])
+    trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
+    trainer.unfreeze(["fc.weight"])
+    before = trainer.module.fc.weight.detach().clone()
+    trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
+    assert not torch.equal(trainer.module.fc.weight, before)
+
+
+def test_a_bias_alone_comes_back_frozen_from_a_checkpoint_and_so_does_one_that_names_layers(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    trainer, _ = make_trainer(small_config)
+    trainer.freeze(["fc.bias"])
+    saved = trainer.save(reason="user")
+    assert "fc.bias" in saved.frozen
+    content = trainer._content()
+    trainer.unfreeze(["*.bias"])
+    trainer.restore(saved.name)
+    assert {"fc.bias"} == {name for name in trainer.freeze_set.frozen if name.startswith("fc")}
+    # As an earlier Thaw wrote it: since when a layer was frozen, and not its parameters.
+    layers = {atom.rpartition(".")[0]: step for atom, step in content["frozen_since"].items()}
+    state = {**content, "frozen_since": layers, "model_state_dict": trainer.module.state_dict()}
+    trainer._load_state(state, "The checkpoint")
+    assert trainer.unfreeze(["conv1"]).layers == ["conv1.0", "conv1.1"]
 
 
 # -- mixing and balance ---------------------------------------------------------------------------------------

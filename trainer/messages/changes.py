@@ -14,10 +14,11 @@ from trainer.messages.run_info import RunInfo
 class FreezeChanged(Event):
     """Layers were frozen or unfrozen at a step boundary.
 
-    ``layers`` are the changed units, ``sentence`` says it for the marker ("stage4 unfrozen"), ``frozen`` is the whole
-    freeze set afterwards. ``requested_step`` and ``applied_step`` count completed updates; ``source`` is "user",
-    "plan", "advisor" or "restore". ``change`` is the number of the change, which rises over the run's whole life; 0 if
-    nothing changed, or in runs of an earlier Thaw.
+    ``layers`` are the changed units, by their parameters where only some of these changed ("bn1.weight"), ``sentence``
+    says it for the marker ("stage4 unfrozen"), ``frozen`` is the whole freeze set afterwards, likewise.
+    ``requested_step`` and ``applied_step`` count completed updates; ``source`` is "user", "plan", "advisor" or
+    "restore". ``change`` is the number of the change, which rises over the run's whole life; 0 if nothing changed, or
+    in runs of an earlier Thaw.
     """
 
     layers: list[str]
