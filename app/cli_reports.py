@@ -34,7 +34,6 @@ from app.listings import (
     MAX_CLASSES_ACROSS,
     checkpoint_values,
     checkpoints_table,
-    confused_pairs,
     confused_table,
     confusion_table,
     models_table,
@@ -56,7 +55,7 @@ from trainer.data_report import DataReport, DataReportError, check_csv_path, wri
 from trainer.messages.commands import CheckData, EstimateRun, FindRate, InspectModel, ListModels
 from trainer.messages.events import CommandRejected, DataChecked, ModelInspected, ModelsListed, RateFound, RunEstimated
 from trainer.messages.run_info import RunEstimate
-from trainer.plans import PlanName, make_plan
+from trainer.plans import PlanName, make_plan, plan_named
 from trainer.run_list import find_run, list_runs
 from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder
@@ -71,7 +70,6 @@ _OPTIONS = {
     "training.seed": "--seed",
 }
 """The options of ``thaw check`` for fields of a configuration."""
-_CONFUSIONS = ("best", "latest", "test")
 
 commands = typer.Typer()
 
@@ -120,19 +118,23 @@ def show_confusion(
     json: Json = False,
 ) -> None:
     """Show which classes a run takes for which: a row for each class, a column for what it was taken for."""
-    if of not in _CONFUSIONS:
-        raise RunFolderError(f"There is no confusion matrix of {of!r}. Use one of: {', '.join(_CONFUSIONS)}.")
+    # With numpy, for which no other command waits.
+    from app.confusion import CONFUSIONS, read_off
+
+    if of not in CONFUSIONS:
+        raise RunFolderError(f"There is no confusion matrix of {of!r}. Use one of: {', '.join(CONFUSIONS)}.")
     run_dir = find_run(run, runs_dir(context, runs))
     with RunFolder(run_dir, read_only=True) as folder:
-        confusion = folder.confusion(of)
+        matrix = folder.confusion(of)
     if json:
-        print_line(to_json(confusion.model_dump(mode="json")))
+        print_line(to_json(matrix.model_dump(mode="json")))
         return
+    confusion = read_off(matrix)
     print_line(f"{confusion.split.capitalize()} of {confusion.checkpoint}, at step {confusion.step:,}")
     table = confusion_table(confusion) if len(confusion.class_names) <= MAX_CLASSES_ACROSS else None
     if table is not None and console().measure(table).maximum <= console().width:
         console().print(table)
-    elif any(confused_pairs(confusion)):
+    elif confusion.pairs:
         console().print(confused_table(confusion))
     else:
         print_line("Every image was taken for its own class.")
@@ -290,17 +292,17 @@ def _config_of_options(values: dict[str, Any]) -> RunConfig:
 @commands.command()
 def plan(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The run's configuration; it is not changed.")],
-    name: Annotated[PlanName, typer.Argument(metavar="PLAN", help=f"One of {', '.join(PlanName)}.")],
+    name: Annotated[str, typer.Argument(metavar="PLAN", help=f"One of: {', '.join(each.words for each in PlanName)}.")],
     every: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Epochs of a phase; by default an even share of the run."),
     ] = None,
 ) -> None:
     """Print a configuration with a plan that has a name, written out for its model: what to freeze, rates, phases."""
-    loaded = load_config(config)
+    loaded, named = load_config(config), plan_named(name)
     (inspected,) = _ask(InspectModel(model=loaded.model, num_classes=2, image_size=loaded.data.image_size))
     assert isinstance(inspected, ModelInspected)
-    made = make_plan(name, inspected.summary.layers, loaded.training.epochs, every)
+    made = make_plan(named, inspected.summary.layers, loaded.training.epochs, every)
     planned = loaded.model_copy(
         update={
             "model": loaded.model.model_copy(update={"frozen": made.frozen}),

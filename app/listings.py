@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+import math
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -15,9 +15,13 @@ from app.tables import add_row, bar, new_table
 from trainer.messages.changes import FreezeChanged, StateRestored
 from trainer.messages.events import ModelInspected, ProgressReported
 from trainer.messages.model_info import LayerInfo, ModelEntry, ModelSummary
-from trainer.messages.run_info import ConfusionMatrix, RateCurve
+from trainer.messages.run_info import RateCurve
 from trainer.run_record import RunListing, RunRecord, best_checkpoint
 from trainer.runs import RunFolder
+
+if TYPE_CHECKING:
+    # With numpy, for which no other command waits.
+    from app.confusion import Confusion
 
 MAX_CLASSES_ACROSS = 20
 MAX_PAIRS_SHOWN = 20
@@ -90,32 +94,25 @@ def checkpoint_values(folder: RunFolder) -> list[dict[str, Any]]:
     ]
 
 
-def confusion_table(confusion: ConfusionMatrix) -> Table:
+def confusion_table(confusion: Confusion) -> Table:
     """Return a confusion matrix: a row for each class, with what its images were taken for."""
     table = new_table("class, taken for", *(f"{printable(name)}>" for name in confusion.class_names), "right>")
-    for idx, (name, counts) in enumerate(zip(confusion.class_names, confusion.counts, strict=True)):
-        add_row(table, name, *(f"{number:,}" if number else "·" for number in counts), _share(counts[idx], sum(counts)))
+    for name, counts, recall in zip(confusion.class_names, confusion.counts, confusion.recall, strict=True):
+        add_row(table, name, *(f"{number:,}" if number else "·" for number in counts), _share(recall))
     return table
 
 
-def confused_table(confusion: ConfusionMatrix) -> Table:
+def confused_table(confusion: Confusion) -> Table:
     """Return the pairs of classes that are confused most often, for a matrix that is too wide to be shown."""
     table = new_table("class", "taken for", "images>", "of its images>")
-    pairs = sorted(confused_pairs(confusion), key=lambda pair: -pair[2])
-    for true_idx, taken_idx, number in pairs[:MAX_PAIRS_SHOWN]:
-        share = _share(number, sum(confusion.counts[true_idx]))
+    for true_idx, taken_idx, number in confusion.pairs[:MAX_PAIRS_SHOWN]:
+        share = _share(confusion.share_of(true_idx, taken_idx))
         add_row(table, confusion.class_names[true_idx], confusion.class_names[taken_idx], f"{number:,}", share)
     return table
 
 
-def confused_pairs(confusion: ConfusionMatrix) -> Iterator[tuple[int, int, int]]:
-    """Yield (class, what it was taken for, number of images) of all that was wrong."""
-    for true_idx, counts in enumerate(confusion.counts):
-        yield from ((true_idx, idx, number) for idx, number in enumerate(counts) if number and idx != true_idx)
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if whole else "–"
+def _share(share: float) -> str:
+    return "–" if math.isnan(share) else f"{share:.1%}"
 
 
 def models_table(models: list[ModelEntry]) -> Table:

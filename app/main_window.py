@@ -19,6 +19,7 @@ from app.settings import Settings
 from app.tensorboard import TensorBoardServer
 from app.viewmodels.quantities import count_text, rate_text
 from app.views.checkpoints import CheckpointsView
+from app.views.confusion import ConfusionView
 from app.views.data import DataView
 from app.views.leave_dialog import LeaveDialog
 from app.views.log import LogView
@@ -98,6 +99,7 @@ class MainWindow(QWidget):
         self.notice = Notice()
         self.form = RunForm(display.run_config)
         self.checkpoints_view = CheckpointsView(display.checkpoints)
+        self.confusion_view = ConfusionView(display.confusion)
         self.data_view = DataView(display.data)
         self.runs_view = RunListView(display.runs, self.session.runs_dir)
         self.log_view = LogView(display.log)
@@ -105,6 +107,7 @@ class MainWindow(QWidget):
         self.tabs.setDocumentMode(True)
         self.tabs.tabBar().setDrawBase(False)
         self.tabs.addTab(self.checkpoints_view, self.tr("Checkpoints"))
+        self.tabs.addTab(self.confusion_view, self.tr("Confusion"))
         self.tabs.addTab(self.data_view, self.tr("Data"))
         self.tabs.addTab(self.runs_view, self.tr("Runs"))
         self.tabs.addTab(self.log_view, self.tr("Log"))
@@ -155,7 +158,7 @@ class MainWindow(QWidget):
 
     def _connect_views(self) -> None:
         session, toolbar, display = self.session, self.toolbar, self.display
-        self.tabs.currentChanged.connect(self._make_room_for_data)
+        self.tabs.currentChanged.connect(self._make_room)
         toolbar.new_run_requested.connect(self._new_run)
         toolbar.open_run_requested.connect(self._choose_run)
         toolbar.start_requested.connect(self._start)
@@ -199,8 +202,7 @@ class MainWindow(QWidget):
 
     def _show_state(self) -> None:
         session = self.session
-        if session.run_dir is not None:
-            self._rows.lower_tables()
+        self._make_room()
         self.toolbar.allow(
             commands=session.is_live, resume=session.can_resume and session.state is not RunState.FINISHED
         )
@@ -255,10 +257,13 @@ class MainWindow(QWidget):
         for send in (*commands, self.session.unpause):
             send()
 
-    def _make_room_for_data(self) -> None:
-        """Raise the tables when pictures are to be seen and no curves."""
-        if self.tabs.currentWidget() is self.data_view and self.session.run_dir is None:
+    def _make_room(self) -> None:
+        """Raise the tables for pictures while there are no curves, and for a matrix; lower them again for curves."""
+        shown, has_run = self.tabs.currentWidget(), self.session.run_dir is not None
+        if shown is (self.confusion_view if has_run else self.data_view):
             self._rows.raise_tables()
+        elif has_run:
+            self._rows.lower_tables()
 
     # -- what the user asks for -------------------------------------------------------------------------------
 

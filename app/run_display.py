@@ -13,6 +13,7 @@ from app.session import TrainingSession
 from app.settings import Settings
 from app.viewmodels.change_history import ChangeHistory
 from app.viewmodels.checkpoint_table import CheckpointItemModel
+from app.viewmodels.confusion import ConfusionViewModel
 from app.viewmodels.data import DataViewModel
 from app.viewmodels.layer_tree import LayerTreeViewModel
 from app.viewmodels.log import LogItemModel
@@ -87,6 +88,7 @@ class RunDisplay(QObject):
         self.layer_tree = LayerTreeViewModel(self)
         self.layer_tree.columns = settings.tree_columns
         self.checkpoints = CheckpointItemModel(self)
+        self.confusion = ConfusionViewModel(self)
         self.runs = RunListItemModel(self)
         self.log = LogItemModel(self)
         self.data = DataViewModel(self)
@@ -222,6 +224,10 @@ class RunDisplay(QObject):
         session.rate_changed.connect(self.changes.take)
         session.rate_multiplier_changed.connect(self.changes.take)
         session.freeze_verified.connect(self.layer_tree.verify)
+        # The test split is evaluated just before the run's last state.
+        for signal in (session.run_opened, session.run_prepared, session.checkpoint_saved, session.state_changed):
+            signal.connect(lambda _: self.confusion.follow(session.run_dir))
+        session.run_left.connect(lambda: self.confusion.follow(None))
         session.open_failed.connect(lambda sentence: self.told.emit(sentence, False))
         for signal in (
             session.freeze_changed,

@@ -25,6 +25,9 @@ FIELD_HEIGHT = 28
 SIZE_SMALL, SIZE_LABEL, SIZE_TEXT, SIZE_TITLE, SIZE_DISPLAY = 11, 12, 13, 14, 20
 WEIGHT_TEXT, WEIGHT_STRONG = 400, 600
 
+_AS_FAR_FROM_BLACK_AS_FROM_WHITE = 0.179
+"""A relative luminance, by the contrast of WCAG 2: (1.05) / (L + 0.05) = (L + 0.05) / 0.05."""
+
 _ASSETS = Path(__file__).resolve().parent.parent / "assets"
 _FAMILY = "Inter"
 _ICON_SIZES = (16, 24, 32, 48)
@@ -132,6 +135,29 @@ def palette_of(widget: QWidget) -> Palette:
     # Not the widget's own palette: a transparent background of the style sheet stands in it as black.
     window = QApplication.palette(widget).color(QPalette.ColorRole.Window)
     return DARK if window.lightness() < 128 else LIGHT
+
+
+@functools.cache
+def heat_scale(colors: Palette, *, is_right: bool) -> list[QColor]:
+    """Return 256 colours for the shares from 0 to 1 of what was right, or wrong. Even a small share is to be seen."""
+    empty, full = QColor(colors.background), QColor(colors.accent if is_right else colors.validation)
+    ends = list(zip(_parts(empty), _parts(full), strict=True))
+    scale = [empty]
+    for level in range(1, 256):
+        part = 0.26 + 0.74 * (level / 255) ** 0.7
+        scale.append(QColor.fromRgbF(*(low + (high - low) * part for low, high in ends)))
+    return scale
+
+
+def text_on(ground: QColor) -> QColor:
+    """Return black or white, which of them reads better. One of the two always reads at 4.5 : 1; no grey does."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in _parts(ground)]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return QColor("#000000" if luminance > _AS_FAR_FROM_BLACK_AS_FROM_WHITE else "#FFFFFF")
+
+
+def _parts(color: QColor) -> tuple[float, float, float]:
+    return color.redF(), color.greenF(), color.blueF()
 
 
 def set_property(widget: QWidget, name: str, value: str | bool) -> None:

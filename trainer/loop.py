@@ -332,7 +332,7 @@ class Trainer(LiveRun):
                 sentence = f"{sentence} Its best checkpoint by that, {name}, is restored."
             except (CheckpointError, RunFolderError) as error:
                 sentence = f"{sentence} Its best checkpoint was not restored. {error}"
-        self._emit(LogWritten(level="info", text=sentence))
+        # Whoever runs this says it with the run's last state.
         return sentence
 
     def _test(self, between_steps: Callable[[], None]) -> bool:

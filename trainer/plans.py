@@ -36,6 +36,22 @@ class PlanName(StrEnum):
     LAYER_DECAY = "layer_decay"
     """Everything learns, each stage at a lower rate than the next one."""
 
+    @property
+    def words(self) -> str:
+        """The name for people, in the window as in a shell."""
+        return _TITLES[self]
+
+
+_TITLES = {
+    PlanName.LINEAR_PROBE: "Linear probe",
+    PlanName.LAST_STAGE: "Last stage + head",
+    PlanName.GRADUAL: "Gradual unfreezing",
+    PlanName.LP_FT: "LP-FT",
+    PlanName.CHAIN_THAW: "Chain-thaw",
+    PlanName.CYCLIC: "Cyclic",
+    PlanName.LAYER_DECAY: "Layer-wise rate decay",
+}
+
 
 @dataclass(frozen=True)
 class NamedPlan:
@@ -51,6 +67,23 @@ class NamedPlan:
     frozen: list[str]
     multipliers: dict[str, float] = field(default_factory=dict)
     phases: list[PlanPhase] = field(default_factory=list)
+
+
+def plan_named(text: str) -> PlanName:
+    """Return the plan that someone means: by its title or its short name, however it is spelt (lp_ft, "LP-FT").
+
+    Raises:
+        ConfigError: There is none of that name.
+
+    """
+    for name in PlanName:
+        if _letters(text) in {_letters(name.words), _letters(name)}:
+            return name
+    raise ConfigError(f"There is no plan {text!r}. Use one of: {', '.join(name.words for name in PlanName)}.", "plan")
+
+
+def _letters(text: str) -> str:
+    return "".join(letter for letter in text.casefold() if letter.isalnum())
 
 
 def make_plan(name: PlanName, layers: Sequence[LayerInfo], num_epochs: int, every: int | None = None) -> NamedPlan:
@@ -177,7 +210,7 @@ def _starts(name: PlanName, num_changes: int, num_epochs: int, every: int | None
     least = (1 if is_open_ended else num_changes) * every + 1
     if num_epochs < least:
         raise ConfigError(
-            f'The plan "{name}" needs at least {least} epochs for this model at {every} a phase, and the run has '
+            f'The plan "{name.words}" needs at least {least} epochs for this model at {every} a phase, and the run has '
             f"{num_epochs}. Give it more epochs, or choose another plan.",
             "plan",
         )

@@ -276,9 +276,13 @@ class RunFolder:
             RunFolderError: There is none of it.
 
         """
-        rows = self._read("SELECT value FROM meta WHERE key = ?", (f"confusion {which}",))
+        key = (f"confusion {which}",)
+        rows = self._read("SELECT json_set(value, '$.counts', json_array()) FROM meta WHERE key = ?", key)
         if rows:
-            return ConfusionMatrix.model_validate_json(rows[0][0])
+            # Row by row: a million numbers read in one call would hold up every other thread of the window.
+            sql = "SELECT row.value FROM meta, json_each(meta.value, '$.counts') AS row WHERE meta.key = ?"
+            counts = [json.loads(row) for (row,) in self._read(sql, key)]
+            return ConfusionMatrix.model_validate_json(rows[0][0]).model_copy(update={"counts": counts})
         if which == "test":
             raise RunFolderError(
                 f"{self.path.name} has no confusion matrix of a test split: it comes at the end of a run whose data "

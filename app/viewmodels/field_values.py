@@ -10,6 +10,7 @@ from PySide6.QtCore import QCoreApplication, QLocale
 
 from app.plan_syntax import parse_plan
 from app.viewmodels.field_words import field_label
+from app.viewmodels.quantities import read_number
 from app.viewmodels.run_fields import CHANNELS, FIELDS, MAY_BE_EMPTY, NUMBERS
 from trainer.config import ConfigError, config_from_dict
 
@@ -82,9 +83,5 @@ def field_of(name: str) -> str:
 
 
 def _number(text: str) -> float | str:
-    # A point is a decimal point first: German would read "0.001" as 1.
-    try:
-        return float(text)
-    except ValueError:
-        number, is_number = QLocale().toDouble(text)
-        return number if is_number else text
+    number = read_number(text)
+    return text if number is None else number

@@ -34,7 +34,7 @@ def field_label(field: str) -> str:
         "optimizer.clip_norm": QCoreApplication.translate("RunForm", "Clip norm"),
         "optimizer.ramp_steps": QCoreApplication.translate("RunForm", "Ramp"),
         "optimizer.state_on_unfreeze": QCoreApplication.translate("RunForm", "Old state"),
-        "training.label_smoothing": QCoreApplication.translate("RunForm", "Smoothing"),
+        "training.label_smoothing": QCoreApplication.translate("RunForm", "Soft labels"),
         "model.batchnorm": QCoreApplication.translate("RunForm", "BatchNorm"),
         "training.accumulate_batches": QCoreApplication.translate("RunForm", "Per step"),
         "training.advisor": QCoreApplication.translate("RunForm", "Advice"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from PySide6.QtCore import QCoreApplication, QLocale
+from PySide6.QtCore import QCoreApplication
 
 from app.viewmodels.layer_rows import LayerRows
-from app.viewmodels.quantities import rate_text
+from app.viewmodels.quantities import rate_text, read_number
 
 MAX_MULTIPLIER = 1000
 
@@ -108,12 +108,6 @@ class LayerRates:
 
 
 def read_multiplier(text: str) -> float | None:
-    """Read what was typed ("0.1", "×0.1"); None if it is no multiplier."""
-    digits = text.strip().lstrip("×xX* ")
-    # A point is a decimal point first: German would read "0.001" as 1.
-    try:
-        number = float(digits)
-    except ValueError:
-        number, is_number = QLocale().toDouble(digits)
-        number = number if is_number else 0.0
-    return number if 0 < number <= MAX_MULTIPLIER else None
+    """Read what was typed ("0.1", "×0,1"); None if it is no multiplier."""
+    number = read_number(text.strip().lstrip("×xX* "))
+    return number if number is not None and 0 < number <= MAX_MULTIPLIER else None

@@ -41,15 +41,15 @@ def change_sentence(phase: dict[str, Any]) -> str:
 
 
 def plan_title(name: PlanName) -> str:
-    """Return the words for a plan that has a name."""
+    """Return the words for a plan that has a name: ``PlanName.words``, in the window's language."""
     return {
         PlanName.LINEAR_PROBE: QCoreApplication.translate("RunForm", "Linear probe"),
         PlanName.LAST_STAGE: QCoreApplication.translate("RunForm", "Last stage + head"),
         PlanName.GRADUAL: QCoreApplication.translate("RunForm", "Gradual unfreezing"),
-        PlanName.LP_FT: QCoreApplication.translate("RunForm", "Head first, then everything"),
+        PlanName.LP_FT: QCoreApplication.translate("RunForm", "LP-FT"),
         PlanName.CHAIN_THAW: QCoreApplication.translate("RunForm", "Chain-thaw"),
-        PlanName.CYCLIC: QCoreApplication.translate("RunForm", "One stage at a time"),
-        PlanName.LAYER_DECAY: QCoreApplication.translate("RunForm", "Everything, at rates that fall by the stage"),
+        PlanName.CYCLIC: QCoreApplication.translate("RunForm", "Cyclic"),
+        PlanName.LAYER_DECAY: QCoreApplication.translate("RunForm", "Layer-wise rate decay"),
     }[name]
 
 
@@ -63,7 +63,8 @@ def plan_tip(name: PlanName) -> str:
             "Stage by stage from the output, each at a lower rate than the next (ULMFiT, Howard and Ruder 2018).",
         ),
         PlanName.LP_FT: QCoreApplication.translate(
-            "RunForm", "The head for the first half of the run, then everything (LP-FT, Kumar et al. 2022)."
+            "RunForm",
+            "Linear probing, then fine-tuning: the head for half of the run, then everything (Kumar et al. 2022).",
         ),
         PlanName.CHAIN_THAW: QCoreApplication.translate(
             "RunForm", "The head, then each stage by itself from the input, then everything (Felbo et al. 2017)."

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime
 import math
+import re
 
 from PySide6.QtCore import QCoreApplication, QDateTime, QLocale
 
 MISSING = "–"
+_MAY_BE_GROUPED = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 
 
 def count_text(count: int) -> str:
@@ -42,6 +44,20 @@ def number_text(value: float | None, decimals: int) -> str:
     if value is None:
         return MISSING
     return QLocale().toString(value, "f", decimals) if math.isfinite(value) else "NaN"
+
+
+def read_number(text: str) -> float | None:
+    """Read a number as it was typed, None if it is none.
+
+    A point is a decimal point first: German would read "0.001" as 1. A comma is one where the locale writes so, and
+    where nothing else can be meant: "0,5", but not "1,000".
+    """
+    digits = text.strip()
+    try:
+        return float(digits if _MAY_BE_GROUPED.fullmatch(digits) else digits.replace(",", ".", 1))
+    except ValueError:
+        number, is_number = QLocale().toDouble(digits)
+        return number if is_number else None
 
 
 def rate_text(rate: float) -> str:

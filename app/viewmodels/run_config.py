@@ -29,8 +29,9 @@ from app.viewmodels.run_need import RunNeed
 from trainer.config import ConfigError, DataConfig, ModelConfig, RunConfig, config_from_dict
 from trainer.messages.data_info import DataSummary
 from trainer.messages.events import CommandRejected, DataChecked, ModelInspected
-from trainer.messages.model_info import ModelEntry
+from trainer.messages.model_info import ModelEntry, ModelSummary
 from trainer.messages.run_info import InForce, RunInfo
+from trainer.plans import stages
 
 DEFAULT_NUM_CLASSES = 10
 
@@ -54,6 +55,7 @@ class RunConfigViewModel(QObject):
         self.frozen: list[str] = ["backbone"]
         self.multipliers: dict[str, float] = {}
         """What the rate is multiplied by in single layers; like ``frozen``, from the model's tree."""
+        self._last_stage: list[str] = ["backbone"]
         self._texts: dict[str, str] = {}
         self._notes: dict[str, str] = {}
         self._errors: dict[str, str] = {}
@@ -109,7 +111,7 @@ class RunConfigViewModel(QObject):
             "model.head_hidden": self.tr("none"),
             "optimizer.clip_norm": self.tr("not clipped"),
             "training.patience": self.tr("trains all epochs"),
-            "plan": self.tr("3: +stage4, +conv5"),
+            "plan": self.tr("3: {}").format(", ".join(f"+{layer}" for layer in self._last_stage)),
         }.get(field, "")
 
     def error(self, field: str) -> str:
@@ -264,6 +266,7 @@ class RunConfigViewModel(QObject):
 
     def show_model(self, event: ModelInspected) -> None:
         """Note how the file of weights fits the model; what was wrong with the model is mended."""
+        self._show_stages(event.summary)
         for field in MODEL_FIELDS:
             self._errors[field] = self._check(field)
         if event.weights is not None and event.weights.is_usable:
@@ -271,6 +274,10 @@ class RunConfigViewModel(QObject):
         elif event.weights is not None:
             self._errors["model.weights"] = event.weights.sentence
         self.changed.emit()
+
+    def _show_stages(self, summary: ModelSummary) -> None:
+        """Take the model's last stage for the example of a plan, which names layers that there are."""
+        self._last_stage = stages(summary.layers)[-1]
 
     def show_checking(self) -> None:
         """Note that the data are being scanned."""
@@ -334,6 +341,7 @@ class RunConfigViewModel(QObject):
     def show_run(self, run: RunInfo) -> None:
         """Show the values of a run, and beside them what was chosen for it."""
         self.run = run
+        self._show_stages(run.summary)
         self._take(run.config)
         locale = QLocale()
         self._notes["data.path"] = self.tr("{} classes · {} train · {} validation").format(

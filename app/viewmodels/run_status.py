@@ -182,6 +182,10 @@ class RunStatusViewModel(QObject):
         return self.was_interrupted and self.state is not RunState.PREPARING
 
     @property
+    def _has_ended(self) -> bool:
+        return self._shows_interruption or self.state in {RunState.FINISHED, RunState.STOPPED, RunState.FAILED}
+
+    @property
     def state_text(self) -> str:
         """Say the state in a word."""
         if self._shows_interruption:
@@ -215,8 +219,11 @@ class RunStatusViewModel(QObject):
             return self._preparation_text(self._preparation)
         if not self._num_epochs or not self.has_run:
             return ""
-        epoch = min(self._epoch + 1, self._num_epochs)
-        parts = [self.tr("Epoch {} of {}").format(count_text(epoch), count_text(self._num_epochs))]
+        if self._has_ended:
+            text, epoch = self.tr("{} of {} epochs"), self._epoch
+        else:
+            text, epoch = self.tr("Epoch {} of {}"), min(self._epoch + 1, self._num_epochs)
+        parts = [text.format(count_text(epoch), count_text(self._num_epochs))]
         if self._total_steps:
             parts.append(self.tr("step {} of {}").format(count_text(self._step), count_text(self._total_steps)))
         if self._progress is not None and self.state is RunState.RUNNING:

@@ -27,6 +27,7 @@ class FieldNote(QLabel):
         self._tip = tip
         self._whole = ""
         self._is_error = False
+        self._is_room_kept = True
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
         self.setWordWrap(True)
@@ -50,8 +51,17 @@ class FieldNote(QLabel):
         self._whole, self._is_error = text, is_error
         self.setAccessibleName(text)
         theme.set_property(self, "role", "error" if is_error else "note")
-        self.setVisible(bool(text) or self._num_lines > 0)
+        self._show_room()
         self._fit()
+
+    def keep_room(self, is_kept: bool) -> None:
+        """Keep the room for a note that is not there, or give it back where none will come."""
+        if is_kept != self._is_room_kept:
+            self._is_room_kept = is_kept
+            self._show_room()
+
+    def _show_room(self) -> None:
+        self.setVisible(bool(self._whole) or (self._is_room_kept and self._num_lines > 0))
         self.updateGeometry()
 
     def heightForWidth(self, width: int) -> int:

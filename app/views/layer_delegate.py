@@ -74,7 +74,9 @@ class LayerDelegate(QStyledItemDelegate):
         else:
             text_rect = rect.adjusted(_PADDING, 0, -_PADDING, 0)
             if column == Column.LAYER:
+                # Up to its end: the numbers beside it stand at the right of their cells.
                 text_rect.setLeft(check_box_rect(rect).toAlignedRect().right() + _PADDING)
+                text_rect.setRight(rect.right())
             if cell.is_checkable:
                 self._paint_box(painter, check_box_rect(rect), cell.state, is_pending=cell.is_pending)
             if column == Column.MULTIPLIER and cell.is_pending:

@@ -53,7 +53,7 @@ from app.views.layer_delegate import LayerDelegate, check_box_rect
 
 _TYPE_WIDTH = 96
 _STATE_WIDTH = 52
-_MULTIPLIER_WIDTH = 56
+_MULTIPLIER_WIDTH = 52
 _GRADIENT_WIDTH = 72
 _UPDATE_WIDTH = 64
 _SHAPE_WIDTH = 104
@@ -229,7 +229,7 @@ class LayerTreeView(QWidget):
             action.setVisible(self._layer_tree.has_preset(preset))
         self.filter_box.clear()
         widest = max((row.num_params for row in self._layer_tree.rows.in_order()), default=0)
-        width = self.tree.fontMetrics().horizontalAdvance(count_text(widest)) + 4 * SPACE
+        width = self.tree.fontMetrics().horizontalAdvance(count_text(widest)) + 3 * SPACE
         self.tree.header().resizeSection(Column.PARAMS, max(width, 18 * SPACE))
         self._collapse()
 

@@ -24,7 +24,7 @@ from app.views.plot_markers import EpochLines, MarkerItem, marker_text, place_ma
 MAX_POINTS = 2000
 _MAX_SYMBOLS = 200
 _RAW_ALPHA = 95
-_ABANDONED_ALPHA = 170
+_ABANDONED_DASHES = [5, 3]
 # A spike of the raw values may leave the plot; the curves themselves never do.
 _SPIKE_LIMIT = 3.0
 _LOG_LIMITS = (-30.0, 30.0)
@@ -55,6 +55,7 @@ class MetricPlot(QWidget):
         self._quantity = quantity
         self.is_log = False
         self._marker_items: list[MarkerItem] = []
+        self._pointed: MarkerItem | None = None
         self._x_axis = PlotAxis("bottom", is_whole=True)
         self._y_axis = PlotAxis("left")
         self.plot = _PlotWidget(axisItems={"bottom": self._x_axis, "left": self._y_axis})
@@ -72,7 +73,7 @@ class MetricPlot(QWidget):
         self.view_box.sigRangeChangedManually.connect(self.moved_by_hand)
         self.plot.scene().sigMouseMoved.connect(self._on_mouse_moved)
         self.plot.scene().sigMouseClicked.connect(self._on_mouse_clicked)
-        self.plot.left.connect(lambda: self.hovered.emit(None))
+        self.plot.left.connect(self._on_mouse_left)
 
     # -- what the view tells it -------------------------------------------------------------------------------
 
@@ -127,7 +128,9 @@ class MetricPlot(QWidget):
                 self._marker_items.append(item if is_drawn else self._new_marker(marker))
         self._epoch_lines.steps_per_epoch = self._history.steps_per_epoch
         self._epoch_lines.update()
-        place_markers(self._marker_items, self.view_box)
+        if self._pointed not in self._marker_items:
+            self._pointed = None
+        place_markers(self._marker_items, self.view_box, self._pointed)
 
     def set_log(self, is_log: bool) -> None:
         """Draw decimal logarithms. What is not positive has none and is left out."""
@@ -205,7 +208,8 @@ class MetricPlot(QWidget):
         self._symbols.setBrush(pg.mkBrush(colors.validation))
         self._crosshair.setPen(pg.mkPen(colors.dim, width=1))
         for curve, color in ((self._left_train, colors.train), (self._left_validation, colors.validation)):
-            curve.setPen(pg.mkPen(_faint(color, _ABANDONED_ALPHA), width=1, style=Qt.PenStyle.DotLine))
+            # Thin and broken, and not faint: on a dark ground a faint line of one pixel is not to be seen.
+            curve.setPen(pg.mkPen(color, width=1, dash=_ABANDONED_DASHES))
         self._epoch_lines.restyle(colors)
         for marker in self._marker_items:
             marker.restyle(colors)
@@ -253,20 +257,36 @@ class MetricPlot(QWidget):
         return (0.0 if low >= 0 else low - room), high + room
 
     def _on_range_changed(self, *_: object) -> None:
-        place_markers(self._marker_items, self.view_box)
+        place_markers(self._marker_items, self.view_box, self._pointed)
         self._epoch_lines.prepareGeometryChange()
         self._epoch_lines.update()
         self.range_changed.emit()
 
     def _on_mouse_moved(self, position: QPointF) -> None:
         is_inside = self.view_box.sceneBoundingRect().contains(position)
+        self._point_at(self._markers_at(position)[-1:])
         self.hovered.emit(self.view_box.mapSceneToView(position).x() if is_inside else None)
+
+    def _on_mouse_left(self) -> None:
+        self._point_at([])
+        self.hovered.emit(None)
+
+    def _point_at(self, items: list[MarkerItem]) -> None:
+        pointed = items[0] if items else None
+        if pointed is not self._pointed:
+            self._pointed = pointed
+            place_markers(self._marker_items, self.view_box, pointed)
+
+    def _markers_at(self, position: QPointF) -> list[MarkerItem]:
+        """Return the markers at a position in the plot's pixels, the one whose line is nearest last."""
+        box = self.view_box.mapFromScene(position)
+        found = [item for item in self._marker_items if item.isVisible() and item.shape().contains(box)]
+        # A label is on top of the lines that it covers.
+        return sorted(found, key=lambda item: (item.label_rect.contains(box), -abs(item.x_px - box.x())))
 
     def marker_menu(self, position: QPointF) -> QMenu | None:
         """Return what can be done with the intervention at a position in the plot's pixels, None if there is none."""
-        box = self.view_box.mapFromScene(position)
-        marked = [item.marker for item in self._marker_items if item.isVisible() and item.shape().contains(box)]
-        marked = [marker for marker in marked if marker.can_rewind]
+        marked = [item.marker for item in self._markers_at(position) if item.marker.can_rewind]
         if not marked:
             return None
         menu = QMenu(self)

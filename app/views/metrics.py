@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,9 +23,9 @@ from PySide6.QtWidgets import (
 )
 
 from app.theme import SPACE
-from app.viewmodels.metric_history import MetricHistory
+from app.viewmodels.metric_history import ExportedPiece, MetricHistory
 from app.viewmodels.smoothing import MAX_WEIGHT
-from app.views.metric_export import FileExport
+from app.views.file_export import FileExport
 from app.views.metric_header import Quantity
 from app.views.metric_plot import MetricPlot
 
@@ -100,7 +101,7 @@ class MetricsView(QWidget):
 
     def export_csv(self, path: Path) -> None:
         """Write every point of every tag; what came of it is said under the plots."""
-        self._start_export().write_csv(path, self._history.all_points())
+        self._start_export().write_csv(path, _point_rows(self._history.all_points()))
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Put the tools into two rows where they have no room in one."""
@@ -344,6 +345,13 @@ class MetricsView(QWidget):
         self.message.style().polish(self.message)
         self.message.setText(sentence)
         self.message.show()
+
+
+def _point_rows(pieces: list[ExportedPiece]) -> Iterator[Sequence[object]]:
+    yield ["tag", "step", "value", "abandoned"]
+    for piece in pieces:
+        for step, value in zip(piece.steps.tolist(), piece.values.tolist(), strict=True):
+            yield [piece.tag, step, value, int(piece.is_abandoned)]
 
 
 def _row(*tools: QWidget) -> QWidget:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Iterable
 
 import pyqtgraph as pg
 from PySide6.QtCore import QCoreApplication, QPointF, QRectF, Qt
@@ -22,6 +23,11 @@ _ICON_SIZE = 13
 _LABEL_GAP = 4
 _FIRST_ROW_Y = 8
 _HOVER_WIDTH = 9
+_MOST_ROWS = 2
+"""Of labels: more of them would hide the curves."""
+_TEXT_SHARE = 0.5
+"""Of the plot's width, for a label's sentence while the pointer is elsewhere."""
+_FLAG_WIDTH = _ICON_SIZE + 2 * _LABEL_PADDING
 
 
 class EpochLines(QGraphicsItem):
@@ -67,9 +73,10 @@ class MarkerItem(QGraphicsItem):
         self._font = font
         self.text = marker_text(marker)
         text_width = QFontMetricsF(font).horizontalAdvance(self.text)
-        self.label_width = text_width + _ICON_SIZE + _LABEL_GAP + 2 * _LABEL_PADDING  # in pixels
+        self.label_width = text_width + _FLAG_WIDTH + _LABEL_GAP  # in pixels
         self.has_label = has_label and not marker.is_abandoned
         self.label_rect = QRectF()
+        self._others: list[QRectF] = []
         self.x_px = 0.0
         self.setToolTip(marker_tooltip(marker))
         self.setAcceptedMouseButtons(Qt.MouseButton.NoButton)
@@ -88,11 +95,14 @@ class MarkerItem(QGraphicsItem):
         self._icon = icon(name, color)
         self.update()
 
-    def place(self, x_px: float, label_rect: QRectF) -> None:
-        """Stand at ``x_px``; an empty ``label_rect`` hides the label. Both in the plot's pixels."""
-        if (x_px, label_rect) != (self.x_px, self.label_rect):
-            self.prepareGeometryChange()
-            self.x_px, self.label_rect = x_px, label_rect
+    def place(self, label_rect: QRectF, others: list[QRectF]) -> None:
+        """Stand at ``x_px``; an empty ``label_rect`` hides the label. ``others`` are labels that the line goes under.
+
+        All are in the plot's pixels.
+        """
+        self.prepareGeometryChange()
+        self.label_rect = label_rect
+        self._others = [other for other in others if other.left() <= self.x_px <= other.right()]
 
     def boundingRect(self) -> QRectF:
         """Return the line and the label."""
@@ -111,7 +121,11 @@ class MarkerItem(QGraphicsItem):
         pen = QPen(self._color, 1.0 if self.marker.is_abandoned else 2.0)
         pen.setDashPattern([4, 3])
         painter.setPen(pen)
-        painter.drawLine(QPointF(self.x_px, bounds.top()), QPointF(self.x_px, bounds.bottom()))
+        line_top = bounds.top()
+        for other in sorted(self._others, key=QRectF.top):
+            painter.drawLine(QPointF(self.x_px, line_top), QPointF(self.x_px, max(line_top, other.top())))
+            line_top = max(line_top, other.bottom())
+        painter.drawLine(QPointF(self.x_px, line_top), QPointF(self.x_px, bounds.bottom()))
         if self.label_rect.isEmpty():
             return
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
@@ -123,32 +137,42 @@ class MarkerItem(QGraphicsItem):
             QPointF(self.label_rect.left() + _LABEL_PADDING + _ICON_SIZE / 2, self.label_rect.center().y())
         )
         self._icon.paint(painter, icon_rect.toAlignedRect())
+        if self.label_rect.width() <= _FLAG_WIDTH:
+            return
         painter.setPen(self._color)
         painter.setFont(self._font)
-        text_rect = self.label_rect.adjusted(_LABEL_PADDING + _ICON_SIZE + _LABEL_GAP, 0, 0, 0)
-        painter.drawText(text_rect, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, self.text)
+        text_rect = self.label_rect.adjusted(_LABEL_PADDING + _ICON_SIZE + _LABEL_GAP, 0, -_LABEL_PADDING, 0)
+        # A name is known by its beginning, and the step stands at the end.
+        shown = QFontMetricsF(self._font).elidedText(self.text, Qt.TextElideMode.ElideMiddle, text_rect.width() + 1)
+        painter.drawText(text_rect, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, shown)
 
     def _line_rect(self) -> QRectF:
         bounds = self._view_box.rect()
         return QRectF(self.x_px - _HOVER_WIDTH / 2, bounds.top(), _HOVER_WIDTH, bounds.height())
 
 
-def place_markers(items: list[MarkerItem], view_box: pg.ViewBox) -> None:
-    """Put every marker at its step, its label in the first row where it covers no other, on the side that has room."""
+def place_markers(items: list[MarkerItem], view_box: pg.ViewBox, pointed: MarkerItem | None = None) -> None:
+    """Put every marker at its step, its label in the first row where it covers no other, on the side that has room.
+
+    Of labels that come close, the later keep their sentences, and the earlier only an icon. The one that the pointer
+    is on is written out over all others.
+    """
     bounds = QRectF(view_box.rect())
-    num_rows = max(1, int((bounds.height() - _FIRST_ROW_Y) // _ROW_HEIGHT) - 1)
-    taken: list[QRectF] = []
-    for position, item in enumerate(sorted(items, key=lambda placed: placed.marker.applied_step)):
-        # A label reaches to the right, over the lines that follow it.
-        item.setZValue(20 - position / (len(items) + 1))
+    labels: dict[MarkerItem, QRectF] = {}
+    for item in sorted(items, key=lambda placed: placed.marker.applied_step, reverse=True):
         # On whole pixels, or lines of one width look like two.
-        x = float(round(view_box.mapFromView(QPointF(item.marker.applied_step, 0)).x()))
-        is_inside = bounds.left() - 1 <= x <= bounds.right() + 1
+        item.x_px = float(round(view_box.mapFromView(QPointF(item.marker.applied_step, 0)).x()))
+        is_inside = bounds.left() - 1 <= item.x_px <= bounds.right() + 1
         item.setVisible(is_inside)
-        label = _free_place(item, x, bounds, num_rows, taken) if item.has_label and is_inside else QRectF()
-        if not label.isEmpty():
-            taken.append(label)
-        item.place(x, label)
+        if item.has_label and is_inside:
+            labels[item] = _free_place(item, bounds, labels.values())
+    if pointed in labels:
+        assert pointed is not None
+        top = labels[pointed].top() if labels[pointed].isValid() else _row_top(bounds, 0)
+        labels[pointed] = _label_rect(pointed.x_px, pointed.label_width, top, bounds)
+    for item in items:
+        item.setZValue(20 if item is pointed else 10)
+        item.place(labels.get(item, QRectF()), [label for other, label in labels.items() if other is not item])
 
 
 def marker_text(marker: Marker) -> str:
@@ -182,15 +206,26 @@ def marker_tooltip(marker: Marker) -> str:
     return "<br>".join(html.escape(line) for line in lines)
 
 
-def _free_place(item: MarkerItem, x: float, bounds: QRectF, num_rows: int, taken: list[QRectF]) -> QRectF:
-    left = x + _LABEL_GAP
-    if left + item.label_width > bounds.right():
-        left = x - _LABEL_GAP - item.label_width
-    for row in range(num_rows):
-        place = QRectF(left, bounds.top() + _FIRST_ROW_Y + row * _ROW_HEIGHT, item.label_width, _LABEL_HEIGHT)
-        if not any(place.adjusted(-2, 0, 2, 0).intersects(other) for other in taken):
-            return place
+def _free_place(item: MarkerItem, bounds: QRectF, taken: Iterable[QRectF]) -> QRectF:
+    for width in (min(item.label_width, max(_TEXT_SHARE * bounds.width(), _FLAG_WIDTH)), _FLAG_WIDTH):
+        for row in range(_MOST_ROWS):
+            place = _label_rect(item.x_px, width, _row_top(bounds, row), bounds)
+            if not any(place.adjusted(-2, 0, 2, 0).intersects(other) for other in taken):
+                return place
     return QRectF()
+
+
+def _row_top(bounds: QRectF, row: int) -> float:
+    return bounds.top() + _FIRST_ROW_Y + row * _ROW_HEIGHT
+
+
+def _label_rect(x: float, width: float, top: float, bounds: QRectF) -> QRectF:
+    """Return where a label stands: right of its line, left of it where there is no room, and never outside."""
+    width = min(width, bounds.width())
+    left = x + _LABEL_GAP
+    if left + width > bounds.right():
+        left = max(x - _LABEL_GAP - width, bounds.left())
+    return QRectF(left, top, width, _LABEL_HEIGHT)
 
 
 def _skip(least: float) -> int:

@@ -62,7 +62,7 @@ _NOTE_LINES = {
     "data.layout": 1,
     "model.weights": 1,
     "data.task": 1,
-    "plan": 2,
+    "plan": 1,
     "data.image_size": 1,
     "training.precision": 1,
     "training.device": 1,
@@ -136,6 +136,8 @@ class RunForm(QWidget):
             else self.tr("The values of this run. New run begins another with them.")
         )
         self._live_note.setVisible(not is_editable)
+        for hint in self._hints.values():
+            hint.keep_room(is_editable)
         self._show_hints()
 
     def allow_rate_search(self, is_allowed: bool) -> None:
@@ -251,6 +253,8 @@ class RunForm(QWidget):
         elif field == "plan":
             self._plans = self._plans_button()
             cell.addLayout(_line(editor, self._plans))
+            # Phases are longer than any other value: they get the whole width, below their label.
+            grid.addWidget(holder, row + 1, 0, 1, 2)
         elif field == "optimizer.rate":
             self._find = _icon_button(self.tr("Find a rate"))
             self._find.clicked.connect(self.rate_wanted)
@@ -260,7 +264,8 @@ class RunForm(QWidget):
         cell.addWidget(hint)
         label.setFixedHeight(theme.FIELD_HEIGHT + theme.SPACE)
         grid.addWidget(label, row, 0, Qt.AlignmentFlag.AlignTop)
-        grid.addWidget(holder, row, 1)
+        if field != "plan":
+            grid.addWidget(holder, row, 1)
         self._holders[field] = holder
         self._editors[field], self._labels[field], self._hints[field] = editor, label, hint
 

@@ -465,7 +465,17 @@ def test_plan_writes_a_named_plan_out_for_the_configurations_model(runs_dir, sum
     assert planned.optimizer.multipliers["layer4"] == 0.38
     assert planned.model.frozen == ["backbone"]
     assert main(["plan", "run.toml", "chain_thaw", "--every", "2"]) == 2
-    assert "needs at least 13 epochs" in capsys.readouterr().err
+    assert 'The plan "Chain-thaw" needs at least 13 epochs' in capsys.readouterr().err
+
+
+def test_plan_takes_a_plans_name_as_the_window_writes_it(runs_dir, summarizes, capsys):
+    Path("run.toml").write_text('[model]\nname = "resnet18"\nweights = "random"\n[training]\nepochs = 6\n')
+    for name in ("LP-FT", "lp_ft", "lp-ft"):
+        assert main(["plan", "run.toml", name]) == 0
+        Path("planned.toml").write_text(capsys.readouterr().out)
+        assert [phase.unfreeze for phase in load_config(Path("planned.toml")).plan] == [["backbone"]]
+    assert main(["plan", "run.toml", "probing"]) == 2
+    assert "There is no plan 'probing'. Use one of: Linear probe, Last stage + head," in capsys.readouterr().err
 
 
 def test_replan_refuses_what_is_no_plan(run_folder, capsys):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from PySide6.QtCore import QItemSelectionModel, QPoint, Qt
+from PySide6.QtCore import QItemSelectionModel, QLocale, QPoint, Qt
 from PySide6.QtTest import QAbstractItemModelTester, QTest
 from PySide6.QtWidgets import QApplication, QLineEdit
 
@@ -475,7 +475,22 @@ def test_before_a_run_a_typed_multiplier_is_taken_at_once(tree, qtbot):
     assert tree.rates.by_name() == {}
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "1001", "fast", "nan"])
+@pytest.mark.parametrize(
+    ("text", "multiplier"), [("0,5", 0.5), ("×0,001", 0.001), ("2,25", 2.25), ("1,000", 1000.0), ("0.5", 0.5)]
+)
+def test_a_comma_is_a_decimal_point_where_nothing_else_can_be_meant(tree, text, multiplier):
+    tree.multiply_rows([_id(tree, "stage1")], text)
+    assert tree.rates.by_name() == {"stage1": multiplier}
+
+
+def test_a_comma_is_a_decimal_point_where_the_locale_writes_so(tree):
+    QLocale.setDefault(QLocale(QLocale.Language.German))
+    for text, multiplier in (("0,5", 0.5), ("2,500", 2.5), ("0.001", 0.001)):
+        tree.multiply_rows([_id(tree, "stage1")], text)
+        assert tree.rates.by_name() == {"stage1": multiplier}
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1001", "fast", "nan", "1,5,2"])
 def test_what_is_no_multiplier_is_refused_with_what_to_type(tree, text):
     tree.multiply_rows([_id(tree, "stage1")], text)
     assert "Type a number above 0, up to 1,000" in tree.message

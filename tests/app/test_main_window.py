@@ -54,8 +54,9 @@ from trainer.messages.events import (
     WorkerAttached,
 )
 from trainer.messages.model_info import ModelSummary
-from trainer.messages.run_info import RateCurve, RunEstimate, Series
+from trainer.messages.run_info import ConfusionMatrix, RateCurve, RunEstimate, Series
 from trainer.messages.states import RunState
+from trainer.plans import PlanName
 from trainer.runs import RunFolder
 
 pytestmark = pytest.mark.window
@@ -1230,6 +1231,7 @@ def test_a_plan_that_is_chosen_is_written_into_the_tree_and_the_form(
     show_model(clients[0], summary)
     qtbot.waitUntil(lambda: not window.display.layer_tree.is_empty)
     actions = {action.text(): action for action in window.form._plans.menu().actions()}
+    assert list(actions) == [name.words for name in PlanName]
     actions["Gradual unfreezing"].trigger()
     editors = window.form._editors
     assert editors["plan"].text() == "3: +stage2; 6: +backbone"
@@ -1404,3 +1406,27 @@ def test_closing_the_search_ends_it_and_a_refusal_is_told_in_it(
     qtbot.waitUntil(lambda: not window.findChildren(RateDialog))
     open_search(qtbot, window).reject()
     assert running.kinds() == ["FindRate", "FindRate", "CancelLookUp"]
+
+
+def test_the_tables_are_raised_for_the_confusion_matrix_and_lowered_again(qtbot, window: MainWindow, running) -> None:
+    low = window._rows.sizes()
+    window.tabs.setCurrentWidget(window.confusion_view)
+    assert window._rows.sizes()[1] > low[1]
+    window.tabs.setCurrentWidget(window.checkpoints_view)
+    assert window._rows.sizes() == low
+
+
+def test_a_checkpoint_of_the_live_run_brings_its_confusion_matrix(
+    qtbot, window: MainWindow, running, run_info, tmp_path
+) -> None:
+    counts = [[3, 1], [0, 4]]
+    matrix = ConfusionMatrix(split="validation", checkpoint="c.pt", step=45, class_names=["0", "1"], counts=counts)
+    path = Path(run_info.run_dir)
+    path.mkdir(parents=True)
+    write_run(tmp_path / "written", run_info).joinpath("run.db").rename(path / "run.db")
+    with RunFolder(path) as folder:
+        folder.add_checkpoint(checkpoint(2, 0.1, 0.95), matrix)
+    window.tabs.setCurrentWidget(window.confusion_view)
+    running.say(CheckpointSaved(checkpoint=checkpoint(2, 0.1, 0.95), command_id="", time=9.0))
+    qtbot.waitUntil(lambda: window.display.confusion.confusion is not None)
+    assert window.confusion_view.map.model().rowCount() == 2

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from PySide6.QtCore import QLocale, QPointF, Qt, QTimer
+from PySide6.QtCore import QLocale, QPointF, QRectF, Qt, QTimer
 from PySide6.QtGui import QImage
 
 from app import theme
@@ -214,16 +214,37 @@ def test_a_log_axis_with_nothing_positive_still_draws(view, history, qtbot):
     assert np.isfinite(_y_range(view.loss)).all()
 
 
-def test_marker_labels_never_cover_each_other(trained, history, qtbot):
+def _mark_crowd(trained, history, qtbot):
     for step in (100, 101, 103, 110, 150, 184):
         _mark(history, f"stage{step} unfrozen", step, kind=LayersFrozen if step % 2 else LayersUnfrozen)
     qtbot.waitUntil(lambda: len(trained.loss._marker_items) == 6)
-    labels = [item.label_rect for item in trained.loss._marker_items if not item.label_rect.isEmpty()]
-    assert len(labels) == 6
+    return trained.loss._marker_items
+
+
+def test_marker_labels_never_cover_each_other_and_the_latest_keep_their_sentences(trained, history, qtbot):
+    items = _mark_crowd(trained, history, qtbot)
+    labels = [item.label_rect for item in items if not item.label_rect.isEmpty()]
     assert not any(one.intersects(other) for one in labels for other in labels if one is not other)
-    assert trained.loss._marker_items[0].text == "stage100 unfrozen · step 100"
+    assert max(label.bottom() for label in labels) < 60
+    assert [item.label_rect.width() == item.label_width for item in items] == [False] * 4 + [True] * 2
+    assert items[0].text == "stage100 unfrozen · step 100"
     assert all(item.label_rect.isEmpty() for item in trained.accuracy._marker_items)
     assert trained.grab().height() == 560
+
+
+def test_the_marker_under_the_pointer_is_written_out_and_stays_inside_the_plot(trained, history, qtbot):
+    items = _mark_crowd(trained, history, qtbot)
+    _mark(history, f"{', '.join(f'layer{idx}.conv' for idx in range(30))} frozen", 190)
+    qtbot.waitUntil(lambda: len(trained.loss._marker_items) == 7)
+    scene, bounds = trained.loss.plot.scene(), QRectF(trained.loss.view_box.rect())
+    for item in (trained.loss._marker_items[1], trained.loss._marker_items[-1]):
+        before = item.label_rect
+        scene.sigMouseMoved.emit(trained.loss.view_box.mapToScene(QPointF(item.x_px, bounds.bottom() - 20)))
+        assert item.label_rect.width() == min(item.label_width, bounds.width())
+        assert bounds.contains(item.label_rect)
+        assert item.zValue() > max(other.zValue() for other in items if other is not item)
+        trained.loss.plot.left.emit()
+        assert item.label_rect == before
 
 
 def test_a_marker_of_an_abandoned_piece_is_drawn_once(trained, history):

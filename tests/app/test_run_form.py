@@ -20,7 +20,7 @@ from tests.app.conftest import checked
 from trainer.config import DataConfig, ModelConfig, OptimizerConfig, PlanPhase, RunConfig, TrainingConfig
 from trainer.messages.data_info import TableColumns
 from trainer.messages.events import CommandRejected, DataChecked, ModelInspected
-from trainer.messages.model_info import ImagePreset, ModelEntry, ModelSummary, WeightSet, WeightsReport
+from trainer.messages.model_info import ImagePreset, LayerInfo, ModelEntry, ModelSummary, WeightSet, WeightsReport
 
 
 @pytest.fixture
@@ -454,7 +454,7 @@ def test_an_error_in_a_folded_section_unfolds_it(shown_form: RunForm, run_config
 
 
 @pytest.mark.window
-def test_no_field_moves_as_notes_come_and_go(shown_form: RunForm, run_config, run_info) -> None:
+def test_no_field_moves_as_notes_come_and_go(qtbot, shown_form: RunForm, run_config, run_info) -> None:
     for heading in shown_form._headings.values():
         heading.setChecked(True)
 
@@ -473,11 +473,28 @@ def test_no_field_moves_as_notes_come_and_go(shown_form: RunForm, run_config, ru
     assert places() == before
     run_config.set_text("plan", "1: +conv5, +stage4; 2: +stage3; 3: +stage2; 4: +conv1")
     assert places() == before
+    # Of a run no note will come: the room for one that is not there would be a gap.
     run_config.show_run(run_info)
     shown_form.set_editable(False)
-    assert places() == before
+    for field in ("data.layout", "model.weights"):
+        qtbot.waitUntil(lambda field=field: places()[field].height() == before["training.epochs"].height())
+    assert places()["training.precision"].height() == before["training.precision"].height()
     run_config.leave_run()
-    assert places() == before
+    shown_form.set_editable(True)
+    qtbot.waitUntil(lambda: places() == before)
+
+
+@pytest.mark.window
+def test_the_example_of_a_plan_names_the_models_own_last_stage(shown_form: RunForm, run_config, run_info) -> None:
+    run_config.show_model(inspected(is_usable=True, sentence=""))
+    assert shown_form._editors["plan"].placeholderText() == "3: +layer4"
+    run_config.show_run(run_info)
+    assert shown_form._editors["plan"].placeholderText() == "3: +stage2"
+
+
+@pytest.mark.window
+def test_the_plan_has_the_whole_width_of_the_form(shown_form: RunForm) -> None:
+    assert shown_form._editors["plan"].width() > 1.2 * shown_form._editors["training.epochs"].width()
 
 
 @pytest.mark.window
@@ -668,7 +685,8 @@ def test_another_model_lets_go_of_weights_that_it_does_not_have(run_config: RunC
 
 
 def inspected(**report: object) -> ModelInspected:
-    summary = ModelSummary(model="vit_b_16", layers=[], frozen=[], num_params=0, num_trainable=0)
+    layers = [LayerInfo(fqn=fqn, type="Any", num_params=10, is_unit=bool(fqn)) for fqn in ("", "conv1", "layer4")]
+    summary = ModelSummary(model="vit_b_16", layers=layers, frozen=[], num_params=20, num_trainable=0)
     return ModelInspected(summary=summary, weights=WeightsReport.model_validate({"path": "w.pt", **report}))
 
 

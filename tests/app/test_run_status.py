@@ -86,6 +86,15 @@ def test_a_paused_run_has_no_speed_and_no_time_left(status: RunStatusViewModel) 
     assert status.state_tone == "warm"
 
 
+@pytest.mark.parametrize("state", [RunState.FINISHED, RunState.STOPPED, RunState.FAILED])
+def test_of_a_run_that_has_ended_the_epochs_are_counted_that_it_has_behind_it(
+    status: RunStatusViewModel, state: RunState
+) -> None:
+    status.progress(PROGRESS)
+    status.change_state(StateChanged(state=state))
+    assert status.progress_text == "3 of 6 epochs · step 184 of 270"
+
+
 def test_preparation_tells_what_it_is_at(status: RunStatusViewModel) -> None:
     status.change_state(StateChanged(state=RunState.PREPARING))
     status.prepare_progress(

@@ -321,7 +321,7 @@ def play_demo(qtbot, window: MainWindow) -> float:
         watchdog.skip()
         qtbot.keyClick(tree, Qt.Key.Key_Space)
         qtbot.waitUntil(lambda name=name, before=before: check_of(window, name) is not before, timeout=PATIENCE_MS)
-    for tab in (1, 2, 3, 0):
+    for tab in (1, 2, 3, 4, 0):
         window.tabs.setCurrentIndex(tab)
         qtbot.waitUntil(lambda ticks=watchdog.num_ticks: watchdog.num_ticks > ticks + 50)
     window.session.save_checkpoint()

@@ -10,7 +10,7 @@ from trainer.config import ConfigError, ModelConfig, PlanPhase, RunConfig
 from trainer.freezing import FreezeSet
 from trainer.messages.model_info import LayerInfo
 from trainer.models import inspect, layer_tree, list_models
-from trainer.plans import PlanName, make_plan, stages
+from trainer.plans import PlanName, make_plan, plan_named, stages
 from trainer.schedules import Plan, check_plan, frozen_after
 
 
@@ -105,6 +105,12 @@ def test_a_chain_needs_an_epoch_for_each_stage() -> None:
     with pytest.raises(ConfigError, match="at least 7 epochs") as caught:
         make_plan(PlanName.CHAIN_THAW, tree_of("resnet18")[1], num_epochs=5)
     assert caught.value.field == "plan"
+
+
+@pytest.mark.parametrize("name", PlanName)
+def test_a_plan_goes_by_its_title_and_by_its_short_name(name: PlanName) -> None:
+    spellings = (name.words, name.words.lower(), name.words.replace(" ", "-"), str(name), name.replace("_", "-"))
+    assert {plan_named(spelling) for spelling in spellings} == {name}
 
 
 def test_a_phase_waits_for_those_before_it() -> None:

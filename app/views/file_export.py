@@ -1,15 +1,14 @@
-"""The curves as files: a picture, or every point as CSV. A file that cannot be written gives a sentence."""
+"""What is shown as files: a picture, or a table as CSV. A file that cannot be written gives a sentence."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from PySide6.QtCore import QBuffer, QByteArray, QCoreApplication, QIODevice, QObject, QRunnable, QThreadPool, Signal
 from PySide6.QtGui import QPixmap
-
-from app.viewmodels.metric_history import ExportedPiece
 
 
 class FileExport(QObject):
@@ -18,9 +17,9 @@ class FileExport(QObject):
     finished = Signal(str, bool)
     """The sentence for the user, and whether the file was written."""
 
-    def write_csv(self, path: Path, pieces: list[ExportedPiece]) -> None:
-        """Write every point: tag, step, value, and whether a restore left it behind. Emits ``finished``."""
-        self._start(path, _CsvText(pieces))
+    def write_csv(self, path: Path, rows: Iterable[Sequence[object]]) -> None:
+        """Write the lines of a table, which are asked for away from the GUI thread. Emits ``finished``."""
+        self._start(path, _CsvText(rows))
 
     def write_png(self, path: Path, picture: QPixmap) -> None:
         """Write a picture. Emits ``finished``."""
@@ -35,18 +34,14 @@ class FileExport(QObject):
 
 
 class _CsvText:
-    """Points that become CSV when they are written."""
+    """Lines that become CSV when they are written."""
 
-    def __init__(self, pieces: list[ExportedPiece]) -> None:
-        self._pieces = pieces
+    def __init__(self, rows: Iterable[Sequence[object]]) -> None:
+        self._rows = rows
 
     def encoded(self) -> bytes:
         text = io.StringIO(newline="")
-        writer = csv.writer(text)
-        writer.writerow(["tag", "step", "value", "abandoned"])
-        for piece in self._pieces:
-            for step, value in zip(piece.steps.tolist(), piece.values.tolist(), strict=True):
-                writer.writerow([piece.tag, step, value, int(piece.is_abandoned)])
+        csv.writer(text).writerows(self._rows)
         return text.getvalue().encode()
 
 
