@@ -125,7 +125,7 @@ class Trainer:
         self._frozen_since: dict[str, int] = {}
         mixing = config.data.mixing
         self._mixer = None if mixing == "none" else BatchMixer(mixing, len(data.class_names), config.training.seed)
-        self._task = make_task(config, data.class_names, data.class_counts, device)
+        self._task = make_task(config, data.class_names, data.class_counts, data.num_train, device)
         self._emit = emit
         self._metrics = StepMetrics()
         self._layer_norms = LayerNorms(self.optimizer)
@@ -244,7 +244,7 @@ class Trainer:
         The update is left out where the loss or the gradient is NaN or infinite.
 
         Args:
-            batches: Images, shape (B, 3, H, W), float32, and class indexes, shape (B,), int64; on the run's device.
+            batches: Images, shape (B, 3, H, W), float32, and the task's targets; on the run's device.
 
         """
         self.rates.set_rates(self.step)
@@ -389,7 +389,9 @@ class Trainer:
         if evaluation is None:
             return False
         self._log({tag: Series(steps=[best.step], values=[value]) for tag, value in evaluation.values.items()})
-        self._folder.keep_test_confusion(self._confusion(evaluation, "test", best.name, best.step))
+        confusion = self._confusion(evaluation, "test", best.name, best.step)
+        if confusion is not None:
+            self._folder.keep_test_confusion(confusion)
         text = f"Test split ({self.data.num_test:,} images), {best.name}: {metrics_text(evaluation.values)}."
         self._emit(LogWritten(level="info", text=text))
         return True
@@ -413,8 +415,10 @@ class Trainer:
             metrics.add(logits, target.to(self.device, non_blocking=True))
         return metrics.compute()
 
-    def _confusion(self, evaluation: Evaluation, split: str, checkpoint: str, step: int) -> ConfusionMatrix:
+    def _confusion(self, evaluation: Evaluation, split: str, checkpoint: str, step: int) -> ConfusionMatrix | None:
         names = list(self.data.class_names)
+        if evaluation.confusion is None:
+            return None
         return ConfusionMatrix(
             split=split, checkpoint=checkpoint, step=step, class_names=names, counts=evaluation.confusion
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trainer.config import DataConfig, ModelConfig, PlanPhase, RunConfig
 
@@ -147,14 +147,17 @@ class DataSummary(_Message):
     """What a scan of a data set found, in a few figures. Every image and issue is in the report (``data_report``).
 
     ``counts`` has for each split ("train", "validation", "test") the images of each class, in the order of
-    ``class_names``. ``issue_counts`` counts the issues by kind. ``advice`` are sentences about what to look at before a
-    run. ``image_sides`` are the smallest, median and largest (width, height), by area, in pixels; ``aspects`` the
-    lowest, median and highest of width divided by height. ``columns`` are a table's, None in another layout.
+    ``class_names``; ``num_images`` all images of each split, and ``is_multi_label`` says whether some of them have
+    several classes, or none. ``issue_counts`` counts the issues by kind. ``advice`` are sentences about what to look at
+    before a run. ``image_sides`` are the smallest, median and largest (width, height), by area, in pixels; ``aspects``
+    the lowest, median and highest of width divided by height. ``columns`` are a table's, None in another layout.
     """
 
     layout: str
     class_names: list[str]
     counts: dict[str, list[int]]
+    num_images: dict[str, int] = Field(default_factory=dict)
+    is_multi_label: bool = False
     num_skipped: int = 0
     issue_counts: dict[str, int] = Field(default_factory=dict)
     advice: list[str] = Field(default_factory=list)
@@ -162,6 +165,13 @@ class DataSummary(_Message):
     aspects: list[float] = Field(default_factory=list)
     num_bytes: int = 0
     columns: TableColumns | None = None
+
+    @model_validator(mode="after")
+    def _counts_images(self) -> DataSummary:
+        # Not in those that earlier versions wrote: there, each image had one class.
+        if not self.num_images:
+            self.num_images.update({split: sum(counts) for split, counts in self.counts.items()})
+        return self
 
     @property
     def class_counts(self) -> dict[str, int]:

@@ -289,6 +289,11 @@ class RunFolder:
         rows = self._read("SELECT value FROM meta WHERE key = ?", (f"confusion {which}",))
         if rows:
             return ConfusionMatrix.model_validate_json(rows[0][0])
+        if self.config().data.task == "multi_label":
+            raise RunFolderError(
+                f"{self.path.name} has no confusion matrix: its images may have several classes, so that none is taken "
+                "for another. Look at its F1 and mean AP."
+            )
         if which == "test":
             raise RunFolderError(
                 f"{self.path.name} has no confusion matrix of a test split: it comes at the end of a run whose data "

@@ -74,7 +74,9 @@ def field_tip(field: str) -> str:
         ),
         "model.head_hidden": QCoreApplication.translate("RunForm", "Units of a hidden layer in the head; empty: none"),
         "data.task": QCoreApplication.translate(
-            "RunForm", "Which of the classes an image is, with an output for each; or which of two, with one output"
+            "RunForm",
+            "Which of the classes an image is, with an output for each; which of two, with one output; or all that it "
+            "shows, with a yes or no for each",
         ),
         "training.label_smoothing": QCoreApplication.translate(
             "RunForm", "Label smoothing: what of each target is spread over all classes, 0 to 1; in training only"
@@ -149,6 +151,7 @@ def choice_text(value: str) -> str:
         "append": QCoreApplication.translate("RunForm", "append a layer"),
         "multi_class": QCoreApplication.translate("RunForm", "one of several"),
         "binary": QCoreApplication.translate("RunForm", "one of two"),
+        "multi_label": QCoreApplication.translate("RunForm", "any of several"),
         "class_weights": QCoreApplication.translate("RunForm", "class weights"),
         "one_cycle": QCoreApplication.translate("RunForm", "one cycle"),
         "True": QCoreApplication.translate("RunForm", "yes"),

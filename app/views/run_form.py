@@ -55,7 +55,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "training.precision": ("auto", "fp32", "bf16"),
     "training.device": ("auto",),
     "data.layout": ("auto", "class_folders", "split_folders", "table", "file_names"),
-    "data.task": ("multi_class", "binary"),
+    "data.task": ("multi_class", "binary", "multi_label"),
     **dict.fromkeys(COLUMN_FIELDS, ()),
     "data.augmentation": ("light", "none", "standard", "strong"),
     "data.mixing": ("none", "mixup", "cutmix"),

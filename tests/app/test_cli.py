@@ -238,7 +238,7 @@ def test_check_prints_how_many_images_have_which_size_and_shape(tmp_path, runs_d
     summary = DataSummary(layout="class_folders", class_names=["cat", "dog"], counts={"train": [60, 61]})
     sides = [(400, 300)] * 80 + [(300, 400)] * 40 + [(30, 30)]
     images = [
-        ReportedImage(f"/{number}", f"{number}", number % 2, "train", width, height, 1)
+        ReportedImage(f"/{number}", f"{number}", (number % 2,), "train", width, height, 1)
         for number, (width, height) in enumerate(sides)
     ]
     write_report(tmp_path / "report.db", summary, images, [])

@@ -46,7 +46,7 @@ def put(*files: Path) -> None:
 def found(of: Source) -> list[tuple[str, str, str]]:
     """Return (class, split, path below the root) of every file."""
     return [
-        (of.class_names[file.class_idx], file.split, file.path.relative_to(of.root).as_posix()) for file in of.files
+        (of.class_names[file.class_idxs[0]], file.split, file.path.relative_to(of.root).as_posix()) for file in of.files
     ]
 
 
@@ -73,7 +73,7 @@ def test_classes_and_files_come_in_natural_order(tmp_path: Path) -> None:
     assert read.layout == "class_folders"
     assert read.class_names == ["1", "9", "10", "a", "B"]
     assert [file.path.name for file in read.files] == ["2.png", "10.png"] * 5
-    assert [file.class_idx for file in read.files] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert [file.class_idxs[0] for file in read.files] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert all(file.path.is_absolute() for file in read.files)
     assert {(file.split, file.group) for file in read.files} == {("", "")}
     assert read.files[0].shown == str(tmp_path / "data" / "1" / "2.png")
@@ -170,7 +170,7 @@ def test_a_class_spelled_with_both_encodings_of_an_accent_is_one_class(pets: Pat
     put(pets / unicodedata.normalize("NFC", "café") / "1.png", pets / unicodedata.normalize("NFD", "café") / "2.png")
     read = source(pets)
     assert read.class_names == ["café", "cat", "dog"]
-    assert sorted(file.path.name for file in read.files if file.class_idx == 0) == ["1.png", "2.png"]
+    assert sorted(file.path.name for file in read.files if file.class_idxs == (0,)) == ["1.png", "2.png"]
 
 
 def refuse(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,7 +417,7 @@ def test_an_archive_inside_an_archive_stays_packed(pets: Path, tmp_path: Path) -
         tar.add(pets, "pets")
     read = source(tmp_path / "outer.tar")
     assert read.class_names == ["cat", "dog"]
-    assert [file.path.name for file in read.files if file.class_idx == 1] == ["1.png", "2.png", "10.png", "zzz.zip"]
+    assert [file.path.name for file in read.files if file.class_idxs == (1,)] == ["1.png", "2.png", "10.png", "zzz.zip"]
 
 
 def test_an_archive_of_nothing_but_archives_names_them(pets: Path, tmp_path: Path) -> None:
