@@ -13,14 +13,15 @@ import app
 from app import cli_reports, cli_steering
 from app.cli_options import Json, Run, RunsDir, complain, console, runs_dir
 from app.display import display_problem
-from app.figures import counted
+from app.figures import counted, shown_path
+from app.following import Ending, follow, go_on
 from app.json_lines import JsonLines
-from app.steering import Ending, RunFailedError, follow, go_on, shown_path
 from app.terminal import TerminalView
+from app.worker_talk import RunFailedError
 from trainer.client import ClientEvent, WorkerClient
 from trainer.config import RunConfig, load_config
 from trainer.data_path import look_at
-from trainer.messages import OpenRun, PrepareRun
+from trainer.messages.commands import OpenRun, PrepareRun
 from trainer.run_list import find_run
 from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder

@@ -55,6 +55,25 @@ Phases = Annotated[
 CheckpointName = Annotated[
     str, typer.Argument(metavar="CHECKPOINT", help='A unique piece of its name, "best" or "last".')
 ]
+DataSet = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATASET",
+        readable=False,  # what cannot be read is said by the command, in our words
+        help="A folder, a zip or tar, or a CSV or TSV table of images; or a run's CONFIG.toml, whose data are "
+        "checked as it says, and for which it is tried out what the run will need.",
+    ),
+]
+Layout = Annotated[str, typer.Option(metavar="LAYOUT", help="auto, class_folders, split_folders, table or file_names.")]
+PathColumn = Annotated[str, typer.Option(metavar="NAME", help="A table's column of image paths.")]
+LabelColumn = Annotated[str, typer.Option(metavar="NAME", help="A table's column of classes.")]
+SplitColumn = Annotated[str, typer.Option(metavar="NAME", help="A table's column of splits.")]
+GroupColumn = Annotated[str, typer.Option(metavar="NAME", help="A table's column of groups kept together.")]
+ValidationFraction = Annotated[
+    float, typer.Option(metavar="SHARE", help="Share set aside for validation where the data say nothing.")
+]
+SplitSeed = Annotated[int, typer.Option(metavar="N", help="Seed of the split.")]
+IssuesCsv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write every issue into a CSV file.")]
 
 
 def runs_dir(context: typer.Context, given: Path | None) -> Path:

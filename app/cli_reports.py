@@ -9,22 +9,35 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from app.cli_options import Json, Run, RunsDir, complain, console, print_line, runs_dir
+from app.cli_options import (
+    DataSet,
+    GroupColumn,
+    IssuesCsv,
+    Json,
+    LabelColumn,
+    Layout,
+    PathColumn,
+    Run,
+    RunsDir,
+    SplitColumn,
+    SplitSeed,
+    ValidationFraction,
+    complain,
+    console,
+    print_line,
+    runs_dir,
+)
+from app.data_listings import bins_table, check_values, classes_table, issues_table, need_sentence
 from app.figures import counted
 from app.json_lines import to_json
 from app.listings import (
     MAX_CLASSES_ACROSS,
-    bins_table,
-    check_values,
     checkpoint_values,
     checkpoints_table,
-    classes_table,
     confused_pairs,
     confused_table,
     confusion_table,
-    issues_table,
     models_table,
-    need_sentence,
     rates_table,
     run_values,
     runs_table,
@@ -33,25 +46,16 @@ from app.listings import (
     summary_totals,
     summary_values,
 )
-from app.steering import Answer, CommandRefusedError, Question, ask, with_field
+from app.questions import Answer, Question, ask
 from app.terminal import TerminalView
+from app.worker_talk import CommandRefusedError, with_field
 from trainer.client import WorkerClient
 from trainer.config import ConfigError, RunConfig, config_from_dict, config_to_toml, load_config, resolve_paths
 from trainer.data_path import look_at
 from trainer.data_report import DataReport, DataReportError, check_csv_path, write_issues_csv
-from trainer.messages import (
-    CheckData,
-    CommandRejected,
-    DataChecked,
-    EstimateRun,
-    FindRate,
-    InspectModel,
-    ListModels,
-    ModelInspected,
-    ModelsListed,
-    RateFound,
-    RunEstimated,
-)
+from trainer.messages.commands import CheckData, EstimateRun, FindRate, InspectModel, ListModels
+from trainer.messages.events import CommandRejected, DataChecked, ModelInspected, ModelsListed, RateFound, RunEstimated
+from trainer.messages.run_info import RunEstimate
 from trainer.plans import PlanName, make_plan
 from trainer.run_list import find_run, list_runs
 from trainer.run_record import RunFolderError
@@ -196,78 +200,74 @@ def show_summary(
 @commands.command()
 def check(
     context: typer.Context,
-    dataset: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DATASET",
-            readable=False,  # what cannot be read is said below, in our words
-            help="A folder, a zip or tar, or a CSV or TSV table of images; or a run's CONFIG.toml, whose data are "
-            "checked as it says, and for which it is tried out what the run will need.",
-        ),
-    ],
-    layout: Annotated[
-        str, typer.Option(metavar="LAYOUT", help="auto, class_folders, split_folders, table or file_names.")
-    ] = "auto",
-    path_column: Annotated[str, typer.Option(metavar="NAME", help="A table's column of image paths.")] = "",
-    label_column: Annotated[str, typer.Option(metavar="NAME", help="A table's column of classes.")] = "",
-    split_column: Annotated[str, typer.Option(metavar="NAME", help="A table's column of splits.")] = "",
-    group_column: Annotated[str, typer.Option(metavar="NAME", help="A table's column of groups kept together.")] = "",
-    validation_fraction: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share set aside for validation where the data say nothing.")
-    ] = 0.2,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the split.")] = 7,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every issue into a CSV file.")] = None,
+    dataset: DataSet,
+    layout: Layout = "auto",
+    path_column: PathColumn = "",
+    label_column: LabelColumn = "",
+    split_column: SplitColumn = "",
+    group_column: GroupColumn = "",
+    validation_fraction: ValidationFraction = 0.2,
+    seed: SplitSeed = 7,
+    csv: IssuesCsv = None,
     json: Json = False,
 ) -> int:
     """Scan a data set: classes, splits, leaks, duplicates, and the files that no run will read."""
     is_run = dataset.suffix.lower() == ".toml"
-    config = (
-        load_config(dataset)
-        if is_run
-        else _config_of_options(
-            {
-                "data": {
-                    "path": str(dataset.expanduser().absolute()),
-                    "layout": layout,
-                    "path_column": path_column,
-                    "label_column": label_column,
-                    "split_column": split_column,
-                    "group_column": group_column,
-                    "validation_fraction": validation_fraction,
-                },
-                "training": {"seed": seed},
-            }
-        )
-    )
+    if is_run:
+        config = load_config(dataset)
+    else:
+        data = {
+            "path": str(dataset.expanduser().absolute()),
+            "layout": layout,
+            "path_column": path_column,
+            "label_column": label_column,
+            "split_column": split_column,
+            "group_column": group_column,
+            "validation_fraction": validation_fraction,
+        }
+        config = _config_of_options({"data": data, "training": {"seed": seed}})
     # The worker says the same, but not before it has loaded torch.
     data_path, _ = look_at(config.data)
     if csv is not None:
-        check_csv_path(csv)
-        if csv.exists() and csv.samefile(data_path):
-            raise DataReportError(f"{csv} is the data set itself. Choose another file for the issues.")
+        _check_csv(csv, data_path)
     questions: list[Question] = [CheckData(data=config.data, seed=config.training.seed)]
     if is_run:
         questions.append(EstimateRun(config=config, runs_dir=str(runs_dir(context, None))))
     try:
         checked, *estimated = _ask(*questions)
     except CommandRefusedError as error:
-        if is_run:
-            raise CommandRefusedError(with_field(str(error), error.field, dataset.name)) from error
-        option = _OPTIONS.get(error.field, "")
-        raise CommandRefusedError(f"{error} The option is `{option}`." if option else str(error)) from error
+        raise _named_refusal(error, dataset if is_run else None) from error
     assert isinstance(checked, DataChecked)
     need = next((answer.estimate for answer in estimated if isinstance(answer, RunEstimated)), None)
+    _show_check(checked, need, csv, as_json=json)
+    refused = next((answer for answer in estimated if isinstance(answer, CommandRejected)), None)
+    return complain(refused.reason, 2) if refused is not None else 0
+
+
+def _check_csv(csv: Path, data_path: Path) -> None:
+    check_csv_path(csv)
+    if csv.exists() and csv.samefile(data_path):
+        raise DataReportError(f"{csv} is the data set itself. Choose another file for the issues.")
+
+
+def _named_refusal(error: CommandRefusedError, config: Path | None) -> CommandRefusedError:
+    """Name what is to be changed: the field of the configuration that was checked, or without one the option."""
+    if config is not None:
+        return CommandRefusedError(with_field(str(error), error.field, config.name))
+    option = _OPTIONS.get(error.field, "")
+    return CommandRefusedError(f"{error} The option is `{option}`." if option else str(error))
+
+
+def _show_check(checked: DataChecked, need: RunEstimate | None, csv: Path | None, *, as_json: bool) -> None:
     with closing(DataReport(Path(checked.report_path))) as report:
         if csv is not None:
             write_issues_csv(csv, report.issues())
-        if json:
+        if as_json:
             print_line(to_json(check_values(checked, report, need)))
-        else:
-            _print_check(checked, report)
-            if need is not None:
-                print_line(f"\n{need_sentence(need)}")
-    refused = next((answer for answer in estimated if isinstance(answer, CommandRejected)), None)
-    return complain(refused.reason, 2) if refused is not None else 0
+            return
+        _print_check(checked, report)
+        if need is not None:
+            print_line(f"\n{need_sentence(need)}")
 
 
 def _config_of_options(values: dict[str, Any]) -> RunConfig:

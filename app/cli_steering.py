@@ -26,12 +26,7 @@ from app.cli_options import (
     print_line,
     runs_dir,
 )
-from app.figures import count
-from app.json_lines import event_to_json, to_json
-from app.listings import status_table, status_values
-from app.plan_syntax import parse_plan
-from app.steering import RunFailedError, look, shown_path, steer
-from app.terminal import (
+from app.event_sentences import (
     change_sentence,
     freeze_sentence,
     plan_change_sentence,
@@ -39,36 +34,42 @@ from app.terminal import (
     rewound_sentence,
     training_sentence,
 )
+from app.figures import count, shown_path
+from app.json_lines import event_to_json, to_json
+from app.listings import status_table, status_values
+from app.plan_syntax import parse_plan
+from app.steering import look, steer
+from app.worker_talk import RunFailedError
 from trainer.config import ConfigError, config_from_dict
-from trainer.messages import (
-    AnyEvent,
+from trainer.messages.base import Command
+from trainer.messages.changes import (
     BatchNormChanged,
-    ChangeTraining,
     CheckpointRestored,
-    CheckpointSaved,
-    Command,
-    FreezeLayers,
     LayersFrozen,
     LayersUnfrozen,
-    PauseRun,
     PlanChanged,
     RateChanged,
     RateMultiplierChanged,
+    RunRewound,
+    TrainingChanged,
+)
+from trainer.messages.commands import (
+    ChangeTraining,
+    FreezeLayers,
+    PauseRun,
     RestoreCheckpoint,
     Rewind,
-    RunRewound,
-    RunState,
     SaveCheckpoint,
     SetBatchNorm,
     SetPlan,
     SetRate,
     SetRateMultiplier,
-    StateChanged,
     StopRun,
-    TrainingChanged,
     UnfreezeLayers,
     UnpauseRun,
 )
+from trainer.messages.events import AnyEvent, CheckpointSaved, StateChanged
+from trainer.messages.states import RunState
 from trainer.run_list import find_run
 from trainer.runs import RunFolder
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 
 def printable(text: str) -> str:
     """Return text without control characters, which a file's name could use to rewrite the terminal."""
@@ -39,3 +42,12 @@ def count(number: int) -> str:
 def counted(number: int, one: str, several: str = "") -> str:
     """Return a number of things as a person says it: 1 thread, 2 threads, 1,200 classes."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+def shown_path(path: Path) -> str:
+    """Return a path as a user would type it in this folder."""
+    try:
+        path = path.resolve().relative_to(Path.cwd())
+    except ValueError:
+        path = path.resolve()
+    return shlex.quote(str(path))

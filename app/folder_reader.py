@@ -13,7 +13,7 @@ from pathlib import Path
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.viewmodels.run_status import FolderSize
-from trainer.messages import CheckpointInfo
+from trainer.messages.run_info import CheckpointInfo
 from trainer.run_list import list_runs
 from trainer.run_record import RunFolderError, RunListing
 from trainer.runs import RunFolder

@@ -8,7 +8,7 @@ from app.session import TrainingSession
 from app.viewmodels.data import DataViewModel
 from app.viewmodels.run_config import RunConfigViewModel
 from trainer.data_report import is_text
-from trainer.messages import CommandRejected, ImagePreviewed
+from trainer.messages.events import CommandRejected, ImagePreviewed
 
 
 class ImagePreviews(QObject):

@@ -1,56 +1,40 @@
-"""The tables that the ``thaw`` command prints, and the same as plain values for ``--json``."""
+"""The tables that the ``thaw`` command prints of runs and models, and the same as plain values for ``--json``."""
 
 from __future__ import annotations
 
 import datetime
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from app.figures import count, duration, printable, size
-from trainer.data_report import Bin, DataReport, IssueKind, Measure, ReportedIssue
-from trainer.messages import (
-    ConfusionMatrix,
-    DataChecked,
-    DataSummary,
-    FreezeChanged,
-    LayerInfo,
-    ModelEntry,
-    ModelInspected,
-    ModelSummary,
-    ProgressReported,
-    RateCurve,
-    RunEstimate,
-    StateRestored,
-)
+from app.tables import add_row, bar, new_table
+from trainer.messages.changes import FreezeChanged, StateRestored
+from trainer.messages.events import ModelInspected, ProgressReported
+from trainer.messages.model_info import LayerInfo, ModelEntry, ModelSummary
+from trainer.messages.run_info import ConfusionMatrix, RateCurve
 from trainer.run_record import RunListing, RunRecord, best_checkpoint
 from trainer.runs import RunFolder
 
-MAX_ISSUES_SHOWN = 20
-NUM_ALIKE_NAMED = 3
-"""Files of which the same is said, before the others are only counted."""
 MAX_CLASSES_ACROSS = 20
 MAX_PAIRS_SHOWN = 20
 _NUM_RATES_SHOWN = 20
-_BAR_LETTERS = 30
 
 
 def runs_table(listings: list[RunListing]) -> Table:
     """Return the runs of a folder, one a row; ``listings`` newest first."""
-    table = _table("run", "state", "model", "epoch>", "step>", "best accuracy>", "began")
+    table = new_table("run", "state", "model", "epoch>", "step>", "best accuracy>", "began")
     for run in listings:
         began = datetime.datetime.fromtimestamp(run.created_at).strftime("%Y-%m-%d %H:%M")
         if run.problem:
-            _add(table, run.path.name, "damaged", printable(run.problem), "", "", "", began)
+            add_row(table, run.path.name, "damaged", printable(run.problem), "", "", "", began)
             continue
         accuracy = "–" if run.best_accuracy is None else f"{run.best_accuracy:.4f}"
         epochs = f"{run.epoch} of {run.num_epochs}"
-        _add(table, run.path.name, listed_state(run), run.model, epochs, f"{run.step:,}", accuracy, began)
+        add_row(table, run.path.name, listed_state(run), run.model, epochs, f"{run.step:,}", accuracy, began)
     return table
 
 
@@ -68,14 +52,14 @@ def checkpoints_table(folder: RunFolder) -> Table:
     """Return a run's checkpoints, one a row, oldest first."""
     listed = folder.checkpoints()
     best = best_checkpoint(listed)
-    table = _table("", "checkpoint", "epoch>", "step>", "validation loss>", "accuracy>", "size>", "frozen", "")
+    table = new_table("", "checkpoint", "epoch>", "step>", "validation loss>", "accuracy>", "size>", "frozen", "")
     for info in listed:
         note = folder.problem_of(info) or ("last" if info is listed[-1] else "")
         loss = "–" if info.loss is None else f"{info.loss:.4f}"
         accuracy = "–" if info.accuracy is None else f"{info.accuracy:.4f}"
         star = "★" if info is best else ""
         size_text = size(info.size_bytes)
-        _add(
+        add_row(
             table,
             star,
             info.name,
@@ -108,19 +92,19 @@ def checkpoint_values(folder: RunFolder) -> list[dict[str, Any]]:
 
 def confusion_table(confusion: ConfusionMatrix) -> Table:
     """Return a confusion matrix: a row for each class, with what its images were taken for."""
-    table = _table("class, taken for", *(f"{printable(name)}>" for name in confusion.class_names), "right>")
+    table = new_table("class, taken for", *(f"{printable(name)}>" for name in confusion.class_names), "right>")
     for idx, (name, counts) in enumerate(zip(confusion.class_names, confusion.counts, strict=True)):
-        _add(table, name, *(f"{number:,}" if number else "·" for number in counts), _share(counts[idx], sum(counts)))
+        add_row(table, name, *(f"{number:,}" if number else "·" for number in counts), _share(counts[idx], sum(counts)))
     return table
 
 
 def confused_table(confusion: ConfusionMatrix) -> Table:
     """Return the pairs of classes that are confused most often, for a matrix that is too wide to be shown."""
-    table = _table("class", "taken for", "images>", "of its images>")
+    table = new_table("class", "taken for", "images>", "of its images>")
     pairs = sorted(confused_pairs(confusion), key=lambda pair: -pair[2])
     for true_idx, taken_idx, number in pairs[:MAX_PAIRS_SHOWN]:
         share = _share(number, sum(confusion.counts[true_idx]))
-        _add(table, confusion.class_names[true_idx], confusion.class_names[taken_idx], f"{number:,}", share)
+        add_row(table, confusion.class_names[true_idx], confusion.class_names[taken_idx], f"{number:,}", share)
     return table
 
 
@@ -136,24 +120,24 @@ def _share(part: int, whole: int) -> str:
 
 def models_table(models: list[ModelEntry]) -> Table:
     """Return the models on offer with their published weights, one a row; a model's default ones come first."""
-    table = _table("model", "parameters>", "weights", "published accuracy>", "pixels>", "size>", "on this disk")
+    table = new_table("model", "parameters>", "weights", "published accuracy>", "pixels>", "size>", "on this disk")
     for entry in models:
         of_model = [entry.name, count(entry.num_params)]
         for each in entry.weight_sets:
             is_cached = "yes" if each.is_cached else ""
             pixels = str(each.images.image_size)
-            _add(table, *of_model, each.name, f"{each.accuracy:.4g}", pixels, size(each.size_bytes), is_cached)
+            add_row(table, *of_model, each.name, f"{each.accuracy:.4g}", pixels, size(each.size_bytes), is_cached)
             of_model = ["", ""]
     return table
 
 
 def summary_table(summary: ModelSummary) -> Table:
     """Return the layers of a model with what one image costs in them, one a row, indented as they are nested."""
-    table = _table("layer", "type", "output shape", "parameters>", "trainable", "multiply-adds>", "activations>")
+    table = new_table("layer", "type", "output shape", "parameters>", "trainable", "multiply-adds>", "activations>")
     for layer in summary.layers:
         *above, name = layer.fqn.split(".")
         indent = "  " * (len(above) + 1) if layer.fqn else ""
-        _add(
+        add_row(
             table,
             indent + (name or summary.model),
             layer.type,
@@ -215,14 +199,14 @@ def summary_values(inspected: ModelInspected) -> dict[str, Any]:
 
 def rates_table(curve: RateCurve) -> Table:
     """Return the smoothed loss at rising rates, one a row, as bars; the suggested rate is marked."""
-    table = _table("rate>", "smoothed loss>", "", "")
+    table = new_table("rate>", "smoothed loss>", "", "")
     highest = max(curve.smoothed, default=1.0)
     # As many rows as a screen shows, and the suggested one among them.
     stride = max(1, len(curve.rates) // _NUM_RATES_SHOWN)
     for idx, (rate, loss) in enumerate(zip(curve.rates, curve.smoothed, strict=True)):
         is_suggested = rate == curve.suggestion
         if idx % stride == 0 or is_suggested:
-            _add(table, f"{rate:.2g}", f"{loss:.4f}", _bar(loss / highest), "← suggested" if is_suggested else "")
+            add_row(table, f"{rate:.2g}", f"{loss:.4f}", bar(loss / highest), "← suggested" if is_suggested else "")
     return table
 
 
@@ -234,106 +218,6 @@ def suggestion_sentence(curve: RateCurve) -> str:
         f"Suggested rate: {curve.suggestion:.2g}, where the smoothed loss fell most steeply "
         "(Smith 2015, arXiv 1506.01186)."
     )
-
-
-def classes_table(summary: DataSummary) -> Table:
-    """Return the classes of a data set with their images in each split."""
-    splits = list(summary.counts)
-    table = _table("class", *(f"{split}>" for split in splits))
-    for class_idx, name in enumerate(summary.class_names):
-        _add(table, name, *(f"{summary.counts[split][class_idx]:,}" for split in splits))
-    return table
-
-
-def bins_table(bins: Sequence[Bin]) -> Table:
-    """Return how many images have which size, or which shape, as bars."""
-    is_size = bins[0].measure is Measure.SIZE
-    table = _table("short side, px>" if is_size else "width : height>", "images>", "")
-    largest = max(each.num_images for each in bins)
-    for each in bins:
-        _add(
-            table,
-            _size_text(each) if is_size else _shape_text(each),
-            f"{each.num_images:,}",
-            _bar(each.num_images / largest),
-        )
-    return table
-
-
-def _size_text(size: Bin) -> str:
-    low, high = f"{size.low:,.0f}", f"{size.high - 1:,.0f}"
-    return low if low == high else f"{low} – {high}"
-
-
-def _shape_text(shape: Bin) -> str:
-    sign = "≤ " if shape.low == 0 else "≥ " if math.isinf(shape.high) else ""
-    return "{}{} : {}".format(sign, *shape.shape)
-
-
-def _bar(share: float) -> str:
-    """Return a bar of eighths of a letter. One image among thousands still has one to be seen."""
-    eighths = max(round(share * _BAR_LETTERS * 8), 1 if share else 0)
-    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
-
-
-def issues_table(issues: Iterable[ReportedIssue]) -> tuple[Table, int]:
-    """Return the issues of a data set, the gravest first, and the number of those of which the table says nothing.
-
-    Of those that say the same of a file, the first few are named and the others counted.
-    """
-    alike: dict[tuple[IssueKind, str], list[ReportedIssue]] = {}
-    for issue in issues:
-        alike.setdefault((issue.kind, issue.sentence), []).append(issue)
-    table = _table("issue", "file", "what")
-    num_left = MAX_ISSUES_SHOWN
-    num_untold = 0
-    for (kind, sentence), group in alike.items():
-        if not num_left:
-            num_untold += len(group)
-            continue
-        # A line that counts a single one takes no less room than its name.
-        num_named = len(group) if len(group) <= NUM_ALIKE_NAMED + 1 else NUM_ALIKE_NAMED
-        named = group[: min(num_named, num_left)]
-        for issue in named:
-            files = f"{issue.shown}\n{issue.other_shown}" if issue.other_shown else issue.shown
-            _add(table, kind.replace("_", " "), files, sentence)
-        if len(group) > len(named):
-            _add(table, kind.replace("_", " "), f"… and {len(group) - len(named):,} more", sentence)
-        num_left -= len(named)
-    return table, num_untold
-
-
-def need_sentence(need: RunEstimate) -> str:
-    """Say what a run will need."""
-    whole_s = need.seconds_per_epoch * need.num_epochs
-    is_part = need.kept_bytes < need.decoded_bytes
-    kept = f"{size(need.kept_bytes)} of {size(need.decoded_bytes)}" if is_part else f"all {size(need.decoded_bytes)}"
-    return (
-        f"The run will need about {duration(max(need.seconds_per_epoch, 1))} an epoch, {duration(max(whole_s, 1))} in "
-        f"all on {need.device}, {size(need.memory_bytes)} of memory and {size(need.disk_bytes)} on disk "
-        f"({size(need.free_bytes)} free). Of its decoded images, {kept} will be kept: those of all runs may take "
-        f"{size(need.budget_bytes)}."
-    )
-
-
-def check_values(checked: DataChecked, report: DataReport, need: RunEstimate | None) -> dict[str, Any]:
-    """Return what a scan of a data set found, with every issue, and what a run will need, as plain values."""
-    issues = [
-        {"kind": issue.kind.value, "file": issue.shown, "other_file": issue.other_shown, "sentence": issue.sentence}
-        for issue in report.issues()
-    ]
-    bins = {
-        f"{measure.value}s": [{"from": each.low, "below": each.high, "images": each.num_images} for each in found]
-        for measure, found in report.bins().items()
-    }
-    return {
-        "path": checked.path,
-        **checked.summary.model_dump(mode="json"),
-        "class_counts": checked.summary.class_counts,
-        **bins,
-        "issues": issues,
-        "need": None if need is None else need.model_dump(mode="json"),
-    }
 
 
 def status_values(record: RunRecord, is_live: bool, progress: ProgressReported | None) -> dict[str, Any]:
@@ -394,17 +278,3 @@ def _num_trainable(record: RunRecord) -> int | None:
         if isinstance(event, FreezeChanged | StateRestored) and event.segment == record.segment:
             return event.num_trainable
     return record.info.summary.num_trainable if record.info else None
-
-
-def _table(*headers: str) -> Table:
-    # A header that ends in ">" is that of a column of numbers.
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
-    for header in headers:
-        # As Text: a class's name is never read as markup.
-        name = Text(header.removesuffix(">"))
-        table.add_column(name, justify="right" if header.endswith(">") else "left", overflow="fold")
-    return table
-
-
-def _add(table: Table, *cells: str) -> None:
-    table.add_row(*(Text(printable(cell)) for cell in cells))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PySide6.QtCore import QMimeData, Qt, QUrl, Signal
 from PySide6.QtGui import QCloseEvent, QDesktopServices, QDragEnterEvent, QDropEvent, QKeyEvent, QKeySequence, QShortcut
-from PySide6.QtWidgets import QApplication, QFileDialog, QFrame, QSplitter, QTabWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QApplication, QFileDialog, QTabWidget, QVBoxLayout, QWidget
 
 from app import theme
 from app.run_display import RunDisplay
@@ -23,15 +23,14 @@ from app.views.data import DataView
 from app.views.leave_dialog import LeaveDialog
 from app.views.log import LogView
 from app.views.notice import Notice
+from app.views.panels import PanelSplitter, TablesSplitter, panel
 from app.views.run_form import RunForm
 from app.views.run_list import RunListView
 from app.views.status_bar import StatusBar
 from app.views.toolbar import Toolbar
 from trainer.config import RunConfig
-from trainer.messages import ChangeAdvised, RunState
-
-_DATA_SHARE = 0.48
-"""Of the window's height, for the tables, when the Data tab is raised first: pictures need more than rows do."""
+from trainer.messages.events import ChangeAdvised
+from trainer.messages.states import RunState
 
 
 class MainWindow(QWidget):
@@ -63,12 +62,12 @@ class MainWindow(QWidget):
         self.metrics_view = MetricsView(self.display.history)
         self.metrics_view.rewind_requested.connect(self.session.rewind)
         self.timeline_view = PlanTimelineView(self.display.timeline)
-        for panel, view in (
+        for place, view in (
             (self._tree_panel, self.tree_view),
             (self._metrics_panel, self.timeline_view),
             (self._metrics_panel, self.metrics_view),
         ):
-            layout = panel.layout()
+            layout = place.layout()
             assert layout is not None
             layout.addWidget(view)
         # What there is by now stays: a garbage collection that walked all of it would take longer than a frame.
@@ -111,15 +110,13 @@ class MainWindow(QWidget):
         self.tabs.addTab(self.log_view, self.tr("Log"))
 
     def _lay_out(self) -> None:
-        self._tree_panel, self._metrics_panel = _panel(280), _panel(360)
-        self._columns = _splitter(
-            Qt.Orientation.Horizontal, self._tree_panel, self._metrics_panel, _panel(272, self.form)
+        self._tree_panel, self._metrics_panel = panel(280), panel(360)
+        self._columns = PanelSplitter(
+            Qt.Orientation.Horizontal, self._tree_panel, self._metrics_panel, panel(272, self.form)
         )
         self._columns.setStretchFactor(1, 1)
         self._columns.setSizes([400, 616, 292])
-        self._rows = _splitter(Qt.Orientation.Vertical, self._columns, _panel(0, self.tabs))
-        self._rows.setStretchFactor(0, 1)
-        self._rows.setSizes([558, 208])
+        self._rows = TablesSplitter(self._columns, panel(0, self.tabs))
         layout = QVBoxLayout(self)
         layout.setContentsMargins(theme.PANEL_PADDING, theme.SPACE * 2, theme.PANEL_PADDING, theme.SPACE)
         layout.setSpacing(theme.SPACE * 2)
@@ -135,8 +132,7 @@ class MainWindow(QWidget):
         self.resize(1360, 860)
         self.restoreGeometry(self._settings.layout("window"))
         self._columns.restoreState(self._settings.layout("columns"))
-        self._low_sizes: list[int] = []
-        self._is_height_chosen = self._rows.restoreState(self._settings.layout("rows"))
+        self._rows.restore_height(self._settings.layout("rows"))
         self.form.restore_state(self._settings.layout("form"))
 
     # -- connections ------------------------------------------------------------------------------------------
@@ -159,7 +155,6 @@ class MainWindow(QWidget):
     def _connect_views(self) -> None:
         session, toolbar, display = self.session, self.toolbar, self.display
         self.tabs.currentChanged.connect(self._make_room_for_data)
-        self._rows.splitterMoved.connect(self._note_height)
         toolbar.new_run_requested.connect(self._new_run)
         toolbar.open_run_requested.connect(self._choose_run)
         toolbar.start_requested.connect(self._start)
@@ -203,7 +198,8 @@ class MainWindow(QWidget):
 
     def _show_state(self) -> None:
         session = self.session
-        self._make_room_for_curves()
+        if session.run_dir is not None:
+            self._rows.lower_tables()
         self.toolbar.allow(
             commands=session.is_live, resume=session.can_resume and session.state is not RunState.FINISHED
         )
@@ -247,22 +243,9 @@ class MainWindow(QWidget):
         self.notice.tell(sentence, actions=actions)
 
     def _make_room_for_data(self) -> None:
-        """Raise the tables when pictures are to be seen and no curves; once, and not over a height of the user's."""
-        is_wanted = self.tabs.currentWidget() is self.data_view and self.session.run_dir is None
-        if is_wanted and not self._is_height_chosen and not self._low_sizes:
-            self._low_sizes = self._rows.sizes()
-            height = sum(self._low_sizes)
-            wanted = max(self._low_sizes[1], int(_DATA_SHARE * height))
-            self._rows.setSizes([height - wanted, wanted])
-
-    def _make_room_for_curves(self) -> None:
-        """Lower the tables again for a run."""
-        if self._low_sizes and self.session.run_dir is not None:
-            self._rows.setSizes(self._low_sizes)
-            self._low_sizes = []
-
-    def _note_height(self) -> None:
-        self._is_height_chosen, self._low_sizes = True, []
+        """Raise the tables when pictures are to be seen and no curves."""
+        if self.tabs.currentWidget() is self.data_view and self.session.run_dir is None:
+            self._rows.raise_tables()
 
     # -- what the user asks for -------------------------------------------------------------------------------
 
@@ -373,8 +356,8 @@ class MainWindow(QWidget):
             return
         self._settings.keep_layout("window", self.saveGeometry())
         self._settings.keep_layout("columns", self._columns.saveState())
-        if self._is_height_chosen:
-            self._settings.keep_layout("rows", self._rows.saveState())
+        if (rows := self._rows.save_height()) is not None:
+            self._settings.keep_layout("rows", rows)
         self._settings.keep_layout("form", self.form.save_state())
         self.display.keep_form()
         self._tensorboard.close()
@@ -408,24 +391,3 @@ def _apply_scheme(scheme: theme.Scheme) -> None:
     app = QApplication.instance()
     assert isinstance(app, QApplication)
     theme.apply(app, scheme)
-
-
-def _panel(min_width: int, *views: QWidget) -> QFrame:
-    panel = QFrame()
-    panel.setProperty("role", "panel")
-    panel.setMinimumWidth(min_width)
-    layout = QVBoxLayout(panel)
-    padding = theme.PANEL_PADDING
-    layout.setContentsMargins(padding, padding, padding, padding)
-    for view in views:
-        layout.addWidget(view)
-    return panel
-
-
-def _splitter(orientation: Qt.Orientation, *panels: QWidget) -> QSplitter:
-    splitter = QSplitter(orientation)
-    splitter.setHandleWidth(theme.PANEL_GAP)
-    splitter.setChildrenCollapsible(False)
-    for panel in panels:
-        splitter.addWidget(panel)
-    return splitter

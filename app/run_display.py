@@ -6,6 +6,7 @@ import psutil
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.folder_reader import FolderReader
+from app.form_look_ups import LOOK_UPS_OF_FORM, FormLookUps
 from app.image_previews import ImagePreviews
 from app.plan_syntax import plan_text
 from app.session import TrainingSession
@@ -22,42 +23,39 @@ from app.viewmodels.run_config import RunConfigViewModel
 from app.viewmodels.run_list import RunListItemModel
 from app.viewmodels.run_status import FolderSize, RunStatusViewModel
 from trainer.client import RunOpened, WorkerLost
-from trainer.config import ConfigError, RunConfig
-from trainer.messages import (
+from trainer.config import ConfigError
+from trainer.messages.base import Command
+from trainer.messages.changes import (
     BatchNormChanged,
-    CheckpointSaved,
-    Command,
-    CommandRejected,
-    DataChecked,
-    FreezeLayers,
-    FreezeVerified,
     LayersFrozen,
     LayersUnfrozen,
-    ModelInspected,
     PhaseBegan,
     PlanChanged,
     RateChanged,
     RateMultiplierChanged,
-    RewindsKept,
-    RunEstimated,
-    RunInfo,
-    RunPrepared,
     RunRewound,
-    RunState,
-    StateChanged,
     StateRestored,
     TrainingChanged,
-    UnfreezeLayers,
+)
+from trainer.messages.commands import FreezeLayers, UnfreezeLayers
+from trainer.messages.events import (
+    CheckpointSaved,
+    CommandRejected,
+    DataChecked,
+    FreezeVerified,
+    RewindsKept,
+    RunPrepared,
+    StateChanged,
     WorkerAttached,
 )
+from trainer.messages.run_info import RunInfo
+from trainer.messages.states import RunState
 from trainer.plans import PlanName, make_plan
 from trainer.run_record import RunRecord
 
 # The folder and the memory are looked at this often: they change slowly, and a look costs a walk over the folder.
 _MEASURE_INTERVAL_MS = 3000
-_LOOK_UPS = frozenset({"ListModels", "InspectModel", "CheckData", "EstimateRun", "FindRate", "PreviewImage"})
-# What a run needs is tried out when the form has rested.
-_ESTIMATE_AFTER_MS = 1000
+_LOOK_UPS = LOOK_UPS_OF_FORM | {"FindRate", "PreviewImage"}
 
 
 class RunDisplay(QObject):
@@ -80,9 +78,6 @@ class RunDisplay(QObject):
         self._settings = settings
         self._reader = FolderReader(self)
         self._process = psutil.Process()
-        self._check_id = self._inspect_id = self._estimate_id = ""
-        self._estimated: RunConfig | None = None
-        self._are_data_known = False
         self.status = RunStatusViewModel(self)
         self.history = MetricHistory(self)
         self.timeline = PlanTimeline(self)
@@ -98,51 +93,23 @@ class RunDisplay(QObject):
         self.rate_search = RateSearchViewModel(self)
         self._previews = ImagePreviews(session, self.run_config, self.data, self)
         self._connect()
+        self._look_ups = FormLookUps(session, settings, self.run_config, self.data, self.layer_tree, self)
+        self._look_ups.refused.connect(self.log.add)
+        self._look_ups.told.connect(lambda sentence: self.told.emit(sentence, False))
         self._measure_timer = QTimer(self)
         self._measure_timer.setInterval(_MEASURE_INTERVAL_MS)
         self._measure_timer.timeout.connect(self._measure)
         self._measure_timer.start()
-        self._estimate_timer = QTimer(self)
-        self._estimate_timer.setSingleShot(True)
-        self._estimate_timer.setInterval(_ESTIMATE_AFTER_MS)
-        self._estimate_timer.timeout.connect(self.estimate_run)
-        self.run_config.changed.connect(self._estimate_soon)
 
     # -- what the views ask for -------------------------------------------------------------------------------
 
     def check_data(self) -> None:
         """Have the form's data set looked through, for the form and the Data tab."""
-        chosen = self.run_config.chosen_data()
-        if chosen is not None and self._is_form_open:
-            data, seed = chosen
-            self._forget_estimate()
-            self.run_config.show_checking()
-            self.data.show_checking()
-            self._check_id = self._session.check_data(data, seed)
+        self._look_ups.check_data()
 
-    def estimate_run(self) -> None:
-        """Have it tried out what the form's run would need."""
-        config = self.run_config.valid_config()
-        is_wanted = self._are_data_known and self._is_form_open and self._session.allows("EstimateRun")
-        if config is None or config == self._estimated or not is_wanted:
-            return
-        self._estimated = config
-        self.run_config.show_estimating()
-        self._estimate_id = self._session.estimate_run(config)
-
-    def _estimate_soon(self) -> None:
-        """Try again when the typing rests, and no longer show what another configuration would need."""
-        config = self.run_config.valid_config()
-        if self._are_data_known and self._is_form_open and (config is None or config != self._estimated):
-            self._estimate_id, self._estimated = "", None
-            if config is None:
-                self._wait_for_fields()
-            else:
-                self.run_config.show_need(self.tr("What the run will need is tried out in a moment."))
-        self._estimate_timer.start()
-
-    def _wait_for_fields(self) -> None:
-        self.run_config.show_need(self.tr("What the run will need stands here once every field is right."))
+    def inspect_model(self) -> None:
+        """Have the form's model built, for the tree."""
+        self._look_ups.inspect_model()
 
     def preview_image(self, path: str) -> None:
         """Have it shown what the model of the run on display, or of the form's, sees of an image of the Data tab."""
@@ -151,7 +118,7 @@ class RunDisplay(QObject):
     def apply_plan(self, name: PlanName) -> None:
         """Write a plan that has a name out for the form's model: what is frozen at the start, rates, and phases."""
         summary, num_epochs = self.layer_tree.summary, self.run_config.num_epochs
-        if summary is None or num_epochs is None or not self._is_form_open:
+        if summary is None or num_epochs is None or not self._look_ups.is_form_open:
             return
         try:
             plan = make_plan(name, summary.layers, num_epochs)
@@ -179,7 +146,7 @@ class RunDisplay(QObject):
 
     def apply_changes(self) -> None:
         """Ask for what was typed for the live run: another rate, other epochs, another patience, another plan."""
-        changes = self.run_config.live_changes()
+        changes = self.run_config.live.wanted()
         if (rate := changes.pop("rate", None)) is not None:
             self.run_config.mark_pending(self._session.set_rate(rate), "rate")
         if (plan := changes.pop("plan", None)) is not None:
@@ -198,13 +165,6 @@ class RunDisplay(QObject):
         if isinstance(command, FreezeLayers | UnfreezeLayers):
             self.layer_tree.mark_pending(command_id, command.layers)
         return command_id
-
-    def inspect_model(self) -> None:
-        """Have the form's model built, for the tree."""
-        chosen = self.run_config.chosen_model()
-        if chosen is not None and self._is_form_open:
-            model, image_size = chosen
-            self._inspect_id = self._session.inspect_model(model, self.run_config.num_outputs, image_size)
 
     def list_runs(self) -> None:
         """Read the list of runs again."""
@@ -228,10 +188,9 @@ class RunDisplay(QObject):
         session.command_rejected.connect(self._on_command_rejected)
         session.checkpoint_saved.connect(self._on_checkpoint_saved)
         session.checkpoint_restored.connect(self._on_checkpoint_restored)
-        session.model_inspected.connect(self._on_model_inspected)
-        session.models_listed.connect(lambda event: self.run_config.offer_models(event.models))
-        session.data_checked.connect(self._on_data_checked)
-        session.run_estimated.connect(self._on_run_estimated)
+        session.model_inspected.connect(self.status.finish_look_up)
+        session.data_checked.connect(self.status.finish_look_up)
+        session.run_estimated.connect(self.status.finish_look_up)
         session.image_previewed.connect(self.status.finish_look_up)
         session.rate_found.connect(self.status.finish_look_up)
         session.rate_found.connect(self.rate_search.find)
@@ -286,11 +245,6 @@ class RunDisplay(QObject):
         self._reader.checkpoints_examined.connect(self.checkpoints.show_problems)
         self._reader.failed.connect(lambda sentence: self.told.emit(sentence, False))
 
-    @property
-    def _is_form_open(self) -> bool:
-        """Whether the form is a new run's that was not started yet: only then is anything looked up for it."""
-        return self._session.run_dir is None and not self._session.is_beginning
-
     def _on_worker_attached(self, event: WorkerAttached) -> None:
         self.run_config.offer_devices(event.devices)
         if event.run is not None:
@@ -299,9 +253,7 @@ class RunDisplay(QObject):
             if event.rewinds is not None:
                 self._on_rewinds_kept(event.rewinds)
         elif self._session.run_dir is None:
-            self._session.list_models()
-            self.inspect_model()
-            self.check_data()
+            self._look_ups.ask_all()
 
     def _on_state_changed(self, event: StateChanged) -> None:
         is_refused = self.status.state is RunState.PREPARING and event.state is RunState.IDLE
@@ -316,18 +268,7 @@ class RunDisplay(QObject):
         elif event.state is RunState.RUNNING:
             self.settled.emit()
         elif is_refused:
-            self._look_up_again()
-
-    def _look_up_again(self) -> None:
-        """Ask for what a run that came to nothing was to bring along, or had overtaken, or has downloaded by now."""
-        self._session.list_models()
-        if self.layer_tree.is_empty:
-            self.inspect_model()
-        if not self._are_data_known:
-            self.check_data()
-        else:
-            self._estimated = None
-            self._estimate_soon()
+            self._look_ups.ask_again()
 
     def _on_run_left(self) -> None:
         self.status.leave_run()
@@ -344,17 +285,12 @@ class RunDisplay(QObject):
             # The plan begins anew, from what it began with.
             config = run.config
             self.layer_tree.show_draft(self.layer_tree.summary, config.model.frozen, config.optimizer.multipliers)
-        # What was asked for an earlier draft must not change the one that is shown now.
-        self._inspect_id = ""
+        self._look_ups.forget_model()
         if not self.layer_tree.is_empty:
             self._keep_frozen()
             self._keep_multipliers()
         # A worker that is idle already is kept, so nothing attaches that would ask for what the form needs.
-        if self._session.allows("ListModels"):
-            if not self.run_config.models:
-                self._session.list_models()
-            if self.layer_tree.is_empty:
-                self.inspect_model()
+        self._look_ups.ask_for_missing()
         self.settled.emit()
 
     def _on_run_opened(self, event: RunOpened) -> None:
@@ -447,37 +383,16 @@ class RunDisplay(QObject):
         if event.command == "PreviewImage":
             self._previews.refuse(event)
             return
-        is_last_check = event.command_id == self._check_id
-        if event.command in _LOOK_UPS and not self._is_form_open:
-            # A run overtook it. What matters of the answer, the run's own preparation says.
-            if is_last_check:
-                self.run_config.stop_checking()
-            return
-        if event.command == "CheckData" and not is_last_check:
-            # The check of another path overtook it.
-            return
-        if event.command == "EstimateRun" and event.command_id != self._estimate_id:
+        if event.command in LOOK_UPS_OF_FORM:
+            self._look_ups.refuse(event)
             return
         self.log.add(event)
         self.changes.refuse(event.command_id)
-        if is_last_check and event.is_cancelled:
-            self.data.show_unchecked()
-            self.run_config.show_unchecked()
-            return
-        if is_last_check:
-            self.data.refuse(self.run_config.named_refusal(event))
         is_in_tree = self.layer_tree.reject(event.command_id, event.reason)
         # Beside a field only where it can be mended: a run on display keeps the values that it began with.
-        is_about_form = self._is_form_open or event.command in {"SetRate", "SetPlan", "ChangeTraining"}
+        is_about_form = self._look_ups.is_form_open or event.command in {"SetRate", "SetPlan", "ChangeTraining"}
         is_beside_field = is_about_form and self.run_config.reject(event)
-        if event.command == "EstimateRun" and event.is_cancelled:
-            again = self.tr("You stopped the trial of a few steps. Check again, in the folder's menu, repeats it.")
-            self.run_config.show_need(again)
-        elif event.command == "EstimateRun" and is_beside_field:
-            self._wait_for_fields()
-        elif event.command == "EstimateRun":
-            self.run_config.show_need(event.reason)
-        elif not is_beside_field and not is_in_tree and event.command != "CancelLookUp":
+        if not is_beside_field and not is_in_tree and event.command != "CancelLookUp":
             self.told.emit(event.reason, event.command == "OpenRun" and self._session.can_resume)
 
     def _on_rewinds_kept(self, event: RewindsKept) -> None:
@@ -509,42 +424,9 @@ class RunDisplay(QObject):
         if event.rate is not None:
             self.run_config.change_in_force("", rate=event.rate, plan=event.plan[event.num_phases_begun :])
 
-    def _on_data_checked(self, event: DataChecked) -> None:
-        self.status.finish_look_up()
-        if event.command_id != self._check_id or not self._is_form_open:
-            # Of other data, or a run is on display by now.
-            return
-        num_outputs = self.run_config.num_outputs
-        self._keep_recent(event.path)
-        self._are_data_known = True
-        self.data.show(event)
-        self.run_config.show_data(event)
-        if self.run_config.num_outputs != num_outputs:
-            self.inspect_model()
-
-    def _on_run_estimated(self, event: RunEstimated) -> None:
-        self.status.finish_look_up()
-        if event.command_id == self._estimate_id and self._is_form_open:
-            self.run_config.show_estimate(event.estimate)
-
-    def _forget_estimate(self) -> None:
-        self._estimate_id, self._estimated, self._are_data_known = "", None, False
-        self.run_config.show_estimate(None)
-
-    def _on_model_inspected(self, event: ModelInspected) -> None:
-        self.status.finish_look_up()
-        if self._session.run_dir is None and event.command_id == self._inspect_id:
-            # Shown as it is ticked now, not as it was when it was asked for.
-            self.layer_tree.show_draft(event.summary, self.run_config.frozen, self.run_config.multipliers)
-            self.run_config.show_model(event)
-
-    def _keep_recent(self, path: str) -> None:
-        self._settings.add_recent_data(path)
-        self.run_config.recent_data = self._settings.recent_data
-
     def _keep_frozen(self) -> None:
         self.run_config.frozen = self.layer_tree.frozen_layers
-        self._estimate_soon()
+        self._look_ups.estimate_soon()
 
     def _keep_columns(self) -> None:
         self._settings.tree_columns = self.layer_tree.columns

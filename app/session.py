@@ -11,10 +11,13 @@ from pathlib import Path
 from PySide6.QtCore import QObject, QTimer, Signal, SignalInstance
 
 from app.run_opener import CannotOpen, RunOpener
-from trainer import messages
 from trainer.client import ClientEvent, RunOpened, WorkerClient, WorkerLost
 from trainer.config import DataConfig, ModelConfig, PlanPhase, RunConfig
-from trainer.messages import Command, RunInfo, RunState, StateChanged
+from trainer.messages import changes, commands, events
+from trainer.messages.base import Command
+from trainer.messages.events import StateChanged
+from trainer.messages.run_info import RunInfo
+from trainer.messages.states import RunState
 
 DRAIN_INTERVAL_MS = 50
 # A tick that finds a backlog leaves the rest to the next one, so that the window never waits for it.
@@ -24,7 +27,7 @@ _DRAIN_BUDGET_S = 0.005
 class TrainingSession(QObject):
     """Owns a worker and the run on display. Commands go out at once; what happened comes back as signals.
 
-    Every signal carries the event of its name from ``trainer.messages``, except those that say otherwise. All come
+    Every signal carries the event of its name (``trainer.messages.events``), except those that say otherwise. All come
     from the GUI thread. ``state_changed`` also comes when a run's folder is shown or a worker is lost, then with
     ``time`` 0.
     """
@@ -118,12 +121,12 @@ class TrainingSession(QObject):
 
     def allows(self, kind: str) -> bool:
         """Return whether the worker takes a command of this kind now."""
-        return self._client is not None and self._shown_state is None and messages.is_allowed(kind, self._worker_state)
+        return self._client is not None and self._shown_state is None and commands.is_allowed(kind, self._worker_state)
 
     def can_ask(self, kind: str) -> bool:
         """Return whether a worker will answer a command of this kind, whatever run is on display."""
         is_starting = self._worker_state is RunState.STARTING
-        return self._client is not None and (is_starting or messages.is_allowed(kind, self._worker_state))
+        return self._client is not None and (is_starting or commands.is_allowed(kind, self._worker_state))
 
     @property
     def has_worker(self) -> bool:
@@ -142,33 +145,33 @@ class TrainingSession(QObject):
 
     def inspect_model(self, model: ModelConfig, num_classes: int, image_size: int | None = None) -> str:
         """Ask for a model's tree, for images of a side in pixels (None: the weights' own). Returns the command's id."""
-        return self._send(messages.InspectModel(model=model, num_classes=num_classes, image_size=image_size))
+        return self._send(commands.InspectModel(model=model, num_classes=num_classes, image_size=image_size))
 
     def list_models(self) -> str:
         """Ask for the models on offer. Returns the command's id."""
-        return self._send(messages.ListModels())
+        return self._send(commands.ListModels())
 
     def check_data(self, data: DataConfig, seed: int) -> str:
         """Ask for a scan of a data set, split as a run with this seed would. Returns the command's id."""
-        return self._send(messages.CheckData(data=data, seed=seed))
+        return self._send(commands.CheckData(data=data, seed=seed))
 
     def estimate_run(self, config: RunConfig) -> str:
         """Ask what a run would need. Returns the command's id."""
-        return self._send(messages.EstimateRun(config=config, runs_dir=str(self.runs_dir)))
+        return self._send(commands.EstimateRun(config=config, runs_dir=str(self.runs_dir)))
 
     def preview_image(self, config: RunConfig, report_path: Path, path: str) -> str:
         """Ask what a run's model sees of an image; the report is of the run's data. Returns the command's id."""
-        return self._send(messages.PreviewImage(config=config, report_path=str(report_path), path=path))
+        return self._send(commands.PreviewImage(config=config, report_path=str(report_path), path=path))
 
     def cancel(self) -> str:
         """End what the worker does before a run: a preparation, or a look-up. Returns the command's id."""
-        return self._send(messages.StopRun() if self.state is RunState.PREPARING else messages.CancelLookUp())
+        return self._send(commands.StopRun() if self.state is RunState.PREPARING else commands.CancelLookUp())
 
     def prepare_run(self, config: RunConfig, *, start: bool = True) -> str:
         """Make a new run and begin it, in a fresh worker if this one has had a run. Returns the command's id."""
         if self._shown_state is not None or self._worker_state not in {RunState.STARTING, RunState.IDLE}:
             self.new_run()
-        self._begin_id = self._send(messages.PrepareRun(config=config, runs_dir=str(self.runs_dir), start=start))
+        self._begin_id = self._send(commands.PrepareRun(config=config, runs_dir=str(self.runs_dir), start=start))
         return self._begin_id
 
     def new_run(self) -> None:
@@ -190,59 +193,59 @@ class TrainingSession(QObject):
             # The worker has it in memory just as it was stopped.
             return self.start_run()
         if self.allows("RestoreCheckpoint"):
-            command_id = self._send(messages.RestoreCheckpoint(name=checkpoint or "last"))
+            command_id = self._send(commands.RestoreCheckpoint(name=checkpoint or "last"))
             self._resume_id = command_id if start else ""
             return command_id
         self._state_before_resume = self.state
         self._make_worker_ready()
         self._shown_state = None
-        self._begin_id = self._send(messages.OpenRun(run_dir=str(self.run_dir), checkpoint=checkpoint, start=start))
+        self._begin_id = self._send(commands.OpenRun(run_dir=str(self.run_dir), checkpoint=checkpoint, start=start))
         self._show_state(self._worker_state)
         return self._begin_id
 
     def restore(self, name: str) -> str:
         """Put a checkpoint into the live run, or load it into a stopped one, ready to go on. Returns the id."""
-        return self._send(messages.RestoreCheckpoint(name=name)) if self.is_live else self.resume(name, start=False)
+        return self._send(commands.RestoreCheckpoint(name=name)) if self.is_live else self.resume(name, start=False)
 
     def start_run(self) -> str:
         """Begin the prepared run. Returns the command's id."""
-        return self._send(messages.StartRun())
+        return self._send(commands.StartRun())
 
     def pause(self) -> str:
         """Stop between two steps. Returns the command's id."""
-        return self._send(messages.PauseRun())
+        return self._send(commands.PauseRun())
 
     def unpause(self) -> str:
         """Go on after a pause. Returns the command's id."""
-        return self._send(messages.UnpauseRun())
+        return self._send(commands.UnpauseRun())
 
     def stop(self, *, save: bool = True) -> str:
         """End the run at the next step boundary. Returns the command's id."""
-        return self._send(messages.StopRun(save=save))
+        return self._send(commands.StopRun(save=save))
 
     def freeze(self, layers: list[str]) -> str:
         """Freeze layers at the next step boundary. Returns the command's id."""
-        return self._send(messages.FreezeLayers(layers=layers))
+        return self._send(commands.FreezeLayers(layers=layers))
 
     def unfreeze(self, layers: list[str]) -> str:
         """Unfreeze layers at the next step boundary. Returns the command's id."""
-        return self._send(messages.UnfreezeLayers(layers=layers))
+        return self._send(commands.UnfreezeLayers(layers=layers))
 
     def set_rate_multiplier(self, layers: list[str], multiplier: float) -> str:
         """Multiply the rate of layers from the next step boundary on. Returns the command's id."""
-        return self._send(messages.SetRateMultiplier(layers=layers, multiplier=multiplier))
+        return self._send(commands.SetRateMultiplier(layers=layers, multiplier=multiplier))
 
     def set_plan(self, phases: list[PlanPhase]) -> str:
         """Have these phases follow those that have begun. Returns the command's id."""
-        return self._send(messages.SetPlan(phases=phases))
+        return self._send(commands.SetPlan(phases=phases))
 
     def set_batchnorm(self, layers: list[str], *, is_adapting: bool) -> str:
         """Let statistics go on in frozen layers, or not, from the next step boundary on. Returns the command's id."""
-        return self._send(messages.SetBatchNorm(layers=layers, is_adapting=is_adapting))
+        return self._send(commands.SetBatchNorm(layers=layers, is_adapting=is_adapting))
 
     def save_checkpoint(self) -> str:
         """Save a checkpoint at the next step boundary. Returns the command's id."""
-        return self._send(messages.SaveCheckpoint())
+        return self._send(commands.SaveCheckpoint())
 
     def detach(self) -> None:
         """Leave the worker alone for good: a live run goes on, an idle worker ends."""
@@ -252,11 +255,11 @@ class TrainingSession(QObject):
 
     def find_rate(self, config: RunConfig | None) -> str:
         """Have rising rates tried on a run that is to be, or (None) on the one that waits. Returns the command's id."""
-        return self._send(messages.FindRate(config=config, runs_dir=str(self.runs_dir)))
+        return self._send(commands.FindRate(config=config, runs_dir=str(self.runs_dir)))
 
     def rewind(self, change: int) -> str:
         """Go back to the state just before a change, by its number. Returns the command's id."""
-        return self._send(messages.Rewind(change=change))
+        return self._send(commands.Rewind(change=change))
 
     def send(self, command: Command) -> str:
         """Send a command that was made elsewhere. Returns its id."""
@@ -302,7 +305,7 @@ class TrainingSession(QObject):
         if client is None:
             return
         if not self._worker_state.is_live and self._worker_state is not RunState.STARTING:
-            client.send(messages.ShutDown())
+            client.send(commands.ShutDown())
         client.close()
 
     def _put_away(self) -> None:
@@ -334,44 +337,44 @@ class TrainingSession(QObject):
 
     def set_rate(self, rate: float) -> str:
         """Change the run's learning rate at the next step boundary. Returns the command's id."""
-        return self._send(messages.SetRate(rate=rate))
+        return self._send(commands.SetRate(rate=rate))
 
     def change_training(self, *, epochs: int | None = None, patience: int | None = None) -> str:
         """Change how long the run is; a patience of 0 ends nothing early. Returns the command's id."""
-        return self._send(messages.ChangeTraining(epochs=epochs, patience=patience))
+        return self._send(commands.ChangeTraining(epochs=epochs, patience=patience))
 
     # -- events -----------------------------------------------------------------------------------------------
 
     def _signals_by_kind(self) -> dict[type[object], SignalInstance]:
         return {
-            messages.ModelInspected: self.model_inspected,
-            messages.ModelsListed: self.models_listed,
-            messages.DataChecked: self.data_checked,
-            messages.RunEstimated: self.run_estimated,
-            messages.RateFound: self.rate_found,
-            messages.ImagePreviewed: self.image_previewed,
-            messages.PreparationProgressed: self.preparation_progressed,
-            messages.RunPrepared: self.run_prepared,
-            messages.MetricsLogged: self.metrics_logged,
-            messages.ProgressReported: self.progress_reported,
-            messages.LayerStatsReported: self.layer_stats_reported,
-            messages.LayersFrozen: self.freeze_changed,
-            messages.LayersUnfrozen: self.freeze_changed,
-            messages.RateChanged: self.rate_changed,
-            messages.RateMultiplierChanged: self.rate_multiplier_changed,
-            messages.ChangeAdvised: self.change_advised,
-            messages.PhaseBegan: self.phase_began,
-            messages.PlanChanged: self.plan_changed,
-            messages.BatchNormChanged: self.batchnorm_changed,
-            messages.TrainingChanged: self.training_changed,
-            messages.FreezeVerified: self.freeze_verified,
-            messages.CheckpointSaved: self.checkpoint_saved,
-            messages.CheckpointRestored: self.checkpoint_restored,
-            messages.RunRewound: self.checkpoint_restored,
-            messages.RewindsKept: self.rewinds_kept,
-            messages.StateChanged: self.state_changed,
-            messages.CommandRejected: self.command_rejected,
-            messages.LogWritten: self.log_written,
+            events.ModelInspected: self.model_inspected,
+            events.ModelsListed: self.models_listed,
+            events.DataChecked: self.data_checked,
+            events.RunEstimated: self.run_estimated,
+            events.RateFound: self.rate_found,
+            events.ImagePreviewed: self.image_previewed,
+            events.PreparationProgressed: self.preparation_progressed,
+            events.RunPrepared: self.run_prepared,
+            events.MetricsLogged: self.metrics_logged,
+            events.ProgressReported: self.progress_reported,
+            events.LayerStatsReported: self.layer_stats_reported,
+            changes.LayersFrozen: self.freeze_changed,
+            changes.LayersUnfrozen: self.freeze_changed,
+            changes.RateChanged: self.rate_changed,
+            changes.RateMultiplierChanged: self.rate_multiplier_changed,
+            events.ChangeAdvised: self.change_advised,
+            changes.PhaseBegan: self.phase_began,
+            changes.PlanChanged: self.plan_changed,
+            changes.BatchNormChanged: self.batchnorm_changed,
+            changes.TrainingChanged: self.training_changed,
+            events.FreezeVerified: self.freeze_verified,
+            events.CheckpointSaved: self.checkpoint_saved,
+            changes.CheckpointRestored: self.checkpoint_restored,
+            changes.RunRewound: self.checkpoint_restored,
+            events.RewindsKept: self.rewinds_kept,
+            events.StateChanged: self.state_changed,
+            events.CommandRejected: self.command_rejected,
+            events.LogWritten: self.log_written,
         }
 
     def _drain(self) -> None:
@@ -390,20 +393,20 @@ class TrainingSession(QObject):
                 self._on_worker_lost(event)
             case RunOpened():
                 self._on_run_opened(event)
-            case messages.WorkerAttached():
+            case events.WorkerAttached():
                 self._on_worker_attached(event)
             case StateChanged():
                 self._on_state_changed(event)
-            case messages.RunPrepared():
+            case events.RunPrepared():
                 self.run, self.run_dir, self.was_interrupted = event.run, Path(event.run.run_dir), False
                 self._begin_id = ""
                 self.run_prepared.emit(event)
-            case messages.CommandRejected():
+            case events.CommandRejected():
                 self._on_command_rejected(event)
             case _:
                 self._signals[type(event)].emit(event)
 
-    def _on_worker_attached(self, event: messages.WorkerAttached) -> None:
+    def _on_worker_attached(self, event: events.WorkerAttached) -> None:
         self._has_served = True
         if event.run is not None:
             self.run, self.run_dir = event.run, Path(event.run.run_dir)
@@ -433,10 +436,10 @@ class TrainingSession(QObject):
             return
         waiting, self._waiting = self._waiting, []
         # A run comes last: once it is being prepared, the worker looks nothing up.
-        for command in sorted(waiting, key=lambda command: isinstance(command, messages.PrepareRun | messages.OpenRun)):
+        for command in sorted(waiting, key=lambda command: isinstance(command, commands.PrepareRun | commands.OpenRun)):
             self._client.send(command)
 
-    def _on_command_rejected(self, event: messages.CommandRejected) -> None:
+    def _on_command_rejected(self, event: events.CommandRejected) -> None:
         if event.command_id == self._resume_id:
             self._resume_id = ""
         if event.command_id == self._begin_id:

@@ -14,34 +14,43 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from app.figures import count, counted, duration, printable, size
-from app.steering import Ending, shown_path
+from app.event_sentences import (
+    change_sentence,
+    freeze_sentence,
+    plan_change_sentence,
+    rate_sentence,
+    rewound_sentence,
+    training_sentence,
+)
+from app.figures import count, counted, duration, printable, shown_path, size
+from app.following import Ending
 from trainer.client import ClientEvent
-from trainer.messages import (
+from trainer.messages.changes import (
     BatchNormChanged,
-    ChangeAdvised,
-    CheckpointInfo,
     CheckpointRestored,
+    LayersFrozen,
+    LayersUnfrozen,
+    PlanChanged,
+    RateChanged,
+    RateMultiplierChanged,
+    RunRewound,
+    TrainingChanged,
+)
+from trainer.messages.events import (
+    ChangeAdvised,
     CheckpointSaved,
     CommandRejected,
     FreezeVerified,
-    LayersFrozen,
-    LayersUnfrozen,
     LogWritten,
     MetricsLogged,
-    PlanChanged,
     PreparationProgressed,
     ProgressReported,
-    RateChanged,
-    RateMultiplierChanged,
-    RunInfo,
     RunPrepared,
-    RunRewound,
-    RunState,
     StateChanged,
-    TrainingChanged,
     WorkerAttached,
 )
+from trainer.messages.run_info import CheckpointInfo, RunInfo
+from trainer.messages.states import RunState
 from trainer.run_record import best_checkpoint, metric_word, metrics_text
 from trainer.runs import RunFolder
 
@@ -338,43 +347,6 @@ class TerminalView:
     def _print(self, text: str, style: str = "") -> None:
         # As Text, so that a file's name is never read as markup; unwrapped, so that it can be copied and searched.
         self._console.print(Text(printable(text), style=style), soft_wrap=True)
-
-
-def rate_sentence(event: RateChanged) -> str:
-    """Say a change of the rate with its step."""
-    return f"Rate {event.rate:g}, {event.before:g} before · from step {event.applied_step:,} on"
-
-
-def change_sentence(event: RateMultiplierChanged | BatchNormChanged) -> str:
-    """Say what changed in some layers, with the steps of the asking and of the taking hold."""
-    return f"{event.sentence} · asked at step {event.requested_step:,}, applied at step {event.applied_step:,}"
-
-
-def plan_change_sentence(event: PlanChanged) -> str:
-    """Say how many phases of a changed plan are still to come."""
-    num_left = len(event.plan) - event.num_begun
-    return f"Plan changed at step {event.applied_step:,} · {num_left} {'phase' if num_left == 1 else 'phases'} to come"
-
-
-def training_sentence(event: TrainingChanged) -> str:
-    """Say a change of the run's length with its step."""
-    parts = []
-    if event.epochs != event.before_epochs:
-        parts.append(f"{counted(event.epochs, 'epoch')}, {event.before_epochs:,} before")
-    if event.patience != event.before_patience:
-        parts.append(f"Patience {event.patience or 'off'}, {event.before_patience or 'off'} before")
-    return f"{'; '.join(parts) or 'Nothing changed'} · from step {event.applied_step:,} on"
-
-
-def rewound_sentence(event: RunRewound) -> str:
-    """Say where a rewind went back to."""
-    return f"Rewound to before: {event.sentence} · goes on from epoch {event.epoch}, step {event.step:,}"
-
-
-def freeze_sentence(event: LayersFrozen | LayersUnfrozen) -> str:
-    """Say what was frozen or unfrozen, the step at which it was asked for, and the step at which it took hold."""
-    symbol = "❄" if isinstance(event, LayersFrozen) else "☀"
-    return f"{symbol} {event.sentence} · asked at step {event.requested_step:,}, applied at step {event.applied_step:,}"
 
 
 def _reason_of_failure(event: ClientEvent) -> str:

@@ -20,7 +20,7 @@ from app.main_window import MainWindow
 from app.session import TrainingSession
 from app.settings import Settings
 from trainer.config import load_config
-from trainer.messages import RunState
+from trainer.messages.states import RunState
 
 SIZES = {"small": (1280, 800), "large": (1920, 1080)}
 PATIENCE_S = 180

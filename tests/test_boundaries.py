@@ -39,7 +39,8 @@ def test_drawing_a_long_curve_for_the_first_time_imports_nothing() -> None:
 import sys
 from app.viewmodels.metric_history import MetricHistory
 from app.views import metrics
-from trainer.messages import MetricsLogged, Series
+from trainer.messages.events import MetricsLogged
+from trainer.messages.run_info import Series
 history = MetricHistory()
 before = set(sys.modules)
 series = Series(steps=list(range(1, 9001)), values=[1.0] * 9000)

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from trainer.messages import LayerStatsReported
+from trainer.messages.events import LayerStatsReported
 
 NUM_EPOCHS_LOOKED_AT = 3
 LEAST_FALL = 0.01

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.messages import CheckpointInfo
+from trainer.messages.run_info import CheckpointInfo
 from trainer.runs import RunFolder
 
 FORMAT_VERSION = 3

@@ -22,7 +22,8 @@ import psutil
 
 from trainer.frames import MAX_FRAME_BYTES, ProtocolError, decode_event, encode
 from trainer.memory import KEEP_FREED_MEMORY
-from trainer.messages import AnyEvent, Command, MetricsSkipped, RunPrepared
+from trainer.messages.base import Command
+from trainer.messages.events import AnyEvent, MetricsSkipped, RunPrepared
 from trainer.run_record import RunFolderError, RunRecord
 from trainer.runs import RunFolder
 

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from trainer.messages import SPLITS, DataSummary
+from trainer.messages.data_info import SPLITS, DataSummary
 
 SCHEMA_VERSION = 2
 _ONE_CLASS_VERSION = 1

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from trainer.data.archive import Progress
 from trainer.loop import Trainer
 from trainer.memory import give_memory_back
-from trainer.messages import RunEstimate
+from trainer.messages.run_info import RunEstimate
 from trainer.run_list import runs_on
 from trainer.schedules import Plan, frozen_after
 

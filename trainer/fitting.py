@@ -8,7 +8,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from trainer.messages import MisshapenTensor, WeightsReport
+from trainer.messages.model_info import MisshapenTensor, WeightsReport
 
 AUXILIARY_MODELS = frozenset({"googlenet", "inception_v3"})
 """The models that were published with auxiliary heads, which are left out: their 1,000 outputs are another task's."""

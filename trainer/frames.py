@@ -9,7 +9,9 @@ from typing import Literal
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from trainer.messages import AnyCommand, AnyEvent, Command, Event
+from trainer.messages.base import Command, Event
+from trainer.messages.commands import AnyCommand
+from trainer.messages.events import AnyEvent
 
 PROTOCOL_VERSION = 1
 MAX_FRAME_BYTES = 8 * 1024 * 1024

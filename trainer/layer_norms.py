@@ -8,7 +8,7 @@ import time
 import torch
 from torch import Tensor
 
-from trainer.messages import LayerStatsReported
+from trainer.messages.events import LayerStatsReported
 
 LEAST_INTERVAL_S = 1.0
 COST_SHARE = 0.005

@@ -6,16 +6,15 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from trainer.messages import (
+from trainer.messages.base import Event
+from trainer.messages.changes import (
     BatchNormChanged,
     CheckpointRestored,
-    CheckpointSaved,
-    Event,
     FreezeChanged,
-    MetricsLogged,
     RateMultiplierChanged,
     StateRestored,
 )
+from trainer.messages.events import CheckpointSaved, MetricsLogged
 
 MAX_POINTS_PER_FLUSH = 5
 _FLUSH_INTERVAL_S = 5

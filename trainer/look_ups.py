@@ -8,22 +8,10 @@ import torch
 
 from trainer import models
 from trainer.config import ConfigError
-from trainer.messages import (
-    CheckData,
-    DataChecked,
-    EstimateRun,
-    Event,
-    FindRate,
-    ImagePreviewed,
-    InspectModel,
-    ListModels,
-    ModelInspected,
-    ModelsListed,
-    PreviewImage,
-    RateCurve,
-    RateFound,
-    RunEstimated,
-)
+from trainer.messages.base import Event
+from trainer.messages.commands import CheckData, EstimateRun, FindRate, InspectModel, ListModels, PreviewImage
+from trainer.messages.events import DataChecked, ImagePreviewed, ModelInspected, ModelsListed, RateFound, RunEstimated
+from trainer.messages.run_info import RateCurve
 from trainer.preparation import Preparation, PreparedRun
 from trainer.summary import summarize
 

@@ -30,32 +30,31 @@ from trainer.data.stream import Batch
 from trainer.early_stopping import EarlyStopping
 from trainer.freezing import BACKBONE, HEAD, FreezeError, FreezeSet
 from trainer.layer_norms import LayerNorms
-from trainer.messages import (
+from trainer.messages.base import Event
+from trainer.messages.changes import (
     BatchNormChanged,
-    ChangeAdvised,
-    CheckpointInfo,
     CheckpointRestored,
-    CheckpointSaved,
-    ConfusionMatrix,
-    Event,
     FreezeChanged,
-    FreezeVerified,
-    InForce,
     LayersFrozen,
     LayersUnfrozen,
-    LogWritten,
-    MetricsLogged,
-    ModelSummary,
     PhaseBegan,
     PlanChanged,
-    ProgressReported,
     RateChanged,
     RateMultiplierChanged,
     RunRewound,
-    RunState,
-    Series,
     TrainingChanged,
 )
+from trainer.messages.events import (
+    ChangeAdvised,
+    CheckpointSaved,
+    FreezeVerified,
+    LogWritten,
+    MetricsLogged,
+    ProgressReported,
+)
+from trainer.messages.model_info import ModelSummary
+from trainer.messages.run_info import CheckpointInfo, ConfusionMatrix, InForce, Series
+from trainer.messages.states import RunState
 from trainer.metrics import (
     LEARNING_RATE,
     TRAIN_LOSS,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 
-from trainer.messages import Series
+from trainer.messages.run_info import Series
 from trainer.task import Task
 
 TRAIN_LOSS = "Loss/train"

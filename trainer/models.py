@@ -20,7 +20,7 @@ from trainer.config import ModelConfig
 from trainer.data.transforms import Preprocessing
 from trainer.fitting import AUXILIARY_MODELS, load
 from trainer.freezing import has_statistics
-from trainer.messages import ImagePreset, LayerInfo, ModelEntry, WeightSet, WeightsReport
+from trainer.messages.model_info import ImagePreset, LayerInfo, ModelEntry, WeightSet, WeightsReport
 from trainer.weights import ModelError, Progress, cached_path, fetch_published, read_weights
 
 __all__ = [

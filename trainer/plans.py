@@ -8,7 +8,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from trainer.config import ConfigError, PlanPhase
-from trainer.messages import LayerInfo
+from trainer.messages.model_info import LayerInfo
 
 RATE_DECAY = 2.6
 """What the rate falls by from each stage to the one before it (Howard and Ruder 2018, ULMFiT, arXiv 1801.06146)."""

@@ -21,7 +21,9 @@ from trainer.data.scan import ScannedData, scan, scan_key
 from trainer.estimate import check_no_run_uses, estimate
 from trainer.logs import TensorBoardLog
 from trainer.loop import Trainer
-from trainer.messages import Event, ImageView, RateCurve, RunEstimate, RunInfo
+from trainer.messages.base import Event
+from trainer.messages.data_info import ImageView
+from trainer.messages.run_info import RateCurve, RunEstimate, RunInfo
 from trainer.models import build_model, preprocessing_of
 from trainer.optim import choose_device
 from trainer.rate_finder import find_rate

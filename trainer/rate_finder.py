@@ -10,7 +10,7 @@ import torch
 from trainer.config import OptimizerConfig
 from trainer.data.archive import Progress
 from trainer.loop import Trainer
-from trainer.messages import RateCurve
+from trainer.messages.run_info import RateCurve
 from trainer.rates import RateSchedule
 
 NUM_STEPS = 100

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from trainer.messages import RewindsKept
+from trainer.messages.events import RewindsKept
 from trainer.metrics import Evaluation
 
 
@@ -37,9 +38,10 @@ class KeptState:
         step: int = self.content["step"]
         return step
 
-    @property
+    @functools.cached_property
     def num_bytes(self) -> int:
         """Return what it takes of memory."""
+        # Counted once: with hundreds kept, all of them anew at each change would take longer than a step.
         return size_of(self.content)
 
 

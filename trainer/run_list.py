@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from trainer.messages import RunState
+from trainer.messages.states import RunState
 from trainer.run_record import RunFolderError, RunListing
 from trainer.runs import RunFolder, created_at
 

@@ -10,15 +10,10 @@ from pathlib import Path
 import psutil
 
 from trainer.config import RunConfig
-from trainer.messages import (
-    AnyEvent,
-    CheckpointInfo,
-    LayersFrozen,
-    LayerStatsReported,
-    LayersUnfrozen,
-    RunInfo,
-    RunState,
-)
+from trainer.messages.changes import LayersFrozen, LayersUnfrozen
+from trainer.messages.events import AnyEvent, LayerStatsReported
+from trainer.messages.run_info import CheckpointInfo, RunInfo
+from trainer.messages.states import RunState
 
 
 class RunFolderError(ValueError):

@@ -17,21 +17,11 @@ from urllib.parse import quote
 
 from trainer.config import RunConfig, config_to_toml, load_config
 from trainer.frames import as_json, event_from_json
-from trainer.messages import (
-    AnyEvent,
-    CheckpointInfo,
-    ConfusionMatrix,
-    Event,
-    LayersFrozen,
-    LayerStatsReported,
-    LayersUnfrozen,
-    RunInfo,
-    RunPrepared,
-    RunState,
-    Series,
-    StateChanged,
-    follow,
-)
+from trainer.messages.base import Event
+from trainer.messages.changes import LayersFrozen, LayersUnfrozen, follow
+from trainer.messages.events import AnyEvent, LayerStatsReported, RunPrepared, StateChanged
+from trainer.messages.run_info import CheckpointInfo, ConfusionMatrix, RunInfo, Series
+from trainer.messages.states import RunState
 from trainer.run_record import Curve, RunFolderError, RunListing, RunRecord, WorkerAddress, best_checkpoint
 
 SCHEMA_VERSION = 1
@@ -423,14 +413,15 @@ class RunFolder:
             if isinstance(event, LayersFrozen | LayersUnfrozen)
         ]
         segment = self._read("SELECT COALESCE(MAX(id), 0) FROM segments")[0][0]
-        step, epoch = self._position()
+        info = self.run_info()
+        step, epoch = self._position(info)
         return RunRecord(
             path=self.path,
             config=self.config(),
             state=RunState.STOPPED if was_interrupted else state,
             was_interrupted=was_interrupted,
             sentence=sentence,
-            info=self.run_info(),
+            info=info,
             step=step,
             epoch=epoch,
             segment=segment,
@@ -448,7 +439,8 @@ class RunFolder:
         worker = self.worker()
         config = self.config()
         best = best_checkpoint(self.checkpoints())
-        step, epoch = self._position()
+        info = self.run_info()
+        step, epoch = self._position(info)
         return RunListing(
             path=self.path,
             title=config.title,
@@ -457,7 +449,7 @@ class RunFolder:
             is_live=worker is not None and state.is_live,
             was_interrupted=worker is None and state.is_live,
             epoch=epoch,
-            num_epochs=self.num_epochs(),
+            num_epochs=(config.training if info is None else info.present).epochs,
             step=step,
             best_accuracy=best.accuracy if best else None,
             created_at=created_at(self.path),
@@ -468,14 +460,13 @@ class RunFolder:
         event = self._last_event("StateChanged")
         return (event.state, event.sentence) if isinstance(event, StateChanged) else (RunState.PREPARING, "")
 
-    def _position(self) -> tuple[int, int]:
+    def _position(self, info: RunInfo | None) -> tuple[int, int]:
         rows = self._read("SELECT id, start_step FROM segments ORDER BY id DESC LIMIT 1")
         if not rows:
             return 0, 0
         segment, start_step = rows[0]
         newest: int | None = self._read("SELECT MAX(step) FROM metrics WHERE segment = ?", (segment,))[0][0]
         step = start_step if newest is None else newest
-        info = self.run_info()
         return step, step // info.steps_per_epoch if info else 0
 
     def _events(self, *kinds: str) -> list[AnyEvent]:

@@ -13,26 +13,22 @@ from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener
 
 from trainer.frames import MAX_FRAME_BYTES, ProtocolError, decode_command, encode
-from trainer.messages import (
-    AnyCommand,
-    BatchNormChanged,
-    Event,
-    FreezeChanged,
+from trainer.messages.base import Event
+from trainer.messages.changes import BatchNormChanged, FreezeChanged, RateMultiplierChanged, StateRestored, follow
+from trainer.messages.commands import AnyCommand
+from trainer.messages.events import (
     LayerStatsReported,
     LogWritten,
     MetricsLogged,
     MetricsSkipped,
     PreparationProgressed,
     ProgressReported,
-    RateMultiplierChanged,
     RewindsKept,
     RunPrepared,
-    RunState,
     StateChanged,
-    StateRestored,
     WorkerAttached,
-    follow,
 )
+from trainer.messages.states import RunState
 from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.config import ModelConfig
 from trainer.freezing import FreezeSet
-from trainer.messages import LayerInfo, ModelSummary
+from trainer.messages.model_info import LayerInfo, ModelSummary
 from trainer.models import inspect, layer_tree, preprocessing_of
 
 

@@ -23,7 +23,7 @@ from torchmetrics.classification import (
 
 from trainer.config import ConfigError, DataConfig, RunConfig
 from trainer.data.sampler import class_weights
-from trainer.messages import DataSummary
+from trainer.messages.data_info import DataSummary
 
 _TOP = 5
 _NUM_NAMED = 4

@@ -20,30 +20,24 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from trainer.messages import (
+from trainer.messages.base import Event
+from trainer.messages.commands import (
     ALLOWED_COMMANDS,
-    TRANSITIONS,
     AnyCommand,
     CancelLookUp,
     ChangeTraining,
     CheckData,
-    CommandRejected,
     EstimateRun,
-    Event,
     FindRate,
     FreezeLayers,
     InspectModel,
     ListModels,
-    LogWritten,
     OpenRun,
     PauseRun,
-    PreparationProgressed,
     PrepareRun,
     PreviewImage,
     RestoreCheckpoint,
     Rewind,
-    RunPrepared,
-    RunState,
     SaveCheckpoint,
     SetBatchNorm,
     SetPlan,
@@ -51,12 +45,19 @@ from trainer.messages import (
     SetRateMultiplier,
     ShutDown,
     StartRun,
-    StateChanged,
     StopRun,
     UnfreezeLayers,
     UnpauseRun,
+)
+from trainer.messages.events import (
+    CommandRejected,
+    LogWritten,
+    PreparationProgressed,
+    RunPrepared,
+    StateChanged,
     WorkerAttached,
 )
+from trainer.messages.states import TRANSITIONS, RunState
 from trainer.run_record import RunFolderError, WorkerAddress
 from trainer.server import EventServer
 

@@ -10,7 +10,7 @@ from PySide6.QtCore import QObject, Qt
 from app.viewmodels.field_words import split_text
 from app.viewmodels.quantities import count_text, percent_text
 from app.viewmodels.table_item_model import Index, TableItemModel
-from trainer.messages import SPLITS
+from trainer.messages.data_info import SPLITS
 
 NAME, BAR, COUNT = range(3)
 ALL = -1

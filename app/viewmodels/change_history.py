@@ -8,18 +8,10 @@ from dataclasses import dataclass, field
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.viewmodels.quantities import rate_text
-from trainer.messages import (
-    AnyEvent,
-    Command,
-    FreezeLayers,
-    LayersFrozen,
-    LayersUnfrozen,
-    RateChanged,
-    RateMultiplierChanged,
-    SetRate,
-    SetRateMultiplier,
-    UnfreezeLayers,
-)
+from trainer.messages.base import Command
+from trainer.messages.changes import LayersFrozen, LayersUnfrozen, RateChanged, RateMultiplierChanged
+from trainer.messages.commands import FreezeLayers, SetRate, SetRateMultiplier, UnfreezeLayers
+from trainer.messages.events import AnyEvent
 
 _UNDOABLE = (FreezeLayers, UnfreezeLayers, SetRate, SetRateMultiplier)
 

@@ -10,7 +10,7 @@ from PySide6.QtCore import QModelIndex, QObject, QSortFilterProxyModel, Qt
 
 from app.viewmodels.quantities import ago_text, count_text, moment_text, number_text, percent_text, size_text
 from app.viewmodels.table_item_model import Index, TableItemModel
-from trainer.messages import CheckpointInfo
+from trainer.messages.run_info import CheckpointInfo
 from trainer.run_record import best_checkpoint
 
 STAR, EPOCH, STEP, LOSS, ACCURACY, FROZEN, SIZE, SAVED, TAGS = range(9)

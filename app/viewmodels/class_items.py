@@ -5,7 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import Qt
 
 from app.viewmodels.bar_items import ALL, NAME, BarItemModel
-from trainer.messages import SPLITS, DataSummary
+from trainer.messages.data_info import SPLITS, DataSummary
 
 
 class ClassItemModel(BarItemModel):

@@ -15,7 +15,8 @@ from app.viewmodels.issue_items import IssueItemModel
 from app.viewmodels.quantities import count_text, number_text, size_text
 from app.viewmodels.report_queries import BinQuery, read_bins
 from trainer.data_report import Bin, ImageChoice, IssueKind, Measure
-from trainer.messages import DataChecked, DataSummary, ImageView
+from trainer.messages.data_info import DataSummary, ImageView
+from trainer.messages.events import DataChecked
 
 
 class DataState(Enum):

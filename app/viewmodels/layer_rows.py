@@ -6,7 +6,7 @@ import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from trainer.messages import LayerInfo, ModelSummary
+from trainer.messages.model_info import LayerInfo, ModelSummary
 
 BACKBONE = "backbone"
 HEAD = "head"
@@ -212,6 +212,30 @@ class LayerRows:
 
     def _depth(self, row_id: int) -> int:
         return max((self._depth(child) + 1 for child in self[row_id].children), default=0)
+
+
+class RowCounts:
+    """How many of some units are at and below each row: kept up to date, as a sum over all rows takes long."""
+
+    def __init__(self, rows: LayerRows) -> None:
+        self._rows = rows
+        self._counts = [0] * len(rows)
+        self.units: set[str] = set()
+
+    def of(self, row_id: int) -> int:
+        """Return how many are at and below a row."""
+        return self._counts[row_id]
+
+    def take(self, units: set[str]) -> None:
+        """Count these units in place of those before."""
+        self._add(units - self.units, 1)
+        self._add(self.units - units, -1)
+        self.units = units
+
+    def _add(self, units: Iterable[str], change: int) -> None:
+        for unit in units:
+            for row_id in self._rows.ids_of[unit]:
+                self._counts[row_id] += change
 
 
 def _nearest(fqn: str, known: Container[str]) -> str:

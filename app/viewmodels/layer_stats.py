@@ -10,7 +10,7 @@ from PySide6.QtCore import QCoreApplication
 
 from app.viewmodels.layer_rows import LayerRows
 from app.viewmodels.quantities import count_text, measure_text
-from trainer.messages import LayerStatsReported
+from trainer.messages.events import LayerStatsReported
 
 
 @dataclass(frozen=True)

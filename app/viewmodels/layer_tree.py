@@ -3,60 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 
 from PySide6.QtCore import QObject, Signal
 
+from app.viewmodels.freeze_presets import Preset, preset_sets
+from app.viewmodels.freeze_requests import FreezeRequests
+from app.viewmodels.frozen_layers import FrozenLayers
 from app.viewmodels.layer_rates import MAX_MULTIPLIER, LayerRates, read_multiplier
-from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID, LayerRow, LayerRows
+from app.viewmodels.layer_rows import HEAD_ID, LayerRow, LayerRows
 from app.viewmodels.layer_stats import LayerStats
 from app.viewmodels.quantities import count_text
 from app.viewmodels.step_cost import StepCost
-from trainer.messages import (
-    BatchNormChanged,
-    FreezeChanged,
-    FreezeVerified,
-    LayerStatsReported,
-    ModelSummary,
-    RateMultiplierChanged,
-    StateRestored,
-)
-
-
-class LayerState(StrEnum):
-    """What a row shows. A row without anything to freeze under a row that is partly frozen shows nothing."""
-
-    FROZEN = "frozen"
-    TRAINABLE = "trainable"
-    PARTLY = "partly"
-    NOTHING = ""
-
-
-class Preset(StrEnum):
-    """A freeze set that has a name."""
-
-    HEAD_ONLY = "head only"
-    LAST_STAGE = "last stage + head"
-    NORMS = "norm layers + head"
-    EVERYTHING = "everything"
-    CUSTOM = "custom"
-
-
-@dataclass(frozen=True)
-class _Applied:
-    """When a unit's present state took hold."""
-
-    applied_step: int
-    requested_step: int
-
-
-@dataclass
-class _Pending:
-    """A request that no event has answered yet; None where it is not known what was asked for."""
-
-    units: set[str]
-    is_freeze: bool | None
+from trainer.messages.changes import BatchNormChanged, FreezeChanged, RateMultiplierChanged, StateRestored
+from trainer.messages.events import FreezeVerified, LayerStatsReported
+from trainer.messages.model_info import ModelSummary
 
 
 class LayerTreeViewModel(QObject):
@@ -96,28 +56,15 @@ class LayerTreeViewModel(QObject):
         self.is_closed = False
         """Whether a run is shown that does not train, so that nothing can be changed. The owner says so."""
         self.rows = LayerRows(None)
+        self.frozen = FrozenLayers(self.rows)
         self.rates = LayerRates(self.rows)
         self.stats = LayerStats(self.rows)
+        self._requests = FreezeRequests(self.rows)
         self.columns: dict[str, bool] = {}
         """The columns that the user chose to see or not to see, by name; the others are shown where there is room."""
         self._summary: ModelSummary | None = None
-        self._frozen: set[str] = set()
-        self._num_frozen = [0] * len(self.rows)
-        """How many units of each row are frozen: kept up to date, as a sum over the units of all rows takes long."""
-        self._first_learning = 0
-        """Place of the first unit that learns, in the model's order: gradients flow back to it and no further."""
-        self._counted_pending: set[str] = set()
-        self._num_pending = [0] * len(self.rows)
         self._preset_sets: dict[Preset, set[str]] = {}
-        self._adapting: set[str] = set()
-        self._applied: dict[str, _Applied] = {}
-        self._pending: dict[str, _Pending] = {}
-        self._asked: list[_Pending] = []
         self.num_params = self.num_trainable = 0
-        self.num_verified: int | None = None
-        self.num_adapting = 0
-        """Of how many of the verified layers only the weights were, as their statistics go on."""
-        self.drifted: list[str] = []
         self.step_ms: float | None = None
         self.predicted_ms: float | None = None
         """What a step was predicted to cost after the last change; None before there was one."""
@@ -151,10 +98,10 @@ class LayerTreeViewModel(QObject):
         self.num_params = summary.num_params if summary else 0
         self._take(summary.frozen if summary else [], summary.num_trainable if summary else 0)
         self.rates.take(summary.multipliers if summary else {})
-        self._adapting = set(summary.adapting) if summary else set()
+        self.frozen.set_adapting(summary.adapting if summary else ())
         if not is_same:
             self.rows_reset.emit()
-        self._tell_states()
+        self.states_changed.emit()
 
     def show_draft(
         self, summary: ModelSummary, frozen: Sequence[str], multipliers: Mapping[str, float] | None = None
@@ -171,75 +118,64 @@ class LayerTreeViewModel(QObject):
         """Become the draft of the next run: the freeze set stays, what was seen in the run goes."""
         self.is_closed = self._is_live = False
         self.step_ms = None
-        self._applied, self._pending, self._asked = {}, {}, []
+        self.frozen.take(self.frozen.units)
+        self._requests.forget()
         self.predicted_ms = None
         self.rates.forget_asked()
         self.stats = LayerStats(self.rows)
-        self.num_verified, self.drifted = None, []
         self._say("")
-        self._tell_states()
+        self.states_changed.emit()
 
     def mark_pending(self, command_id: str, layers: Sequence[str]) -> None:
         """Show that a command about these layers is on its way. Call it with the id that the session returns."""
-        units = self.rows.units_of(layers)
-        asked = next((request for request in self._asked if request.units == units), None)
-        if asked is not None:
-            self._asked.remove(asked)
-        self._pending[command_id] = asked or _Pending(units, None)
-        self._tell_states()
+        self._requests.mark_sent(command_id, layers)
+        self.states_changed.emit()
 
     def mark_multiplying(self, command_id: str, layers: Sequence[str]) -> None:
         """Show that another rate of these layers was asked for, by the id that the session returned."""
         self.rates.mark_asked(command_id, layers)
-        self._tell_states()
+        self.states_changed.emit()
 
     def settle(self, event: FreezeChanged) -> None:
         """Take the freeze set that the worker says is in force."""
-        frozen = self.rows.units_of_set(event.frozen)
         if event.layers:
             # What was measured before the change tells nothing of after it; kept beside the new measure, to be judged.
-            self.predicted_ms, self.step_ms = self._predict(frozen), None
-        self._set_frozen(frozen)
-        self.stats.forget(self._frozen)
+            self.predicted_ms, self.step_ms = self._predict(self.rows.units_of_set(event.frozen)), None
+        self.frozen.settle(event)
+        self.stats.forget(self.frozen.units)
         self.num_trainable = event.num_trainable
-        for unit in event.layers:
-            self._applied[unit] = _Applied(event.applied_step, event.requested_step)
-        self._pending.pop(event.command_id, None)
-        self._pending = {key: request for key, request in self._pending.items() if not self._is_so(request)}
-        self._asked = []
-        self.num_verified, self.drifted = None, []
+        self._requests.settle(event.command_id, self.frozen.units)
         self._say("")
-        self._tell_states()
+        self.states_changed.emit()
 
     def settle_multiplier(self, event: RateMultiplierChanged) -> None:
         """Take the rate multipliers that the worker says are in force."""
         self.rates.take_answer(event.command_id)
         self.rates.take(event.multipliers)
         self._say("")
-        self._tell_states()
+        self.states_changed.emit()
 
     def settle_batchnorm(self, event: BatchNormChanged) -> None:
         """Take which statistics the worker says go on in frozen layers."""
-        self._pending.pop(event.command_id, None)
-        self._adapting = set(event.adapting)
+        self._requests.take_answer(event.command_id)
+        self.frozen.set_adapting(event.adapting)
         self._say("")
-        self._tell_states()
+        self.states_changed.emit()
         self.measures_changed.emit()
 
     def reject(self, command_id: str, reason: str) -> bool:
         """Go back: the worker refused a command of ours. Returns whether it was one."""
-        is_multiplier = self.rates.take_answer(command_id)
-        if self._pending.pop(command_id, None) is None and not is_multiplier:
+        is_multiplier, is_freeze = self.rates.take_answer(command_id), self._requests.take_answer(command_id)
+        if not is_multiplier and not is_freeze:
             return False
-        self._asked = []
+        self._requests.forget_unsent()
         self._say(reason)
-        self._tell_states()
+        self.states_changed.emit()
         return True
 
     def verify(self, event: FreezeVerified) -> None:
         """Take the worker's proof that frozen layers did not change (or which did)."""
-        self.num_verified, self.drifted = event.num_verified, list(event.drifted)
-        self.num_adapting = event.num_adapting
+        self.frozen.verify(event)
         self.figures_changed.emit()
         self.measures_changed.emit()
 
@@ -253,8 +189,8 @@ class LayerTreeViewModel(QObject):
         self.step_ms = None
         self._take(event.frozen, event.num_trainable)
         self.rates.take(event.multipliers)
-        self._adapting = set(event.adapting)
-        self._tell_states()
+        self.frozen.set_adapting(event.adapting)
+        self.states_changed.emit()
 
     def set_step_ms(self, step_ms: float | None) -> None:
         """Say what a step costs now, in milliseconds; None if no run trains."""
@@ -269,9 +205,9 @@ class LayerTreeViewModel(QObject):
 
     def drop_pending(self) -> None:
         """Forget what was asked for: nobody is left to answer."""
-        self._pending, self._asked = {}, []
+        self._requests.forget()
         self.rates.forget_asked()
-        self._tell_states()
+        self.states_changed.emit()
 
     # -- what the user does -----------------------------------------------------------------------------------
 
@@ -339,7 +275,7 @@ class LayerTreeViewModel(QObject):
 
     def set_adapting(self, row_ids: Iterable[int], is_adapting: bool) -> None:
         """Ask that the statistics below rows adapt while these are frozen, or not."""
-        units = {unit for row_id in row_ids for unit in self._units_with_statistics(row_id)}
+        units = {unit for row_id in row_ids for unit in self.frozen.statistics_of(row_id)}
         if self.is_live and units:
             self.batchnorm_requested.emit([unit for unit in self.rows.units if unit in units], is_adapting)
 
@@ -361,7 +297,7 @@ class LayerTreeViewModel(QObject):
             self.multiply_requested.emit(self.rates.names_of(units), multiplier)
             return
         self.rates.multiply(units, multiplier)
-        self._tell_states()
+        self.states_changed.emit()
         self.multipliers_changed.emit()
 
     # -- what is shown ----------------------------------------------------------------------------------------
@@ -369,7 +305,7 @@ class LayerTreeViewModel(QObject):
     @property
     def frozen_layers(self) -> list[str]:
         """Return the freeze set by the fewest names, as ``config.model.frozen`` takes it."""
-        return self.rows.names_of(self._frozen)
+        return self.rows.names_of(self.frozen.units)
 
     @property
     def summary(self) -> ModelSummary | None:
@@ -384,69 +320,23 @@ class LayerTreeViewModel(QObject):
     @property
     def preset(self) -> Preset:
         """Return the name of the present freeze set."""
-        return next((preset for preset, units in self._preset_sets.items() if units == self._frozen), Preset.CUSTOM)
-
-    def state_of(self, row_id: int) -> LayerState:
-        """Return a row's state, from the units at and below it, or from the row above it if it has none."""
-        row = self.rows[row_id]
-        if not row.units:
-            above = self.state_of(row.parent) if row.parent > 0 else LayerState.NOTHING
-            return LayerState.NOTHING if above is LayerState.PARTLY else above
-        num_frozen = self._num_frozen[row_id]
-        if num_frozen == 0:
-            return LayerState.TRAINABLE
-        return LayerState.FROZEN if num_frozen == len(row.units) else LayerState.PARTLY
+        return next(
+            (preset for preset, units in self._preset_sets.items() if units == self.frozen.units), Preset.CUSTOM
+        )
 
     def is_pending(self, row_id: int) -> bool:
         """Whether a change of the whole row was asked for and has not been answered."""
-        return 0 < len(self.rows[row_id].units) == self._num_pending[row_id]
-
-    def has_statistics(self, row_id: int) -> bool:
-        """Whether there are running statistics at or below a row."""
-        return bool(self._units_with_statistics(row_id))
-
-    def is_adapting(self, row_id: int) -> bool:
-        """Whether all the statistics below a row go on when it is frozen."""
-        units = self._units_with_statistics(row_id)
-        return bool(units) and self._adapting.issuperset(units)
-
-    def has_drifted(self, row_id: int) -> bool:
-        """Whether something below a row changed while it was frozen."""
-        return bool(self.drifted) and not set(self.drifted).isdisjoint(self.rows[row_id].units)
-
-    def drift_text(self, row_id: int) -> str:
-        """Say whether a frozen row is as it was when it was frozen, as far as that was proven; "" if it was not."""
-        if self.has_drifted(row_id):
-            return self.tr("drifted")
-        if self._is_adapting_now(row_id):
-            return self.tr("adapting")
-        is_verified = self.num_verified is not None and self.state_of(row_id) is LayerState.FROZEN
-        return self.tr("0 drift") if is_verified and self.rows[row_id].units else ""
-
-    def explain_stats(self, row_id: int) -> str:
-        """Say what the last measured update did below a row, or that a frozen row is unchanged."""
-        if self.has_drifted(row_id):
-            return self.tr("changed while it was frozen: please report this defect of Thaw")
-        if self._is_adapting_now(row_id):
-            return self.tr("weights frozen, statistics adapting")
-        if self.drift_text(row_id):
-            return self.tr("0 drift: every bit is as it was when it was frozen")
-        return self.stats.explain(row_id)
+        return self._requests.is_pending(row_id)
 
     def explain(self, row_id: int) -> str:
         """Say a row's state, and since which step, for the tooltip."""
-        row, state = self.rows[row_id], self.state_of(row_id)
         if self.is_pending(row_id):
             return self.tr("waiting for the next step boundary")
-        if not row.units:
-            return self.tr("nothing to freeze: no parameters or buffers")
-        if state is LayerState.PARTLY:
-            text = self.tr("{frozen} of {all} layers with parameters are frozen")
-            return text.format(frozen=count_text(self._num_frozen[row_id]), all=count_text(len(row.units)))
-        told = self._since_text(row_id, self._state_word(row_id, state))
-        if state is LayerState.FROZEN and self.rows.first_position(row_id) > self._first_learning:
-            return self.tr("{}; a layer before it learns, so only its weights' gradient is saved").format(told)
-        return told
+        return self.frozen.explain(row_id)
+
+    def explain_stats(self, row_id: int) -> str:
+        """Say what the last measured update did below a row, or that a frozen row is unchanged."""
+        return self.frozen.explain_drift(row_id) or self.stats.explain(row_id)
 
     @property
     def forecast(self) -> tuple[LayerRow, bool, float] | None:
@@ -454,115 +344,50 @@ class LayerTreeViewModel(QObject):
         row = None if self._pointed_at is None else self.rows[self._pointed_at]
         if row is None or not row.units or self.step_ms is None or self.is_closed:
             return None
-        is_freeze = not self._frozen.issuperset(row.units)
-        after = self._frozen.union(row.units) if is_freeze else self._frozen.difference(row.units)
+        frozen = self.frozen.units
+        is_freeze = not frozen.issuperset(row.units)
+        after = frozen.union(row.units) if is_freeze else frozen.difference(row.units)
         predicted_ms = self._predict(after)
         return None if predicted_ms is None else (row, is_freeze, predicted_ms)
 
     def _predict(self, frozen: set[str]) -> float | None:
         """Reckon a step's time with another freeze set from what it takes now; None where that cannot be told."""
-        now, then = self._cost.of(self._frozen), self._cost.of(frozen)
+        now, then = self._cost.of(self.frozen.units), self._cost.of(frozen)
         is_possible = any(count and unit not in frozen for unit, count in self.rows.num_params_of.items())
         return self.step_ms * then / now if self.step_ms and now and is_possible else None
-
-    @property
-    def num_behind_trainable(self) -> int:
-        """Count the frozen layers through which gradients still flow, to a layer before them that learns."""
-        return sum(unit in self._frozen for unit in self.rows.units[self._first_learning :])
 
     # -- inside -----------------------------------------------------------------------------------------------
 
     def _show_rows(self, rows: LayerRows) -> None:
-        self.rows, self.rates, self.stats = rows, LayerRates(rows), LayerStats(rows)
-        self._frozen, self._num_frozen = set(), [0] * len(rows)
-        self._counted_pending, self._num_pending = set(), [0] * len(rows)
-        backbone, head = set(rows[BACKBONE_ID].units), set(rows[HEAD_ID].units)
-        self._preset_sets = {
-            Preset.HEAD_ONLY: backbone,
-            Preset.LAST_STAGE: backbone - rows.last_stage() - head,
-            Preset.NORMS: backbone - rows.norm_units(),
-            Preset.EVERYTHING: set(),
-        }
+        self.rows, self.frozen, self.rates, self.stats = rows, FrozenLayers(rows), LayerRates(rows), LayerStats(rows)
+        self._requests = FreezeRequests(rows)
+        self._preset_sets = preset_sets(rows)
 
     def _take(self, frozen: Sequence[str], num_trainable: int) -> None:
-        self._set_frozen(self.rows.units_of_set(frozen))
+        self.frozen.take(self.rows.units_of_set(frozen))
         self.num_trainable = num_trainable
-        self._applied, self._pending, self._asked = {}, {}, []
+        self._requests.forget()
         self.rates.forget_asked()
         self.stats = LayerStats(self.rows)
-        self._count_pending()
-        self.num_verified, self.drifted = None, []
         self._say("")
-
-    def _since_text(self, row_id: int, word: str) -> str:
-        row = self.rows[row_id]
-        applied = {self._applied.get(unit) for unit in row.units}
-        since = applied.pop() if len(applied) == 1 else None
-        if since is None:
-            return word
-        text = self.tr("{state} since step {applied}, asked at {requested}")
-        return text.format(
-            state=word, applied=count_text(since.applied_step), requested=count_text(since.requested_step)
-        )
-
-    def _state_word(self, row_id: int, state: LayerState) -> str:
-        if state is LayerState.TRAINABLE:
-            return self.tr("trainable")
-        if self._is_adapting_now(row_id):
-            return self.tr("weights frozen, statistics adapting")
-        return self.tr("frozen")
-
-    def _set_frozen(self, units: set[str]) -> None:
-        self._count(units - self._frozen, self._num_frozen, 1)
-        self._count(self._frozen - units, self._num_frozen, -1)
-        self._frozen = units
-        learning = (
-            position
-            for position, unit in enumerate(self.rows.units)
-            if unit not in units and self.rows.num_params_of[unit]
-        )
-        self._first_learning = next(learning, len(self.rows.units))
-
-    def _count_pending(self) -> None:
-        pending = {unit for request in self._requests() for unit in request.units}
-        self._count(pending - self._counted_pending, self._num_pending, 1)
-        self._count(self._counted_pending - pending, self._num_pending, -1)
-        self._counted_pending = pending
-
-    def _count(self, units: Iterable[str], counts: list[int], change: int) -> None:
-        for unit in units:
-            for row_id in self.rows.ids_of[unit]:
-                counts[row_id] += change
-
-    def _tell_states(self) -> None:
-        self._count_pending()
-        self.states_changed.emit()
-
-    def _units_with_statistics(self, row_id: int) -> set[str]:
-        return self.rows.with_statistics.intersection(self.rows[row_id].units)
-
-    def _is_adapting_now(self, row_id: int) -> bool:
-        is_frozen = self.state_of(row_id) is LayerState.FROZEN
-        return is_frozen and not self._adapting.isdisjoint(self.rows[row_id].units)
 
     def _change(self, to_freeze: set[str], to_unfreeze: set[str]) -> None:
         frozen = self._wanted()
         wanted = (frozen | to_freeze) - to_unfreeze
         if self.is_closed:
             self._say(self.tr("The run is not training. Resume it to change what is frozen, or begin a new run."))
-            self._tell_states()
+            self.states_changed.emit()
             return
         if not any(count and unit not in wanted for unit, count in self.rows.num_params_of.items()):
             self._say(self.tr("Cannot freeze every layer: nothing would be left to train. Leave the head unfrozen."))
             # The check box that was clicked goes back to what is so.
-            self._tell_states()
+            self.states_changed.emit()
             return
         self._say("")
         if not self.is_live:
-            self._set_frozen(wanted)
-            self._applied = {}
+            self.frozen.take(wanted)
             self.num_trainable = self.num_params - sum(self.rows.num_params_of[unit] for unit in wanted)
-            self._tell_states()
+            self.states_changed.emit()
             self.frozen_layers_changed.emit()
             return
         # What is to train comes first: at no moment may everything be frozen.
@@ -573,26 +398,13 @@ class LayerTreeViewModel(QObject):
 
     def _request(self, units: set[str], *, is_freeze: bool) -> None:
         names = self.rows.names_of(units)
-        self._asked.append(_Pending(self.rows.units_of(names), is_freeze))
+        self._requests.ask(names, is_freeze=is_freeze)
         (self.freeze_requested if is_freeze else self.unfreeze_requested).emit(names)
-        self._tell_states()
-
-    def _is_so(self, request: _Pending) -> bool:
-        """Tell whether a request has nothing left to change, whoever changed it."""
-        if request.is_freeze is None:
-            return False
-        return request.units <= self._frozen if request.is_freeze else request.units.isdisjoint(self._frozen)
-
-    def _requests(self) -> list[_Pending]:
-        return [*self._pending.values(), *self._asked]
+        self.states_changed.emit()
 
     def _wanted(self) -> set[str]:
         """Return the freeze set as it will be when all that was asked for is applied."""
-        wanted = set(self._frozen)
-        for request in self._requests():
-            if request.is_freeze is not None:
-                wanted = wanted | request.units if request.is_freeze else wanted - request.units
-        return wanted
+        return self._requests.wanted(self.frozen.units)
 
     def _wanted_frozen(self, row: LayerRow) -> bool:
         return self._wanted().issuperset(row.units)

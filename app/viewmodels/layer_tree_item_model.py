@@ -16,8 +16,9 @@ from PySide6.QtCore import (
     QTimer,
 )
 
+from app.viewmodels.frozen_layers import LayerState
 from app.viewmodels.layer_rows import ROOT_ID, LayerRow
-from app.viewmodels.layer_tree import LayerState, LayerTreeViewModel
+from app.viewmodels.layer_tree import LayerTreeViewModel
 from app.viewmodels.quantities import count_text, measure_text
 
 Index = QModelIndex | QPersistentModelIndex
@@ -100,7 +101,7 @@ class LayerTreeItemModel(QAbstractItemModel):
         """Return the state of the row behind an index; from then on, the views are told when it changes."""
         row_id = self.row_of(index).id
         self._told[row_id] = self._state(row_id)
-        return self._layer_tree.state_of(row_id)
+        return self._layer_tree.frozen.state_of(row_id)
 
     def index(self, row: int, column: int, parent: Index = QModelIndex()) -> QModelIndex:
         """Return the index of a child."""
@@ -191,7 +192,7 @@ class LayerTreeItemModel(QAbstractItemModel):
         if role == Qt.ItemDataRole.ToolTipRole:
             return self._tooltip(row, index.column())
         if role == Qt.ItemDataRole.CheckStateRole and index.column() == Column.LAYER and row.units:
-            return _CHECKS[self._layer_tree.state_of(row.id)]
+            return _CHECKS[self._layer_tree.frozen.state_of(row.id)]
         if role == Qt.ItemDataRole.AccessibleTextRole:
             return self._spoken(row, index.column())
         if role == ROW_ID_ROLE:
@@ -216,13 +217,13 @@ class LayerTreeItemModel(QAbstractItemModel):
 
     def _cell(self, row: LayerRow, column: int) -> Cell:
         tree = self._layer_tree
-        state, is_top = tree.state_of(row.id), row.parent == ROOT_ID
+        state, is_top = tree.frozen.state_of(row.id), row.parent == ROOT_ID
         text = self._text(row, column)
         if column == Column.MULTIPLIER:
             return Cell(text, state, tree.rates.is_pending(row.id), is_top, is_checkable=False)
         is_pending = tree.is_pending(row.id)
         if column == Column.UPDATE:
-            return Cell(text, state, is_pending, is_top, False, self._bar(row), tree.has_drifted(row.id))
+            return Cell(text, state, is_pending, is_top, False, self._bar(row), tree.frozen.has_drifted(row.id))
         return Cell(text, state, is_pending, is_top, is_checkable=column == Column.LAYER and bool(row.units))
 
     def _text(self, row: LayerRow, column: int) -> str:
@@ -238,7 +239,7 @@ class LayerTreeItemModel(QAbstractItemModel):
             stats = self._layer_tree.stats.of(row.id)
             return "" if stats is None else measure_text(stats.gradient_norm)
         if column == Column.UPDATE:
-            return self._layer_tree.drift_text(row.id)
+            return self._layer_tree.frozen.drift_text(row.id)
         return count_text(row.num_params) if column == Column.PARAMS and row.num_params else ""
 
     def _tooltip(self, row: LayerRow, column: int) -> str:
@@ -265,7 +266,7 @@ class LayerTreeItemModel(QAbstractItemModel):
 
     def _bar(self, row: LayerRow) -> float | None:
         stats = self._layer_tree.stats.of(row.id)
-        if stats is None or self._layer_tree.drift_text(row.id):
+        if stats is None or self._layer_tree.frozen.drift_text(row.id):
             return None
         if not math.isfinite(stats.update_ratio) or stats.update_ratio <= 0:
             return 0.0 if stats.update_ratio <= 0 else 1.0
@@ -281,7 +282,7 @@ class LayerTreeItemModel(QAbstractItemModel):
     def _state(self, row_id: int) -> _RowState:
         tree = self._layer_tree
         return (
-            tree.state_of(row_id),
+            tree.frozen.state_of(row_id),
             tree.is_pending(row_id),
             tree.rates.of(row_id),
             tree.rates.is_pending(row_id),

@@ -12,25 +12,27 @@ from app.plan_syntax import plan_text
 from app.viewmodels.quantities import clock_text, count_text, moment_text, number_text, percent_text, rate_text
 from app.viewmodels.table_item_model import Index, TableItemModel
 from trainer.client import WorkerLost
-from trainer.messages import (
-    AnyEvent,
+from trainer.messages.changes import (
     BatchNormChanged,
-    ChangeAdvised,
     CheckpointRestored,
-    CheckpointSaved,
-    CommandRejected,
-    FreezeVerified,
     LayersFrozen,
     LayersUnfrozen,
-    LogWritten,
     PlanChanged,
     RateChanged,
     RateMultiplierChanged,
     RunRewound,
-    RunState,
-    StateChanged,
     TrainingChanged,
 )
+from trainer.messages.events import (
+    AnyEvent,
+    ChangeAdvised,
+    CheckpointSaved,
+    CommandRejected,
+    FreezeVerified,
+    LogWritten,
+    StateChanged,
+)
+from trainer.messages.states import RunState
 
 MAX_ROWS = 10_000
 TIME, WHAT, ASKED, APPLIED, RESULT = range(5)

@@ -14,16 +14,16 @@ from app.viewmodels.pyramid import Floats, Ints
 from app.viewmodels.quantities import rate_text
 from app.viewmodels.smoothing import MAX_WEIGHT
 from app.viewmodels.trace import Points, Trace
-from trainer.messages import (
+from trainer.messages.changes import (
     FreezeChanged,
     LayersFrozen,
     LayersUnfrozen,
-    MetricsLogged,
     RateChanged,
     RateMultiplierChanged,
     RunRewound,
     StateRestored,
 )
+from trainer.messages.events import MetricsLogged
 from trainer.run_record import Curve, RunRecord
 
 DEFAULT_SMOOTHING = 0.88

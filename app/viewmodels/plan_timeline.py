@@ -9,7 +9,7 @@ from PySide6.QtCore import QObject, Signal
 from app.plan_syntax import changes_text, start_text
 from app.viewmodels.plan_text import change_sentence, start_sentence
 from trainer.config import PlanPhase, RunConfig
-from trainer.messages import FreezeChanged, PhaseBegan, PlanChanged, RunRewound, StateRestored
+from trainer.messages.changes import FreezeChanged, PhaseBegan, PlanChanged, RunRewound, StateRestored
 from trainer.run_record import RunRecord
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from PySide6.QtCore import QObject, Signal
 
 from app.viewmodels.quantities import count_text
-from trainer.messages import CommandRejected, PreparationProgressed, RateCurve, RateFound
+from trainer.messages.events import CommandRejected, PreparationProgressed, RateFound
+from trainer.messages.run_info import RateCurve
 
 
 class RateSearchViewModel(QObject):

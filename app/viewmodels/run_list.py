@@ -9,7 +9,7 @@ from PySide6.QtCore import QObject, Qt
 
 from app.viewmodels.quantities import MISSING, count_text, day_text, percent_text
 from app.viewmodels.table_item_model import Index, TableItemModel
-from trainer.messages import RunState
+from trainer.messages.states import RunState
 from trainer.run_record import RunListing
 
 RUN, MODEL, STATE, EPOCH, ACCURACY, STARTED, FOLDER = range(7)

@@ -10,18 +10,17 @@ from PySide6.QtCore import QObject, Signal
 
 from app.viewmodels.quantities import ago_text, count_text, duration_text, number_text, part_text, size_text
 from trainer.client import RunOpened, WorkerLost
-from trainer.messages import (
+from trainer.messages.changes import StateRestored, TrainingChanged
+from trainer.messages.events import (
     CheckpointSaved,
     PreparationProgressed,
     ProgressReported,
     RewindsKept,
-    RunInfo,
     RunPrepared,
-    RunState,
     StateChanged,
-    StateRestored,
-    TrainingChanged,
 )
+from trainer.messages.run_info import RunInfo
+from trainer.messages.states import RunState
 
 _SECONDS_BEFORE_A_FORECAST = 2.0
 

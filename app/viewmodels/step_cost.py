@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 
 from app.viewmodels.layer_rows import LayerRows
-from trainer.messages import ModelSummary
+from trainer.messages.model_info import ModelSummary
 
 
 class StepCost:

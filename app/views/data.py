@@ -21,7 +21,7 @@ from app.views.elided_label import ElidedLabel
 from app.views.issues import IssuesPanel
 from app.views.picture_dialog import PictureDialog
 from app.views.thumbnails import ThumbnailGrid
-from trainer.messages import DataSummary
+from trainer.messages.data_info import DataSummary
 
 _HEADER_HEIGHT = 30
 # A check that is answered from its cache takes less, and what it found the last time need not go for it.

@@ -20,7 +20,7 @@ from PySide6.QtGui import QBrush, QColor, QMouseEvent, QPainter, QPen
 from PySide6.QtWidgets import QApplication, QLineEdit, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
 from app.theme import DARK, LIGHT, ROW_HEIGHT, SIZE_LABEL, SIZE_TEXT, Palette, icon, text_font
-from app.viewmodels.layer_tree import LayerState
+from app.viewmodels.frozen_layers import LayerState
 from app.viewmodels.layer_tree_item_model import (
     ALIGNMENTS,
     CELL_ROLE,

@@ -43,8 +43,9 @@ from PySide6.QtWidgets import (
 )
 
 from app.theme import LIGHT, SPACE, Palette, palette_of
+from app.viewmodels.freeze_presets import Preset
 from app.viewmodels.layer_rows import BACKBONE_ID
-from app.viewmodels.layer_tree import LayerTreeViewModel, Preset
+from app.viewmodels.layer_tree import LayerTreeViewModel
 from app.viewmodels.layer_tree_item_model import ROW_ID_ROLE, Column, LayerFilter, LayerTreeItemModel
 from app.viewmodels.quantities import count_text, milliseconds_text
 from app.views.elided_label import ElidedLabel
@@ -154,8 +155,8 @@ class LayerTreeView(QWidget):
         menu.addSeparator()
         adapts = menu.addAction(self.tr("Statistics adapt while frozen"))
         adapts.setCheckable(True)
-        with_statistics = [row for row in rows if self._layer_tree.has_statistics(row)]
-        adapts.setChecked(bool(with_statistics) and all(map(self._layer_tree.is_adapting, with_statistics)))
+        with_statistics = [row for row in rows if self._layer_tree.frozen.has_statistics(row)]
+        adapts.setChecked(bool(with_statistics) and all(map(self._layer_tree.frozen.is_adapting, with_statistics)))
         adapts.setEnabled(self._layer_tree.is_live and bool(with_statistics))
         adapts.toggled.connect(lambda is_adapting: self._layer_tree.set_adapting(rows, is_adapting))
         rate = menu.addAction(self.tr("Change the rate multiplier"), lambda: self.edit_multiplier(rows[-1]))
@@ -251,28 +252,28 @@ class LayerTreeView(QWidget):
             text.format(trainable=count_text(tree.num_trainable), all=count_text(tree.num_params))
         )
         tip = self.tr("Parameters that the optimizer moves.")
-        if tree.num_behind_trainable:
+        if tree.frozen.num_behind_trainable:
             behind = self.tr(
                 "{count} frozen layers have one before them that learns: only their weights' gradient is saved."
             )
-            tip = f"{tip} {behind.format(count=count_text(tree.num_behind_trainable))}"
+            tip = f"{tip} {behind.format(count=count_text(tree.frozen.num_behind_trainable))}"
         self.trainable_chip.setToolTip(tip)
-        self.drift_chip.setVisible(tree.num_verified is not None)
-        tone = "danger" if tree.drifted else "ice"
+        self.drift_chip.setVisible(tree.frozen.num_verified is not None)
+        tone = "danger" if tree.frozen.drifted else "ice"
         if self.drift_chip.property("tone") != tone:
             self.drift_chip.setProperty("tone", tone)
             self.drift_chip.style().unpolish(self.drift_chip)
             self.drift_chip.style().polish(self.drift_chip)
-        if tree.drifted:
-            self.drift_chip.setText(self.tr("%n layer(s) drifted", "", len(tree.drifted)))
-            self.drift_chip.setToolTip(", ".join(tree.drifted))
+        if tree.frozen.drifted:
+            self.drift_chip.setText(self.tr("%n layer(s) drifted", "", len(tree.frozen.drifted)))
+            self.drift_chip.setToolTip(", ".join(tree.frozen.drifted))
         else:
             self.drift_chip.setText(self.tr("0 drift"))
             proof = self.tr("{count} frozen layers were hashed again: every bit is as it was when they were frozen.")
-            lines = [proof.format(count=count_text(tree.num_verified or 0))]
-            if tree.num_adapting:
+            lines = [proof.format(count=count_text(tree.frozen.num_verified or 0))]
+            if tree.frozen.num_adapting:
                 adapting = self.tr("Of {count} of them, that is of the weights: their statistics adapt to the data.")
-                lines.append(adapting.format(count=count_text(tree.num_adapting)))
+                lines.append(adapting.format(count=count_text(tree.frozen.num_adapting)))
             self.drift_chip.setToolTip(" ".join(lines))
         self.step_label.setVisible(tree.is_live)
         self.step_label.set_whole_text(self._step_text())

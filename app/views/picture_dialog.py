@@ -13,7 +13,7 @@ from app.viewmodels.picture_page import PageRole, Picture, PicturePage
 from app.viewmodels.quantities import count_text, percent_text
 from app.views.elided_label import ElidedLabel
 from app.views.thumbnail_tile import paint_fitted
-from trainer.messages import ImageView
+from trainer.messages.data_info import ImageView
 
 _SIZE = QSize(760, 620)
 _NUM_VIEWS = 6

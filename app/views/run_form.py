@@ -24,20 +24,15 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.viewmodels.field_words import field_label, field_tip, section_title
+from app.viewmodels.model_offer import weights_text
 from app.viewmodels.plan_text import plan_tip, plan_title
 from app.viewmodels.quantities import count_text, percent_text, size_text
-from app.viewmodels.run_config import (
-    CHECKED_FIELDS,
-    COLUMN_FIELDS,
-    LIVE_FIELDS,
-    MODEL_FIELDS,
-    SECTIONS,
-    RunConfigViewModel,
-)
+from app.viewmodels.run_config import RunConfigViewModel
+from app.viewmodels.run_fields import CHECKED_FIELDS, COLUMN_FIELDS, LIVE_FIELDS, MODEL_FIELDS, SECTIONS
 from app.views.choice_field import ChoiceField
 from app.views.field_note import FieldNote
 from app.views.section_heading import SectionHeading
-from trainer.messages import ModelEntry
+from trainer.messages.model_info import ModelEntry
 from trainer.plans import PlanName
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -114,7 +109,7 @@ class RunForm(QWidget):
         self._error_timer.setInterval(_ERROR_PAUSE_MS)
         self._build()
         run_config.changed.connect(self._show_values)
-        run_config.need_changed.connect(self._show_need)
+        run_config.need.changed.connect(self._show_need)
         run_config.refused.connect(self._reveal)
         run_config.live_changed.connect(self._show_apply)
         self._show_values()
@@ -394,7 +389,7 @@ class RunForm(QWidget):
         self._offer_models()
         self._offer("training.device", ["auto", *self._run_config.devices])
         for field in COLUMN_FIELDS:
-            self._offer(field, self._run_config.columns)
+            self._offer(field, self._run_config.found.columns)
         for field, editor in self._editors.items():
             text = self._run_config.text(field)
             if isinstance(editor, ChoiceField):
@@ -439,7 +434,7 @@ class RunForm(QWidget):
         choice.offer(names, tips, notes)
 
     def _offer_models(self) -> None:
-        models = self._run_config.models
+        models = self._run_config.offer.models
         # The texts of eighty models take as long as all the rest of the form.
         if models is not self._offered_models:
             self._offered_models = models
@@ -449,9 +444,9 @@ class RunForm(QWidget):
                 [self._model_text(entry) for entry in models],
                 [self._model_note(entry) for entry in models],
             )
-        chosen = self._run_config.chosen_entry
+        chosen = self._run_config.offer.chosen_entry
         sets = [] if chosen is None else chosen.weight_sets
-        texts = [self._run_config.weights_text(each) for each in sets]
+        texts = [weights_text(each) for each in sets]
         names = ["published", *(each.name for each in sets), "random"]
         notes = [*(f"{text} · {each.name}" for each, text in zip(sets[:1], texts, strict=False)), *texts, ""]
         self._offer("model.weights", names, notes=notes if sets else ())
@@ -471,18 +466,18 @@ class RunForm(QWidget):
         if field != "model.name":
             return field_tip(field)
         name = self._run_config.text("model.name")
-        chosen = next((entry for entry in self._run_config.models if entry.name == name), None)
+        chosen = next((entry for entry in self._run_config.offer.models if entry.name == name), None)
         return "" if chosen is None else self._model_text(chosen)
 
     def _show_need(self) -> None:
         resting = self.tr("What the run will need stands here once the data are checked.")
-        self._need.show_text(self._run_config.need or resting, is_error=self._run_config.lacks_room)
+        self._need.show_text(self._run_config.need.text or resting, is_error=self._run_config.need.lacks_room)
         self._need.setVisible(not self._start.isHidden())
 
     def _show_apply(self) -> None:
-        is_applying = self._run_config.is_applying
+        is_applying = self._run_config.live.is_applying
         self._apply.setText(self.tr("Waiting for the next step …") if is_applying else self.tr("Apply"))
-        self._apply.setEnabled(self._run_config.can_apply)
+        self._apply.setEnabled(self._run_config.live.can_apply)
 
     def _show_hints(self) -> None:
         for field, hint in self._hints.items():

@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QWidget
 
 from app import theme
 from app.viewmodels.field_words import split_text
-from trainer.messages import SPLITS
+from trainer.messages.data_info import SPLITS
 
 
 def paint_split(painter: QPainter, rect: QRectF, split: str, colors: theme.Palette) -> None:

@@ -10,7 +10,8 @@ from app import theme
 from app.viewmodels.change_history import ChangeHistory
 from app.viewmodels.run_status import RunStatusViewModel
 from app.views.elided_label import ElidedLabel
-from trainer.messages import RunState, is_allowed
+from trainer.messages.commands import is_allowed
+from trainer.messages.states import RunState
 
 # The words at the right end; the state itself changes at once.
 _REFRESH_INTERVAL_MS = 500
@@ -19,7 +20,7 @@ _LEAST_TITLE_WIDTH, _LEAST_PROGRESS_WIDTH = 64, 200
 
 
 class Toolbar(QWidget):
-    """Buttons enable from ``messages.ALLOWED_COMMANDS``; the primary one changes with the state."""
+    """Buttons enable from ``commands.ALLOWED_COMMANDS``; the primary one changes with the state."""
 
     new_run_requested = Signal()
     open_run_requested = Signal()

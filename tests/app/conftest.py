@@ -14,19 +14,12 @@ from app.session import TrainingSession
 from app.settings import Settings
 from trainer.client import ClientEvent
 from trainer.config import DataConfig, ModelConfig, RunConfig, TrainingConfig
-from trainer.messages import (
-    CheckpointInfo,
-    Command,
-    DataChecked,
-    DataSummary,
-    LayerInfo,
-    ModelSummary,
-    RunInfo,
-    RunPrepared,
-    RunState,
-    StateChanged,
-    WorkerAttached,
-)
+from trainer.messages.base import Command
+from trainer.messages.data_info import DataSummary
+from trainer.messages.events import DataChecked, RunPrepared, StateChanged, WorkerAttached
+from trainer.messages.model_info import LayerInfo, ModelSummary
+from trainer.messages.run_info import CheckpointInfo, RunInfo
+from trainer.messages.states import RunState
 
 
 def checked(

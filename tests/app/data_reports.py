@@ -8,7 +8,8 @@ from pathlib import Path
 from PIL import Image
 
 from trainer.data_report import IssueKind, ReportedImage, ReportedIssue, write_report
-from trainer.messages import DataChecked, DataSummary
+from trainer.messages.data_info import DataSummary
+from trainer.messages.events import DataChecked
 
 CLASS_NAMES = ("2", "10", "cat")
 WIDTHS = (20, 25, 26, 27)

@@ -9,18 +9,10 @@ import pytest
 from PySide6.QtWidgets import QApplication
 
 from app.viewmodels.change_history import ChangeHistory
-from trainer.messages import (
-    AnyEvent,
-    Command,
-    FreezeLayers,
-    LayersFrozen,
-    LayersUnfrozen,
-    RateChanged,
-    RateMultiplierChanged,
-    SetRate,
-    SetRateMultiplier,
-    UnfreezeLayers,
-)
+from trainer.messages.base import Command
+from trainer.messages.changes import LayersFrozen, LayersUnfrozen, RateChanged, RateMultiplierChanged
+from trainer.messages.commands import FreezeLayers, SetRate, SetRateMultiplier, UnfreezeLayers
+from trainer.messages.events import AnyEvent
 
 
 class Bench:

@@ -16,38 +16,36 @@ from rich.console import Console
 
 from app import cli, cli_reports, cli_steering, display
 from app.cli import main
+from app.data_listings import MAX_ISSUES_SHOWN, issues_table, need_sentence
 from app.display import display_problem
-from app.listings import MAX_ISSUES_SHOWN, issues_table, need_sentence
 from trainer.config import DataConfig, RunConfig, load_config
 from trainer.data.images import DataError
 from trainer.data.sources import read_source
 from trainer.data_report import IssueKind, ReportedImage, ReportedIssue, write_report
 from trainer.frames import decode_command, encode
-from trainer.messages import (
+from trainer.messages.changes import (
     BatchNormChanged,
-    CheckpointInfo,
     CheckpointRestored,
-    CheckpointSaved,
-    CommandRejected,
-    ConfusionMatrix,
-    DataChecked,
-    DataSummary,
     LayersFrozen,
     LayersUnfrozen,
-    ProgressReported,
     RateChanged,
-    RateCurve,
-    RateFound,
     RateMultiplierChanged,
-    RunEstimate,
-    RunPrepared,
     RunRewound,
-    RunState,
-    Series,
-    StateChanged,
     TrainingChanged,
+)
+from trainer.messages.data_info import DataSummary
+from trainer.messages.events import (
+    CheckpointSaved,
+    CommandRejected,
+    DataChecked,
+    ProgressReported,
+    RateFound,
+    RunPrepared,
+    StateChanged,
     WorkerAttached,
 )
+from trainer.messages.run_info import CheckpointInfo, ConfusionMatrix, RateCurve, RunEstimate, Series
+from trainer.messages.states import RunState
 from trainer.run_record import WorkerAddress
 from trainer.runs import RunFolder
 

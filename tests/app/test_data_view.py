@@ -16,7 +16,8 @@ from app.viewmodels.report_queries import PAGE_ROWS
 from app.views.data import DataView
 from tests.app.data_reports import make_event, make_issues, make_jpeg
 from trainer.data_report import IssueKind, Measure, ReportedIssue
-from trainer.messages import DataChecked, DataSummary, ImageView
+from trainer.messages.data_info import DataSummary, ImageView
+from trainer.messages.events import DataChecked
 
 pytestmark = [
     pytest.mark.window,

@@ -8,23 +8,23 @@ from PySide6.QtTest import QAbstractItemModelTester, QTest
 from PySide6.QtWidgets import QApplication, QLineEdit
 
 from app import theme
+from app.viewmodels.freeze_presets import Preset
+from app.viewmodels.frozen_layers import LayerState
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID, LayerRows
-from app.viewmodels.layer_tree import LayerState, LayerTreeViewModel, Preset
+from app.viewmodels.layer_tree import LayerTreeViewModel
 from app.viewmodels.layer_tree_item_model import CELL_ROLE, Column, LayerFilter, LayerTreeItemModel
 from app.viewmodels.step_cost import StepCost
 from app.views.layer_delegate import check_box_rect
 from app.views.layer_tree import LayerTreeView
-from trainer.messages import (
+from trainer.messages.changes import (
     BatchNormChanged,
     CheckpointRestored,
-    FreezeVerified,
-    LayerInfo,
     LayersFrozen,
-    LayerStatsReported,
     LayersUnfrozen,
-    ModelSummary,
     RateMultiplierChanged,
 )
+from trainer.messages.events import FreezeVerified, LayerStatsReported
+from trainer.messages.model_info import LayerInfo, ModelSummary
 
 # Only the offscreen platform says so, of every window.
 pytestmark = pytest.mark.qt_log_ignore("This plugin does not support propagateSizeHints")
@@ -162,7 +162,7 @@ def test_a_layer_named_head_and_an_appended_head_are_told_apart(qapp):
     tree = LayerTreeViewModel()
     layers = [("", "Swin", 0), ("norm", "LayerNorm", 5), ("head", "Linear", 7), ("appended", "Linear", 3, "head")]
     tree.set_summary(_summary(layers, frozen=["head"]))
-    assert tree.state_of(HEAD_ID) is LayerState.TRAINABLE
+    assert tree.frozen.state_of(HEAD_ID) is LayerState.TRAINABLE
     assert tree.frozen_layers == ["head"]
     tree.toggle([HEAD_ID])
     tree.toggle([next(row.id for row in tree.rows.in_order(BACKBONE_ID) if row.fqn == "head")])
@@ -172,7 +172,7 @@ def test_a_layer_named_head_and_an_appended_head_are_told_apart(qapp):
 
 def test_a_rows_state_comes_from_the_units_below_it(tree):
     tree.unfreeze_rows([_id(tree, "conv1.1")])
-    states = {row.fqn: tree.state_of(row.id) for row in tree.rows.in_order()}
+    states = {row.fqn: tree.frozen.state_of(row.id) for row in tree.rows.in_order()}
     assert states["backbone"] is LayerState.PARTLY
     assert states["conv1"] is LayerState.PARTLY
     assert states["conv1.0"] is LayerState.FROZEN
@@ -196,11 +196,11 @@ def test_during_a_run_a_toggle_asks_by_the_fewest_names_and_shows_pending(live):
     live.mark_pending("c1", ["stage2"])
     assert live.is_pending(_id(live, "stage2.0.conv"))
     assert not live.is_pending(_id(live, "stage1"))
-    assert live.state_of(_id(live, "stage2")) is LayerState.FROZEN
+    assert live.frozen.state_of(_id(live, "stage2")) is LayerState.FROZEN
     left = [unit for unit in BACKBONE_UNITS if unit != "stage2.0.conv"]
     live.settle(_changed(LayersUnfrozen, ["stage2.0.conv"], left, command_id="c1"))
     assert not live.is_pending(_id(live, "stage2"))
-    assert live.state_of(_id(live, "stage2")) is LayerState.TRAINABLE
+    assert live.frozen.state_of(_id(live, "stage2")) is LayerState.TRAINABLE
     assert live.explain(_id(live, "stage2")) == "trainable since step 128, asked at 127"
     assert live.num_trainable == 2100
 
@@ -219,7 +219,7 @@ def test_a_rejected_request_goes_back_with_its_sentence(live, qtbot):
         live.reject("c1", "The run is over. Resume it first.")
     assert live.message == "The run is over. Resume it first."
     assert not live.is_pending(_id(live, "stage2"))
-    assert live.state_of(_id(live, "stage2")) is LayerState.FROZEN
+    assert live.frozen.state_of(_id(live, "stage2")) is LayerState.FROZEN
 
 
 def test_a_rejection_of_something_else_changes_nothing(live):
@@ -252,7 +252,7 @@ def test_freezing_everything_is_refused_at_once(live, is_live):
     live.freeze_rows([HEAD_ID])
     assert live.message == ALL_FROZEN
     assert live.asked == []
-    assert live.state_of(HEAD_ID) is LayerState.TRAINABLE
+    assert live.frozen.state_of(HEAD_ID) is LayerState.TRAINABLE
 
 
 def test_freezing_everything_in_two_requests_is_refused_too(live):
@@ -335,13 +335,14 @@ def test_a_frozen_layer_behind_one_that_learns_says_what_little_is_saved(tree, q
     view = LayerTreeView(tree)
     qtbot.addWidget(view)
     assert tree.explain(_id(tree, "stage2")) == "frozen"
-    assert (tree.num_behind_trainable, view.trainable_chip.toolTip()) == (0, "Parameters that the optimizer moves.")
+    assert tree.frozen.num_behind_trainable == 0
+    assert view.trainable_chip.toolTip() == "Parameters that the optimizer moves."
     tree.unfreeze_rows([_id(tree, "stage1")])
     assert tree.explain(_id(tree, "conv1")) == "frozen"
     behind = "frozen; a layer before it learns, so only its weights' gradient is saved"
     assert tree.explain(_id(tree, "stage2")) == behind
     assert tree.explain(_id(tree, "stage1")) == "trainable"
-    assert tree.num_behind_trainable == 2
+    assert tree.frozen.num_behind_trainable == 2
     assert "2 frozen layers have one before them that learns" in view.trainable_chip.toolTip()
 
 
@@ -479,17 +480,17 @@ def test_a_frozen_row_says_that_it_did_not_drift_once_that_was_proven(live):
     assert index.data() == ""
     live.verify(FreezeVerified(step=10, num_verified=5, drifted=[]))
     assert index.data() == "0 drift"
-    assert live.drift_text(HEAD_ID) == ""
+    assert live.frozen.drift_text(HEAD_ID) == ""
     live.verify(FreezeVerified(step=20, num_verified=5, drifted=["conv1.0"]))
     assert (index.data(), index.data(CELL_ROLE).has_drifted) == ("drifted", True)
-    assert live.drift_text(_id(live, "stage1")) == "0 drift"
+    assert live.frozen.drift_text(_id(live, "stage1")) == "0 drift"
 
 
 def test_statistics_that_adapt_are_asked_for_and_told(live):
     conv1, conv = _id(live, "conv1"), _id(live, "conv1.0")
     asked = []
     live.batchnorm_requested.connect(lambda layers, is_adapting: asked.append((layers, is_adapting)))
-    assert (live.has_statistics(conv1), live.has_statistics(conv)) == (True, False)
+    assert (live.frozen.has_statistics(conv1), live.frozen.has_statistics(conv)) == (True, False)
     live.set_adapting([conv1, conv], True)
     assert asked == [(["conv1.1"], True)]
     live.mark_pending("c1", ["conv1.1"])
@@ -500,11 +501,11 @@ def test_statistics_that_adapt_are_asked_for_and_told(live):
             requested_step=7, applied_step=8, source="user", segment=0,
         )
     )  # fmt: skip
-    assert live.is_adapting(conv1)
+    assert live.frozen.is_adapting(conv1)
     assert not live.is_pending(_id(live, "conv1.1"))
     assert live.explain(conv1) == "weights frozen, statistics adapting"
     live.verify(FreezeVerified(step=10, num_verified=5, drifted=[], num_adapting=1))
-    assert (live.drift_text(conv1), live.drift_text(conv)) == ("adapting", "0 drift")
+    assert (live.frozen.drift_text(conv1), live.frozen.drift_text(conv)) == ("adapting", "0 drift")
     live.settle(_changed(LayersUnfrozen, ["conv1.0", "conv1.1"], BACKBONE_UNITS[2:]))
     assert live.explain(conv1) == "trainable since step 128, asked at 127"
     live.is_live = False

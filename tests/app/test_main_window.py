@@ -23,41 +23,38 @@ from tests.app.test_run_form import entry, weight_set
 from tests.app.test_session import write_run
 from trainer.client import WorkerLost
 from trainer.config import DataConfig, ModelConfig, PlanPhase, RunConfig
-from trainer.messages import (
+from trainer.messages.changes import (
+    LayersFrozen,
+    LayersUnfrozen,
+    PhaseBegan,
+    PlanChanged,
+    RateChanged,
+    RateMultiplierChanged,
+    RunRewound,
+    TrainingChanged,
+)
+from trainer.messages.commands import InspectModel, SetPlan, SetRate, UnfreezeLayers
+from trainer.messages.data_info import ImageView
+from trainer.messages.events import (
     ChangeAdvised,
     CheckpointSaved,
     CommandRejected,
     FreezeVerified,
     ImagePreviewed,
-    ImageView,
-    InspectModel,
-    LayersFrozen,
-    LayersUnfrozen,
     LogWritten,
     MetricsLogged,
     ModelInspected,
     ModelsListed,
-    ModelSummary,
-    PhaseBegan,
-    PlanChanged,
     PreparationProgressed,
     ProgressReported,
-    RateChanged,
-    RateCurve,
     RateFound,
-    RateMultiplierChanged,
     RewindsKept,
-    RunEstimate,
     RunEstimated,
-    RunRewound,
-    RunState,
-    Series,
-    SetPlan,
-    SetRate,
     StateChanged,
-    TrainingChanged,
-    UnfreezeLayers,
 )
+from trainer.messages.model_info import ModelSummary
+from trainer.messages.run_info import RateCurve, RunEstimate, Series
+from trainer.messages.states import RunState
 from trainer.runs import RunFolder
 
 pytestmark = pytest.mark.window
@@ -119,7 +116,7 @@ def test_a_run_that_waits_for_the_worker_begins_without_look_ups(qtbot, window, 
     qtbot.waitUntil(lambda: clients[0].kinds() == ["ListModels", "PrepareRun"])
     clients[0].say(ModelsListed(models=[entry("tiny")]), StateChanged(state=RunState.PREPARING, time=2.0))
     qtbot.waitUntil(lambda: window.session.state is RunState.PREPARING)
-    assert [model.name for model in window.display.run_config.models] == ["tiny"]
+    assert [model.name for model in window.display.run_config.offer.models] == ["tiny"]
     assert clients[0].kinds() == ["ListModels", "PrepareRun"]
     # A run that comes to nothing brings no tree, and says nothing of the data.
     clients[0].say(StateChanged(state=RunState.IDLE, time=3.0))
@@ -840,7 +837,7 @@ def estimate(**values: float) -> RunEstimate:
 
 
 def test_what_a_run_will_need_stands_above_start(qtbot, window, clients, tmp_path) -> None:
-    window.display._estimate_timer.setInterval(0)
+    window.display._look_ups._estimate_timer.setInterval(0)
     clients[0].serve()
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
     window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
@@ -857,7 +854,7 @@ def test_what_a_run_will_need_stands_above_start(qtbot, window, clients, tmp_pat
         "decoded, budget 20 GB"
     )
     assert need.property("role") == "note"
-    window.display.run_config.show_estimate(estimate(kept_bytes=1_200_000_000, budget_bytes=1_200_000_000))
+    window.display.run_config.need.show_estimate(estimate(kept_bytes=1_200_000_000, budget_bytes=1_200_000_000))
     assert need.whole_text.endswith("80 GB free · 1.2 of 3.4 GB of images kept decoded, budget 1.2 GB")
     # A wrong field leaves nothing to be said, and another batch size is tried again.
     window.display.run_config.set_text("training.batch_size", "0")
@@ -874,7 +871,7 @@ def test_what_a_run_will_need_stands_above_start(qtbot, window, clients, tmp_pat
 
 
 def test_a_trial_that_fails_says_so_beside_its_field(qtbot, window, clients, tmp_path) -> None:
-    window.display._estimate_timer.setInterval(0)
+    window.display._look_ups._estimate_timer.setInterval(0)
     clients[0].serve()
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
     window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
@@ -893,7 +890,7 @@ def test_a_trial_that_fails_says_so_beside_its_field(qtbot, window, clients, tmp
 
 
 def test_a_trial_that_was_stopped_says_so_and_how_to_repeat_it(qtbot, window, clients, tmp_path) -> None:
-    window.display._estimate_timer.setInterval(0)
+    window.display._look_ups._estimate_timer.setInterval(0)
     clients[0].serve()
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
     window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=False)
@@ -914,7 +911,7 @@ def test_a_trial_that_was_stopped_says_so_and_how_to_repeat_it(qtbot, window, cl
     qtbot.mouseClick(window.form._start, Qt.MouseButton.LeftButton)
     clients[0].say(StateChanged(state=RunState.PREPARING, time=2.0))
     qtbot.waitUntil(lambda: window.session.state is RunState.PREPARING)
-    window.display._estimate_timer.setInterval(60_000)
+    window.display._look_ups._estimate_timer.setInterval(60_000)
     clients[0].say(StateChanged(state=RunState.IDLE, sentence="The preparation was stopped.", time=3.0))
     qtbot.waitUntil(lambda: need.text() == "What the run will need is tried out in a moment.")
 
@@ -1220,7 +1217,7 @@ def test_a_change_of_another_client_shows_but_what_is_being_typed_stays(
     editors = window.form._editors
     qtbot.waitUntil(lambda: (editors["optimizer.rate"].text(), editors["training.patience"].text()) == ("0.5", "3"))
     assert editors["training.epochs"].text() == "12"
-    assert window.display.run_config.live_changes() == {"epochs": 12}
+    assert window.display.run_config.live.wanted() == {"epochs": 12}
     running.say(StateChanged(state=RunState.STOPPING, time=5.0), StateChanged(state=RunState.STOPPED, time=5.0))
     qtbot.waitUntil(lambda: editors["training.epochs"].text() == "7")
     assert not editors["training.epochs"].isEnabled()

@@ -14,7 +14,9 @@ from app.viewmodels.metric_history import MetricHistory
 from app.viewmodels.pyramid import GrowingArray, Pyramid
 from app.viewmodels.smoothing import Smoother
 from app.viewmodels.trace import Trace
-from trainer.messages import LayersFrozen, LayersUnfrozen, MetricsLogged, RateMultiplierChanged, Series
+from trainer.messages.changes import LayersFrozen, LayersUnfrozen, RateMultiplierChanged
+from trainer.messages.events import MetricsLogged
+from trainer.messages.run_info import Series
 from trainer.run_record import Curve
 
 LOSS = "Loss/train"

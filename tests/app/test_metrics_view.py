@@ -15,7 +15,9 @@ from app import theme
 from app.viewmodels.metric_history import MetricHistory
 from app.views.metrics import MetricsView
 from app.views.plot_markers import MarkerItem, marker_tooltip
-from trainer.messages import LayersFrozen, LayersUnfrozen, MetricsLogged, Series
+from trainer.messages.changes import LayersFrozen, LayersUnfrozen
+from trainer.messages.events import MetricsLogged
+from trainer.messages.run_info import Series
 
 pytestmark = [
     pytest.mark.window,

@@ -7,7 +7,7 @@ import pytest
 from app.viewmodels.plan_timeline import PlanTimeline
 from app.views.plan_timeline import PlanTimelineView
 from trainer.config import ModelConfig, PlanPhase, RunConfig
-from trainer.messages import CheckpointRestored, LayersFrozen, PhaseBegan, PlanChanged, RunRewound
+from trainer.messages.changes import CheckpointRestored, LayersFrozen, PhaseBegan, PlanChanged, RunRewound
 
 PHASES = [
     PlanPhase(epoch=2, unfreeze=["stage4"], rates={"stage4": 0.4}),

@@ -12,22 +12,15 @@ from PySide6.QtWidgets import QApplication, QComboBox, QLabel, QLineEdit, QWidge
 
 from app.plan_syntax import parse_plan, plan_text
 from app.viewmodels.plan_text import plan_sentence
-from app.viewmodels.run_config import COLUMN_FIELDS, FIELDS, SECTIONS, RunConfigViewModel
+from app.viewmodels.run_config import RunConfigViewModel
+from app.viewmodels.run_fields import COLUMN_FIELDS, FIELDS, SECTIONS
 from app.views.choice_field import ChoiceField
 from app.views.run_form import RunForm
 from tests.app.conftest import checked
 from trainer.config import DataConfig, ModelConfig, OptimizerConfig, PlanPhase, RunConfig, TrainingConfig
-from trainer.messages import (
-    CommandRejected,
-    DataChecked,
-    ImagePreset,
-    ModelEntry,
-    ModelInspected,
-    ModelSummary,
-    TableColumns,
-    WeightSet,
-    WeightsReport,
-)
+from trainer.messages.data_info import TableColumns
+from trainer.messages.events import CommandRejected, DataChecked, ModelInspected
+from trainer.messages.model_info import ImagePreset, ModelEntry, ModelSummary, WeightSet, WeightsReport
 
 
 @pytest.fixture

@@ -16,21 +16,20 @@ from app.viewmodels.run_list import RunListItemModel
 from app.viewmodels.run_status import FolderSize, RunStatusViewModel
 from tests.app.conftest import checkpoint
 from trainer.client import WorkerLost
-from trainer.messages import (
-    ALLOWED_COMMANDS,
+from trainer.messages.changes import LayersUnfrozen, RateChanged
+from trainer.messages.commands import ALLOWED_COMMANDS
+from trainer.messages.events import (
     CheckpointSaved,
     CommandRejected,
     FreezeVerified,
-    LayersUnfrozen,
     LogWritten,
     PreparationProgressed,
     ProgressReported,
-    RateChanged,
     RewindsKept,
     RunPrepared,
-    RunState,
     StateChanged,
 )
+from trainer.messages.states import RunState
 from trainer.run_record import RunListing
 
 PROGRESS = ProgressReported(

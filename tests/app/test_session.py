@@ -11,16 +11,9 @@ from app.session import TrainingSession
 from tests.app.conftest import ScriptedClient, checkpoint
 from trainer.client import WorkerLost
 from trainer.config import DataConfig, RunConfig
-from trainer.messages import (
-    CheckpointSaved,
-    CommandRejected,
-    MetricsLogged,
-    RunInfo,
-    RunPrepared,
-    RunState,
-    Series,
-    StateChanged,
-)
+from trainer.messages.events import CheckpointSaved, CommandRejected, MetricsLogged, RunPrepared, StateChanged
+from trainer.messages.run_info import RunInfo, Series
+from trainer.messages.states import RunState
 from trainer.runs import RunFolder
 
 Begin = Callable[[ScriptedClient], None]

@@ -7,30 +7,27 @@ import pytest
 from rich.console import Console
 
 from app.figures import count, counted, duration, printable, size
+from app.following import Ending
 from app.json_lines import JsonLines
-from app.steering import Ending
 from app.terminal import TerminalView
 from trainer.client import WorkerLost
 from trainer.config import RunConfig
-from trainer.messages import (
-    CheckpointInfo,
+from trainer.messages.changes import LayersFrozen, LayersUnfrozen
+from trainer.messages.events import (
     CheckpointSaved,
     CommandRejected,
     FreezeVerified,
-    LayersFrozen,
-    LayersUnfrozen,
     LogWritten,
     MetricsLogged,
-    ModelSummary,
     PreparationProgressed,
     ProgressReported,
-    RunInfo,
     RunPrepared,
-    RunState,
-    Series,
     StateChanged,
     WorkerAttached,
 )
+from trainer.messages.model_info import ModelSummary
+from trainer.messages.run_info import CheckpointInfo, RunInfo, Series
+from trainer.messages.states import RunState
 
 
 def make_view(*, is_terminal=False):

@@ -31,7 +31,9 @@ from app.viewmodels.data import DataViewModel
 from app.views.data import DataView
 from tests.app.conftest import ScriptedClient
 from trainer.data_report import IssueKind, Measure, ReportedImage, ReportedIssue, write_report
-from trainer.messages import DataChecked, DataSummary, RunState
+from trainer.messages.data_info import DataSummary
+from trainer.messages.events import DataChecked
+from trainer.messages.states import RunState
 
 NUM_IMAGES, NUM_FILES, NUM_CLASSES, NUM_ISSUES = 100_000, 500, 100, 10_000
 SIDES = (500, 375)

@@ -21,7 +21,8 @@ from app import theme
 from app.viewmodels.layer_rows import BACKBONE_ID
 from app.viewmodels.layer_tree import LayerTreeViewModel
 from app.views.layer_tree import LayerTreeView
-from trainer.messages import LayerInfo, LayersUnfrozen, ModelSummary
+from trainer.messages.changes import LayersUnfrozen
+from trainer.messages.model_info import LayerInfo, ModelSummary
 
 NUM_STAGES, NUM_BLOCKS, NUM_CONVS = 10, 10, 9
 NUM_RUNS = 5

@@ -31,7 +31,7 @@ from trainer.data.loader import ImageData
 from trainer.data.scan import ScannedData
 from trainer.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from trainer.memory import KEEP_FREED_MEMORY
-from trainer.messages import DataSummary
+from trainer.messages.data_info import DataSummary
 
 NUM_IMAGES = 2000
 NUM_ROUNDS = 5

@@ -18,7 +18,8 @@ from PySide6.QtWidgets import QApplication
 
 from app.viewmodels.metric_history import MetricHistory
 from app.views.metrics import MetricsView
-from trainer.messages import MetricsLogged, Series
+from trainer.messages.events import MetricsLogged
+from trainer.messages.run_info import Series
 
 NUM_POINTS = 1_000_000
 NUM_FRAMES = 10

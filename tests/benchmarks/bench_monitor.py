@@ -28,7 +28,8 @@ from trainer.data.loader import ImageData
 from trainer.data.transforms import Preprocessing
 from trainer.logs import TensorBoardLog
 from trainer.loop import Trainer
-from trainer.messages import LayerStatsReported, MetricsLogged, RunState, WorkerAttached
+from trainer.messages.events import LayerStatsReported, MetricsLogged, WorkerAttached
+from trainer.messages.states import RunState
 from trainer.models import build_model
 from trainer.optim import make_optimizer
 from trainer.runs import RunFolder

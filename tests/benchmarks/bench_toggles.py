@@ -19,7 +19,10 @@ from app.cli import DEMO_CONFIG_PATH
 from tests.integration.conftest import Driver
 from trainer.client import WorkerClient
 from trainer.config import load_config
-from trainer.messages import FreezeLayers, LayersFrozen, LayersUnfrozen, ProgressReported, RunState, UnfreezeLayers
+from trainer.messages.changes import LayersFrozen, LayersUnfrozen
+from trainer.messages.commands import FreezeLayers, UnfreezeLayers
+from trainer.messages.events import ProgressReported
+from trainer.messages.states import RunState
 
 LAYERS = ["conv1", "stage2", "stage3", "stage4", "stage4.1", "stage4.1.branch2", "conv5", "backbone"]
 

@@ -15,7 +15,8 @@ import tempfile
 from pathlib import Path
 
 from trainer.config import RunConfig, config_to_toml, load_config
-from trainer.messages import RunState, StateChanged
+from trainer.messages.events import StateChanged
+from trainer.messages.states import RunState
 from trainer.run_list import list_runs
 from trainer.runs import RunFolder
 

@@ -12,7 +12,10 @@ import pytest
 
 from trainer.client import ClientEvent, WorkerClient, WorkerLost
 from trainer.config import RunConfig
-from trainer.messages import Command, CommandRejected, PrepareRun, RunPrepared, RunState, ShutDown, StateChanged
+from trainer.messages.base import Command
+from trainer.messages.commands import PrepareRun, ShutDown
+from trainer.messages.events import CommandRejected, RunPrepared, StateChanged
+from trainer.messages.states import RunState
 
 E = TypeVar("E")
 PATIENCE_S = 90.0

@@ -12,7 +12,9 @@ import pytest
 
 from app.cli import main
 from trainer.config import config_to_toml
-from trainer.messages import CheckpointSaved, RunState, StopRun
+from trainer.messages.commands import StopRun
+from trainer.messages.events import CheckpointSaved
+from trainer.messages.states import RunState
 from trainer.run_list import find_run
 from trainer.runs import RunFolder
 

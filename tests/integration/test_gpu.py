@@ -13,19 +13,10 @@ import torch
 
 from tests.integration.conftest import Driver
 from trainer.config import RunConfig
-from trainer.messages import (
-    CheckpointRestored,
-    CheckpointSaved,
-    FreezeLayers,
-    FreezeVerified,
-    LayersFrozen,
-    MetricsLogged,
-    RestoreCheckpoint,
-    RunPrepared,
-    RunState,
-    SaveCheckpoint,
-    StopRun,
-)
+from trainer.messages.changes import CheckpointRestored, LayersFrozen
+from trainer.messages.commands import FreezeLayers, RestoreCheckpoint, SaveCheckpoint, StopRun
+from trainer.messages.events import CheckpointSaved, FreezeVerified, MetricsLogged, RunPrepared
+from trainer.messages.states import RunState
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

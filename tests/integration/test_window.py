@@ -22,7 +22,10 @@ from app.viewmodels.image_items import SplitRole
 from app.views.data import DataView
 from tests.integration.conftest import Driver
 from trainer.config import RunConfig, load_config
-from trainer.messages import LayersFrozen, PauseRun, RunState, StateChanged, StopRun
+from trainer.messages.changes import LayersFrozen
+from trainer.messages.commands import PauseRun, StopRun
+from trainer.messages.events import StateChanged
+from trainer.messages.states import RunState
 from trainer.runs import RunFolder
 
 pytestmark = pytest.mark.window
@@ -214,7 +217,7 @@ def test_data_are_checked_before_a_run_and_shown_as_the_model_will_see_them(
     qtbot.waitUntil(lambda: display.data.summary is not None, timeout=PATIENCE_MS)
     assert display.run_config.note("data.path") == "3 classes · 27 train · 9 validation · 1 file skipped"
     qtbot.waitUntil(lambda: display.data.issues.rowCount() == 1, timeout=PATIENCE_MS)
-    qtbot.waitUntil(lambda: display.run_config.need.startswith("About "), timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: display.run_config.need.text.startswith("About "), timeout=PATIENCE_MS)
     train = next(row for row in range(36) if display.data.images.index(row).data(SplitRole) == "train")
     place = view.grid.visualRect(display.data.images.index(train)).center()
     qtbot.mouseClick(view.grid.viewport(), Qt.MouseButton.LeftButton, pos=place)

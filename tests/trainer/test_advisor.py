@@ -9,7 +9,8 @@ import pytest
 from tests.trainer.test_loop import Make, make_trainer, with_optimizer, with_training
 from trainer.advisor import Advice, EpochLosses, Stage, advise
 from trainer.config import PlanPhase, RunConfig
-from trainer.messages import ChangeAdvised, LayersUnfrozen
+from trainer.messages.changes import LayersUnfrozen
+from trainer.messages.events import ChangeAdvised
 
 __all__ = ["make_trainer"]
 

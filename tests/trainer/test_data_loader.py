@@ -24,7 +24,7 @@ from trainer.data.images import DataError
 from trainer.data.loader import ImageData
 from trainer.data.scan import ScannedData
 from trainer.data.transforms import Preprocessing
-from trainer.messages import DataSummary
+from trainer.messages.data_info import DataSummary
 
 
 @pytest.fixture

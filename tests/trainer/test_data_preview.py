@@ -20,7 +20,7 @@ from trainer.data.loader import ImageData
 from trainer.data.preview import denormalized, write_views
 from trainer.data.scan import ScannedData, scan
 from trainer.loop import Trainer
-from trainer.messages import ImageView
+from trainer.messages.data_info import ImageView
 from trainer.models import build_model
 from trainer.runs import RunFolder
 

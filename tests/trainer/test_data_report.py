@@ -26,7 +26,7 @@ from trainer.data_report import (
     write_issues_csv,
     write_report,
 )
-from trainer.messages import DataSummary
+from trainer.messages.data_info import DataSummary
 
 SUMMARY = DataSummary(layout="table", class_names=["cat", "dog"], counts={"train": [3, 3], "validation": [1, 1]})
 

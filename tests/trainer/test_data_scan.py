@@ -15,7 +15,7 @@ from app.cli import DEMO_CONFIG_PATH
 from trainer.config import DataConfig, load_config
 from trainer.data.scan import MAX_BURST, DataError, ScannedData, scan
 from trainer.data_report import DataReport, IssueKind, ReportedIssue
-from trainer.messages import TableColumns
+from trainer.messages.data_info import TableColumns
 
 
 class CancelledError(Exception):

@@ -15,7 +15,7 @@ import pytest
 from trainer.config import ConfigError, DataConfig
 from trainer.data.images import DataError
 from trainer.data.sources import Source, read_source
-from trainer.messages import TableColumns
+from trainer.messages.data_info import TableColumns
 
 
 class CancelledError(Exception):

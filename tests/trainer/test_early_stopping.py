@@ -11,15 +11,9 @@ from tests.trainer.test_loop import Make, make_trainer, weights, with_optimizer,
 from trainer.config import PlanPhase, RunConfig, TrainingConfig
 from trainer.early_stopping import EarlyStopping
 from trainer.loop import RunStopped
-from trainer.messages import (
-    CheckpointRestored,
-    CheckpointSaved,
-    LogWritten,
-    PhaseBegan,
-    ProgressReported,
-    RunState,
-    StateChanged,
-)
+from trainer.messages.changes import CheckpointRestored, PhaseBegan
+from trainer.messages.events import CheckpointSaved, LogWritten, ProgressReported, StateChanged
+from trainer.messages.states import RunState
 
 __all__ = ["make_trainer"]
 

@@ -15,7 +15,10 @@ from trainer.config import OptimizerConfig, PlanPhase, RunConfig
 from trainer.data.store import MAX_CHOSEN_BYTES
 from trainer.estimate import check_no_run_uses
 from trainer.freezing import hash_layer
-from trainer.messages import ModelSummary, RunInfo, RunPrepared, RunState, StateChanged
+from trainer.messages.events import RunPrepared, StateChanged
+from trainer.messages.model_info import ModelSummary
+from trainer.messages.run_info import RunInfo
+from trainer.messages.states import RunState
 from trainer.preparation import Preparation, PreparationCancelled
 from trainer.run_record import WorkerAddress
 from trainer.runs import RunFolder

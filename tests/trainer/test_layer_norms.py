@@ -9,7 +9,7 @@ from torch import nn
 from trainer.config import OptimizerConfig
 from trainer.freezing import FreezeSet
 from trainer.layer_norms import LayerNorms
-from trainer.messages import LayerStatsReported
+from trainer.messages.events import LayerStatsReported
 from trainer.optim import make_optimizer
 
 

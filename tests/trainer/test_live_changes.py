@@ -7,16 +7,9 @@ import pytest
 from tests.trainer.test_loop import Make, make_trainer, with_optimizer, with_plan
 from trainer.config import ConfigError, PlanPhase, RunConfig
 from trainer.loop import Trainer
-from trainer.messages import (
-    CheckpointSaved,
-    InForce,
-    LogWritten,
-    ProgressReported,
-    RateChanged,
-    RunInfo,
-    RunPrepared,
-    TrainingChanged,
-)
+from trainer.messages.changes import RateChanged, TrainingChanged
+from trainer.messages.events import CheckpointSaved, LogWritten, ProgressReported, RunPrepared
+from trainer.messages.run_info import InForce, RunInfo
 
 __all__ = ["make_trainer"]
 

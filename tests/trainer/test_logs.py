@@ -8,7 +8,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trainer.logs import MAX_POINTS_PER_FLUSH, TensorBoardLog
-from trainer.messages import CheckpointRestored, LayersUnfrozen, MetricsLogged, Series
+from trainer.messages.changes import CheckpointRestored, LayersUnfrozen
+from trainer.messages.events import MetricsLogged
+from trainer.messages.run_info import Series
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard")
 

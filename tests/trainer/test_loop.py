@@ -19,19 +19,9 @@ from trainer.data.loader import ImageData
 from trainer.data.mixing import BatchMixer
 from trainer.data.scan import scan
 from trainer.loop import RunStopped, Trainer
-from trainer.messages import (
-    CheckpointRestored,
-    CheckpointSaved,
-    Event,
-    FreezeVerified,
-    LayersFrozen,
-    LayerStatsReported,
-    LayersUnfrozen,
-    LogWritten,
-    MetricsLogged,
-    PhaseBegan,
-    RateMultiplierChanged,
-)
+from trainer.messages.base import Event
+from trainer.messages.changes import CheckpointRestored, LayersFrozen, LayersUnfrozen, PhaseBegan, RateMultiplierChanged
+from trainer.messages.events import CheckpointSaved, FreezeVerified, LayerStatsReported, LogWritten, MetricsLogged
 from trainer.models import build_model
 from trainer.runs import RunFolder
 from trainer.task import MultiClass

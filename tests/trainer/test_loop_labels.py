@@ -11,7 +11,7 @@ import torch
 from tests.conftest import make_label_table
 from tests.trainer.test_loop import Make, make_trainer, weights, with_data, with_optimizer, with_training
 from trainer.config import RunConfig
-from trainer.messages import CheckpointSaved, LogWritten, MetricsLogged
+from trainer.messages.events import CheckpointSaved, LogWritten, MetricsLogged
 from trainer.run_record import best_checkpoint
 from trainer.runs import RunFolderError
 

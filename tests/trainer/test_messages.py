@@ -8,18 +8,10 @@ from typing import get_args
 import pytest
 
 from trainer.frames import MAX_FRAME_BYTES, ProtocolError, decode_command, decode_event, encode, event_from_json
-from trainer.messages import (
-    ALLOWED_COMMANDS,
-    TRANSITIONS,
-    AnyCommand,
-    CommandRejected,
-    FreezeLayers,
-    LogWritten,
-    MetricsLogged,
-    OpenRun,
-    RunState,
-    Series,
-)
+from trainer.messages.commands import ALLOWED_COMMANDS, AnyCommand, FreezeLayers, OpenRun
+from trainer.messages.events import CommandRejected, LogWritten, MetricsLogged
+from trainer.messages.run_info import Series
+from trainer.messages.states import TRANSITIONS, RunState
 
 
 def test_a_command_survives_its_frame() -> None:

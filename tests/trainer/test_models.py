@@ -25,7 +25,7 @@ from torch import nn
 from trainer import models
 from trainer.config import ModelConfig
 from trainer.freezing import FreezeSet
-from trainer.messages import ImagePreset, MisshapenTensor, WeightsReport
+from trainer.messages.model_info import ImagePreset, MisshapenTensor, WeightsReport
 from trainer.models import (
     LoadedModel,
     ModelError,

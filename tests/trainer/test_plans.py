@@ -8,7 +8,7 @@ import pytest
 
 from trainer.config import ConfigError, ModelConfig, PlanPhase, RunConfig
 from trainer.freezing import FreezeSet
-from trainer.messages import LayerInfo
+from trainer.messages.model_info import LayerInfo
 from trainer.models import inspect, layer_tree, list_models
 from trainer.plans import PlanName, make_plan, stages
 from trainer.schedules import Plan, check_plan, frozen_after

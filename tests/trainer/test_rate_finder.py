@@ -13,7 +13,8 @@ from tests.trainer.test_rewinds import acting, digest
 from trainer.checkpoints import read_rng
 from trainer.config import RunConfig
 from trainer.loop import Trainer
-from trainer.messages import CheckpointSaved, MetricsLogged, RateCurve
+from trainer.messages.events import CheckpointSaved, MetricsLogged
+from trainer.messages.run_info import RateCurve
 from trainer.rate_finder import HIGHEST_RATE, LOWEST_RATE, find_rate, steepest
 
 __all__ = ["make_trainer"]

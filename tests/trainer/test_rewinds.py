@@ -11,16 +11,9 @@ import torch
 from tests.trainer.test_loop import Make, make_trainer, with_data, with_optimizer, with_plan, with_training
 from trainer.config import PlanPhase, RunConfig
 from trainer.loop import Trainer
-from trainer.messages import (
-    CheckpointSaved,
-    Event,
-    LayersUnfrozen,
-    LogWritten,
-    MetricsLogged,
-    RateChanged,
-    RewindsKept,
-    RunRewound,
-)
+from trainer.messages.base import Event
+from trainer.messages.changes import LayersUnfrozen, RateChanged, RunRewound
+from trainer.messages.events import CheckpointSaved, LogWritten, MetricsLogged, RewindsKept
 from trainer.rewinds import KeptState, RewindError, Rewinds
 
 __all__ = ["make_trainer"]

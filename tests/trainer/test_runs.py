@@ -10,7 +10,9 @@ import psutil
 import pytest
 
 from trainer.config import RunConfig
-from trainer.messages import CheckpointInfo, ConfusionMatrix, LogWritten, RunState, Series, StateChanged
+from trainer.messages.events import LogWritten, StateChanged
+from trainer.messages.run_info import CheckpointInfo, ConfusionMatrix, Series
+from trainer.messages.states import RunState
 from trainer.run_list import check_writable, find_run, list_runs
 from trainer.run_record import RunFolderError, WorkerAddress, best_checkpoint
 from trainer.runs import RunFolder

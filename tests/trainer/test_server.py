@@ -11,17 +11,17 @@ import pytest
 
 from trainer.config import RunConfig
 from trainer.frames import MAX_FRAME_BYTES, decode_event, encode
-from trainer.messages import (
+from trainer.messages.commands import PauseRun
+from trainer.messages.events import (
     CommandRejected,
     LogWritten,
     MetricsLogged,
     MetricsSkipped,
-    PauseRun,
-    RunState,
-    Series,
     StateChanged,
     WorkerAttached,
 )
+from trainer.messages.run_info import Series
+from trainer.messages.states import RunState
 from trainer.runs import RunFolder
 from trainer.server import EventServer
 

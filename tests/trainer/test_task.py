@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from trainer.config import ConfigError, DataConfig, RunConfig, TrainingConfig
-from trainer.messages import DataSummary
+from trainer.messages.data_info import DataSummary
 from trainer.metrics import Evaluation, SplitMetrics
 from trainer.task import Binary, MultiClass, Task, check_task, make_task
 

@@ -9,7 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from trainer.config import RunConfig
-from trainer.messages import CommandRejected, Event, PrepareRun, RunState, StateChanged
+from trainer.messages.base import Event
+from trainer.messages.commands import PrepareRun
+from trainer.messages.events import CommandRejected, StateChanged
+from trainer.messages.states import RunState
 from trainer.preparation import PreparationCancelled
 from trainer.weights import ModelError
 from trainer.worker import Worker

@@ -13,7 +13,7 @@ from trainer.data.layouts import split_of
 from trainer.data.listing import IMAGE_SUFFIXES, PACKED
 from trainer.data.sources import SourceFile
 from trainer.data_report import IssueKind, ReportedImage, ReportedIssue
-from trainer.messages import DataSummary
+from trainer.messages.data_info import DataSummary
 
 FEW_IMAGES = 10
 """Training images below which a class is named: fewer teach a new head little."""

@@ -18,7 +18,7 @@ from trainer.data.scan import ScannedData, place_in
 from trainer.data.store import DecodedStore, StoreContent, find_budget, open_stores, store_content
 from trainer.data.stream import Batch, Stream
 from trainer.data.transforms import ImageTransform, Preprocessing, train_transform, validation_transform
-from trainer.messages import SPLITS
+from trainer.messages.data_info import SPLITS
 
 SMALL_IMAGE_SIZE = 64
 MAX_CHOSEN_WORKERS = 4

@@ -20,7 +20,7 @@ from trainer.data.mixing import BatchMixer
 from trainer.data.sampler import EpochSampler
 from trainer.data.transforms import Preprocessing, train_transform, validation_transform
 from trainer.data_report import DataReport
-from trainer.messages import DataSummary, ImageView
+from trainer.messages.data_info import DataSummary, ImageView
 from trainer.task import check_task
 
 _KEPT_S = 3600.0

@@ -20,7 +20,7 @@ from trainer.data.listing import reason_against_format
 from trainer.data.sources import Source, SourceFile, read_source
 from trainer.data.split import assign_splits
 from trainer.data_report import ReportedImage, ReportedIssue, write_report
-from trainer.messages import SPLITS, DataSummary
+from trainer.messages.data_info import SPLITS, DataSummary
 
 __all__ = ["DataError", "Progress", "ScannedData", "scan"]
 

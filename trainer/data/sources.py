@@ -14,7 +14,7 @@ from trainer.data.layouts import Level, find_layout, label_of, one_class
 from trainer.data.listing import Entry, LabelledFile, Shown, entries, files_below, natural, reason_against
 from trainer.data.table import read_table
 from trainer.data_path import look_at
-from trainer.messages import TableColumns
+from trainer.messages.data_info import TableColumns
 
 
 @dataclass(frozen=True, slots=True)

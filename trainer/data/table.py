@@ -19,7 +19,7 @@ from trainer.data.archive import Progress
 from trainer.data.images import DataError, displayed
 from trainer.data.listing import IMAGE_SUFFIXES, LabelledFile, Shown, counted
 from trainer.data.table_labels import LabelColumns, Labels, find_separator, is_yes_or_no, labels_of, tidied
-from trainer.messages import TableColumns
+from trainer.messages.data_info import TableColumns
 
 PATH_NAMES: tuple[str, ...] = (
     *("path", "file", "filename", "file_name", "filepath", "file_path"),

@@ -1,0 +1,52 @@
+"""What changed in a run, in the sentences of a terminal: each with the step at which it took hold."""
+
+from __future__ import annotations
+
+from app.figures import counted
+from trainer.messages.changes import (
+    BatchNormChanged,
+    LayersFrozen,
+    LayersUnfrozen,
+    PlanChanged,
+    RateChanged,
+    RateMultiplierChanged,
+    RunRewound,
+    TrainingChanged,
+)
+
+
+def rate_sentence(event: RateChanged) -> str:
+    """Say a change of the rate with its step."""
+    return f"Rate {event.rate:g}, {event.before:g} before · from step {event.applied_step:,} on"
+
+
+def change_sentence(event: RateMultiplierChanged | BatchNormChanged) -> str:
+    """Say what changed in some layers, with the steps of the asking and of the taking hold."""
+    return f"{event.sentence} · asked at step {event.requested_step:,}, applied at step {event.applied_step:,}"
+
+
+def plan_change_sentence(event: PlanChanged) -> str:
+    """Say how many phases of a changed plan are still to come."""
+    num_left = len(event.plan) - event.num_begun
+    return f"Plan changed at step {event.applied_step:,} · {num_left} {'phase' if num_left == 1 else 'phases'} to come"
+
+
+def training_sentence(event: TrainingChanged) -> str:
+    """Say a change of the run's length with its step."""
+    parts = []
+    if event.epochs != event.before_epochs:
+        parts.append(f"{counted(event.epochs, 'epoch')}, {event.before_epochs:,} before")
+    if event.patience != event.before_patience:
+        parts.append(f"Patience {event.patience or 'off'}, {event.before_patience or 'off'} before")
+    return f"{'; '.join(parts) or 'Nothing changed'} · from step {event.applied_step:,} on"
+
+
+def rewound_sentence(event: RunRewound) -> str:
+    """Say where a rewind went back to."""
+    return f"Rewound to before: {event.sentence} · goes on from epoch {event.epoch}, step {event.step:,}"
+
+
+def freeze_sentence(event: LayersFrozen | LayersUnfrozen) -> str:
+    """Say what was frozen or unfrozen, the step at which it was asked for, and the step at which it took hold."""
+    symbol = "❄" if isinstance(event, LayersFrozen) else "☀"
+    return f"{symbol} {event.sentence} · asked at step {event.requested_step:,}, applied at step {event.applied_step:,}"

@@ -1,0 +1,266 @@
+"""Events: what a worker says has happened. Those that change what a live run trains with are in ``changes``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from trainer.messages.base import Event
+from trainer.messages.changes import (
+    BatchNormChanged,
+    CheckpointRestored,
+    LayersFrozen,
+    LayersUnfrozen,
+    PhaseBegan,
+    PlanChanged,
+    RateChanged,
+    RateMultiplierChanged,
+    RunRewound,
+    TrainingChanged,
+)
+from trainer.messages.data_info import DataSummary, ImageView
+from trainer.messages.model_info import ModelEntry, ModelSummary, WeightsReport
+from trainer.messages.run_info import CheckpointInfo, RateCurve, RunEstimate, RunInfo, Series
+from trainer.messages.states import RunState
+
+
+class RewindsKept(Event):
+    """The worker keeps the states before these ``changes``, by their numbers; they take ``num_bytes``."""
+
+    kind: Literal["RewindsKept"] = "RewindsKept"
+    changes: list[int]
+    num_bytes: int
+    budget_bytes: int
+
+
+class WorkerAttached(Event):
+    """The first event on each connection: the worker's state, and the run's if there is one."""
+
+    kind: Literal["WorkerAttached"] = "WorkerAttached"
+    state: RunState
+    pid: int
+    torch_version: str
+    devices: list[str]
+    run: RunInfo | None = None
+    step: int = 0
+    epoch: int = 0
+    rewinds: RewindsKept | None = None
+
+
+class StateChanged(Event):
+    """The worker's state is now ``state``; ``sentence`` says why where a person needs to know.
+
+    ``offered_rate`` is half the present rate where the run was paused because a loss was not finite, else None.
+    """
+
+    kind: Literal["StateChanged"] = "StateChanged"
+    state: RunState
+    sentence: str = ""
+    offered_rate: float | None = None
+
+
+class CommandRejected(Event):
+    """A command was refused. ``reason`` is the sentence for the user; ``field`` names the config field at fault.
+
+    ``choices`` are values that the field could have instead, where they are known. ``is_cancelled``: nothing is at
+    fault, the user ended it.
+    """
+
+    kind: Literal["CommandRejected"] = "CommandRejected"
+    command: str
+    reason: str
+    field: str = ""
+    choices: list[str] = Field(default_factory=list)
+    is_cancelled: bool = False
+
+
+class ModelInspected(Event):
+    """The tree of a model that was asked about; ``weights`` says how its local file of weights fits, if it has one."""
+
+    kind: Literal["ModelInspected"] = "ModelInspected"
+    summary: ModelSummary
+    weights: WeightsReport | None = None
+
+
+class ModelsListed(Event):
+    """The models that can be fine-tuned, by name."""
+
+    kind: Literal["ModelsListed"] = "ModelsListed"
+    models: list[ModelEntry]
+
+
+class DataChecked(Event):
+    """What a scan of the data set at ``path`` found. ``report_path`` is the file with every image and issue."""
+
+    kind: Literal["DataChecked"] = "DataChecked"
+    path: str
+    summary: DataSummary
+    report_path: str
+
+
+class RunEstimated(Event):
+    """What a run that was asked about will need."""
+
+    kind: Literal["RunEstimated"] = "RunEstimated"
+    estimate: RunEstimate
+
+
+class RateFound(Event):
+    """The loss at rising rates, of the run that was asked about."""
+
+    kind: Literal["RateFound"] = "RateFound"
+    curve: RateCurve
+
+
+class ImagePreviewed(Event):
+    """What the model sees of the image at ``path``, epoch by epoch."""
+
+    kind: Literal["ImagePreviewed"] = "ImagePreviewed"
+    path: str
+    views: list[ImageView]
+
+
+class PreparationProgressed(Event):
+    """Long work before a run: ``what`` is a phrase ("Downloading resnet18"), ``done`` of ``total`` in ``unit``."""
+
+    kind: Literal["PreparationProgressed"] = "PreparationProgressed"
+    what: str
+    done: int
+    total: int
+    unit: str
+
+
+class RunPrepared(Event):
+    """Data and model are loaded; the run folder exists. What follows belongs to ``segment``, after ``step``."""
+
+    kind: Literal["RunPrepared"] = "RunPrepared"
+    run: RunInfo
+    step: int
+    epoch: int
+    segment: int = 0
+
+
+class MetricsLogged(Event):
+    """A batch of measurements by tag ("Loss/train", "Accuracy/validation", "Learning rate")."""
+
+    kind: Literal["MetricsLogged"] = "MetricsLogged"
+    segment: int
+    series: dict[str, Series]
+
+
+class MetricsSkipped(Event):
+    """Metrics were dropped for a client that was too slow; they are all in run.db, where the client reads them."""
+
+    kind: Literal["MetricsSkipped"] = "MetricsSkipped"
+
+
+class ProgressReported(Event):
+    """Where the run stands. ``epoch`` counts completed epochs; ``seconds_left`` is None until it can be told.
+
+    ``num_epochs_no_better`` counts the epochs since validation was last better; at ``patience`` of them the run ends,
+    where that is not None.
+    """
+
+    kind: Literal["ProgressReported"] = "ProgressReported"
+    epoch: int
+    num_epochs: int
+    step: int
+    total_steps: int
+    samples_per_s: float
+    seconds_left: float | None
+    step_ms: float
+    worker_bytes: int
+    phase: Literal["train", "validation"] = "train"
+    num_epochs_no_better: int = 0
+    patience: int | None = None
+
+
+class LayerStatsReported(Event):
+    """What one update did in each layer that it moved, sampled now and then.
+
+    ``layers`` are units; the L2 norms of each are of its gradient before it was clipped, of the change of its weights,
+    and of its weights before that. ``step`` counts completed updates, this one included.
+    """
+
+    kind: Literal["LayerStatsReported"] = "LayerStatsReported"
+    step: int
+    segment: int
+    layers: list[str]
+    gradient_norms: list[float]
+    update_norms: list[float]
+    weight_norms: list[float]
+
+
+class ChangeAdvised(Event):
+    """The next freeze or unfreeze is proposed, with the numbers that speak for it; nothing was done."""
+
+    kind: Literal["ChangeAdvised"] = "ChangeAdvised"
+    layers: list[str]
+    is_freeze: bool
+    sentence: str
+    step: int
+    segment: int
+
+
+class FreezeVerified(Event):
+    """Every frozen layer's bytes were hashed again at ``step``: ``drifted`` names those that changed (a defect).
+
+    ``num_adapting`` of the frozen layers were hashed without their running statistics, which go on.
+    """
+
+    kind: Literal["FreezeVerified"] = "FreezeVerified"
+    step: int
+    num_verified: int
+    drifted: list[str]
+    num_adapting: int = 0
+
+
+class CheckpointSaved(Event):
+    """A checkpoint is durable on disk and listed in run.db."""
+
+    kind: Literal["CheckpointSaved"] = "CheckpointSaved"
+    checkpoint: CheckpointInfo
+
+
+class LogWritten(Event):
+    """A line for the run's log."""
+
+    kind: Literal["LogWritten"] = "LogWritten"
+    level: Literal["info", "warning", "error"]
+    text: str
+
+
+AnyEvent = Annotated[
+    WorkerAttached
+    | StateChanged
+    | CommandRejected
+    | ModelInspected
+    | ModelsListed
+    | DataChecked
+    | RunEstimated
+    | RateFound
+    | ImagePreviewed
+    | PreparationProgressed
+    | RunPrepared
+    | MetricsLogged
+    | MetricsSkipped
+    | ProgressReported
+    | LayerStatsReported
+    | RateChanged
+    | RateMultiplierChanged
+    | BatchNormChanged
+    | TrainingChanged
+    | ChangeAdvised
+    | LayersFrozen
+    | LayersUnfrozen
+    | PhaseBegan
+    | PlanChanged
+    | FreezeVerified
+    | CheckpointSaved
+    | CheckpointRestored
+    | RunRewound
+    | RewindsKept
+    | LogWritten,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,131 @@
+"""What is known of a run: what it trains, what it will need, and what it has measured and saved."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from trainer.config import PlanPhase, RunConfig
+from trainer.messages.base import Record
+from trainer.messages.data_info import DataSummary
+from trainer.messages.model_info import ModelSummary
+
+
+class Series(Record):
+    """Values of one tag: ``values[i]`` was measured at ``steps[i]`` completed optimizer updates."""
+
+    steps: list[int]
+    values: list[float]
+
+
+class CheckpointInfo(Record):
+    """One row of the checkpoint table. ``loss`` and ``accuracy`` are validation's, None where it did not run."""
+
+    name: str
+    epoch: int
+    step: int
+    loss: float | None
+    accuracy: float | None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    frozen: list[str]
+    frozen_summary: str
+    size_bytes: int
+    sha256: str
+    saved_at: float
+    reason: str
+    segment: int
+
+
+class ConfusionMatrix(Record):
+    """What the images of each class were taken for: ``counts[i][j]`` of class ``i`` were taken for class ``j``.
+
+    ``split`` is "validation" or "test", ``checkpoint`` the one whose weights were evaluated, ``step`` its step.
+    """
+
+    split: str
+    checkpoint: str
+    step: int
+    class_names: list[str]
+    counts: list[list[int]]
+
+
+class RunEstimate(Record):
+    """What a run will need, reckoned from a few steps that were thrown away.
+
+    ``seconds_per_epoch`` is of an epoch as the run begins, validation included. ``memory_bytes`` is the most that the
+    steps held, of the GPU or else of the worker. ``checkpoint_bytes`` is the largest checkpoint's size, ``disk_bytes``
+    that of all of them, of their base and of the decoded images that are kept, ``free_bytes`` what the disk of the runs
+    has left. ``kept_bytes`` is the size of the decoded images that are kept, ``decoded_bytes`` that of all: what there
+    is no room for is decoded in every epoch. ``budget_bytes`` is what the decoded images of all runs together may take.
+    """
+
+    step_ms: float
+    seconds_per_epoch: float
+    num_epochs: int
+    memory_bytes: int
+    device: str
+    checkpoint_bytes: int
+    disk_bytes: int
+    free_bytes: int
+    kept_bytes: int
+    decoded_bytes: int
+    budget_bytes: int
+
+
+class RateCurve(Record):
+    """The loss at rising rates: ``losses[i]`` as it was measured at ``rates[i]``, and smoothed.
+
+    ``suggestion`` is the rate at which the smoothed loss fell most steeply, None where it fell at none.
+    """
+
+    rates: list[float]
+    losses: list[float]
+    smoothed: list[float]
+    suggestion: float | None
+
+
+class InForce(Record):
+    """What of a run may change as it runs, as it is now.
+
+    ``patience`` is None where nothing ends the run early. ``plan`` are the phases that have not begun.
+    """
+
+    rate: float
+    epochs: int
+    patience: int | None
+    plan: list[PlanPhase] = Field(default_factory=list)
+
+
+class RunInfo(Record):
+    """A prepared run: what was asked for is in ``config``, what was chosen for it stands beside it."""
+
+    run_dir: str
+    config: RunConfig
+    summary: ModelSummary
+    class_names: list[str]
+    num_train: int
+    num_validation: int
+    num_skipped: int
+    steps_per_epoch: int
+    total_steps: int
+    device: str
+    precision: str
+    num_threads: int
+    image_size: int
+    data_summary: DataSummary | None = None
+    """What the scan of the data found, as the run last read them; None in runs of an earlier Thaw."""
+    report_path: str = ""
+    in_force: InForce | None = None
+    """What the run trains with, where that is known to be other than ``config``."""
+
+    @property
+    def present(self) -> InForce:
+        """Return what the run trains with."""
+        if self.in_force is not None:
+            return self.in_force
+        config = self.config
+        return InForce(
+            rate=config.optimizer.rate,
+            epochs=config.training.epochs,
+            patience=config.training.patience,
+            plan=config.plan,
+        )
