@@ -83,6 +83,13 @@ class CheckpointStore:
         }
         return write_durably(self._folder.checkpoints_dir / name, payload)
 
+    def unused_name(self, name: str) -> str:
+        """Return the name, with a number where a checkpoint of the run has it already."""
+        taken = {info.name for info in self._folder.checkpoints()}
+        stem = name.removesuffix(".pt")
+        candidates = (f"{stem}_{number}.pt" for number in range(2, len(taken) + 3))
+        return name if name not in taken else next(c for c in candidates if c not in taken)
+
     def load(self, info: CheckpointInfo) -> dict[str, Any]:
         """Read a checkpoint, checked against its SHA-256, with ``model_state_dict`` made whole from the base.
 

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Listener
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -65,6 +65,9 @@ if TYPE_CHECKING:
     from trainer.look_ups import LookUp
     from trainer.loop import Trainer
     from trainer.preparation import PreparedRun
+
+Change = FreezeLayers | UnfreezeLayers | SetRate | SetRateMultiplier | SetPlan | SetBatchNorm | ChangeTraining
+"""The commands that change what a live run trains with."""
 
 POLL_INTERVAL_S = 0.5
 ORPHANED_AFTER_S = 3.0
@@ -217,72 +220,46 @@ class Worker:
                 self._enter(RunState.PAUSED, command_id=command_id)
             case StopRun():
                 self._stop(save=command.save, command_id=command_id)
-            case FreezeLayers():
-                self._server.publish(
-                    self._loaded.freeze(
-                        command.layers,
-                        is_exact=command.is_exact,
-                        requested_step=requested_step,
-                        command_id=command_id,
-                    )
-                )
-            case UnfreezeLayers():
-                self._server.publish(
-                    self._loaded.unfreeze(
-                        command.layers,
-                        is_exact=command.is_exact,
-                        requested_step=requested_step,
-                        command_id=command_id,
-                    )
-                )
-            case SetRate():
-                self._server.publish(
-                    self._loaded.set_rate(command.rate, requested_step=requested_step, command_id=command_id)
-                )
-            case SetRateMultiplier():
-                self._server.publish(
-                    self._loaded.set_rate_multiplier(
-                        command.layers,
-                        command.multiplier,
-                        is_exact=command.is_exact,
-                        requested_step=requested_step,
-                        command_id=command_id,
-                    )
-                )
-            case SetPlan():
-                self._server.publish(
-                    self._loaded.set_plan(command.phases, requested_step=requested_step, command_id=command_id)
-                )
-            case SetBatchNorm():
-                self._server.publish(
-                    self._loaded.set_batchnorm(
-                        command.layers,
-                        is_adapting=command.is_adapting,
-                        requested_step=requested_step,
-                        command_id=command_id,
-                    )
-                )
-            case ChangeTraining():
-                for event in self._loaded.change_training(
-                    command.epochs, command.patience, requested_step=requested_step, command_id=command_id
-                ):
-                    self._server.publish(event)
             case SaveCheckpoint():
                 self._loaded.save(reason="user", command_id=command_id)
             case RestoreCheckpoint():
-                for event in self._loaded.restore(command.name, command_id=command_id):
-                    self._server.publish(event)
-                if self.state in {RunState.FINISHED, RunState.STOPPED}:
-                    self._enter(RunState.READY, f"Restored {command.name}. Start goes on from there.")
+                self._go_back(self._loaded.restore(command.name, command_id=command_id), f"Restored {command.name}.")
             case Rewind():
-                for event in self._loaded.rewind(command.change, command.step, command_id=command_id):
-                    self._server.publish(event)
-                if self.state in {RunState.FINISHED, RunState.STOPPED}:
-                    self._enter(RunState.READY, "Rewound. Start goes on from there.")
+                self._go_back(self._loaded.rewind(command.change, command.step, command_id=command_id), "Rewound.")
             case ShutDown():
                 self._is_ending = True
                 if self.state in {RunState.RUNNING, RunState.PAUSED}:
                     self._stop(save=True, command_id=command_id)
+            case _:
+                for event in self._changed(command, requested_step):
+                    self._server.publish(event)
+
+    def _changed(self, command: Change, requested_step: int) -> list[Event]:
+        """Change the live run as asked. Returns what there is to tell of that."""
+        run = self._loaded
+        asked: dict[str, Any] = {"requested_step": requested_step, "command_id": command.command_id}
+        match command:
+            case FreezeLayers():
+                return [run.freeze(command.layers, is_exact=command.is_exact, **asked)]
+            case UnfreezeLayers():
+                return [run.unfreeze(command.layers, is_exact=command.is_exact, **asked)]
+            case SetRate():
+                return [run.set_rate(command.rate, **asked)]
+            case SetRateMultiplier():
+                return [run.set_rate_multiplier(command.layers, command.multiplier, is_exact=command.is_exact, **asked)]
+            case SetPlan():
+                return [run.set_plan(command.phases, **asked)]
+            case SetBatchNorm():
+                return [run.set_batchnorm(command.layers, is_adapting=command.is_adapting, **asked)]
+            case ChangeTraining():
+                return run.change_training(command.epochs, command.patience, **asked)
+
+    def _go_back(self, events: Sequence[Event], sentence: str) -> None:
+        """Tell that the run has an earlier state, from which one that was over can go on."""
+        for event in events:
+            self._server.publish(event)
+        if self.state in {RunState.FINISHED, RunState.STOPPED}:
+            self._enter(RunState.READY, f"{sentence} Start goes on from there.")
 
     def _stop(self, *, save: bool, command_id: str) -> None:
         if self.state is RunState.READY:

@@ -154,14 +154,14 @@ def ours_step(
     loaded = build_model(config.model, NUM_CLASSES, 7, IMAGE_SIZE, lambda *_: None, lambda: None)
     trainer = Trainer(config, loaded, cast(ImageData, RandomImages()), device, emit)
     trainer.begin(folder)
-    norms = trainer._layer_norms
+    norms = trainer.reporter.layer_norms
     norms.begin, norms.finish = spent.watch(norms.begin), spent.watch(norms.finish)  # type: ignore[method-assign]
     trainer.freeze_set.set_mode(training=True)
 
     def step(images: Tensor, target: Tensor) -> None:
         started = time.perf_counter()
         trainer.train_step([(images, target)])
-        trainer._pace.add(time.perf_counter() - started, len(target))
+        trainer.reporter.pace.add(time.perf_counter() - started, len(target))
         trainer.report()
 
     return step

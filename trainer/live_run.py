@@ -1,0 +1,416 @@
+"""A run in memory: its model, what trains it and where it stands; saved, put back and rewound as a whole."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.checkpoints import CheckpointError, CheckpointStore, checkpoint_name, read_rng, restore_rng, to_cpu
+from trainer.config import ConfigError, RunConfig
+from trainer.data.loader import ImageData
+from trainer.early_stopping import EarlyStopping
+from trainer.freezing import BACKBONE, HEAD, FreezeError, FreezeSet
+from trainer.messages.base import Event
+from trainer.messages.changes import CheckpointRestored, RunRewound
+from trainer.messages.events import CheckpointSaved, FreezeVerified, LogWritten
+from trainer.messages.model_info import ModelSummary
+from trainer.messages.run_info import CheckpointInfo, ConfusionMatrix, InForce
+from trainer.metrics import VALIDATION_ACCURACY, VALIDATION_LOSS, Evaluation
+from trainer.models import LoadedModel, layer_tree
+from trainer.optim import choose_precision, make_optimizer
+from trainer.rates import RateSchedule
+from trainer.reporting import Phase, Reporter
+from trainer.rewinds import KeptState, Rewinds, size_of
+from trainer.runs import RunFolder
+from trainer.schedules import Plan, check_plan
+
+
+class LiveRun:
+    """One run in memory: model, optimizer, freeze set and the position in the data.
+
+    ``step`` counts optimizer updates, ``epoch`` completed epochs, ``batch`` the batches taken of the present epoch.
+    An update that was left out, because the loss or the gradient was not finite, counts as well: the last one of these
+    is ``non_finite_step``. Everything here belongs to one thread; ``step`` may be read from others.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        loaded: LoadedModel,
+        data: ImageData,
+        device: torch.device,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self.config = config
+        self.data = data
+        self.device = device
+        self.precision = choose_precision(config.training.precision, device)
+        self.step = 0
+        self.epoch = 0
+        self.batch = 0
+        self.segment = 0
+        self.non_finite_step: int | None = None
+        self.steps_per_epoch = -(-data.batches_per_epoch // config.training.accumulate_batches)
+        self.num_epochs = config.training.epochs
+        self.module = loaded.module.to(device)
+        self.layers = layer_tree(loaded.module, loaded.head)
+        self.freeze_set = FreezeSet(self.module, loaded.head)
+        self.optimizer = make_optimizer(config.optimizer, self.module)
+        self.rates = RateSchedule(config.optimizer, self.optimizer, self.total_steps, self.steps_per_epoch)
+        self.early_stopping = EarlyStopping(config.training)
+        self.reporter = Reporter(self.optimizer, emit)
+        self._emit = emit
+        self._phase: Phase = "train"
+        self._has_jumped = False
+        self._trial_began_at: int | None = None
+        self._unsaved: Evaluation | None = None
+        self._rewinds = Rewinds(round(config.training.rewind_gb * 1e9))
+        self._num_changes = 0
+        self._is_too_large_told = False
+        self._folder: RunFolder | None = None
+        self._store: CheckpointStore | None = None
+        torch.manual_seed(config.training.seed)
+        self.frozen_since = dict.fromkeys(self.freeze_set.freeze(config.model.frozen), 0)
+        if config.model.batchnorm == "adapting" and any(layer.has_statistics for layer in self.layers):
+            self.freeze_set.set_adapting([BACKBONE, HEAD], is_adapting=True)
+        self.plan = Plan(config.plan)
+        check_plan(config.plan, self.freeze_set, config.training.epochs, self.steps_per_epoch)
+        self._multiply_at_start()
+
+    @property
+    def told_step(self) -> int:
+        """Return the completed updates as all have been told: those of a trial are not."""
+        began_at = self._trial_began_at
+        return self.step if began_at is None else began_at
+
+    @property
+    def total_steps(self) -> int:
+        """Return the optimizer updates in the whole run."""
+        return self.num_epochs * self.steps_per_epoch
+
+    @property
+    def has_epochs_left(self) -> bool:
+        """Whether there is more to train."""
+        return self.epoch < self.num_epochs and not self.early_stopping.is_over
+
+    @property
+    def in_force(self) -> InForce:
+        """Return what may change as the run goes on, as it is now."""
+        return InForce(
+            rate=self.rates.rate,
+            epochs=self.num_epochs,
+            patience=self.early_stopping.patience,
+            plan=self.plan.phases[self.plan.num_begun :],
+        )
+
+    def summary(self) -> ModelSummary:
+        """Describe the model and its freeze set as they are now."""
+        return ModelSummary(
+            model=self.config.model.name,
+            layers=self.layers,
+            frozen=sorted(self.freeze_set.frozen),
+            num_params=self.freeze_set.num_params,
+            num_trainable=self.freeze_set.num_trainable,
+            multipliers=self.rates.multipliers,
+            adapting=sorted(self.freeze_set.adapting),
+        )
+
+    def set_length(self, num_epochs: int, patience: int | None) -> None:
+        """Change how long the run is."""
+        self.num_epochs, self.early_stopping.patience = num_epochs, patience
+        self.rates.total_steps = self.total_steps
+
+    def report(self, *, force: bool = False) -> None:
+        """Send the metrics that have gathered, and the progress, if it is time (or ``force``)."""
+        self.reporter.report(self, self._phase, force=force)
+
+    def close(self) -> None:
+        """End the loader's processes."""
+        self.data.close()
+
+    # -- its folder -------------------------------------------------------------------------------------------
+
+    def begin(self, folder: RunFolder) -> None:
+        """Begin a new run in a new folder: write its base and open the first piece of its curve."""
+        self._folder, self._store = folder, CheckpointStore(folder)
+        self._store.write_base(self.module.state_dict())
+        self.segment = folder.begin_segment(0, None, time.time())
+
+    def open(self, folder: RunFolder, info: CheckpointInfo | None) -> list[Event]:
+        """Take up the run of an existing folder, at a checkpoint of it or (None) at its start.
+
+        Returns the events that say so, which nobody has been told yet.
+
+        Raises:
+            CheckpointError: A file that this needs is missing, damaged or another model's.
+
+        """
+        self._folder, self._store = folder, CheckpointStore(folder)
+        # Each change is an event: no number of this run is as large.
+        self._num_changes = folder.last_event_id()
+        run = folder.run_info()
+        if run is not None:
+            # Of the run as a whole, and of no checkpoint: a restore does not change them back.
+            self.set_length(run.present.epochs, run.present.patience)
+        if info is None:
+            self._load_model(self._store.read_base(), "base.pt")
+            self.segment = folder.begin_segment(0, None, time.time())
+            return []
+        return self.put_checkpoint_back(info.name)
+
+    def save(self, *, reason: str, evaluation: Evaluation | None = None, command_id: str = "") -> CheckpointInfo:
+        """Save a checkpoint of this very moment, durable when this returns.
+
+        Args:
+            reason: Why it is kept: "epoch", "user" or "stop".
+            evaluation: Validation's at this step, if any.
+            command_id: The command that asked for it.
+
+        Raises:
+            CheckpointError: It cannot be written.
+
+        """
+        assert self._folder is not None
+        assert self._store is not None
+        self.report(force=True)
+        drifted = self.freeze_set.find_drifted()
+        num_adapting = len(self.freeze_set.adapting & self.freeze_set.frozen)
+        num_verified = len(self.freeze_set.frozen)
+        verified = FreezeVerified(step=self.step, num_verified=num_verified, drifted=drifted, num_adapting=num_adapting)
+        self._emit(verified)
+        metrics = {} if evaluation is None else evaluation.values
+        loss, accuracy = metrics.get(VALIDATION_LOSS), metrics.get(VALIDATION_ACCURACY)
+        name = self._store.unused_name(checkpoint_name(self.config.model.name, self.epoch, self.step, loss, accuracy))
+        if reason == "epoch":
+            self.early_stopping.name_epoch(name)
+        frozen = sorted(self.freeze_set.frozen)
+        content: dict[str, Any] = {
+            **self._content(),
+            "loss": loss,
+            "metrics": metrics,
+            "class_names": list(self.data.class_names),
+            "data_fingerprint": self.data.fingerprint,
+            "config": self.config.model_dump(mode="json"),
+        }
+        size_bytes, sha256 = self._store.save(name, content, self.module.state_dict())
+        info = CheckpointInfo(
+            name=name,
+            epoch=self.epoch,
+            step=self.step,
+            loss=loss,
+            accuracy=accuracy,
+            metrics=metrics,
+            frozen=frozen,
+            frozen_summary=self.freeze_set.describe(frozen),
+            size_bytes=size_bytes,
+            sha256=sha256,
+            saved_at=time.time(),
+            reason=reason,
+            segment=self.segment,
+        )
+        confusion = None if evaluation is None else self._confusion(evaluation, "validation", name, self.step)
+        self._folder.add_checkpoint(info, confusion)
+        self._emit(CheckpointSaved(checkpoint=info, command_id=command_id))
+        return info
+
+    def put_checkpoint_back(self, name: str, command_id: str = "") -> list[Event]:
+        """Put the state of a checkpoint back: weights, optimizer, schedule, freeze set, position.
+
+        Returns the events that say so, which nobody has been told yet.
+
+        Raises:
+            RunFolderError: The run has no such checkpoint.
+            CheckpointError: Its file is missing, damaged or another model's; nothing has changed then.
+
+        """
+        assert self._folder is not None
+        assert self._store is not None
+        info = self._folder.checkpoint(name)
+        checkpoint = self._store.load(info)
+        if checkpoint["class_names"] != list(self.data.class_names):
+            raise CheckpointError(
+                f"The checkpoint {info.name} was trained on the classes {_shorten(checkpoint['class_names'])}, but the "
+                f"data now has {_shorten(self.data.class_names)}. Put the data back as it was."
+            )
+        self._put_back(checkpoint, info.name, info.name)
+        events: list[Event] = [CheckpointRestored(name=info.name, **self._restored(command_id))]
+        if self._rewinds.forget_after(self.step):
+            events.append(self._rewinds.event())
+        if checkpoint["data_fingerprint"] != self.data.fingerprint:
+            text = (
+                "The data set has changed since this checkpoint was saved. The run goes on with it as it is now; new "
+                "images train, the others stay in their splits."
+            )
+            events.append(LogWritten(level="warning", text=text))
+        return events
+
+    # -- the states before its changes ------------------------------------------------------------------------
+
+    @contextmanager
+    def changing(self, sentence: str, source: str, *, is_change: bool) -> Iterator[int]:
+        """Give the change that is made inside its number (0 if it is none), and keep the state before it."""
+        before = self._present_state() if is_change else None
+        yield self._num_changes + 1 if is_change else 0
+        if is_change:
+            self._keep(before, sentence, source)
+
+    def rewind(self, change: int | None, step: int | None, *, command_id: str = "") -> list[Event]:
+        """Go back to the state just before a change (None: before the first one at ``step``, or before the last).
+
+        Returns the events that say so, which nobody has been told yet.
+
+        Raises:
+            RewindError: That state is not kept.
+
+        """
+        assert self._store is not None
+        kept = self._rewinds.find(change, step)
+        content = {**kept.content, "model_state_dict": self._store.whole(kept.content["model_state_dict"])}
+        self._put_back(content, "The state in memory", kept.resume_from)
+        self._unsaved = kept.unsaved
+        self._rewinds.forget_from(kept.change)
+        rewound = RunRewound(
+            change=kept.change, sentence=kept.sentence, source=kept.source, **self._restored(command_id)
+        )
+        return [rewound, self._rewinds.event()]
+
+    def _present_state(self) -> dict[str, Any] | None:
+        """Return a copy of the whole state, of the model what differs from the run's start; None where none is kept.
+
+        One that is larger than all the memory for these is not copied, and that is said once.
+        """
+        if self._store is None or not self._rewinds.budget_bytes:
+            return None
+        content = {**self._content(), "model_state_dict": self._store.changed(self.module.state_dict())}
+        num_bytes = size_of(content)
+        if num_bytes <= self._rewinds.budget_bytes:
+            return copy.deepcopy(content)
+        if not self._is_too_large_told:
+            self._is_too_large_told = True
+            text = (
+                f"The state before a change is not kept for a rewind: it takes {num_bytes / 1e9:.3g} GB, and rewind_gb "
+                f"is {self.config.training.rewind_gb:g}."
+            )
+            self._emit(LogWritten(level="warning", text=text))
+        return None
+
+    def _keep(self, content: dict[str, Any] | None, sentence: str, source: str) -> None:
+        self._num_changes += 1
+        if content is None or self._folder is None:
+            return
+        point = self._folder.resume_point()
+        resume_from = None if point is None else point.name
+        self._rewinds.keep(KeptState(self._num_changes, sentence, source, content, resume_from, self._unsaved))
+        self._emit(self._rewinds.event())
+
+    # -- the state as a whole ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Undo to the bit, at the end, whatever is trained inside. Nothing of it is told or kept."""
+        content = copy.deepcopy({**self._content(), "model_state_dict": to_cpu(self.module.state_dict())})
+        rates, non_finite_step = self.rates, self.non_finite_step
+        self._trial_began_at = self.step
+        try:
+            with self.reporter.set_aside():
+                yield
+        finally:
+            self.rates = rates
+            self._load_state(content, "The state in memory")
+            self.freeze_set.set_mode(training=self._phase == "train")
+            self.non_finite_step = non_finite_step
+            self._trial_began_at = None
+            # The batches that the fit was taking ended with those of the trial: it takes them anew from here.
+            self._has_jumped = True
+
+    def _content(self) -> dict[str, Any]:
+        """Return the state beside the model's, as a checkpoint has it. Its tensors may be the live ones."""
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "optimizer_state_dict": to_cpu(self.optimizer.state_dict()),
+            "scheduler_state_dict": self.rates.state_dict(),
+            "plan": self.plan.state_dict(),
+            "early_stopping": self.early_stopping.state_dict(),
+            "rng": read_rng(self.device),
+            "freeze": sorted(self.freeze_set.frozen),
+            "adapting": sorted(self.freeze_set.adapting),
+            "frozen_since": dict(self.frozen_since),
+        }
+
+    def _put_back(self, content: dict[str, Any], source: str, resume_from: str | None) -> None:
+        """Put a whole state back and begin a new piece of the curve, which a killed run would begin at a checkpoint."""
+        assert self._folder is not None
+        self.reporter.flush(self)
+        self._load_state(content, source)
+        self.segment = self._folder.begin_segment(self.step, resume_from, time.time())
+        self.non_finite_step = None
+        self._unsaved = None
+        self._has_jumped = True
+        self.reporter.forget()
+
+    def _load_state(self, content: dict[str, Any], source: str) -> None:
+        self._load_model(content["model_state_dict"], source)
+        self.optimizer.load_state_dict(content["optimizer_state_dict"])
+        self.optimizer.zero_grad(set_to_none=True)
+        self.rates.load_state_dict(content["scheduler_state_dict"])
+        self.plan.load_state_dict(content["plan"])
+        self.early_stopping.load_state_dict(content["early_stopping"])
+        self.freeze_set.adapting = set(content["adapting"])
+        self.freeze_set.set_frozen(content["freeze"])
+        self.frozen_since = dict(content["frozen_since"])
+        self.freeze_set.take_hashes()
+        restore_rng(content["rng"], self.device)
+        self.step, self.epoch, self.batch = content["step"], content["epoch"], content["batch"]
+
+    def _load_model(self, state: dict[str, Tensor], source: str) -> None:
+        ours = {key: tensor.shape for key, tensor in self.module.state_dict().items()}
+        if ours != {key: tensor.shape for key, tensor in state.items()}:
+            # Checked before: load_state_dict copies what fits and complains afterwards.
+            raise CheckpointError(
+                f"{source} holds another model than {self.config.model.name} with "
+                f"{len(self.data.class_names)} classes. Choose a checkpoint of this model."
+            )
+        self.module.load_state_dict(state)
+
+    def _restored(self, command_id: str) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "frozen": sorted(self.freeze_set.frozen),
+            "num_trainable": self.freeze_set.num_trainable,
+            "segment": self.segment,
+            "rate": self.rates.rate,
+            "multipliers": self.rates.multipliers,
+            "plan": self.plan.phases,
+            "num_phases_begun": self.plan.num_begun,
+            "adapting": sorted(self.freeze_set.adapting),
+            "command_id": command_id,
+        }
+
+    def _multiply_at_start(self) -> None:
+        for layer, multiplier in self.config.optimizer.multipliers.items():
+            try:
+                self.rates.multiply(self.freeze_set.resolve([layer]), multiplier)
+            except FreezeError as error:
+                raise ConfigError(f"The rate multiplier of {layer!r}: {error}", "optimizer.multipliers") from error
+
+    def _confusion(self, evaluation: Evaluation, split: str, checkpoint: str, step: int) -> ConfusionMatrix | None:
+        names = list(self.data.class_names)
+        if evaluation.confusion is None:
+            return None
+        return ConfusionMatrix(
+            split=split, checkpoint=checkpoint, step=step, class_names=names, counts=evaluation.confusion
+        )
+
+
+def _shorten(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} … ({len(names)})"
