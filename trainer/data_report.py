@@ -229,8 +229,11 @@ class DataReport:
     def images(self, choice: ImageChoice = ALL_IMAGES, offset: int = 0, limit: int = -1) -> list[ReportedImage]:
         """Return images in the order of the data set."""
         chosen, values = _chosen(choice)
+        # The same order; but of a class, only this one is read from the index, without sorting.
+        order = "id" if choice.class_idx is None else "chosen.image_id"
         rows = self._db.execute(
-            f"SELECT path, shown, {_CLASSES}, split, width, height, size_bytes {chosen} ORDER BY id LIMIT ? OFFSET ?",
+            f"SELECT path, shown, {_CLASSES}, split, width, height, size_bytes {chosen} ORDER BY {order} "
+            "LIMIT ? OFFSET ?",
             (*values, limit, offset),
         )
         return [ReportedImage(_path(path), shown, _class_idxs(classes), *rest) for path, shown, classes, *rest in rows]

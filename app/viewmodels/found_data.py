@@ -77,7 +77,7 @@ class FoundData:
     def task_text(self, task: str) -> str:
         """Say what a task makes of the classes."""
         if task == "multi_label" and self.class_names:
-            text = QCoreApplication.translate("RunForm", "A yes or no for each of {} classes.")
+            text = QCoreApplication.translate("RunForm", "{} outputs, yes or no each.")
             return text.format(QLocale().toString(len(self.class_names)))
         if task != "binary":
             return ""

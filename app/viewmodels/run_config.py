@@ -423,5 +423,5 @@ class RunConfigViewModel(QObject):
         if field == "data.task":
             return error or self.found.task_error(self._texts[field])
         if field == "data.balance" and (self._texts["data.task"], self._texts[field]) == ("multi_label", "sampler"):
-            return self.tr("Images of several classes cannot be drawn so that each class comes equally often.")
+            return self.tr("Images have several classes: choose class weights.")
         return error

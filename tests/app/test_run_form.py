@@ -260,7 +260,7 @@ def test_the_task_follows_the_data_until_someone_chooses_it(form: RunForm, run_c
     run_config.set_text("data.path", "scenes.csv")
     run_config.show_data(SCENES)
     assert run_config.text("data.task") == task.currentData() == "multi_label"
-    assert (task.currentText(), note.whole_text) == ("any of several", "A yes or no for each of 2 classes.")
+    assert (task.currentText(), note.whole_text) == ("any of several", "2 outputs, yes or no each.")
     run_config.set_text("data.task", "multi_class")
     assert run_config.error("data.task") == 'Some images have several classes, or none: choose "any of several".'
     assert run_config.config() is None
@@ -292,7 +292,7 @@ def test_images_of_several_classes_are_not_drawn_by_class(run_config) -> None:
     run_config.set_text("data.balance", "sampler")
     run_config.set_text("data.path", "scenes.csv")
     run_config.show_data(SCENES)
-    assert "cannot be drawn" in run_config.error("data.balance")
+    assert run_config.error("data.balance") == "Images have several classes: choose class weights."
     run_config.set_text("data.balance", "class_weights")
     assert run_config.error("data.balance") == ""
     run_config.set_text("data.balance", "sampler")
