@@ -131,8 +131,8 @@ def test_a_report_without_images_has_no_bins(tmp_path: Path) -> None:
 
 def test_samples_come_in_the_order_of_the_data_by_split(mixed_report: DataReport) -> None:
     samples = mixed_report.samples()
-    assert samples["train"] == [(f"/{idx}.png", idx % 2) for idx in range(7)]
-    assert (samples["validation"], samples["test"]) == ([("/7.png", 1)], [])
+    assert samples["train"] == [(f"/{idx}.png", (idx % 2,)) for idx in range(7)]
+    assert (samples["validation"], samples["test"]) == ([("/7.png", (1,))], [])
 
 
 def test_the_gravest_issues_come_first(report_path: Path) -> None:
