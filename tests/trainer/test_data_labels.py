@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from tests.trainer.test_data_scan import save
-from trainer.config import DataConfig, TrainingConfig
+from trainer.config import ConfigError, DataConfig, RunConfig, TrainingConfig
 from trainer.data.images import DataError
 from trainer.data.kept_split import read_split, write_split
 from trainer.data.loader import ImageData
+from trainer.data.preview import write_views
 from trainer.data.scan import ScannedData, scan
 from trainer.data.transforms import Preprocessing
 from trainer.data_report import DataReport, ImageChoice, IssueKind, Measure
@@ -186,6 +187,26 @@ def test_a_run_keeps_its_split_of_several_labels(photos: Path, tmp_path: Path) -
     assert read_split(tmp_path) == dict(zip((Path(path).name for path, _ in found.samples), found.splits, strict=True))
     rows = (tmp_path / "split.csv").read_text().splitlines()
     assert any(row.startswith("0.png,sea; sky,") for row in rows)
+
+
+@pytest.mark.parametrize("task", ["multi_label", "multi_class"])
+def test_the_views_name_all_classes_of_the_image_that_is_mixed_in(photos: Path, tmp_path: Path, task: str) -> None:
+    found = scanned(photos)
+    data = DataConfig(path=str(photos), mixing="mixup", task=task)  # type: ignore[arg-type]
+    config = RunConfig(data=data, training=TrainingConfig(batch_size=6, epochs=4))
+    listed = zip(found.samples, found.splits, strict=True)
+    paths = [path for (path, _), split in listed if split == "train"]
+    views = [
+        view
+        for path in paths
+        for view in write_views(found.report_path, config, Preprocessing(16, 20), path, tmp_path / "views", 4)
+    ]
+    sets = {", ".join(sorted(set(label.split(";")) - {""})) for label in LABELS}
+    shown = {view.mixed_with for view in views if view.mixed_share}
+    assert {"", "sea, sky", "person, sea, sky"} <= shown <= sets
+    drawn = config.model_copy(update={"data": data.model_copy(update={"balance": "sampler"})})
+    with pytest.raises(ConfigError, match="several classes"):
+        write_views(found.report_path, drawn, Preprocessing(16, 20), paths[0], tmp_path / "views", 4)
 
 
 def test_one_class_alone_is_refused(photos: Path) -> None:

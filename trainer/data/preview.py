@@ -52,14 +52,13 @@ def write_views(
         check_cancelled: Called before each epoch; raises to end the work.
 
     Raises:
-        ConfigError: The task is none for these data.
+        ConfigError: Images of these data cannot be drawn by their classes.
         DataError: The image is none of the data set, or it or the one that is mixed in cannot be read.
         DataReportError: The report cannot be read.
 
     """
     summary, samples = _read(report_path)
     places = ((split, idx) for split in samples for idx, (known, _) in enumerate(samples[split]) if known == path)
-    check_task(config.data, summary)
     split, index = next(places, ("", 0))
     if not split:
         raise DataError(f"{displayed(path)} is no image of these data any more. Check the data again.")
@@ -72,6 +71,9 @@ def write_views(
         return [ImageView(file=_save(dataset[0, index], folder / f"{key}.png"), epoch=None)]
     num_epochs = config.training.epochs
     first = max(0, min(present_epoch, num_epochs - num_views))
+    if config.data.balance == "sampler":
+        # No other order or picture depends on how many classes an image has.
+        check_task(config.data, summary)
     loop = _Loop(config, preprocessing, samples["train"], summary.class_names)
     views = []
     for epoch in range(first, min(first + num_views, num_epochs)):
