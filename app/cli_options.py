@@ -22,7 +22,18 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help='A run\'s folder, a uniq
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Timeout = Annotated[float, typer.Option("--timeout", min=1, metavar="SECONDS", help="How long to wait for the answer.")]
 Layers = Annotated[
-    list[str], typer.Argument(metavar="LAYER...", help='Layers by qualified name; also "backbone" and "head".')
+    list[str],
+    typer.Argument(
+        metavar="LAYER...", help='Layers by qualified name, or patterns ("layer4.*.bn?"); also "backbone" and "head".'
+    ),
+]
+LayersOrParameters = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="LAYER...",
+        help='Layers or single parameters ("fc.bias") by qualified name, or patterns ("*.bias"); also "backbone" and '
+        '"head". What a layer has of running statistics is frozen when all of it is.',
+    ),
 ]
 NewRate = Annotated[
     float, typer.Argument(metavar="RATE", help="The new learning rate; the run's schedule goes on from it.")
@@ -40,6 +51,9 @@ NewEpochs = Annotated[
 NewPatience = Annotated[
     int,
     typer.Argument(metavar="N", min=0, max=10_000, help="Epochs without a better validation; 0 ends nothing early."),
+]
+NewParts = Annotated[
+    int, typer.Argument(metavar="N", min=1, max=100_000, help="Parts that a batch goes through the model in.")
 ]
 RewindStep = Annotated[
     int | None,

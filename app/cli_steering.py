@@ -11,8 +11,10 @@ from app.cli_options import (
     CheckpointName,
     Json,
     Layers,
+    LayersOrParameters,
     Multiplier,
     NewEpochs,
+    NewParts,
     NewPatience,
     NewRate,
     Phases,
@@ -104,12 +106,12 @@ def status(context: typer.Context, run: Run = "last", runs: RunsDir = None, json
 def freeze(
     context: typer.Context,
     run: Run,
-    layers: Layers,
+    layers: LayersOrParameters,
     runs: RunsDir = None,
     json: Json = False,
     timeout: Timeout = STEER_TIMEOUT_S,
 ) -> None:
-    """Freeze layers at the next step."""
+    """Freeze layers, or single parameters of them, at the next step."""
     _steer(find_run(run, runs_dir(context, runs)), FreezeLayers(layers=layers), json, timeout)
 
 
@@ -117,12 +119,12 @@ def freeze(
 def unfreeze(
     context: typer.Context,
     run: Run,
-    layers: Layers,
+    layers: LayersOrParameters,
     runs: RunsDir = None,
     json: Json = False,
     timeout: Timeout = STEER_TIMEOUT_S,
 ) -> None:
-    """Unfreeze layers at the next step."""
+    """Unfreeze layers, or single parameters of them, at the next step."""
     _steer(find_run(run, runs_dir(context, runs)), UnfreezeLayers(layers=layers), json, timeout)
 
 
@@ -212,6 +214,19 @@ def patience(
 ) -> None:
     """Change after how many epochs without a better validation the run ends."""
     _steer(find_run(run, runs_dir(context, runs)), ChangeTraining(patience=num_epochs), json, timeout)
+
+
+@commands.command(rich_help_panel=_PANEL)
+def batch_parts(
+    context: typer.Context,
+    run: Run,
+    num_parts: NewParts,
+    runs: RunsDir = None,
+    json: Json = False,
+    timeout: Timeout = STEER_TIMEOUT_S,
+) -> None:
+    """Have batches go through the model in parts, for less memory; all of a batch makes one update as before."""
+    _steer(find_run(run, runs_dir(context, runs)), ChangeTraining(batch_parts=num_parts), json, timeout)
 
 
 @commands.command(rich_help_panel=_PANEL)

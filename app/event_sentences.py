@@ -32,12 +32,14 @@ def plan_change_sentence(event: PlanChanged) -> str:
 
 
 def training_sentence(event: TrainingChanged) -> str:
-    """Say a change of the run's length with its step."""
+    """Say a change of the run's length, or of its batches, with its step."""
     parts = []
     if event.epochs != event.before_epochs:
         parts.append(f"{counted(event.epochs, 'epoch')}, {event.before_epochs:,} before")
     if event.patience != event.before_patience:
         parts.append(f"Patience {event.patience or 'off'}, {event.before_patience or 'off'} before")
+    if event.batch_parts != event.before_batch_parts:
+        parts.append(f"Batches in {counted(event.batch_parts, 'part')}, {event.before_batch_parts:,} before")
     return f"{'; '.join(parts) or 'Nothing changed'} · from step {event.applied_step:,} on"
 
 

@@ -152,11 +152,12 @@ def summary_table(summary: ModelSummary) -> Table:
 
 def _trainable_word(layer: LayerInfo, summary: ModelSummary) -> str:
     below = f"{layer.fqn}." if layer.fqn else ""
-    units = {each.fqn for each in summary.layers if each.is_unit and (each is layer or each.fqn.startswith(below))}
     if not layer.num_params:
         return ""
-    frozen = units.intersection(summary.frozen)
-    return "no" if frozen == units else "partly" if frozen else "yes"
+    named = frozenset(summary.frozen)
+    units = [each for each in summary.layers if each.is_unit and (each is layer or each.fqn.startswith(below))]
+    is_frozen = [each.fqn in named or atom in named for each in units for atom in each.atoms]
+    return "no" if all(is_frozen) else "partly" if any(is_frozen) else "yes"
 
 
 def summary_totals(summary: ModelSummary) -> Table:

@@ -17,7 +17,7 @@ from app.run_display import RunDisplay
 from app.session import TrainingSession
 from app.settings import Settings
 from app.tensorboard import TensorBoardServer
-from app.viewmodels.quantities import rate_text
+from app.viewmodels.quantities import count_text, rate_text
 from app.views.checkpoints import CheckpointsView
 from app.views.data import DataView
 from app.views.leave_dialog import LeaveDialog
@@ -149,6 +149,7 @@ class MainWindow(QWidget):
         self.display.told.connect(self._tell)
         self.display.informed.connect(lambda sentence: self.notice.tell(sentence, is_trouble=False))
         self.display.rate_offered.connect(self._offer_rate)
+        self.display.parts_offered.connect(self._offer_parts)
         self.display.advised.connect(self._offer_change)
         self.display.settled.connect(self.notice.hide)
 
@@ -229,18 +230,30 @@ class MainWindow(QWidget):
     def _offer_rate(self, sentence: str, rate: float) -> None:
         """Offer what can be done where a loss was not finite; with each of these the run goes on."""
         session = self.session
-
-        def go_on(*commands: Callable[[], object]) -> None:
-            for send in (*commands, session.unpause):
-                send()
-
         actions: list[tuple[str, Callable[[], None]]] = [
-            (self.tr("Set the rate to {}").format(rate_text(rate)), partial(go_on, partial(session.set_rate, rate))),
-            (self.tr("Go on without it"), go_on),
+            (
+                self.tr("Set the rate to {}").format(rate_text(rate)),
+                partial(self._go_on, partial(session.set_rate, rate)),
+            ),
+            (self.tr("Go on without it"), self._go_on),
         ]
         if self.display.checkpoints.checkpoints():
-            actions.append((self.tr("Restore the last checkpoint"), partial(go_on, partial(session.restore, "last"))))
+            restore = partial(session.restore, "last")
+            actions.append((self.tr("Restore the last checkpoint"), partial(self._go_on, restore)))
         self.notice.tell(sentence, actions=actions)
+
+    def _offer_parts(self, sentence: str, parts: int) -> None:
+        """Offer batches in smaller parts where there was no memory for them; with that, or without, the run goes on."""
+        halve = partial(self.session.change_training, batch_parts=parts)
+        actions: list[tuple[str, Callable[[], None]]] = [
+            (self.tr("Train in {} parts").format(count_text(parts)), partial(self._go_on, halve)),
+            (self.tr("Try again"), self._go_on),
+        ]
+        self.notice.tell(sentence, actions=actions)
+
+    def _go_on(self, *commands: Callable[[], object]) -> None:
+        for send in (*commands, self.session.unpause):
+            send()
 
     def _make_room_for_data(self) -> None:
         """Raise the tables when pictures are to be seen and no curves."""

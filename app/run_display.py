@@ -69,6 +69,8 @@ class RunDisplay(QObject):
     """A freeze or unfreeze is proposed (ChangeAdvised)."""
     rate_offered = Signal(str, float)
     """The run was paused at a loss that was not finite: the sentence, and a lower rate that may help."""
+    parts_offered = Signal(str, int)
+    """The run was paused for want of memory: the sentence, and the parts of a batch that need less."""
     settled = Signal()
     """There is nothing more to tell: a run trains again, or another one is shown."""
 
@@ -261,6 +263,8 @@ class RunDisplay(QObject):
         self._follow_run()
         if event.offered_rate is not None:
             self.rate_offered.emit(event.sentence, event.offered_rate)
+        elif event.offered_parts is not None:
+            self.parts_offered.emit(event.sentence, event.offered_parts)
         elif event.state in {RunState.PAUSED, RunState.FAILED} and event.sentence:
             self.told.emit(event.sentence, False)
         elif event.state is RunState.FINISHED and event.sentence:
@@ -408,7 +412,9 @@ class RunDisplay(QObject):
     def _on_training_changed(self, event: TrainingChanged) -> None:
         self.status.change_training(event)
         self.history.set_epochs(self.history.steps_per_epoch, event.total_steps)
-        self.run_config.change_in_force(event.command_id, epochs=event.epochs, patience=event.patience)
+        self.run_config.change_in_force(
+            event.command_id, epochs=event.epochs, patience=event.patience, batch_parts=event.batch_parts
+        )
 
     def _on_checkpoint_saved(self, event: CheckpointSaved) -> None:
         self.checkpoints.add(event.checkpoint)

@@ -339,9 +339,14 @@ class TrainingSession(QObject):
         """Change the run's learning rate at the next step boundary. Returns the command's id."""
         return self._send(commands.SetRate(rate=rate))
 
-    def change_training(self, *, epochs: int | None = None, patience: int | None = None) -> str:
-        """Change how long the run is; a patience of 0 ends nothing early. Returns the command's id."""
-        return self._send(commands.ChangeTraining(epochs=epochs, patience=patience))
+    def change_training(
+        self, *, epochs: int | None = None, patience: int | None = None, batch_parts: int | None = None
+    ) -> str:
+        """Change how long the run is, or in how many parts its batches go through the model. Returns the command's id.
+
+        A patience of 0 ends nothing early.
+        """
+        return self._send(commands.ChangeTraining(epochs=epochs, patience=patience, batch_parts=batch_parts))
 
     # -- events -----------------------------------------------------------------------------------------------
 
@@ -412,7 +417,10 @@ class TrainingSession(QObject):
             self.run, self.run_dir = event.run, Path(event.run.run_dir)
         self.worker_attached.emit(event)
         self._enter(event.state)
-        if self._shown_state is None:
+        if self._shown_state is None and event.paused is not None:
+            # A time of 0: the log has read it from the run's folder.
+            self.state_changed.emit(event.paused.model_copy(update={"time": 0.0}))
+        elif self._shown_state is None:
             self._show_state(event.state)
 
     def _on_state_changed(self, event: StateChanged) -> None:

@@ -160,9 +160,10 @@ class TerminalView:
         is_unpaused = event.state is RunState.RUNNING and earlier is RunState.PAUSED
         if event.state is RunState.PAUSED and self._run is not None:
             path = shown_path(Path(self._run.run_dir))
-            self._print(
-                f"{event.sentence or 'Paused.'} `thaw unpause {path}` goes on, Ctrl+C stops and saves.", "yellow"
-            )
+            parts = event.offered_parts
+            change = "" if parts is None else f"`thaw batch-parts {path} {parts}` changes that, "
+            ways = f"{change}`thaw unpause {path}` goes on, Ctrl+C stops and saves."
+            self._print(f"{event.sentence or 'Paused.'} {ways}", "yellow")
         elif is_unpaused:
             self._print("Unpaused.")
         elif event.sentence and event.state is not RunState.FAILED:

@@ -140,12 +140,13 @@ class ModelConfig(_Section):
     )
     frozen: list[str] = Field(
         default_factory=lambda: ["backbone"],
-        description='Layers frozen at step 0, by qualified name; "backbone" is all but the head.',
+        description='Layers and parameters frozen at step 0, by qualified name, or patterns of either ("*.bias"); '
+        '"backbone" is all but the head.',
     )
     batchnorm: Literal["frozen", "adapting"] = Field(
         "frozen",
-        description="What the running statistics of a frozen BatchNorm do: they are frozen with its weights, or go on "
-        "adapting to the data.",
+        description="What the running statistics of a frozen BatchNorm do: they are frozen with the whole of it, or go "
+        "on adapting to the data. Where its weight or its bias learns, they go on.",
     )
 
     @property
@@ -188,12 +189,16 @@ class OptimizerConfig(_Section):
         "earlier one.",
     )
     ramp_steps: int = Field(
-        100, ge=0, le=1_000_000, description="Steps over which the rate of an unfrozen layer rises from 0; 0: at once."
+        100,
+        ge=0,
+        le=1_000_000,
+        description="Steps over which the rate of a layer rises from 0 when it, or some of it, was "
+        "unfrozen; 0: at once.",
     )
     state_on_unfreeze: Literal["auto", "keep", "drop"] = Field(
         "auto",
-        description="What becomes of the optimizer's state of a layer when it is unfrozen: kept, dropped, or (auto) "
-        "dropped if it was frozen for an epoch or longer.",
+        description="What becomes of the optimizer's state of a parameter when it is unfrozen: kept, dropped, or "
+        "(auto) dropped if it was frozen for an epoch or longer.",
     )
 
 
@@ -261,7 +266,9 @@ class PlanPhase(_Section):
         description="Or the number of epochs for which validation got no better, since the phase before this began.",
     )
     metric: Literal["loss", "accuracy"] = Field("loss", description="What of validation a plateau is of.")
-    freeze: list[str] = Field(default_factory=list, description='Layers to freeze then, "layer4.*.bn1" for several.')
+    freeze: list[str] = Field(
+        default_factory=list, description='Layers to freeze then, "layer4.*.bn1" or "*.bias" for several.'
+    )
     unfreeze: list[str] = Field(default_factory=list, description="Layers to unfreeze then; they win over the others.")
     rates: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(
         default_factory=dict, description="What the rate of layers is multiplied by from then on."

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.data.archive import Progress
+from trainer.freezing import FreezeSet
 from trainer.loop import Trainer
 from trainer.memory import give_memory_back
 from trainer.messages.run_info import RunEstimate
@@ -118,32 +119,29 @@ def _checkpoint_bytes(trainer: Trainer) -> list[int]:
     has_momentum = optimizer.name in _WITH_MOMENTUM and optimizer.momentum > 0
     num_states = _STATES_PER_PARAMETER[optimizer.name] + has_momentum
     freeze_set = trainer.freeze_set
-    frozen, trained = set(freeze_set.frozen), set(freeze_set.units) - freeze_set.frozen
+    frozen, trained = freeze_set.frozen_atoms, set(freeze_set.atoms) - freeze_set.frozen_atoms
     sizes: list[int] = []
     num_counted = size = 0
     plan = Plan(trainer.config.plan)
     for epoch in range(1, trainer.config.training.epochs + 1):
         # Only a phase of the plan makes them larger.
         if len(trained) > num_counted:
-            num_counted, size = len(trained), _size_of(trainer.module, trained, num_states)
+            num_counted, size = len(trained), _size_of(freeze_set, trained, num_states)
         sizes.append(size)
         # As if validation never got better: the earliest plateau takes the most room.
         plan.end_epoch(loss=0.0, accuracy=0.0)
         while phase := plan.due(epoch, epoch * trainer.steps_per_epoch):
             frozen = frozen_after(phase, freeze_set, frozen)
-            trained = trained.union(set(freeze_set.units) - frozen)
+            trained = trained.union(set(freeze_set.atoms) - frozen)
             plan.begin_next()
     return sizes
 
 
-def _size_of(module: nn.Module, trained: set[str], num_states: int) -> int:
-    num_bytes = 0
-    for unit in trained:
-        child = module.get_submodule(unit)
-        parameters, buffers = list(child.parameters(recurse=False)), list(child.buffers(recurse=False))
-        num_bytes += _bytes_of([*parameters, *buffers]) + num_states * _bytes_of(parameters)
-        num_bytes += _FILE_BYTES_PER_TENSOR * ((1 + num_states) * len(parameters) + len(buffers))
-    return num_bytes
+def _size_of(freeze_set: FreezeSet, trained: set[str], num_states: int) -> int:
+    parameters = freeze_set.parameters(trained)
+    buffers = freeze_set.buffers(freeze_set.units_of(trained))
+    num_tensors = (1 + num_states) * len(parameters) + len(buffers)
+    return (1 + num_states) * _bytes_of(parameters) + _bytes_of(buffers) + _FILE_BYTES_PER_TENSOR * num_tensors
 
 
 def _base_bytes(module: nn.Module) -> int:

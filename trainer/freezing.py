@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
+
+from trainer.messages.model_info import is_bias
 
 BACKBONE = "backbone"
 HEAD = "head"
@@ -20,18 +21,25 @@ class FreezeError(ValueError):
 
 
 class FreezeSet:
-    """Which layers of a model are frozen, and the only code that changes it or sets the model's mode.
+    """Which parts of a model are frozen, and the only code that changes it or sets the model's mode.
 
-    A *unit* is a module that owns parameters or buffers itself; a layer's name stands for all units at and below it.
-    A frozen unit has ``requires_grad`` off and no gradient, and is in eval mode, as is every module below which
-    everything is frozen, so that neither the optimizer, nor running statistics, nor dropout change what it computes.
+    What is frozen is a set of *atoms*: each parameter by its qualified name ("bn1.bias"), and each module that owns
+    buffers but no parameters by its own. It is told by *units*, the modules that own any of these: a unit all of whose
+    atoms are frozen stands there by its name, and of another one the frozen parameters by theirs. A layer's name in a
+    command stands for all atoms at and below it.
+
+    A frozen parameter has ``requires_grad`` off and no gradient. A module at and below which everything is frozen is
+    in eval mode, so that neither the optimizer, nor running statistics, nor dropout change what it computes. A layer
+    whose weight is frozen and whose bias learns is in train mode: its statistics and its buffers go on.
 
     Units with running statistics (BatchNorm) may be *adapting*: when such a unit is frozen its weights are, but it
     stays in train mode, so that its statistics follow the data. Its proof is of the weights alone.
 
     Attributes:
         units: Names of the units, in the model's order.
-        frozen: Names of those that are frozen.
+        atoms: Names of the atoms, in the model's order.
+        frozen: What is frozen, by units where these are wholly frozen.
+        frozen_atoms: The atoms that are frozen.
         adapting: Names of the units whose statistics go on when they are frozen.
         adapting_buffers: Buffers that a forward pass in train mode changes.
 
@@ -43,96 +51,126 @@ class FreezeSet:
         self._modules = dict(module.named_modules())
         # swin's own last layer is named "head": beside an appended one, the word is that layer's.
         self._head_word = head[0] if HEAD in self._modules and HEAD not in head else HEAD
-        self.units = [fqn for fqn, child in self._modules.items() if _owned_tensors(child)]
+        self._parameters: dict[str, nn.Parameter] = {}
+        self._atoms_of_unit: dict[str, list[str]] = {}
+        for fqn, child in self._modules.items():
+            own = {_join(fqn, name): parameter for name, parameter in child.named_parameters(recurse=False)}
+            if own or any(True for _ in child.buffers(recurse=False)):
+                self._atoms_of_unit[fqn] = list(own) or [fqn]
+                self._parameters |= own
+        self.units = list(self._atoms_of_unit)
+        self._unit_of_atom = {atom: unit for unit, atoms in self._atoms_of_unit.items() for atom in atoms}
+        self.atoms = list(self._unit_of_atom)
+        self._atoms_below: dict[str, list[str]] = {fqn: [] for fqn in self._modules}
+        for atom, unit in self._unit_of_atom.items():
+            for ancestor in _self_and_ancestors(unit):
+                self._atoms_below[ancestor].append(atom)
+        self._tied = self._find_tied()
         self.frozen: set[str] = set()
+        self.frozen_atoms: set[str] = set()
         self.adapting: set[str] = set()
         self.adapting_buffers = list(module.buffers())
-        self._hashes: dict[str, _Hashes] = {}
+        self._parameter_hashes: dict[str, str] = {}
+        self._buffer_hashes: dict[str, str] = {}
         self._eval_modules: list[nn.Module] = []
         self._is_training = True
-        self._tied = self._find_tied()
-        self._units_below: dict[str, list[str]] = {fqn: [] for fqn in self._modules}
-        for unit in self.units:
-            for ancestor in _self_and_ancestors(unit):
-                self._units_below[ancestor].append(unit)
-        parameters = dict.fromkeys(module.parameters())
-        self.num_params = sum(parameter.numel() for parameter in parameters)
+        self.num_params = sum(parameter.numel() for parameter in set(self._parameters.values()))
 
     @property
     def num_trainable(self) -> int:
         """Count the parameters that the optimizer moves."""
-        return sum(p.numel() for p in dict.fromkeys(self._module.parameters()) if p.requires_grad)
+        return sum(p.numel() for p in set(self._parameters.values()) if p.requires_grad)
 
     def resolve(self, layers: Iterable[str], *, is_exact: bool = False) -> list[str]:
-        """Return the units that the names stand for, in the model's order.
+        """Return the atoms that the names stand for, in the model's order.
 
         Args:
-            layers: Qualified names of modules, or patterns of them ("layer?.*.bn1"); "backbone" is every unit outside
-                the head, "head" the task's head, unless that is the name of a layer of the backbone.
-            is_exact: The names are units' own, and stand for nothing below these.
+            layers: Qualified names of modules or of parameters, or patterns of either ("layer?.*.bn1", "*.bias");
+                "backbone" is everything outside the head, "head" the task's head, unless that is the name of a layer
+                of the backbone.
+            is_exact: The names of modules stand for what these own themselves, and for nothing below them.
 
         Raises:
-            FreezeError: A name is no layer of this model, or a pattern matches none.
+            FreezeError: A name is none of this model's, or a pattern matches nothing.
 
         """
-        named: set[str] = set()
-        for layer in layers:
-            named.update([layer] if is_exact and layer in self.units else self._units_of(layer))
-        for unit in list(named):
-            named.update(self._tied.get(unit, ()))
-        return [unit for unit in self.units if unit in named]
+        return self._with_tied(self._named(layers, is_exact))
 
-    def freeze(self, layers: Iterable[str], *, but: Iterable[str] = (), is_exact: bool = False) -> list[str]:
-        """Freeze layers, ``but`` some; all of them or, where that is refused, none. Returns the units that changed.
+    def resolve_units(self, layers: Iterable[str], *, is_exact: bool = False) -> list[str]:
+        """Return the units that the names stand for, in the model's order. For what is of a whole layer.
 
         Raises:
-            FreezeError: A name is no layer, or nothing would be left to train.
+            FreezeError: As ``resolve``, or a name stands for a part of a layer.
+
+        """
+        named = self._named(layers, is_exact)
+        for name in self.names_of(named):
+            if name not in self._atoms_of_unit:
+                unit = self._unit_of_atom[name]
+                raise FreezeError(f"{name!r} is only a part of the layer {unit!r}. Name the whole layer.")
+        return self.units_of(self._with_tied(named))
+
+    def names_of(self, atoms: Iterable[str]) -> list[str]:
+        """Name atoms as ``frozen`` does: by units where all that a unit owns is among them."""
+        among = set(atoms)
+        names: list[str] = []
+        for unit, own in self._atoms_of_unit.items():
+            names += [unit] if among.issuperset(own) else [atom for atom in own if atom in among]
+        return names
+
+    def units_of(self, atoms: Iterable[str]) -> list[str]:
+        """Return the units that own any of some atoms, in the model's order."""
+        owners = {self._unit_of_atom[atom] for atom in atoms}
+        return [unit for unit in self.units if unit in owners]
+
+    def freeze(self, layers: Iterable[str], *, but: Iterable[str] = (), is_exact: bool = False) -> list[str]:
+        """Freeze layers, ``but`` some; all of them or, where that is refused, none. Returns what changed, by units.
+
+        Raises:
+            FreezeError: A name is none of this model's, or nothing would be left to train.
 
         """
         changed = self.learning(layers, but=but, is_exact=is_exact)
-        self.set_frozen(self.frozen.union(changed))
-        return changed
+        self.set_frozen(self.frozen_atoms.union(changed))
+        return self.names_of(changed)
 
     def unfreeze(self, layers: Iterable[str], *, is_exact: bool = False) -> list[str]:
-        """Make layers trainable again, named as for ``resolve``. Returns the units that changed.
+        """Make layers trainable again, named as for ``resolve``. Returns what changed, by units.
 
         Raises:
-            FreezeError: A name is no layer.
+            FreezeError: A name is none of this model's.
 
         """
         changed = self.frozen_among(layers, is_exact=is_exact)
-        self.set_frozen(self.frozen.difference(changed))
-        return changed
+        self.set_frozen(self.frozen_atoms.difference(changed))
+        return self.names_of(changed)
 
     def learning(self, layers: Iterable[str], *, but: Iterable[str] = (), is_exact: bool = False) -> list[str]:
-        """Return the units of layers, ``but`` some, that a freeze would change. Raises FreezeError as ``resolve``."""
-        spared = self.frozen.union(self.resolve(but))
-        return [unit for unit in self.resolve(layers, is_exact=is_exact) if unit not in spared]
+        """Return the atoms of layers, ``but`` some, that a freeze would change. Raises FreezeError as ``resolve``."""
+        spared = self.frozen_atoms.union(self.resolve(but))
+        return [atom for atom in self.resolve(layers, is_exact=is_exact) if atom not in spared]
 
     def frozen_among(self, layers: Iterable[str], *, is_exact: bool = False) -> list[str]:
-        """Return the units of layers that an unfreeze would change. Raises FreezeError as ``resolve``."""
-        return [unit for unit in self.resolve(layers, is_exact=is_exact) if unit in self.frozen]
+        """Return the atoms of layers that an unfreeze would change. Raises FreezeError as ``resolve``."""
+        return [atom for atom in self.resolve(layers, is_exact=is_exact) if atom in self.frozen_atoms]
 
-    def set_frozen(self, units: Iterable[str]) -> None:
-        """Make exactly these units frozen.
+    def set_frozen(self, names: Iterable[str]) -> None:
+        """Make exactly these frozen: atoms, or units for all that they own themselves.
 
         Raises:
-            FreezeError: Nothing would be left to train, or a unit is none of this model's.
+            FreezeError: Nothing would be left to train, or a name is none of this model's.
 
         """
-        wanted = set(units)
-        self.check(wanted)
-        for unit in self.units:
-            is_frozen = unit in wanted
-            for parameter in _parameters(self._modules[unit]):
-                parameter.requires_grad_(not is_frozen)
-                if is_frozen:
-                    # A stale or zeroed gradient would still let momentum and weight decay move the weights.
-                    parameter.grad = None
-            if is_frozen and unit not in self.frozen:
-                self._hashes[unit] = _Hashes.of(self._modules[unit])
-        self.frozen = wanted
-        self._hashes = {unit: digest for unit, digest in self._hashes.items() if unit in wanted}
+        wanted = self.check(names)
+        for atom, parameter in self._parameters.items():
+            parameter.requires_grad_(atom not in wanted)
+            if atom in wanted:
+                # A stale or zeroed gradient would still let momentum and weight decay move the weights.
+                parameter.grad = None
+        known, known_buffers = self._parameter_hashes, self._buffer_hashes
+        self.frozen_atoms, self.frozen = wanted, set(self.names_of(wanted))
+        self._parameter_hashes = {atom: known.get(atom) or self._hash_of(atom) for atom in self._frozen_parameters()}
+        self._buffer_hashes = {unit: known_buffers.get(unit) or self._hash_buffers(unit) for unit in self._still()}
         self._follow()
 
     def set_adapting(self, layers: Iterable[str], *, is_adapting: bool) -> list[str]:
@@ -143,7 +181,7 @@ class FreezeSet:
 
         """
         names = list(layers)
-        units = [unit for unit in self.resolve(names) if has_statistics(self._modules[unit])]
+        units = [unit for unit in self.resolve_units(names) if has_statistics(self._modules[unit])]
         if not units:
             raise FreezeError(
                 f"There are no running statistics in {', '.join(map(repr, names))}. Name a BatchNorm, or a layer "
@@ -151,28 +189,30 @@ class FreezeSet:
             )
         changed = [unit for unit in units if (unit in self.adapting) != is_adapting]
         self.adapting = self.adapting.union(changed) if is_adapting else self.adapting.difference(changed)
-        for unit in self.frozen.intersection(changed):
-            # The weights' hash stays that of the freeze: only of the statistics does the proof begin anew.
-            self._hashes[unit] = _Hashes(self._hashes[unit].parameters, _Hashes.of(self._modules[unit]).buffers)
+        # The weights' hashes stay those of the freeze: only of the statistics does the proof begin anew.
+        self._buffer_hashes |= {unit: self._hash_buffers(unit) for unit in self._still() if unit in changed}
         self._follow()
         return changed
 
-    def check(self, wanted: set[str]) -> None:
-        """Check that these units could be what is frozen.
+    def check(self, names: Iterable[str]) -> set[str]:
+        """Check that these, named as for ``set_frozen``, could be what is frozen. Returns the atoms.
 
         Raises:
-            FreezeError: Nothing would be left to train, or a unit is none of this model's.
+            FreezeError: Nothing would be left to train, or a name is none of this model's.
 
         """
-        unknown = wanted.difference(self.units)
-        if unknown:
-            raise FreezeError(f"The model has no layer {min(unknown)!r}. Its tree lists the names.")
-        if not any(_parameters(self._modules[unit]) for unit in self.units if unit not in wanted):
+        wanted = self._exactly(names)
+        if wanted.issuperset(self._parameters):
             raise FreezeError("Cannot freeze every layer: nothing would be left to train. Leave the head unfrozen.")
+        return wanted
 
-    def parameters(self, units: Iterable[str]) -> list[nn.Parameter]:
-        """Return the parameters that units own."""
-        return [parameter for unit in units for parameter in _parameters(self._modules[unit])]
+    def parameters(self, atoms: Iterable[str]) -> list[nn.Parameter]:
+        """Return the parameters among atoms."""
+        return [self._parameters[atom] for atom in atoms if atom in self._parameters]
+
+    def buffers(self, units: Iterable[str]) -> list[torch.Tensor]:
+        """Return the buffers that units own."""
+        return [buffer for unit in units for buffer in self._modules[unit].buffers(recurse=False)]
 
     def set_mode(self, *, training: bool) -> None:
         """Put the model in train or eval mode. Everything frozen stays in eval mode, whatever ``train()`` would do."""
@@ -183,50 +223,95 @@ class FreezeSet:
 
     def take_hashes(self) -> None:
         """Take the hashes of what is frozen anew, after its weights were put there on purpose (a restore)."""
-        self._hashes = {unit: _Hashes.of(self._modules[unit]) for unit in self.frozen}
+        self._parameter_hashes = {atom: self._hash_of(atom) for atom in self._frozen_parameters()}
+        self._buffer_hashes = {unit: self._hash_buffers(unit) for unit in self._still()}
 
     def find_drifted(self) -> list[str]:
-        """Hash every frozen unit again and return those whose bytes changed since it was frozen: none, or a defect."""
-        return [unit for unit in self.units if unit in self.frozen and self._has_drifted(unit)]
+        """Hash all that is frozen again and return the units whose bytes changed since: none, or a defect."""
+        drifted = {
+            self._unit_of_atom[atom] for atom, then in self._parameter_hashes.items() if self._hash_of(atom) != then
+        }
+        still = {unit: then for unit, then in self._buffer_hashes.items() if unit not in self.adapting}
+        drifted.update(unit for unit, then in still.items() if self._hash_buffers(unit) != then)
+        return [unit for unit in self.units if unit in drifted]
 
-    def describe(self, units: Iterable[str]) -> str:
-        """Name a set of units by the fewest layers ("stage4, conv5"; "backbone"; "conv1 … stage3")."""
-        head_units = set(self._units_of(self._head_word))
-        wanted = set(units)
-        backbone_wanted = wanted - head_units
+    def describe(self, names: Iterable[str]) -> str:
+        """Name a set of atoms or units by the fewest layers ("stage4, conv5"; "backbone"; "biases of layer4")."""
+        wanted = self._exactly(names)
+        biases = {atom for atom in self._parameters if is_bias(atom)}
         if not wanted:
             return "nothing"
+        is_by_kind = len(wanted) > 1 and not self._atoms_of_unit.keys() >= set(self.names_of(wanted))
+        if is_by_kind and wanted == biases:
+            return "all biases"
+        if is_by_kind and wanted < biases:
+            return f"biases of {self._fewest_names(wanted, biases)}"
+        if is_by_kind and wanted.isdisjoint(biases):
+            return f"weights of {self._fewest_names(wanted, set(self.atoms) - biases)}"
+        return self._fewest_names(wanted, set(self.atoms))
+
+    def _fewest_names(self, wanted: set[str], kind: set[str]) -> str:
+        """Name atoms that are all of one kind, as if there were no others."""
+        head = kind.intersection(self._atoms_of(self._head_word))
         names: list[str] = []
-        if backbone_wanted and backbone_wanted == set(self.units) - head_units:
-            names = [BACKBONE]
-        else:
-            for fqn, units_below in self._units_below.items():
-                below = set(units_below) - head_units
-                if fqn and below and below <= backbone_wanted and not any(_is_below(fqn, name) for name in names):
+        for word, part in ((BACKBONE, kind - head), (self._head_word, head)):
+            if part and part <= wanted:
+                names.append(word)
+                continue
+            told: set[str] = set()
+            for fqn in self._modules:
+                below = part.intersection(self._atoms_below[fqn])
+                if below and below <= wanted and not below <= told:
                     names.append(fqn)
-            covered = {unit for name in names for unit in self._units_below[name]}
-            names += [unit or "the model's own parameters" for unit in self.units if unit in backbone_wanted - covered]
-        if wanted & head_units:
-            names.append(self._head_word)
+                    told |= below
+                rest = wanted.intersection(part, self._atoms_of_unit.get(fqn, ())) - told
+                names += [atom for atom in self._atoms_of_unit.get(fqn, ()) if atom in rest]
         return ", ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]}"
 
-    def _units_of(self, layer: str) -> list[str]:
+    def _named(self, layers: Iterable[str], is_exact: bool) -> set[str]:
+        named: set[str] = set()
+        for layer in layers:
+            own = self._own_atoms(layer) if is_exact else None
+            named.update(self._atoms_of(layer) if own is None else own)
+        return named
+
+    def _with_tied(self, atoms: set[str]) -> list[str]:
+        among = atoms.union(*(self._tied.get(atom, ()) for atom in atoms))
+        return [atom for atom in self.atoms if atom in among]
+
+    def _exactly(self, names: Iterable[str]) -> set[str]:
+        atoms: set[str] = set()
+        for name in names:
+            own = self._own_atoms(name)
+            if own is None:
+                raise FreezeError(f"The model has no layer {name!r}. Its tree lists the names.")
+            atoms.update(own)
+        return atoms
+
+    def _own_atoms(self, name: str) -> list[str] | None:
+        return self._atoms_of_unit.get(name) or ([name] if name in self._unit_of_atom else None)
+
+    def _atoms_of(self, layer: str) -> list[str]:
         if layer == self._head_word:
-            return [unit for unit in self.units if any(_is_below(unit, head) for head in self._head)]
+            return [atom for atom in self.atoms if any(_is_below(atom, head) for head in self._head)]
         if layer == BACKBONE:
-            return [unit for unit in self.units if not any(_is_below(unit, head) for head in self._head)]
+            return [atom for atom in self.atoms if not any(_is_below(atom, head) for head in self._head)]
         if layer in self._modules and layer:
-            if self._units_below[layer]:
-                return self._units_below[layer]
+            if self._atoms_below[layer]:
+                return self._atoms_below[layer]
             raise FreezeError(f"Layer {layer!r} has no parameters or buffers to freeze. Name the layers around it.")
-        if layer in self.units:
-            return [layer]
+        own = self._own_atoms(layer)
+        if own is not None:
+            return own
         if is_pattern(layer):
-            matched = [fqn for fqn in self._modules if fnmatchcase(fqn, layer)]
-            if not any(self._units_below[fqn] for fqn in matched):
-                raise FreezeError(f"The pattern {layer!r} matches no layer of the model. Its tree lists the names.")
-            return [unit for fqn in matched for unit in self._units_below[fqn]]
-        names = [BACKBONE, self._head_word, *filter(None, self._modules)]
+            matched = [atom for fqn in self._modules if fnmatchcase(fqn, layer) for atom in self._atoms_below[fqn]]
+            matched += [atom for atom in self._parameters if fnmatchcase(atom, layer)]
+            if not matched:
+                raise FreezeError(
+                    f"The pattern {layer!r} matches no layer and no parameter of the model. Its tree lists the names."
+                )
+            return matched
+        names = [BACKBONE, self._head_word, *filter(None, self._modules), *self._parameters]
         close = difflib.get_close_matches(layer, names, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else " The model's tree lists the names."
         raise FreezeError(f"The model has no layer {layer!r}.{hint}")
@@ -236,49 +321,35 @@ class FreezeSet:
         self._eval_modules = [
             self._modules[fqn] for fqn in self._modules if fqn not in self.adapting and self._is_module_frozen(fqn)
         ]
-        self.adapting_buffers = [
-            buffer
-            for unit in self.units
-            if unit not in self.frozen or unit in self.adapting
-            for buffer in self._modules[unit].buffers(recurse=False)
-        ]
+        still = set(self._still()) - self.adapting
+        self.adapting_buffers = self.buffers(unit for unit in self.units if unit not in still)
         self.set_mode(training=self._is_training)
 
-    def _has_drifted(self, unit: str) -> bool:
-        now, then = _Hashes.of(self._modules[unit]), self._hashes[unit]
-        return now.parameters != then.parameters or (unit not in self.adapting and now.buffers != then.buffers)
+    def _frozen_parameters(self) -> list[str]:
+        return [atom for atom in self._parameters if atom in self.frozen_atoms]
+
+    def _still(self) -> list[str]:
+        """Return the units whose buffers are frozen with them, unless they adapt: those in eval mode."""
+        return [unit for unit in self.units if self._is_module_frozen(unit)]
+
+    def _hash_of(self, atom: str) -> str:
+        return _hash_tensors({atom: self._parameters[atom]})
+
+    def _hash_buffers(self, unit: str) -> str:
+        return _hash_tensors(dict(self._modules[unit].named_buffers(recurse=False)))
 
     def _is_module_frozen(self, fqn: str) -> bool:
         # A module without parameters (dropout, say) follows the nearest module above it that has some.
-        while not self._units_below[fqn] and fqn:
+        while not self._atoms_below[fqn] and fqn:
             fqn = fqn.rpartition(".")[0]
-        below = self._units_below[fqn]
-        return bool(below) and self.frozen.issuperset(below)
+        below = self._atoms_below[fqn]
+        return bool(below) and self.frozen_atoms.issuperset(below)
 
     def _find_tied(self) -> dict[str, set[str]]:
-        owners: dict[int, set[str]] = {}
-        for unit in self.units:
-            for parameter in _parameters(self._modules[unit]):
-                owners.setdefault(id(parameter), set()).add(unit)
-        tied: dict[str, set[str]] = {}
-        for group in owners.values():
-            for unit in group:
-                if len(group) > 1:
-                    tied.setdefault(unit, set()).update(group)
-        return tied
-
-
-@dataclass(frozen=True)
-class _Hashes:
-    """The SHA-256 of a module's own parameters, and that of its own buffers."""
-
-    parameters: str
-    buffers: str
-
-    @classmethod
-    def of(cls, module: nn.Module) -> _Hashes:
-        parameters, buffers = module.named_parameters(recurse=False), module.named_buffers(recurse=False)
-        return cls(_hash_tensors(dict(parameters)), _hash_tensors(dict(buffers)))
+        names: dict[int, set[str]] = {}
+        for atom, parameter in self._parameters.items():
+            names.setdefault(id(parameter), set()).add(atom)
+        return {atom: tied for tied in names.values() if len(tied) > 1 for atom in tied}
 
 
 def has_statistics(module: nn.Module) -> bool:
@@ -304,8 +375,8 @@ def is_pattern(layer: str) -> bool:
     return any(sign in layer for sign in "*?[")
 
 
-def _parameters(module: nn.Module) -> list[nn.Parameter]:
-    return list(module.parameters(recurse=False))
+def _join(fqn: str, name: str) -> str:
+    return f"{fqn}.{name}" if fqn else name
 
 
 def _owned_tensors(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -21,6 +21,7 @@ from trainer.messages.changes import (
     TrainingChanged,
 )
 from trainer.messages.events import LogWritten
+from trainer.optim import even_out_momentum
 from trainer.schedules import check_plan, frozen_after, start_step
 
 
@@ -52,14 +53,13 @@ class LiveChanges:
         """
         run, freeze_set = self._run, self._run.freeze_set
         changed = freeze_set.learning(layers, but=but, is_exact=is_exact)
-        frozen = freeze_set.frozen.union(changed)
-        freeze_set.check(frozen)
+        frozen = freeze_set.check(freeze_set.frozen_atoms.union(changed))
         sentence = f"{freeze_set.describe(changed)} frozen"
         with run.changing(sentence, source, is_change=bool(changed)) as number:
             freeze_set.set_frozen(frozen)
             run.frozen_since.update(dict.fromkeys(changed, run.step))
         return LayersFrozen(
-            layers=changed,
+            layers=freeze_set.names_of(changed),
             sentence=sentence,
             change=number,
             source=source,
@@ -86,15 +86,17 @@ class LiveChanges:
         changed = freeze_set.frozen_among(layers, is_exact=is_exact)
         sentence = f"{freeze_set.describe(changed)} unfrozen"
         with run.changing(sentence, source, is_change=bool(changed)) as number:
-            freeze_set.set_frozen(freeze_set.frozen.difference(changed))
-            frozen_since = {unit: run.frozen_since.pop(unit) for unit in changed}
+            freeze_set.set_frozen(freeze_set.frozen_atoms.difference(changed))
+            frozen_since = {atom: run.frozen_since.pop(atom) for atom in changed}
             for parameter in freeze_set.parameters(filter(self._drops_state(frozen_since), changed)):
                 run.optimizer.state.pop(parameter, None)
+            even_out_momentum(run.optimizer)
             if run.step:
-                # Adam's first steps after a pause are too long; before the first step there was no pause.
-                run.rates.ramp(changed, run.step)
+                # Adam's first steps after a pause are too long; before the first step there was no pause. A rate is of
+                # a layer, so that a bias that learned all the while starts over with the weight beside it.
+                run.rates.ramp(freeze_set.units_of(changed), run.step)
         return LayersUnfrozen(
-            layers=changed,
+            layers=freeze_set.names_of(changed),
             sentence=sentence,
             change=number,
             source=source,
@@ -122,12 +124,12 @@ class LiveChanges:
         """Multiply the rate of layers.
 
         Raises:
-            FreezeError: A name is no layer.
+            FreezeError: A name is no layer, or a part of one.
 
         """
         run = self._run
         before = run.rates.multipliers
-        named = run.freeze_set.resolve(layers, is_exact=is_exact)
+        named = run.freeze_set.resolve_units(layers, is_exact=is_exact)
         changed = [unit for unit in named if before.get(unit, 1.0) != multiplier]
         sentence = f"{run.freeze_set.describe(changed)} at rate × {multiplier:g}"
         with run.changing(sentence, source, is_change=bool(changed)) as number:
@@ -183,11 +185,14 @@ class LiveChanges:
         self,
         epochs: int | None,
         patience: int | None,
+        batch_parts: int | None = None,
         *,
         requested_step: int | None = None,
         command_id: str = "",
     ) -> list[Event]:
-        """Change how long the run is; None leaves a value as it is, a patience of 0 ends nothing early.
+        """Change how long the run is, or in how many parts a batch goes through the model.
+
+        None leaves a value as it is, a patience of 0 ends nothing early.
 
         Raises:
             ConfigError: The run is longer than that already.
@@ -204,11 +209,16 @@ class LiveChanges:
         run.set_length(
             before.epochs if epochs is None else epochs, before.patience if patience is None else patience or None
         )
+        run.batch_parts = (
+            before.batch_parts if batch_parts is None else min(batch_parts, run.config.training.batch_size)
+        )
         changed = TrainingChanged(
             epochs=run.num_epochs,
             before_epochs=before.epochs,
             patience=run.early_stopping.patience,
             before_patience=before.patience,
+            batch_parts=run.batch_parts,
+            before_batch_parts=before.batch_parts,
             total_steps=run.total_steps,
             **self._when(requested_step, command_id),
         )
@@ -225,7 +235,7 @@ class LiveChanges:
             num_begun = run.plan.num_begun
             events.append(PhaseBegan(plan=run.plan.phases, num_begun=num_begun, step=run.step, segment=run.segment))
             try:
-                run.freeze_set.check(frozen_after(phase, run.freeze_set, run.freeze_set.frozen))
+                run.freeze_set.check(frozen_after(phase, run.freeze_set, run.freeze_set.frozen_atoms))
                 # What is to train comes first: at no moment is everything frozen.
                 changes: tuple[FreezeChanged | RateMultiplierChanged, ...] = (
                     self.unfreeze(phase.unfreeze, source="plan"),
@@ -255,11 +265,11 @@ class LiveChanges:
         return {"frozen": sorted(freeze_set.frozen), "num_trainable": freeze_set.num_trainable}
 
     def _drops_state(self, frozen_since: dict[str, int]) -> Callable[[str], bool]:
-        """Tell of which units the optimizer's state is too old to be kept: it would make the first steps too long."""
+        """Tell of which atoms the optimizer's state is too old to be kept: it would make the first steps too long."""
         run = self._run
         choice = run.config.optimizer.state_on_unfreeze
-        return lambda unit: (
-            choice == "drop" or (choice == "auto" and run.step - frozen_since[unit] >= run.steps_per_epoch)
+        return lambda atom: (
+            choice == "drop" or (choice == "auto" and run.step - frozen_since[atom] >= run.steps_per_epoch)
         )
 
     def _is_after_the_end(self, phase: PlanPhase) -> bool:

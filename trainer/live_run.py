@@ -6,6 +6,8 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -36,7 +38,8 @@ class LiveRun:
 
     ``step`` counts optimizer updates, ``epoch`` completed epochs, ``batch`` the batches taken of the present epoch.
     An update that was left out, because the loss or the gradient was not finite, counts as well: the last one of these
-    is ``non_finite_step``. Everything here belongs to one thread; ``step`` may be read from others.
+    is ``non_finite_step``. ``lacks_memory``: an update was given up for want of memory, and waits. Everything here
+    belongs to one thread; ``step`` may be read from others.
     """
 
     def __init__(
@@ -56,6 +59,8 @@ class LiveRun:
         self.batch = 0
         self.segment = 0
         self.non_finite_step: int | None = None
+        self.lacks_memory = False
+        self.batch_parts = 1
         self.steps_per_epoch = -(-data.batches_per_epoch // config.training.accumulate_batches)
         self.num_epochs = config.training.epochs
         self.module = loaded.module.to(device)
@@ -76,7 +81,8 @@ class LiveRun:
         self._folder: RunFolder | None = None
         self._store: CheckpointStore | None = None
         torch.manual_seed(config.training.seed)
-        self.frozen_since = dict.fromkeys(self.freeze_set.freeze(config.model.frozen), 0)
+        self.freeze_set.freeze(config.model.frozen)
+        self.frozen_since = dict.fromkeys(self.freeze_set.frozen_atoms, 0)
         if config.model.batchnorm == "adapting" and any(layer.has_statistics for layer in self.layers):
             self.freeze_set.set_adapting([BACKBONE, HEAD], is_adapting=True)
         self.plan = Plan(config.plan)
@@ -107,6 +113,7 @@ class LiveRun:
             epochs=self.num_epochs,
             patience=self.early_stopping.patience,
             plan=self.plan.phases[self.plan.num_begun :],
+            batch_parts=self.batch_parts,
         )
 
     def summary(self) -> ModelSummary:
@@ -158,6 +165,7 @@ class LiveRun:
         if run is not None:
             # Of the run as a whole, and of no checkpoint: a restore does not change them back.
             self.set_length(run.present.epochs, run.present.patience)
+            self.batch_parts = run.present.batch_parts
         if info is None:
             self._load_model(self._store.read_base(), "base.pt")
             self.segment = folder.begin_segment(0, None, time.time())
@@ -181,7 +189,7 @@ class LiveRun:
         self.report(force=True)
         drifted = self.freeze_set.find_drifted()
         num_adapting = len(self.freeze_set.adapting & self.freeze_set.frozen)
-        num_verified = len(self.freeze_set.frozen)
+        num_verified = len(self.freeze_set.units_of(self.freeze_set.frozen_atoms))
         verified = FreezeVerified(step=self.step, num_verified=num_verified, drifted=drifted, num_adapting=num_adapting)
         self._emit(verified)
         metrics = {} if evaluation is None else evaluation.values
@@ -365,7 +373,11 @@ class LiveRun:
         self.early_stopping.load_state_dict(content["early_stopping"])
         self.freeze_set.adapting = set(content["adapting"])
         self.freeze_set.set_frozen(content["freeze"])
-        self.frozen_since = dict(content["frozen_since"])
+        # Of an earlier Thaw, by unit.
+        since = [
+            (self.freeze_set.resolve([name], is_exact=True), step) for name, step in content["frozen_since"].items()
+        ]
+        self.frozen_since = {atom: step for atoms, step in since for atom in atoms}
         self.freeze_set.take_hashes()
         restore_rng(content["rng"], self.device)
         self.step, self.epoch, self.batch = content["step"], content["epoch"], content["batch"]
@@ -396,11 +408,12 @@ class LiveRun:
         }
 
     def _multiply_at_start(self) -> None:
-        for layer, multiplier in self.config.optimizer.multipliers.items():
+        # Those of one rate go together: only all the parameters that a layer owns name the layer.
+        for multiplier, named in groupby(self.config.optimizer.multipliers.items(), key=itemgetter(1)):
             try:
-                self.rates.multiply(self.freeze_set.resolve([layer]), multiplier)
+                self.rates.multiply(self.freeze_set.resolve_units(layer for layer, _ in named), multiplier)
             except FreezeError as error:
-                raise ConfigError(f"The rate multiplier of {layer!r}: {error}", "optimizer.multipliers") from error
+                raise ConfigError(f"The rate multiplier {multiplier:g}: {error}", "optimizer.multipliers") from error
 
     def _confusion(self, evaluation: Evaluation, split: str, checkpoint: str, step: int) -> ConfusionMatrix | None:
         names = list(self.data.class_names)

@@ -39,6 +39,10 @@ class RunStopped(Exception):  # noqa: N818 (a request that ends the fit, not an 
     """Raised between two steps to end the fit there."""
 
 
+class OutOfMemory(Exception):  # noqa: N818 (the run can go on)
+    """The device has no memory for an update, of which nothing was done."""
+
+
 class Trainer(LiveRun):
     """A live run that trains: epochs, steps, validation, and the test at the end.
 
@@ -111,10 +115,27 @@ class Trainer(LiveRun):
                 return
             started = time.perf_counter()
             batches = self.take_batches(loaded)
-            self.train_step(batches)
+            while not self._has_memory_for(batches):
+                between_steps()
+                if self._has_jumped:
+                    return
+                started = time.perf_counter()
             self.reporter.pace.add(time.perf_counter() - started, sum(len(target) for _, target in batches))
             self.report()
         self._tell_loading()
+
+    def _has_memory_for(self, batches: Sequence[Batch]) -> bool:
+        """Make an update, or find that the device lacks the memory. Returns whether it was made."""
+        try:
+            self.train_step(batches)
+        except OutOfMemory:
+            self.lacks_memory = True
+        else:
+            return True
+        # Not in the handler: the traceback holds what the update had allocated.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return False
 
     def take_batches(self, loaded: Iterator[Batch]) -> list[Batch]:
         """Return what the next update is made from, on the device; nothing at the end of an epoch."""
@@ -134,6 +155,9 @@ class Trainer(LiveRun):
         validation's is none of these.
         The update is left out where the loss or the gradient is NaN or infinite.
 
+        Raises:
+            OutOfMemory: The device has no memory for it; nothing has changed.
+
         Args:
             batches: Images, shape (B, 3, H, W), float32, and the task's targets; on the run's device.
 
@@ -141,17 +165,16 @@ class Trainer(LiveRun):
         self.rates.set_rates(self.step)
         buffers = [buffer.clone() for buffer in self.freeze_set.adapting_buffers]
         num_images = sum(len(target) for _, target in batches)
-        loss: Tensor
-        loss, right = torch.zeros((2,), device=self.device)
-        for images, target in batches:
-            batch_loss, logits, mixed_target = self._forward(images, target)
-            share = batch_loss * (len(target) / num_images)
-            share.backward()  # type: ignore[no-untyped-call]
-            loss = loss + share.detach()
-            right = right + self._task.num_right(logits, mixed_target)
-            self.batch += 1
-        self.reporter.layer_norms.begin()
-        gradient_norm = self._clipped_norm()
+        try:
+            loss, right = self._backward(batches)
+            self.reporter.layer_norms.begin()
+            gradient_norm = self._clipped_norm()
+        except torch.OutOfMemoryError as error:
+            # In the optimizer's step it is not caught: what that had moved already could not be put back.
+            self._put_buffers_back(buffers)
+            self.optimizer.zero_grad(set_to_none=True)
+            raise OutOfMemory from error
+        self.batch += len(batches)
         # On a GPU this waits for the device, once a step.
         if torch.isfinite(loss + gradient_norm):
             self.optimizer.step()
@@ -159,19 +182,37 @@ class Trainer(LiveRun):
         else:
             self.non_finite_step = self.step + 1
             # BatchNorm's running statistics took part in the forward pass, and would stay NaN.
-            for buffer, before in zip(self.freeze_set.adapting_buffers, buffers, strict=True):
-                buffer.copy_(before)
+            self._put_buffers_back(buffers)
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.reporter.metrics.add(self.step, loss, right / num_images, gradient_norm)
         return loss
 
-    def _forward(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if self._mixer is not None:
-            images, target = self._mixer(images, target, self.epoch, self.batch)
-        with autocast(self.precision, self.device):
-            logits = self.module(images)
-            return self._task.training_loss(logits, target), logits, target
+    def _backward(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+        """Sum up the gradients of batches, a part at a time.
+
+        Returns the mean loss over the images, and how many of them were right; each of shape (), on the device.
+        """
+        weight = self._task.weight if self._mixer is None else len
+        weight_of_all = sum(weight(target) for _, target in batches)
+        loss: Tensor
+        loss, right = torch.zeros((2,), device=self.device)
+        for batch, (images, target) in enumerate(batches, start=self.batch):
+            mixed = (images, target) if self._mixer is None else self._mixer(images, target, self.epoch, batch)
+            parts = (whole.chunk(self.batch_parts) for whole in mixed)
+            for part, part_target in zip(*parts, strict=True):
+                with autocast(self.precision, self.device):
+                    logits = self.module(part)
+                    part_loss = self._task.training_loss(logits, part_target)
+                share = part_loss * (weight(part_target) / weight_of_all)
+                share.backward()  # type: ignore[no-untyped-call]
+                loss = loss + share.detach()
+                right = right + self._task.num_right(logits, part_target)
+        return loss, right
+
+    def _put_buffers_back(self, buffers: Sequence[Tensor]) -> None:
+        for buffer, before in zip(self.freeze_set.adapting_buffers, buffers, strict=True):
+            buffer.copy_(before)
 
     def _clipped_norm(self) -> Tensor:
         """Return the L2 norm of the whole gradient, shape (), and shorten the gradient to the run's limit."""
@@ -248,10 +289,10 @@ class Trainer(LiveRun):
         choice = self.config.training.advisor
         if choice == "off" or self.plan.num_begun < len(self.plan.phases) or not self.has_epochs_left:
             return
-        units = [self.freeze_set.resolve(stage) for stage in self._stages]
+        atoms = [self.freeze_set.resolve(stage) for stage in self._stages]
         of_model = [
-            Stage(names, below, self.freeze_set.frozen.issuperset(below))
-            for names, below in zip(self._stages, units, strict=True)
+            Stage(names, self.freeze_set.units_of(below), self.freeze_set.frozen_atoms.issuperset(below))
+            for names, below in zip(self._stages, atoms, strict=True)
         ]
         advice = self.reporter.advice.advise(of_model)
         if advice is None:

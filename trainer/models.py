@@ -164,6 +164,7 @@ def compare_weights(config: ModelConfig, num_classes: int, image_size: int | Non
 
 def layer_tree(module: nn.Module, head: list[str]) -> list[LayerInfo]:
     """Describe every module of the tree, parents first, in the order of the definition; the root is ""."""
+    counted: set[nn.Parameter] = set()
     return [
         LayerInfo(
             fqn=fqn,
@@ -171,11 +172,19 @@ def layer_tree(module: nn.Module, head: list[str]) -> list[LayerInfo]:
             num_params=sum(parameter.numel() for parameter in layer.parameters()),
             is_unit=any(True for _ in layer.parameters(recurse=False))
             or any(True for _ in layer.buffers(recurse=False)),
+            own_params=_count_own(layer, counted),
             is_head=fqn in head,
             has_statistics=has_statistics(layer),
         )
         for fqn, layer in module.named_modules()
     ]
+
+
+def _count_own(layer: nn.Module, counted: set[nn.Parameter]) -> dict[str, int]:
+    own = dict(layer.named_parameters(recurse=False))
+    numbers = {name: 0 if parameter in counted else parameter.numel() for name, parameter in own.items()}
+    counted.update(own.values())
+    return numbers
 
 
 def _published_weights(name: str) -> list[Any]:

@@ -41,6 +41,22 @@ def make_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.Op
     return _OPTIMIZERS[config.name](groups, **kwargs)  # type: ignore[arg-type]
 
 
+def even_out_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Give the parameters that learn anew a momentum of zero, where others of their group have one.
+
+    Torch's fused SGD takes the parameters of a group all for new, or none of them, and breaks where only some have a
+    momentum yet. Zero makes the same update as none does, to the bit.
+    """
+    for group in optimizer.param_groups:
+        if not (group.get("momentum") and group.get("fused")):
+            continue
+        learning = [parameter for parameter in group["params"] if parameter.requires_grad]
+        new = [p for p in learning if optimizer.state.get(p, {}).get("momentum_buffer") is None]
+        if len(new) < len(learning):
+            for parameter in new:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
 def choose_device(wanted: str) -> torch.device:
     """Return the device that a run asks for; "auto" takes a GPU if there is one.
 

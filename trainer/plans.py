@@ -56,9 +56,6 @@ class NamedPlan:
 def make_plan(name: PlanName, layers: Sequence[LayerInfo], num_epochs: int, every: int | None = None) -> NamedPlan:
     """Write a plan out for a model.
 
-    Parameters that a container owns itself (a transformer's position embedding) belong to no stage: stage by stage they
-    stay frozen until the whole backbone learns; where only the stages before the last are frozen, they learn.
-
     Args:
         name: Which one.
         layers: The model's tree.
@@ -104,7 +101,8 @@ def stages(layers: Sequence[LayerInfo]) -> list[list[str]]:
     """Divide a backbone into stages, from the input to the output, each named by the fewest layers.
 
     A stage is a part built of blocks ("layer3", "features.5", "encoder.layers.encoder_layer_7") with the plain layers
-    that follow it; what comes before the first is a stage as well.
+    that follow it; what comes before the first is a stage as well, and has what the containers of the stages own
+    themselves ("class_token", "encoder.pos_embedding").
     """
     tree = _Tree(layers)
     level = ""
@@ -133,7 +131,7 @@ def stages(layers: Sequence[LayerInfo]) -> list[list[str]]:
 
 
 class _Tree:
-    """The backbone's modules by the name of what they are in."""
+    """The backbone's modules by the name of what they are in, with the parameters that one with children owns."""
 
     def __init__(self, layers: Sequence[LayerInfo]) -> None:
         self._heads = [info.fqn for info in layers if info.is_head]
@@ -142,6 +140,10 @@ class _Tree:
         for info in layers:
             if info.fqn and not self._is_head(info.fqn):
                 self.children[info.fqn.rpartition(".")[0]].append(info.fqn)
+        for info in layers:
+            if self.children[info.fqn]:
+                self.children[info.fqn][:0] = info.own_names
+                self.children |= {name: [] for name in info.own_names}
 
     def depth(self, layer: str) -> int:
         return max((self.depth(child) + 1 for child in self.children[layer]), default=0)
@@ -153,7 +155,9 @@ class _Tree:
         return [layer] if self.num_units(layer) else []
 
     def num_units(self, layer: str) -> int:
-        return self._infos[layer].is_unit + sum(map(self.num_units, self.children[layer]))
+        is_leaf = not self.children[layer]
+        is_unit = layer not in self._infos or (is_leaf and self._infos[layer].is_unit)
+        return is_unit + sum(map(self.num_units, self.children[layer]))
 
     def _is_head(self, layer: str) -> bool:
         return any(layer == head or layer.startswith(f"{head}.") for head in self._heads)

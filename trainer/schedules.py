@@ -83,7 +83,7 @@ class Plan:
 
 
 def frozen_after(phase: PlanPhase, freeze_set: FreezeSet, frozen: set[str]) -> set[str]:
-    """Return which units are frozen after a phase began: a layer that it names both ways learns.
+    """Return which atoms are frozen after a phase began: a layer that it names both ways learns.
 
     Raises:
         FreezeError: It names a layer that the model has not.
@@ -102,10 +102,11 @@ def check_plan(
             the run is over, or stands behind a later one.
 
     """
-    frozen = set(freeze_set.frozen)
+    frozen = freeze_set.frozen_atoms
     for phase in phases:
         try:
-            freeze_set.resolve(phase.rates)
+            for layer in phase.rates:
+                freeze_set.resolve_units([layer])
             frozen = frozen_after(phase, freeze_set, frozen)
             freeze_set.check(frozen)
         except FreezeError as error:

@@ -219,7 +219,8 @@ class _Client:
 def _follow(attached: WorkerAttached, event: Event) -> WorkerAttached:
     """Bring what a new client is told first up to date with an event."""
     if isinstance(event, StateChanged):
-        return attached.model_copy(update={"state": event.state})
+        paused = event if event.state is RunState.PAUSED else None
+        return attached.model_copy(update={"state": event.state, "paused": paused})
     if isinstance(event, RunPrepared):
         return attached.model_copy(update={"run": event.run, "step": event.step, "epoch": event.epoch})
     if isinstance(event, ProgressReported):

@@ -25,13 +25,13 @@ def summarize(model: ModelConfig, num_classes: int, image_size: int | None = Non
     """
     module, head = inspect(model, num_classes, image_size)
     freeze_set = FreezeSet(module, head)
-    units = freeze_set.resolve(model.frozen)
-    num_frozen = sum(p.numel() for name, p in module.named_parameters() if name.rpartition(".")[0] in units)
+    atoms = freeze_set.resolve(model.frozen)
+    num_frozen = sum(parameter.numel() for parameter in set(freeze_set.parameters(atoms)))
     image_size = preprocessing_of(model, image_size).image_size
     return ModelSummary(
         model=model.name,
         layers=_measured(layer_tree(module, head), module, image_size),
-        frozen=sorted(units),
+        frozen=sorted(freeze_set.names_of(atoms)),
         num_params=freeze_set.num_params,
         num_trainable=freeze_set.num_params - num_frozen,
         image_size=image_size,

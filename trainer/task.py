@@ -65,6 +65,10 @@ class Task(ABC):
     def training_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss that is minimized, shape (), with the run's class weights and label smoothing."""
 
+    def weight(self, target: Tensor) -> Tensor | int:
+        """Return what the mean in the training's loss is taken over: weighted by it, parts add up to their batch."""
+        return len(target)
+
     @abstractmethod
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss that is reported of a split, shape (): neither weighted nor smoothed."""
@@ -112,6 +116,10 @@ class MultiClass(Task):
     def training_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss that is minimized, shape (); logits of shape (B, C)."""
         return cross_entropy(logits, target, weight=self._weights, label_smoothing=self._smoothing)
+
+    def weight(self, target: Tensor) -> Tensor | int:
+        """Return the sum of the classes' weights; a mixed image counts once, whatever its classes weigh."""
+        return len(target) if self._weights is None or target.ndim == 2 else self._weights[target].sum()
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the mean cross entropy, shape ()."""

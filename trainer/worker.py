@@ -252,7 +252,7 @@ class Worker:
             case SetBatchNorm():
                 return [run.set_batchnorm(command.layers, is_adapting=command.is_adapting, **asked)]
             case ChangeTraining():
-                return run.change_training(command.epochs, command.patience, **asked)
+                return run.change_training(command.epochs, command.patience, command.batch_parts, **asked)
 
     def _go_back(self, events: Sequence[Event], sentence: str) -> None:
         """Tell that the run has an earlier state, from which one that was over can go on."""
@@ -442,16 +442,48 @@ class Worker:
                 offered_rate=self._loaded.rates.rate / 2,
             )
             self._between_steps()
+        if self._loaded.lacks_memory:
+            self._loaded.lacks_memory = False
+            self._pause_for_memory()
+            self._between_steps()
+
+    def _pause_for_memory(self) -> None:
+        run = self._loaded
+        at_once = -(-run.config.training.batch_size // run.batch_parts)
+        sentence = (
+            f"The device {run.device} has no memory for step {run.step + 1:,} with {at_once} images at a time; "
+            "nothing was changed. "
+        )
+        if at_once < 2:
+            sentence += "Freeze more layers, or stop and begin anew with smaller images."
+            self._enter(RunState.PAUSED, sentence)
+            return
+        parts = run.batch_parts * 2
+        sentence += f"Batches in {parts} parts make the same updates with about half of that"
+        has_statistics = any(layer.has_statistics for layer in run.layers)
+        sentence += ", though BatchNorm sees fewer images at once." if has_statistics else "."
+        self._enter(RunState.PAUSED, sentence, offered_parts=parts)
 
     # -- saying what happened ---------------------------------------------------------------------------------
 
     def _enter(
-        self, state: RunState, sentence: str = "", command_id: str = "", offered_rate: float | None = None
+        self,
+        state: RunState,
+        sentence: str = "",
+        command_id: str = "",
+        offered_rate: float | None = None,
+        offered_parts: int | None = None,
     ) -> None:
         assert state in TRANSITIONS[self.state], f"{self.state} does not lead to {state}"
         self.state = state
         self._server.publish(
-            StateChanged(state=state, sentence=sentence, offered_rate=offered_rate, command_id=command_id)
+            StateChanged(
+                state=state,
+                sentence=sentence,
+                offered_rate=offered_rate,
+                offered_parts=offered_parts,
+                command_id=command_id,
+            )
         )
 
     def _reject(

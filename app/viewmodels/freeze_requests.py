@@ -12,7 +12,7 @@ from app.viewmodels.layer_rows import LayerRows, RowCounts
 class _Request:
     """What was asked for; None where that is not known."""
 
-    units: set[str]
+    atoms: set[str]
     is_freeze: bool | None
 
 
@@ -29,16 +29,16 @@ class FreezeRequests:
 
     def ask(self, names: Sequence[str], *, is_freeze: bool) -> None:
         """Note that layers are to be frozen or unfrozen, by the names of a command."""
-        self._asked.append(_Request(self._rows.units_of(names), is_freeze))
+        self._asked.append(_Request(self._rows.atoms_of(names), is_freeze))
         self._count()
 
     def mark_sent(self, command_id: str, names: Sequence[str]) -> None:
         """Note that a command about these layers is on its way."""
-        units = self._rows.units_of(names)
-        asked = next((request for request in self._asked if request.units == units), None)
+        atoms = self._rows.atoms_of(names)
+        asked = next((request for request in self._asked if request.atoms == atoms), None)
         if asked is not None:
             self._asked.remove(asked)
-        self._sent[command_id] = asked or _Request(units, None)
+        self._sent[command_id] = asked or _Request(atoms, None)
         self._count()
 
     def take_answer(self, command_id: str) -> bool:
@@ -67,18 +67,18 @@ class FreezeRequests:
 
     def is_pending(self, row_id: int) -> bool:
         """Whether a change of the whole row was asked for and has not been answered."""
-        return 0 < len(self._rows[row_id].units) == self._counts.of(row_id)
+        return 0 < len(self._rows[row_id].atoms) == self._counts.of(row_id)
 
     def wanted(self, frozen: set[str]) -> set[str]:
         """Return the freeze set as it will be when all that was asked for is applied to the present one."""
         wanted = set(frozen)
         for request in self._requests():
             if request.is_freeze is not None:
-                wanted = wanted | request.units if request.is_freeze else wanted - request.units
+                wanted = wanted | request.atoms if request.is_freeze else wanted - request.atoms
         return wanted
 
     def _count(self) -> None:
-        self._counts.take({unit for request in self._requests() for unit in request.units})
+        self._counts.take({atom for request in self._requests() for atom in request.atoms})
 
     def _requests(self) -> list[_Request]:
         return [*self._sent.values(), *self._asked]
@@ -88,4 +88,4 @@ def _is_so(request: _Request, frozen: set[str]) -> bool:
     """Tell whether a request has nothing left to change."""
     if request.is_freeze is None:
         return False
-    return request.units <= frozen if request.is_freeze else request.units.isdisjoint(frozen)
+    return request.atoms <= frozen if request.is_freeze else request.atoms.isdisjoint(frozen)

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from PySide6.QtCore import QCoreApplication
 
-from app.viewmodels.layer_rows import LayerRows, RowCounts
+from app.viewmodels.layer_rows import LayerRow, LayerRows, RowCounts
 from app.viewmodels.quantities import count_text
 from trainer.messages.changes import FreezeChanged
 from trainer.messages.events import FreezeVerified
@@ -25,7 +25,7 @@ class LayerState(StrEnum):
 
 @dataclass(frozen=True)
 class _Applied:
-    """When a unit's present state took hold."""
+    """When an atom's present state took hold."""
 
     applied_step: int
     requested_step: int
@@ -38,7 +38,7 @@ class FrozenLayers:
         self._rows = rows
         self._counts = RowCounts(rows)
         self._first_learning = 0
-        """Place of the first unit that learns, in the model's order: gradients flow back to it and no further."""
+        """Place of the first atom that learns, in the model's order: gradients flow back to it and no further."""
         self._adapting: set[str] = set()
         self._applied: dict[str, _Applied] = {}
         self.num_verified: int | None = None
@@ -48,16 +48,16 @@ class FrozenLayers:
 
     # -- what comes in ----------------------------------------------------------------------------------------
 
-    def take(self, units: set[str]) -> None:
+    def take(self, atoms: set[str]) -> None:
         """Take a freeze set of which nothing more is known."""
-        self._set_units(units)
+        self._set_atoms(atoms)
         self._applied = {}
 
     def settle(self, event: FreezeChanged) -> None:
         """Take the freeze set that the worker says is in force, and since when its layers are."""
-        self._set_units(self._rows.units_of_set(event.frozen))
-        for unit in event.layers:
-            self._applied[unit] = _Applied(event.applied_step, event.requested_step)
+        self._set_atoms(self._rows.atoms_of_set(event.frozen))
+        for atom in self._rows.atoms_of_set(event.layers):
+            self._applied[atom] = _Applied(event.applied_step, event.requested_step)
 
     def set_adapting(self, units: Iterable[str]) -> None:
         """Take the units whose statistics go on while they are frozen."""
@@ -75,25 +75,31 @@ class FrozenLayers:
     # -- what is shown ----------------------------------------------------------------------------------------
 
     @property
+    def atoms(self) -> set[str]:
+        """Return the atoms that are frozen."""
+        return self._counts.atoms
+
+    @property
     def units(self) -> set[str]:
-        """Return the units that are frozen."""
-        return self._counts.units
+        """Return the units that are wholly frozen."""
+        return self._rows.whole_units(self.atoms)
 
     @property
     def num_behind_trainable(self) -> int:
         """Count the frozen layers through which gradients still flow, to a layer before them that learns."""
-        return len(self.units.intersection(self._rows.units[self._first_learning :]))
+        behind = self.atoms.intersection(self._rows.atoms[self._first_learning :])
+        return len(self._rows.whole_units(behind))
 
     def state_of(self, row_id: int) -> LayerState:
-        """Return a row's state, from the units at and below it, or from the row above it if it has none."""
+        """Return a row's state, from the atoms at and below it, or from the row above it if it has none."""
         row = self._rows[row_id]
-        if not row.units:
+        if not row.atoms:
             above = self.state_of(row.parent) if row.parent > 0 else LayerState.NOTHING
             return LayerState.NOTHING if above is LayerState.PARTLY else above
         num_frozen = self._counts.of(row_id)
         if num_frozen == 0:
             return LayerState.TRAINABLE
-        return LayerState.FROZEN if num_frozen == len(row.units) else LayerState.PARTLY
+        return LayerState.FROZEN if num_frozen == len(row.atoms) else LayerState.PARTLY
 
     def statistics_of(self, row_id: int) -> set[str]:
         """Return the units at and below a row that keep running statistics."""
@@ -134,11 +140,10 @@ class FrozenLayers:
     def explain(self, row_id: int) -> str:
         """Say a row's state, and since which step."""
         row, state = self._rows[row_id], self.state_of(row_id)
-        if not row.units:
+        if not row.atoms:
             return QCoreApplication.translate("LayerTree", "nothing to freeze: no parameters or buffers")
         if state is LayerState.PARTLY:
-            text = QCoreApplication.translate("LayerTree", "{frozen} of {all} layers with parameters are frozen")
-            return text.format(frozen=count_text(self._counts.of(row_id)), all=count_text(len(row.units)))
+            return self._explain_parts(row)
         told = self._since_text(row_id, self._state_word(row_id, state))
         if state is LayerState.FROZEN and self._rows.first_position(row_id) > self._first_learning:
             text = QCoreApplication.translate(
@@ -149,15 +154,37 @@ class FrozenLayers:
 
     # -- inside -----------------------------------------------------------------------------------------------
 
-    def _set_units(self, units: set[str]) -> None:
-        self._counts.take(units)
+    def _set_atoms(self, atoms: set[str]) -> None:
+        self._counts.take(atoms)
         self.forget_proof()
         learning = (
             position
-            for position, unit in enumerate(self._rows.units)
-            if unit not in units and self._rows.num_params_of[unit]
+            for position, atom in enumerate(self._rows.atoms)
+            if atom not in atoms and self._rows.num_params_of[atom]
         )
-        self._first_learning = next(learning, len(self._rows.units))
+        self._first_learning = next(learning, len(self._rows.atoms))
+
+    def _explain_parts(self, row: LayerRow) -> str:
+        """Say what of a row is frozen: of a layer by itself its parameters, else how many of the layers below it."""
+        if not row.children:
+            names = {atom: atom.rpartition(".")[2] for atom in row.atoms}
+            text = QCoreApplication.translate("LayerTree", "{frozen} frozen, {learning} trainable")
+            told = text.format(
+                frozen=", ".join(name for atom, name in names.items() if atom in self.atoms),
+                learning=", ".join(name for atom, name in names.items() if atom not in self.atoms),
+            )
+            if not self.has_statistics(row.id):
+                return told
+            still = QCoreApplication.translate("LayerTree", "{}; its statistics go on until all of it is frozen")
+            return still.format(told)
+        whole = self.units.intersection(row.units)
+        num_partly = len({self._rows.unit_of[atom] for atom in self.atoms.intersection(row.atoms)} - whole)
+        text = QCoreApplication.translate("LayerTree", "{frozen} of {all} layers with parameters are frozen")
+        told = text.format(frozen=count_text(len(whole)), all=count_text(len(row.units)))
+        if not num_partly:
+            return told
+        partly = QCoreApplication.translate("LayerTree", "{}, {} more in part")
+        return partly.format(told, count_text(num_partly))
 
     def _is_adapting_now(self, row_id: int) -> bool:
         is_frozen = self.state_of(row_id) is LayerState.FROZEN
@@ -165,10 +192,10 @@ class FrozenLayers:
 
     def _is_proven(self, row_id: int) -> bool:
         is_verified = self.num_verified is not None and self.state_of(row_id) is LayerState.FROZEN
-        return is_verified and bool(self._rows[row_id].units)
+        return is_verified and bool(self._rows[row_id].atoms)
 
     def _since_text(self, row_id: int, word: str) -> str:
-        applied = {self._applied.get(unit) for unit in self._rows[row_id].units}
+        applied = {self._applied.get(atom) for atom in self._rows[row_id].atoms}
         since = applied.pop() if len(applied) == 1 else None
         if since is None:
             return word

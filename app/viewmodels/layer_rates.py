@@ -56,13 +56,13 @@ class LayerRates:
     def names_of(self, units: set[str]) -> list[str]:
         """Name units by the fewest names that a command takes."""
         # Units without parameters have no rate; taken along, they let a whole row go by its one name.
-        bare = {unit for unit in self._rows.units if not self._rows.num_params_of[unit]}
-        names = self._rows.names_of(units | bare)
+        taken = units.union(unit for unit in self._rows.units if not self._rows.has_params(unit))
+        names = self._rows.names_of({atom for unit in taken for atom in self._rows.atoms_of_unit[unit]})
         return [name for name in names if not units.isdisjoint(self._rows.units_of([name]))]
 
     def units_of(self, row_id: int) -> list[str]:
         """Return the units below a row that have parameters."""
-        return [unit for unit in self._rows[row_id].units if self._rows.num_params_of[unit]]
+        return [unit for unit in self._rows[row_id].units if self._rows.has_params(unit)]
 
     def has_rate(self, row_id: int) -> bool:
         """Whether a row has parameters, so that it learns at some rate when it is not frozen."""

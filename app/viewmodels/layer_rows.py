@@ -5,19 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
-from trainer.messages.model_info import LayerInfo, ModelSummary
+from trainer.messages.model_info import LayerInfo, ModelSummary, is_bias
 
 BACKBONE = "backbone"
 HEAD = "head"
 ROOT_ID, BACKBONE_ID, HEAD_ID = 0, 1, 2
+
+PARAMETER = "Parameter"
+"""The type of a row that is a parameter."""
 
 _NORM = re.compile(r"Norm(\dd)?$")
 
 
 @dataclass
 class LayerRow:
-    """One row. ``units`` are the modules at and below it that own parameters or buffers, in the model's order."""
+    """One row: a module, or a parameter that a module with children owns itself.
+
+    ``atoms`` are what a freeze can name apart at and below it (LayerInfo.atoms), ``units`` the modules that own these,
+    both in the model's order. A parameter's row has its module as a unit if that owns no other.
+    """
 
     id: int
     parent: int
@@ -29,6 +37,8 @@ class LayerRow:
     output_shape: list[int] = field(default_factory=list)
     position: int = 0
     children: list[int] = field(default_factory=list)
+    own_atoms: list[str] = field(default_factory=list)
+    atoms: list[str] = field(default_factory=list)
     units: list[str] = field(default_factory=list)
     command_names: list[str] = field(default_factory=list)
 
@@ -43,12 +53,16 @@ class LayerRows:
             LayerRow(HEAD_ID, ROOT_ID, HEAD, HEAD, "", 0, None),
         ]
         self.num_params_of: dict[str, int] = {}
-        """Parameters that a unit owns itself."""
+        """How many values an atom holds that learn unless it is frozen."""
+        self.atoms_of_unit: dict[str, list[str]] = {}
+        self.unit_of: dict[str, str] = {}
+        """The module that an atom belongs to."""
+        self.biases: set[str] = set()
         self.ids_of: dict[str, list[int]] = {}
-        """The rows at and above each unit."""
+        """The rows at and above each atom."""
         self.with_statistics: set[str] = set()
         """The units that keep running statistics."""
-        self._units_by_name: dict[str, list[str]] = {}
+        self._atoms_by_name: dict[str, list[str]] = {}
         self._position: dict[str, int] = {}
         self._is_head_a_layer = False
         if summary is not None:
@@ -61,51 +75,72 @@ class LayerRows:
         return len(self._rows)
 
     @property
+    def atoms(self) -> list[str]:
+        """Return every atom in the model's order, the backbone's before the head's."""
+        return self._rows[ROOT_ID].atoms
+
+    @property
     def units(self) -> list[str]:
-        """Return every unit in the model's order, the backbone's before the head's."""
+        """Return every unit, in the same order."""
         return self._rows[ROOT_ID].units
 
-    def units_of(self, names: Iterable[str]) -> set[str]:
-        """Return the units that the names of a command or of a freeze set stand for; unknown names stand for none."""
+    def atoms_of(self, names: Iterable[str]) -> set[str]:
+        """Return the atoms that the names and patterns of a command stand for; unknown names stand for none."""
         found: set[str] = set()
         for name in names:
-            below = self._units_by_name.get(name)
-            found.update([u for u in self.units if _is_at_or_below(u, name)] if below is None else below)
-        return found.intersection(self.units)
+            known = self._atoms_by_name.get(name)
+            found.update([atom for atom in self.atoms if _is_meant(atom, name)] if known is None else known)
+        return found
 
-    def units_of_set(self, frozen: Iterable[str]) -> set[str]:
-        """Return a worker's freeze set. It names units exactly: a unit there does not stand for those below it."""
-        names = set(frozen)
-        return names if names.issubset(self._position) else self.units_of(names)
+    def atoms_of_set(self, names: Iterable[str]) -> set[str]:
+        """Return the atoms of a worker's freeze set. A unit there does not stand for those below it."""
+        exact = list(names)
+        if not all(name in self.atoms_of_unit or name in self.unit_of for name in exact):
+            return self.atoms_of(exact)
+        return {atom for name in exact for atom in self.atoms_of_unit.get(name, [name])}
 
-    def names_of(self, units: set[str]) -> list[str]:
-        """Name a set of units by the fewest names that a command takes."""
-        return [name for top in self._rows[ROOT_ID].children for name in self._names_below(top, units)]
+    def units_of(self, names: Iterable[str]) -> set[str]:
+        """Return the units of what the names of a command stand for."""
+        return {self.unit_of[atom] for atom in self.atoms_of(names)}
 
-    def units_up_to(self, row_id: int) -> set[str]:
-        """Return the units from the input to the end of a row."""
-        below = self[row_id].units
-        return set(self.units[: self._position[below[-1]] + 1]) if below else set()
+    def whole_units(self, atoms: set[str]) -> set[str]:
+        """Return the units all of whose atoms are among some."""
+        touched = {self.unit_of[atom] for atom in atoms}
+        return {unit for unit in touched if atoms.issuperset(self.atoms_of_unit[unit])}
 
-    def units_from(self, row_id: int) -> set[str]:
-        """Return the units from the start of a row to the output."""
-        below = [unit for unit in self[row_id].units if unit]
-        return set(self.units[self._position[below[0]] :]) if below else set()
+    def has_params(self, unit: str) -> bool:
+        """Whether a unit owns parameters, and so learns at some rate unless it is frozen."""
+        return any(self.num_params_of[atom] for atom in self.atoms_of_unit[unit])
+
+    def names_of(self, atoms: set[str]) -> list[str]:
+        """Name a set of atoms by the fewest names that a command takes."""
+        return [name for top in self._rows[ROOT_ID].children for name in self._names_below(top, atoms)]
+
+    def atoms_up_to(self, row_id: int) -> set[str]:
+        """Return the atoms from the input to the end of a row."""
+        below = self[row_id].atoms
+        return set(self.atoms[: self._position[below[-1]] + 1]) if below else set()
+
+    def atoms_from(self, row_id: int) -> set[str]:
+        """Return the atoms from the start of a row to the output."""
+        below = self[row_id].atoms
+        return set(self.atoms[self._position[below[0]] :]) if below else set()
 
     def first_position(self, row_id: int) -> int:
-        """Return the place of a row's first unit in the model's order; the row has one."""
-        return self._position[self[row_id].units[0]]
+        """Return the place of a row's first atom in the model's order; the row has one."""
+        return self._position[self[row_id].atoms[0]]
 
-    def units_of_type(self, type_name: str) -> set[str]:
-        """Return the units at and below every row of a type."""
-        return {unit for row in self.in_order() if row.type == type_name for unit in row.units}
+    def atoms_of_type(self, type_name: str) -> set[str]:
+        """Return the atoms at and below every row of a type."""
+        return {atom for row in self.in_order() if row.type == type_name for atom in row.atoms}
 
-    def norm_units(self) -> set[str]:
-        """Return the units that normalize: BatchNorm, LayerNorm, GroupNorm and their like."""
-        return {row.own_unit for row in self.in_order() if row.own_unit is not None and _NORM.search(row.type)}
+    def norm_atoms(self) -> set[str]:
+        """Return the atoms of what normalizes: BatchNorm, LayerNorm, GroupNorm and their like."""
+        norms = [row for row in self.in_order() if _NORM.search(row.type)]
+        return {atom for row in norms for atom in self.atoms_of_unit.get(row.fqn, ())}
 
     def last_stage(self) -> set[str]:
-        """Return the units from the backbone's last stage on: its last child built of blocks, and what follows."""
+        """Return the atoms from the backbone's last stage on: its last child built of blocks, and what follows."""
         parent = self[BACKBONE_ID]
         while True:
             nested = [child for child in parent.children if self._depth(child) >= 2]
@@ -114,8 +149,8 @@ class LayerRows:
             # One container holds all the stages ("features", "encoder").
             parent = self[nested[0]]
         if not nested:
-            nested = [child for child in parent.children if self[child].units]
-        return self.units_from(nested[-1]) if nested else set()
+            nested = [child for child in parent.children if self[child].atoms]
+        return self.atoms_from(nested[-1]) if nested else set()
 
     def in_order(self, row_id: int = ROOT_ID) -> Iterator[LayerRow]:
         """Yield a row and all rows below it, parents first."""
@@ -135,6 +170,8 @@ class LayerRows:
             ids[heads[0]] = HEAD_ID
         for info in summary.layers:
             self._take(info, heads, head_params, ids)
+        for info in summary.layers:
+            self._give_parameters_rows(self._rows[ids[info.fqn]], info)
         self._rows[HEAD_ID].name = f"{HEAD} · {heads[0]}" if len(heads) == 1 else HEAD
         if len(heads) > 1:
             self._rows[HEAD_ID].num_params = sum(head_params.values())
@@ -144,17 +181,21 @@ class LayerRows:
         self._is_head_a_layer = HEAD in infos and HEAD not in heads
         if self._is_head_a_layer:
             self._rows[HEAD_ID].command_names = heads
-        self._position = {unit: position for position, unit in enumerate(self.units)}
+        self._position = {atom: position for position, atom in enumerate(self.atoms)}
+        self.atoms_of_unit = {unit: infos[unit].atoms for unit in self.units}
+        self.unit_of = {atom: unit for unit, atoms in self.atoms_of_unit.items() for atom in atoms}
+        self.biases = {name for info in summary.layers for name in info.own_names if is_bias(name)}
         self._count_own(infos)
         self.with_statistics = {fqn for fqn, info in infos.items() if info.has_statistics}
-        self.ids_of = {unit: [] for unit in self.units}
+        self.ids_of = {atom: [] for atom in self.atoms}
         for row in self.in_order():
-            for unit in row.units:
-                self.ids_of[unit].append(row.id)
-        self._units_by_name = {row.fqn: row.units for row in self.in_order() if row.command_names == [row.fqn]}
-        self._units_by_name |= {BACKBONE: self[BACKBONE_ID].units, "": [""]}
+            for atom in row.atoms:
+                self.ids_of[atom].append(row.id)
+        self._atoms_by_name = {atom: [atom] for atom in self.atoms}
+        self._atoms_by_name |= {row.fqn: row.atoms for row in self.in_order() if row.command_names == [row.fqn]}
+        self._atoms_by_name |= {BACKBONE: self[BACKBONE_ID].atoms, "": self.atoms_of_unit.get("", [])}
         if not self._is_head_a_layer:
-            self._units_by_name[HEAD] = self[HEAD_ID].units
+            self._atoms_by_name[HEAD] = self[HEAD_ID].atoms
 
     def _take(self, info: LayerInfo, heads: list[str], head_params: dict[str, int], ids: dict[str, int]) -> None:
         taken_out = sum(
@@ -164,18 +205,32 @@ class LayerRows:
         if info.fqn in ids:
             row = self._rows[ids[info.fqn]]
             row.type, row.num_params, row.own_unit = info.type, info.num_params - taken_out, own_unit
-            row.output_shape = _shape_of(info)
+            row.output_shape, row.own_atoms = _shape_of(info), info.atoms
             return
         parent = HEAD_ID if info.fqn in heads else ids[_nearest(info.fqn, ids.keys())]
         name = info.fqn if info.fqn in heads else info.fqn.rpartition(".")[2]
         row = LayerRow(len(self._rows), parent, info.fqn, name, info.type, info.num_params - taken_out, own_unit)
-        row.output_shape = _shape_of(info)
+        row.output_shape, row.own_atoms = _shape_of(info), info.atoms
         ids[info.fqn] = row.id
         self._rows.append(row)
         self._rows[parent].children.append(row.id)
 
+    def _give_parameters_rows(self, row: LayerRow, info: LayerInfo) -> None:
+        """Give what a module owns itself rows beside its children, so that it can be frozen without these."""
+        if not row.children or not info.own_params:
+            return
+        rows = [
+            LayerRow(len(self._rows) + position, row.id, fqn, name, PARAMETER, number, None, own_atoms=[fqn])
+            for position, (fqn, (name, number)) in enumerate(zip(info.own_names, info.own_params.items(), strict=True))
+        ]
+        if len(rows) == 1:
+            rows[0].own_unit, row.own_unit = row.own_unit, None
+        self._rows += rows
+        row.children[:0] = [each.id for each in rows]
+        row.own_atoms = []
+
     def _gather(self, row_id: int, heads: list[str]) -> None:
-        """Fill in units and command names from below; a row that held nothing but the head goes."""
+        """Fill in atoms, units and command names from below; a row that held nothing but the head goes."""
         row = self._rows[row_id]
         for child in row.children:
             self._gather(child, heads)
@@ -184,57 +239,62 @@ class LayerRows:
             self._rows[child].position = position
         row.units = [row.own_unit] if row.own_unit is not None else []
         row.units += [unit for child in row.children for unit in self._rows[child].units]
+        row.atoms = row.own_atoms + [atom for child in row.children for atom in self._rows[child].atoms]
         if any(_is_at_or_below(head, row.fqn) for head in heads) and row_id > HEAD_ID and row.fqn not in heads:
             # The row's own name would reach the head below it, too.
             row.command_names = [name for child in row.children for name in self._rows[child].command_names]
         else:
-            row.command_names = [row.fqn] if row.units else []
+            row.command_names = [row.fqn] if row.atoms else []
 
     def _only_held_the_head(self, row_id: int, heads: list[str]) -> bool:
         row = self._rows[row_id]
         holds_head = any(head != row.fqn and _is_at_or_below(head, row.fqn) for head in heads)
-        return row_id > HEAD_ID and holds_head and not row.children and row.own_unit is None
+        return row_id > HEAD_ID and holds_head and not row.children and not row.own_atoms
 
     def _count_own(self, infos: dict[str, LayerInfo]) -> None:
+        # Of a unit that does not name its parameters: all its values are one atom's.
         own = {fqn: info.num_params for fqn, info in infos.items()}
         for fqn, info in infos.items():
             if fqn:
                 own[_nearest(fqn, infos.keys())] -= info.num_params
         # Tied weights are counted below both names but once above them.
-        self.num_params_of = {unit: max(own[unit], 0) for unit in self.units}
+        for unit in self.units:
+            numbers = list(infos[unit].own_params.values()) or [max(own[unit], 0)]
+            self.num_params_of.update(zip(self.atoms_of_unit[unit], numbers, strict=True))
 
-    def _names_below(self, row_id: int, units: set[str]) -> list[str]:
+    def _names_below(self, row_id: int, atoms: set[str]) -> list[str]:
         row = self[row_id]
-        if row.units and units.issuperset(row.units):
+        if row.atoms and atoms.issuperset(row.atoms):
             return row.command_names
-        names = [""] if row.own_unit == "" and "" in units else []
-        return names + [name for child in row.children for name in self._names_below(child, units)]
+        # A module's name would reach all that is below it, too.
+        names = [atom for atom in row.own_atoms if atom in atoms and atom != row.fqn]
+        return names + [name for child in row.children for name in self._names_below(child, atoms)]
 
     def _depth(self, row_id: int) -> int:
         return max((self._depth(child) + 1 for child in self[row_id].children), default=0)
 
 
 class RowCounts:
-    """How many of some units are at and below each row: kept up to date, as a sum over all rows takes long."""
+    """How many of some atoms are at and below each row: kept up to date, as a sum over all rows takes long."""
 
     def __init__(self, rows: LayerRows) -> None:
         self._rows = rows
         self._counts = [0] * len(rows)
-        self.units: set[str] = set()
+        self.atoms: set[str] = set()
 
     def of(self, row_id: int) -> int:
         """Return how many are at and below a row."""
         return self._counts[row_id]
 
-    def take(self, units: set[str]) -> None:
-        """Count these units in place of those before."""
-        self._add(units - self.units, 1)
-        self._add(self.units - units, -1)
-        self.units = units
+    def take(self, atoms: set[str]) -> None:
+        """Count these atoms in place of those before."""
+        self._add(atoms - self.atoms, 1)
+        self._add(self.atoms - atoms, -1)
+        self.atoms = atoms
 
-    def _add(self, units: Iterable[str], change: int) -> None:
-        for unit in units:
-            for row_id in self._rows.ids_of[unit]:
+    def _add(self, atoms: Iterable[str], change: int) -> None:
+        for atom in atoms:
+            for row_id in self._rows.ids_of[atom]:
                 self._counts[row_id] += change
 
 
@@ -249,6 +309,12 @@ def _nearest(fqn: str, known: Container[str]) -> str:
 
 def _shape_of(info: LayerInfo) -> list[int]:
     return list(getattr(info, "output_shape", ()))
+
+
+def _is_meant(atom: str, name: str) -> bool:
+    """Tell whether a name, or a pattern of names, is that of an atom or of a module that it is in."""
+    parts = atom.split(".")
+    return any(fnmatchcase(".".join(parts[:depth]), name) for depth in range(1, len(parts) + 1))
 
 
 def _is_at_or_below(fqn: str, ancestor: str) -> bool:

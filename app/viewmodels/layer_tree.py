@@ -10,7 +10,7 @@ from app.viewmodels.freeze_presets import Preset, preset_sets
 from app.viewmodels.freeze_requests import FreezeRequests
 from app.viewmodels.frozen_layers import FrozenLayers
 from app.viewmodels.layer_rates import MAX_MULTIPLIER, LayerRates, read_multiplier
-from app.viewmodels.layer_rows import HEAD_ID, LayerRow, LayerRows
+from app.viewmodels.layer_rows import LayerRow, LayerRows
 from app.viewmodels.layer_stats import LayerStats
 from app.viewmodels.quantities import count_text
 from app.viewmodels.step_cost import StepCost
@@ -108,17 +108,17 @@ class LayerTreeViewModel(QObject):
     ) -> None:
         """Show a model for the next run, with the layers that the user wants frozen there, and their rates."""
         rows = LayerRows(summary)
-        units = rows.units_of(frozen)
-        num_trainable = summary.num_params - sum(rows.num_params_of[unit] for unit in units)
+        atoms = rows.atoms_of(frozen)
+        num_trainable = summary.num_params - sum(rows.num_params_of[atom] for atom in atoms)
         by_unit = {unit: number for name, number in (multipliers or {}).items() for unit in rows.units_of([name])}
-        draft = {"frozen": sorted(units), "num_trainable": num_trainable, "multipliers": by_unit}
+        draft = {"frozen": sorted(atoms), "num_trainable": num_trainable, "multipliers": by_unit}
         self.set_summary(summary.model_copy(update=draft))
 
     def leave_run(self) -> None:
         """Become the draft of the next run: the freeze set stays, what was seen in the run goes."""
         self.is_closed = self._is_live = False
         self.step_ms = None
-        self.frozen.take(self.frozen.units)
+        self.frozen.take(self.frozen.atoms)
         self._requests.forget()
         self.predicted_ms = None
         self.rates.forget_asked()
@@ -140,11 +140,11 @@ class LayerTreeViewModel(QObject):
         """Take the freeze set that the worker says is in force."""
         if event.layers:
             # What was measured before the change tells nothing of after it; kept beside the new measure, to be judged.
-            self.predicted_ms, self.step_ms = self._predict(self.rows.units_of_set(event.frozen)), None
+            self.predicted_ms, self.step_ms = self._predict(self.rows.atoms_of_set(event.frozen)), None
         self.frozen.settle(event)
         self.stats.forget(self.frozen.units)
         self.num_trainable = event.num_trainable
-        self._requests.settle(event.command_id, self.frozen.units)
+        self._requests.settle(event.command_id, self.frozen.atoms)
         self._say("")
         self.states_changed.emit()
 
@@ -213,7 +213,7 @@ class LayerTreeViewModel(QObject):
 
     def toggle(self, row_ids: Iterable[int]) -> None:
         """Freeze the rows, or unfreeze them if all of them are frozen already."""
-        ids = [row_id for row_id in row_ids if self.rows[row_id].units]
+        ids = [row_id for row_id in row_ids if self.rows[row_id].atoms]
         if ids and all(self._wanted_frozen(self.rows[row_id]) for row_id in ids):
             self.unfreeze_rows(ids)
         elif ids:
@@ -221,37 +221,45 @@ class LayerTreeViewModel(QObject):
 
     def freeze_rows(self, row_ids: Iterable[int]) -> None:
         """Freeze rows."""
-        self._change({unit for row_id in row_ids for unit in self.rows[row_id].units}, set())
+        self._change({atom for row_id in row_ids for atom in self.rows[row_id].atoms}, set())
 
     def unfreeze_rows(self, row_ids: Iterable[int]) -> None:
         """Unfreeze rows."""
-        self._change(set(), {unit for row_id in row_ids for unit in self.rows[row_id].units})
+        self._change(set(), {atom for row_id in row_ids for atom in self.rows[row_id].atoms})
 
     def freeze_up_to(self, row_id: int) -> None:
         """Freeze everything from the input to the end of a row."""
-        self._change(self.rows.units_up_to(row_id), set())
+        self._change(self.rows.atoms_up_to(row_id), set())
 
     def unfreeze_from(self, row_id: int) -> None:
         """Unfreeze everything from the start of a row to the output."""
-        self._change(set(), self.rows.units_from(row_id))
+        self._change(set(), self.rows.atoms_from(row_id))
 
     def train_only(self, row_ids: Iterable[int]) -> None:
         """Freeze everything but these rows."""
-        units = {unit for row_id in row_ids for unit in self.rows[row_id].units}
-        self._change(set(self.rows.units) - units, units)
+        atoms = {atom for row_id in row_ids for atom in self.rows[row_id].atoms}
+        self._change(set(self.rows.atoms) - atoms, atoms)
 
     def invert(self) -> None:
         """Freeze what is trainable, and unfreeze what is frozen."""
         frozen = self._wanted()
-        self._change(set(self.rows.units) - frozen, frozen)
+        self._change(set(self.rows.atoms) - frozen, frozen)
 
     def freeze_type(self, type_name: str) -> None:
         """Freeze every layer of a type ("BatchNorm2d")."""
-        self._change(self.rows.units_of_type(type_name), set())
+        self._change(self.rows.atoms_of_type(type_name), set())
 
     def unfreeze_type(self, type_name: str) -> None:
         """Unfreeze every layer of a type."""
-        self._change(set(), self.rows.units_of_type(type_name))
+        self._change(set(), self.rows.atoms_of_type(type_name))
+
+    def freeze_biases(self) -> None:
+        """Freeze every bias."""
+        self._change(self.rows.biases, set())
+
+    def unfreeze_biases(self) -> None:
+        """Unfreeze every bias."""
+        self._change(set(), self.rows.biases)
 
     def choose_column(self, name: str, is_shown: bool) -> None:
         """Show a column or not, whatever the room for it."""
@@ -264,14 +272,16 @@ class LayerTreeViewModel(QObject):
         self.columns_changed.emit()
 
     def has_preset(self, preset: Preset) -> bool:
-        """Whether a preset is one of its own in this model: not every model has norm layers."""
-        return preset is not Preset.NORMS or bool(self.rows.norm_units() - set(self.rows[HEAD_ID].units))
+        """Whether a preset is one of its own in this model: not every model has norm layers, or biases."""
+        return preset not in {Preset.NORMS, Preset.BIASES} or (
+            self._preset_sets.get(preset) != self._preset_sets.get(Preset.HEAD_ONLY)
+        )
 
     def apply_preset(self, preset: Preset) -> None:
         """Make a named freeze set the present one."""
         frozen = self._preset_sets.get(preset)
         if frozen is not None:
-            self._change(frozen, set(self.rows.units) - frozen)
+            self._change(frozen, set(self.rows.atoms) - frozen)
 
     def set_adapting(self, row_ids: Iterable[int], is_adapting: bool) -> None:
         """Ask that the statistics below rows adapt while these are frozen, or not."""
@@ -305,7 +315,7 @@ class LayerTreeViewModel(QObject):
     @property
     def frozen_layers(self) -> list[str]:
         """Return the freeze set by the fewest names, as ``config.model.frozen`` takes it."""
-        return self.rows.names_of(self.frozen.units)
+        return self.rows.names_of(self.frozen.atoms)
 
     @property
     def summary(self) -> ModelSummary | None:
@@ -321,7 +331,7 @@ class LayerTreeViewModel(QObject):
     def preset(self) -> Preset:
         """Return the name of the present freeze set."""
         return next(
-            (preset for preset, units in self._preset_sets.items() if units == self.frozen.units), Preset.CUSTOM
+            (preset for preset, atoms in self._preset_sets.items() if atoms == self.frozen.atoms), Preset.CUSTOM
         )
 
     def is_pending(self, row_id: int) -> bool:
@@ -342,18 +352,18 @@ class LayerTreeViewModel(QObject):
     def forecast(self) -> tuple[LayerRow, bool, float] | None:
         """Return the row that is pointed at, whether it would be frozen, and what a step would cost then, in ms."""
         row = None if self._pointed_at is None else self.rows[self._pointed_at]
-        if row is None or not row.units or self.step_ms is None or self.is_closed:
+        if row is None or not row.atoms or self.step_ms is None or self.is_closed:
             return None
-        frozen = self.frozen.units
-        is_freeze = not frozen.issuperset(row.units)
-        after = frozen.union(row.units) if is_freeze else frozen.difference(row.units)
+        frozen = self.frozen.atoms
+        is_freeze = not frozen.issuperset(row.atoms)
+        after = frozen.union(row.atoms) if is_freeze else frozen.difference(row.atoms)
         predicted_ms = self._predict(after)
         return None if predicted_ms is None else (row, is_freeze, predicted_ms)
 
     def _predict(self, frozen: set[str]) -> float | None:
         """Reckon a step's time with another freeze set from what it takes now; None where that cannot be told."""
-        now, then = self._cost.of(self.frozen.units), self._cost.of(frozen)
-        is_possible = any(count and unit not in frozen for unit, count in self.rows.num_params_of.items())
+        now, then = self._cost.of(self.frozen.atoms), self._cost.of(frozen)
+        is_possible = any(count and atom not in frozen for atom, count in self.rows.num_params_of.items())
         return self.step_ms * then / now if self.step_ms and now and is_possible else None
 
     # -- inside -----------------------------------------------------------------------------------------------
@@ -364,7 +374,7 @@ class LayerTreeViewModel(QObject):
         self._preset_sets = preset_sets(rows)
 
     def _take(self, frozen: Sequence[str], num_trainable: int) -> None:
-        self.frozen.take(self.rows.units_of_set(frozen))
+        self.frozen.take(self.rows.atoms_of_set(frozen))
         self.num_trainable = num_trainable
         self._requests.forget()
         self.rates.forget_asked()
@@ -378,7 +388,7 @@ class LayerTreeViewModel(QObject):
             self._say(self.tr("The run is not training. Resume it to change what is frozen, or begin a new run."))
             self.states_changed.emit()
             return
-        if not any(count and unit not in wanted for unit, count in self.rows.num_params_of.items()):
+        if not any(count and atom not in wanted for atom, count in self.rows.num_params_of.items()):
             self._say(self.tr("Cannot freeze every layer: nothing would be left to train. Leave the head unfrozen."))
             # The check box that was clicked goes back to what is so.
             self.states_changed.emit()
@@ -386,7 +396,7 @@ class LayerTreeViewModel(QObject):
         self._say("")
         if not self.is_live:
             self.frozen.take(wanted)
-            self.num_trainable = self.num_params - sum(self.rows.num_params_of[unit] for unit in wanted)
+            self.num_trainable = self.num_params - sum(self.rows.num_params_of[atom] for atom in wanted)
             self.states_changed.emit()
             self.frozen_layers_changed.emit()
             return
@@ -396,18 +406,18 @@ class LayerTreeViewModel(QObject):
         if not to_freeze <= frozen:
             self._request(to_freeze, is_freeze=True)
 
-    def _request(self, units: set[str], *, is_freeze: bool) -> None:
-        names = self.rows.names_of(units)
+    def _request(self, atoms: set[str], *, is_freeze: bool) -> None:
+        names = self.rows.names_of(atoms)
         self._requests.ask(names, is_freeze=is_freeze)
         (self.freeze_requested if is_freeze else self.unfreeze_requested).emit(names)
         self.states_changed.emit()
 
     def _wanted(self) -> set[str]:
         """Return the freeze set as it will be when all that was asked for is applied."""
-        return self._requests.wanted(self.frozen.units)
+        return self._requests.wanted(self.frozen.atoms)
 
     def _wanted_frozen(self, row: LayerRow) -> bool:
-        return self._wanted().issuperset(row.units)
+        return self._wanted().issuperset(row.atoms)
 
     def _say(self, message: str) -> None:
         if message != self.message:

@@ -136,7 +136,7 @@ class LayerTreeItemModel(QAbstractItemModel):
         if not index.isValid():
             return Qt.ItemFlag.NoItemFlags
         flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
-        if index.column() == Column.LAYER and self.row_of(index).units:
+        if index.column() == Column.LAYER and self.row_of(index).atoms:
             flags |= Qt.ItemFlag.ItemIsUserCheckable
         if index.column() == Column.MULTIPLIER and self._layer_tree.rates.has_rate(self.row_of(index).id):
             flags |= Qt.ItemFlag.ItemIsEditable
@@ -191,7 +191,7 @@ class LayerTreeItemModel(QAbstractItemModel):
             return ALIGNMENTS[index.column()]
         if role == Qt.ItemDataRole.ToolTipRole:
             return self._tooltip(row, index.column())
-        if role == Qt.ItemDataRole.CheckStateRole and index.column() == Column.LAYER and row.units:
+        if role == Qt.ItemDataRole.CheckStateRole and index.column() == Column.LAYER and row.atoms:
             return _CHECKS[self._layer_tree.frozen.state_of(row.id)]
         if role == Qt.ItemDataRole.AccessibleTextRole:
             return self._spoken(row, index.column())
@@ -224,7 +224,7 @@ class LayerTreeItemModel(QAbstractItemModel):
         is_pending = tree.is_pending(row.id)
         if column == Column.UPDATE:
             return Cell(text, state, is_pending, is_top, False, self._bar(row), tree.frozen.has_drifted(row.id))
-        return Cell(text, state, is_pending, is_top, is_checkable=column == Column.LAYER and bool(row.units))
+        return Cell(text, state, is_pending, is_top, is_checkable=column == Column.LAYER and bool(row.atoms))
 
     def _text(self, row: LayerRow, column: int) -> str:
         if column == Column.LAYER:

@@ -210,6 +210,9 @@ class LogItemModel(TableItemModel):
         if event.patience != event.before_patience:
             what.append(self.tr("Patience {}").format(count_text(event.patience) if event.patience else off))
             before.append(count_text(event.before_patience) if event.before_patience else off)
+        if event.batch_parts != event.before_batch_parts:
+            what.append(self.tr("Parts of a batch {}").format(count_text(event.batch_parts)))
+            before.append(count_text(event.before_batch_parts))
         result = self.tr("{} before").format(", ".join(before)) if before else self.tr("unchanged")
         words = ", ".join(what) or self.tr("Epochs and patience")
         return LogRow(event.time, words, event.requested_step, event.applied_step, result)

@@ -13,6 +13,7 @@ from app.viewmodels.found_data import FoundData, summary_text
 from app.viewmodels.live_changes import LiveChanges
 from app.viewmodels.model_offer import ModelOffer
 from app.viewmodels.plan_text import plan_sentence
+from app.viewmodels.quantities import count_text
 from app.viewmodels.run_fields import (
     CHECKED_FIELDS,
     COLUMN_FIELDS,
@@ -84,6 +85,8 @@ class RunConfigViewModel(QObject):
             return self.found.task_text(self._texts["data.task"])
         if field == "data.label_separator":
             return self.found.separator_text() if self._texts[field] == "auto" else ""
+        if field == "training.batch_size" and self.live.in_force is not None and self.live.in_force.batch_parts > 1:
+            return self.tr("in {} parts, one after another").format(count_text(self.live.in_force.batch_parts))
         return self._notes.get(field) or self._resting_note(field)
 
     def _resting_note(self, field: str) -> str:

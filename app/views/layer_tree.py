@@ -44,7 +44,7 @@ from PySide6.QtWidgets import (
 
 from app.theme import LIGHT, SPACE, Palette, palette_of
 from app.viewmodels.freeze_presets import Preset
-from app.viewmodels.layer_rows import BACKBONE_ID
+from app.viewmodels.layer_rows import BACKBONE_ID, PARAMETER
 from app.viewmodels.layer_tree import LayerTreeViewModel
 from app.viewmodels.layer_tree_item_model import ROW_ID_ROLE, Column, LayerFilter, LayerTreeItemModel
 from app.viewmodels.quantities import count_text, milliseconds_text
@@ -127,7 +127,7 @@ class LayerTreeView(QWidget):
     def make_menu(self) -> QMenu:
         """Make the menu of what can be done with the selected rows."""
         rows = self.selected_rows()
-        can_freeze = any(self._layer_tree.rows[row].units for row in rows)
+        can_freeze = any(self._layer_tree.rows[row].atoms for row in rows)
         menu = QMenu(self)
         for text, act in (
             (self.tr("Freeze"), lambda: self._layer_tree.freeze_rows(rows)),
@@ -146,12 +146,16 @@ class LayerTreeView(QWidget):
         menu.addAction(self.tr("Unfreeze from here"), lambda: self._layer_tree.unfreeze_from(rows[0])).setEnabled(
             can_freeze
         )
-        for type_name in dict.fromkeys(self._layer_tree.rows[row].type for row in rows if can_freeze):
+        types = dict.fromkeys(self._layer_tree.rows[row].type for row in rows if can_freeze)
+        for type_name in (each for each in types if each != PARAMETER):
             for text, act_on in (
                 (self.tr("Freeze all {}"), self._layer_tree.freeze_type),
                 (self.tr("Unfreeze all {}"), self._layer_tree.unfreeze_type),
             ):
                 menu.addAction(text.format(type_name), partial(act_on, type_name))
+        if self._layer_tree.rows.biases:
+            menu.addAction(self.tr("Freeze all biases"), self._layer_tree.freeze_biases)
+            menu.addAction(self.tr("Unfreeze all biases"), self._layer_tree.unfreeze_biases)
         menu.addSeparator()
         adapts = menu.addAction(self.tr("Statistics adapt while frozen"))
         adapts.setCheckable(True)
@@ -313,8 +317,15 @@ class LayerTreeView(QWidget):
         menu = QMenu(self)
         self._preset_actions = {
             preset: menu.addAction(self._preset_text(preset), partial(self._layer_tree.apply_preset, preset))
-            for preset in (Preset.HEAD_ONLY, Preset.LAST_STAGE, Preset.NORMS, Preset.EVERYTHING)
+            for preset in (Preset.HEAD_ONLY, Preset.LAST_STAGE, Preset.NORMS, Preset.BIASES, Preset.EVERYTHING)
         }
+        self._preset_actions[Preset.BIASES].setToolTip(
+            self.tr(
+                "All biases and the head learn (BitFit). The statistics of norm layers go on: they freeze with the "
+                "whole layer only."
+            )
+        )
+        menu.setToolTipsVisible(True)
         self.preset_button.setMenu(menu)
         header = QHBoxLayout()
         header.addWidget(title)
@@ -397,6 +408,7 @@ class LayerTreeView(QWidget):
             Preset.HEAD_ONLY: self.tr("Head only"),
             Preset.LAST_STAGE: self.tr("Last stage + head"),
             Preset.NORMS: self.tr("Norm layers + head"),
+            Preset.BIASES: self.tr("Biases only (BitFit)"),
             Preset.EVERYTHING: self.tr("Everything"),
             Preset.CUSTOM: self.tr("Custom"),
         }[preset]

@@ -43,19 +43,29 @@ def _summary(entries, frozen=()):
                 type=kind,
                 num_params=below,
                 is_unit=own > 0,
+                own_params=_own_params(kind, own),
                 is_head="head" in marks,
                 has_statistics="BatchNorm" in kind,
             )
         )
-    own_params = {fqn: own for fqn, _, own, *_ in entries}
-    total = sum(own_params.values())
+    number_of = {fqn: own for fqn, _, own, *_ in entries}
+    total = sum(number_of.values())
     return ModelSummary(
         model="net",
         layers=layers,
         frozen=list(frozen),
         num_params=total,
-        num_trainable=total - sum(own_params[unit] for unit in frozen),
+        num_trainable=total - sum(number_of[unit] for unit in frozen),
     )
+
+
+def _own_params(kind, own):
+    if not own:
+        return {}
+    if kind in {"Net", "Encoder"}:
+        return {"token": own}
+    num_biases = own // 2 if "BatchNorm" in kind else own // 10 if kind == "Linear" else 0
+    return {"weight": own - num_biases, **({"bias": num_biases} if num_biases else {})}
 
 
 STAGED = [
@@ -145,7 +155,7 @@ def test_a_head_inside_a_container_is_taken_out_of_it(qapp):
     assert classifier.num_params == 50
     assert classifier.command_names == ["classifier.0"]
     assert tree.rows[HEAD_ID].name == "head · classifier.3"
-    assert "" in tree.rows[BACKBONE_ID].units
+    assert [tree.rows[child].name for child in tree.rows[BACKBONE_ID].children] == ["token", "features", "classifier"]
 
 
 def test_a_container_of_nothing_but_the_head_is_no_row(qapp):
@@ -285,7 +295,61 @@ def test_the_last_stage_is_found_inside_a_container(qapp):
     tree = LayerTreeViewModel()
     tree.set_summary(_summary(NESTED))
     tree.apply_preset(Preset.LAST_STAGE)
-    assert tree.frozen_layers == ["", "features.0"]
+    assert tree.frozen_layers == ["token", "features.0"]
+
+
+def test_what_a_container_owns_itself_has_a_row_to_be_ticked_and_a_rate(live):
+    live.set_summary(_summary(NESTED))
+    token = _id(live, "token")
+    assert (live.rows[token].type, live.rows[token].num_params, live.rates.text(token)) == ("Parameter", 7, "×1")
+    live.freeze_rows([token])
+    assert live.asked == [("freeze", ["token"])]
+    live.mark_pending("c1", ["token"])
+    assert live.is_pending(token)
+    live.settle(_changed(LayersFrozen, [""], [""], command_id="c1"))
+    assert live.frozen.state_of(token) is LayerState.FROZEN
+    assert live.frozen.state_of(BACKBONE_ID) is LayerState.PARTLY
+    assert live.explain(token) == "frozen since step 128, asked at 127"
+    live.multiply_rows([token], "0.1")
+    assert live.asked[1:] == [(0.1, ["token"])]
+    live.settle_multiplier(_multiplied([""], 0.1))
+    assert live.rates.by_name() == {"token": 0.1}
+
+
+def test_a_layer_is_partly_frozen_when_its_bias_learns_alone_and_a_click_freezes_the_rest(live):
+    live.settle(_changed(LayersFrozen, ["conv1.1.weight"], ["conv1.0", "conv1.1.weight"]))
+    norm = _id(live, "conv1.1")
+    assert live.frozen.state_of(norm) is LayerState.PARTLY
+    assert live.explain(norm) == "weight frozen, bias trainable; its statistics go on until all of it is frozen"
+    assert live.explain(_id(live, "conv1")) == "1 of 2 layers with parameters are frozen, 1 more in part"
+    live.toggle([norm])
+    assert live.asked == [("freeze", ["conv1.1"])]
+    live.settle(_changed(LayersFrozen, ["conv1.1.bias"], ["conv1.0", "conv1.1"]))
+    assert live.frozen.state_of(norm) is LayerState.FROZEN
+
+
+def test_the_biases_alone_train_beside_the_head(tree):
+    tree.apply_preset(Preset.BIASES)
+    assert tree.frozen_layers == ["conv1.0", "conv1.1.weight", "stage1", "stage2", "conv5"]
+    assert tree.preset is Preset.BIASES
+    assert tree.num_trainable == 24 + 100
+    tree.show_draft(tree.summary, tree.frozen_layers)
+    assert (tree.preset, tree.num_trainable) == (Preset.BIASES, 124)
+    tree.freeze_biases()
+    assert tree.frozen_layers == ["backbone", "fc.bias"]
+    tree.unfreeze_biases()
+    assert tree.preset is Preset.BIASES
+
+
+def test_a_preset_for_the_biases_is_offered_where_the_backbone_has_some(tree):
+    assert tree.has_preset(Preset.BIASES)
+    tree.set_summary(_summary([("", "Net", 0), ("conv", "Conv2d", 5), ("fc", "Linear", 30, "head")]))
+    assert not tree.has_preset(Preset.BIASES)
+
+
+def test_a_draft_takes_patterns_as_the_worker_does(tree):
+    tree.show_draft(_summary(STAGED), ["*.bias", "stage?"])
+    assert tree.frozen_layers == ["conv1.1.bias", "stage1", "stage2", "fc.bias"]
 
 
 def test_freeze_up_to_here_and_unfreeze_from_here(tree):
@@ -591,6 +655,20 @@ def test_a_click_on_the_check_box_toggles_its_row_only(view, tree):
 
 
 @pytest.mark.window
+def test_the_biases_are_steered_from_the_menus_which_say_what_becomes_of_statistics(view, tree):
+    presets = {action.text(): action for action in view.preset_button.menu().actions()}
+    presets["Biases only (BitFit)"].trigger()
+    assert tree.preset is Preset.BIASES
+    assert view.preset_button.text() == "Biases only (BitFit)"
+    assert "statistics of norm layers go on" in presets["Biases only (BitFit)"].toolTip()
+    menu = {action.text(): action for action in view.make_menu().actions()}
+    menu["Freeze all biases"].trigger()
+    assert tree.frozen_layers == ["backbone", "fc.bias"]
+    menu["Unfreeze all biases"].trigger()
+    assert tree.preset is Preset.BIASES
+
+
+@pytest.mark.window
 def test_the_footer_tells_counts_drift_and_step_time(view, tree):
     assert view.trainable_chip.text().endswith("trainable")
     assert view.drift_chip.isHidden()
@@ -751,13 +829,15 @@ def _with_costs(summary):
 
 
 def test_a_steps_cost_counts_the_way_back_to_the_first_layer_that_learns(qapp) -> None:
-    entries = [("", "Net", 0), ("a", "Conv2d", 10), ("b", "Conv2d", 20), ("c", "Linear", 5, "head")]
+    entries = [("", "Net", 0), ("a", "Conv2d", 10), ("b", "Linear", 20), ("c", "Conv2d", 5, "head")]
     summary = _with_costs(_summary(entries))
     cost = StepCost(LayerRows(summary), summary)
     # Forward 35; back through b and c where a learns, through c where b does; the weights of what learns.
-    assert cost.of({"a", "b"}) == 35 + 5
-    assert cost.of({"a"}) == 35 + 5 + 25
-    assert cost.of({"b"}) == 35 + 25 + 15
+    assert cost.of({"a.weight", "b.weight", "b.bias"}) == 35 + 5
+    assert cost.of({"a.weight"}) == 35 + 5 + 25
+    assert cost.of({"b.weight", "b.bias"}) == 35 + 25 + 15
+    # The weight's gradient is saved where the bias alone learns, and not the way back to it.
+    assert cost.of({"a.weight", "b.weight"}) == 35 + 5 + 5
     assert cost.of(set()) == 35 + 25 + 35
     assert StepCost(LayerRows(_summary(entries)), _summary(entries)).of(set()) == 0
 

@@ -51,6 +51,7 @@ from trainer.messages.events import (
     RewindsKept,
     RunEstimated,
     StateChanged,
+    WorkerAttached,
 )
 from trainer.messages.model_info import ModelSummary
 from trainer.messages.run_info import RateCurve, RunEstimate, Series
@@ -411,6 +412,38 @@ def test_without_a_checkpoint_none_is_offered(qtbot, window: MainWindow, running
     running.say(StateChanged(state=RunState.PAUSED, sentence="No room on the disk.", time=5.0))
     qtbot.waitUntil(lambda: window.notice.text == "No room on the disk.")
     assert window.notice._buttons == []
+
+
+@pytest.mark.parametrize(
+    ("words", "kinds"), [("Train in 2 parts", ["ChangeTraining", "UnpauseRun"]), ("Try again", ["UnpauseRun"])]
+)
+def test_too_little_memory_offers_batches_in_parts(
+    qtbot, window: MainWindow, running: ScriptedClient, words: str, kinds: list[str]
+) -> None:
+    running.say(StateChanged(state=RunState.PAUSED, sentence="No memory for step 1.", offered_parts=2, time=4.0))
+    qtbot.waitUntil(lambda: window.notice.text == "No memory for step 1.")
+    button = next(button for button in window.notice._buttons if button.text() == words)
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    assert running.kinds() == kinds
+    assert running.sent[0].kind != "ChangeTraining" or running.sent[0].batch_parts == 2
+    assert window.notice.text == ""
+    parted = length_event(running.sent[0].command_id, 3).model_copy(update={"batch_parts": 2})
+    running.say(parted)
+    qtbot.waitUntil(lambda: window.display.run_config.note("training.batch_size") == "in 2 parts, one after another")
+
+
+def test_a_window_that_comes_later_is_told_why_the_run_is_paused_and_what_is_offered(
+    qtbot, window: MainWindow, running: ScriptedClient, run_info
+) -> None:
+    paused = StateChanged(state=RunState.PAUSED, sentence="NaN at step 9.", offered_rate=0.0005, time=4.0)
+    attached = WorkerAttached(
+        state=RunState.PAUSED, pid=1, torch_version="2", devices=["cpu"], run=run_info, paused=paused, time=5.0
+    )
+    num_rows = window.display.log.rowCount()
+    running.say(attached)
+    qtbot.waitUntil(lambda: window.notice.text == "NaN at step 9.")
+    assert [button.text() for button in window.notice._buttons] == ["Set the rate to 0.0005", "Go on without it"]
+    assert window.display.log.rowCount() == num_rows, "the log has it from the run's folder"
 
 
 def test_a_run_from_disk_is_shown_whole(qtbot, window: MainWindow, tmp_path, run_info) -> None:

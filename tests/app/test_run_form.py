@@ -332,6 +332,7 @@ def test_what_was_applied_stands_beside_what_was_asked_for(run_config: RunConfig
 
 
 def test_a_plan_reads_as_it_is_written() -> None:
+    assert parse_plan("4: -*.weight, +*.bias") == [{"epoch": 4, "freeze": ["*.weight"], "unfreeze": ["*.bias"]}]
     plan = parse_plan("3: +stage4, conv5; 5: -stage2")
     assert plan == [
         {"epoch": 3, "freeze": [], "unfreeze": ["stage4", "conv5"]},

@@ -247,6 +247,14 @@ def test_pause_says_how_to_go_on():
     assert output.getvalue().splitlines()[-1] == "Unpaused."
 
 
+def test_a_pause_for_want_of_memory_says_how_to_need_less():
+    view, output = make_view()
+    view.show(prepared())
+    view.show(StateChanged(state=RunState.PAUSED, sentence="No memory for step 1.", offered_parts=2))
+    ways = "`thaw batch-parts /runs/one 2` changes that, `thaw unpause /runs/one` goes on"
+    assert f"No memory for step 1. {ways}" in output.getvalue()
+
+
 def test_refusal_of_another_clients_command_is_shown():
     view, output = make_view()
     view.show(prepared())

@@ -77,7 +77,13 @@ def make_summary() -> ModelSummary:
             fqn = f"stage{stage}.{block}"
             layers.append(LayerInfo(fqn=fqn, type="Block", num_params=0, is_unit=False))
             layers += [
-                LayerInfo(fqn=f"{fqn}.conv{conv}", type="Conv2d", num_params=9, is_unit=True)
+                LayerInfo(
+                    fqn=f"{fqn}.conv{conv}",
+                    type="Conv2d",
+                    num_params=9,
+                    is_unit=True,
+                    own_params={"weight": 8, "bias": 1},
+                )
                 for conv in range(NUM_CONVS)
             ]
     layers.append(LayerInfo(fqn="fc", type="Linear", num_params=5, is_unit=True, is_head=True))

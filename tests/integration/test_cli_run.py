@@ -133,6 +133,12 @@ def test_shell_steers_a_run_and_the_terminal_sees_it(here, small_config, shell, 
     assert "frozen · asked at step" in capsys.readouterr().out
     assert main(["freeze", "last", "backbone", "head"]) == 2
     assert "every layer" in capsys.readouterr().err
+    code, event = answer(capsys, "unfreeze", "last", "*.bias")
+    assert (code, event["sentence"]) == (0, "biases of backbone unfrozen")
+    assert "stage4.0.branch1.1.weight" in event["frozen"]
+    assert "stage4.0.branch1.1" not in event["frozen"]
+    assert main(["freeze", "last", "*.biases"]) == 2
+    assert "matches no layer and no parameter" in capsys.readouterr().err
     assert main(["rate", "last", "2e-4"]) == 0
     assert "Rate 0.0002, 0.001 before" in capsys.readouterr().out
     assert main(["freeze", "last", "stage9"]) == 2

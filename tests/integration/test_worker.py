@@ -943,3 +943,62 @@ def test_images_that_cannot_be_kept_are_told_and_the_run_trains(
     driver.wait_state(RunState.FINISHED)
     warnings = [event.text for event in driver.seen if isinstance(event, LogWritten) and event.level == "warning"]
     assert any(text.startswith("Decoded images are not kept: ") for text in warnings), warnings
+
+
+# Read by every Python that starts below the folder it lies in: here, by the worker.
+SMALL_DEVICE = """
+from importlib.machinery import PathFinder
+import sys
+
+class SmallDevice(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        spec = PathFinder.find_spec(name, path, target) if name == "trainer.loop" else None
+        if spec is not None:
+            load = spec.loader.exec_module
+            spec.loader.exec_module = lambda module: (load(module), limit(module.torch, module.Trainer))
+        return spec
+
+def limit(torch, trainer):
+    backward = trainer._backward
+    def checked(self, batches):
+        sums = backward(self, batches)
+        if any(len(images) > 4 * self.batch_parts for images, _ in batches):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return sums
+    trainer._backward = checked
+
+sys.meta_path.insert(0, SmallDevice)
+"""
+
+
+@pytest.mark.slow
+def test_too_little_memory_pauses_the_run_which_trains_on_with_batches_in_parts(
+    start_worker: Start, small_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error is the device's own, raised after the gradients are there: the worst moment."""
+    (tmp_path / "fault").mkdir()
+    (tmp_path / "fault" / "sitecustomize.py").write_text(SMALL_DEVICE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fault"), prepend=os.pathsep)
+    driver = start_worker()
+    run_dir = driver.prepare(small_config, tmp_path / "runs")
+    paused = driver.wait_state(RunState.PAUSED)
+    assert paused.sentence.startswith("The device cpu has no memory for step 1 with 8 images at a time;")
+    assert paused.sentence.endswith("though BatchNorm sees fewer images at once.")
+    assert paused.offered_parts == 2
+    # As it was: told again.
+    mark = len(driver.seen)
+    driver.send(UnpauseRun())
+    again = driver.wait_state(RunState.PAUSED, after=mark)
+    assert again.sentence == paused.sentence
+    changed = driver.ask(ChangeTraining(batch_parts=paused.offered_parts), TrainingChanged)
+    assert isinstance(changed, TrainingChanged)
+    assert (changed.batch_parts, changed.before_batch_parts) == (2, 1)
+    driver.send(UnpauseRun())
+    driver.wait_state(RunState.FINISHED)
+    with RunFolder(run_dir, read_only=True) as folder:
+        steps = folder.curves()["Loss/train"].steps
+        assert list(steps) == list(range(1, len(steps) + 1))
+        info = folder.run_info()
+    assert info is not None
+    assert info.present.batch_parts == 2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ from trainer.config import ModelConfig, OptimizerConfig, RunConfig, TrainingConf
 from trainer.data.loader import ImageData
 from trainer.data.stream import Batch
 from trainer.data.transforms import Preprocessing
-from trainer.freezing import FreezeError, has_statistics, hash_layer
+from trainer.freezing import FreezeError, has_statistics
 from trainer.loop import Trainer
 from trainer.models import LoadedModel
 from trainer.runs import RunFolder
@@ -36,6 +36,8 @@ NUM_CLASSES, IMAGE_SIZE, BATCH_SIZE = 3, 6, 4
 # Longer than any sequence, and with a rate that stays large enough for each step to move a 32-bit weight.
 NUM_EPOCHS = 100
 SLOW_DECAY: dict[str, Any] = {"decay_factor": 0.5, "decay_epochs": 10}
+PARAMETERS = ["stem.0.bias", "stem.1.weight", "body.norm.bias", "tied_a.weight", "tied_b.bias", "head.weight"]
+PATTERNS = ["*.bias", "*.weight", "*.original?"]
 LAYERS = ["stem", "stem.0", "stem.1", "body", "body.conv", "body.norm", "tied_a", "tied_b", "head", "backbone"]
 
 
@@ -77,6 +79,18 @@ class RandomData:
         pass
 
 
+class Saved(NamedTuple):
+    """What was so when a checkpoint was saved."""
+
+    name: str
+    state: dict[str, Tensor]
+    frozen: set[str]
+    still: dict[str, list[Tensor]]
+    optimizer_state: list[dict[str, Tensor]]
+    rates: dict[str, Any]
+    adapting: set[str]
+
+
 class FreezeMachine(RuleBasedStateMachine):
     """A run, and beside it what is known of it from outside: the bytes that must not change."""
 
@@ -112,15 +126,15 @@ class FreezeMachine(RuleBasedStateMachine):
         self.folder = RunFolder.create(Path(self.folder_of_runs.name), config)
         self.trainer.begin(self.folder)
         self.trainer.freeze_set.set_mode(training=True)
-        self.hashes = self.hashes_now()
+        self.frozen = self.atoms_of(self.trainer.freeze_set.frozen)
         self.adapting: set[str] = set()
-        self.saved: list[
-            tuple[str, dict[str, Tensor], dict[str, str], list[dict[str, Any]], dict[str, Any], set[str]]
-        ] = []
+        self.still: dict[str, list[Tensor]] = {}
+        self.take_what_is_still()
+        self.saved: list[Saved] = []
 
     # -- what may happen --------------------------------------------------------------------------------------
 
-    @rule(layer=st.sampled_from(LAYERS))
+    @rule(layer=st.sampled_from(LAYERS + PARAMETERS + PATTERNS))
     def freeze(self, layer: str) -> None:
         before = set(self.trainer.freeze_set.frozen)
         try:
@@ -129,15 +143,15 @@ class FreezeMachine(RuleBasedStateMachine):
             assert self.trainer.freeze_set.frozen == before
             return
         assert event.num_trainable == self.num_trainable()
-        now = self.hashes_now()
-        self.hashes.update({unit: now[unit] for unit in event.layers})
+        self.frozen |= self.atoms_of(event.layers)
+        self.take_what_is_still()
 
-    @rule(layer=st.sampled_from(LAYERS))
+    @rule(layer=st.sampled_from(LAYERS + PARAMETERS + PATTERNS))
     def unfreeze(self, layer: str) -> None:
         event = self.trainer.unfreeze([layer])
         assert event.num_trainable == self.num_trainable()
-        for unit in event.layers:
-            self.hashes.pop(unit)
+        self.frozen -= self.atoms_of(event.layers)
+        self.take_what_is_still()
 
     @rule(layer=st.sampled_from(["stem", "body.norm", "backbone"]), is_adapting=st.booleans())
     def let_statistics_adapt(self, layer: str, is_adapting: bool) -> None:
@@ -145,12 +159,11 @@ class FreezeMachine(RuleBasedStateMachine):
         self.adapting = self.adapting.union(event.layers) if is_adapting else self.adapting.difference(event.layers)
         assert set(event.adapting) == self.adapting
         # What its bytes are from here on is another question; that its weights stay is asked of the loop's own proof.
-        now = self.hashes_now()
-        self.hashes.update({unit: now[unit] for unit in event.layers if unit in self.hashes})
+        self.take_what_is_still()
 
     @rule(layer=st.sampled_from(LAYERS), multiplier=st.sampled_from([0.1, 1.0, 3.0]))
     def change_the_rate(self, layer: str, multiplier: float) -> None:
-        self.trainer.rates.multiply(self.trainer.freeze_set.resolve([layer]), multiplier)
+        self.trainer.rates.multiply(self.trainer.freeze_set.resolve_units([layer]), multiplier)
 
     @rule(num_steps=st.integers(1, 3))
     def train(self, num_steps: int) -> None:
@@ -186,10 +199,11 @@ class FreezeMachine(RuleBasedStateMachine):
         info = self.trainer.save(reason="user")
         state = {name: tensor.clone() for name, tensor in self.trainer.module.state_dict().items()}
         self.saved.append(
-            (
+            Saved(
                 info.name,
                 state,
-                dict(self.hashes),
+                set(self.frozen),
+                dict(self.still),
                 self.optimizer_state(),
                 self.trainer.rates.state_dict(),
                 set(self.adapting),
@@ -199,15 +213,14 @@ class FreezeMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.saved)
     @rule(data=st.data())
     def restore(self, data: st.DataObject) -> None:
-        name, state, hashes, optimizer_state, rates, adapting = data.draw(st.sampled_from(self.saved))
-        self.trainer.restore(name)
+        saved = self.saved[data.draw(st.integers(0, len(self.saved) - 1))]
+        self.trainer.restore(saved.name)
         self.trainer.freeze_set.set_mode(training=True)
-        self.hashes = dict(hashes)
-        self.check_same(state)
-        assert self.trainer.rates.state_dict() == rates
-        self.adapting = adapting
-        assert self.trainer.freeze_set.adapting == adapting
-        for ours, theirs in zip(self.optimizer_state(), optimizer_state, strict=True):
+        self.frozen, self.still, self.adapting = set(saved.frozen), dict(saved.still), set(saved.adapting)
+        self.check_same(saved.state)
+        assert self.trainer.rates.state_dict() == saved.rates
+        assert self.trainer.freeze_set.adapting == self.adapting
+        for ours, theirs in zip(self.optimizer_state(), saved.optimizer_state, strict=True):
             assert ours.keys() == theirs.keys()
             assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
@@ -217,9 +230,10 @@ class FreezeMachine(RuleBasedStateMachine):
     def frozen_means_bit_identical(self) -> None:
         if self.folder is None:
             return
-        now = self.hashes_now()
-        assert {unit for unit, digest in self.hashes.items() if now[unit] != digest} == set()
-        assert set(self.hashes) == self.trainer.freeze_set.frozen
+        now = self.still_now()
+        assert now.keys() == self.still.keys()
+        assert {name for name in now if not all(map(torch.equal, now[name], self.still[name]))} == set()
+        assert self.frozen == self.trainer.freeze_set.frozen_atoms
         assert self.trainer.freeze_set.find_drifted() == []
 
     @invariant()
@@ -240,9 +254,8 @@ class FreezeMachine(RuleBasedStateMachine):
     def frozen_modules_are_in_eval_mode_and_the_others_are_not(self) -> None:
         if self.folder is None:
             return
-        frozen = self.trainer.freeze_set.frozen
         for unit in self.trainer.freeze_set.units:
-            is_training = unit not in frozen or unit in self.adapting
+            is_training = not self.is_wholly_frozen(unit) or unit in self.adapting
             assert self.trainer.module.get_submodule(unit).training == is_training
 
     def teardown(self) -> None:
@@ -258,21 +271,31 @@ class FreezeMachine(RuleBasedStateMachine):
             self.trainer.rates.end_epoch(1.0)
         return self.trainer.take_batches(self.trainer.data.train_batches(self.trainer.epoch, self.trainer.batch))
 
-    def hashes_now(self) -> dict[str, str]:
-        units = self.trainer.freeze_set.units
-        digests = {unit: self.hash_of(unit) for unit in units}
-        if not hasattr(self, "hashes"):
-            return {unit: digest for unit, digest in digests.items() if unit in self.trainer.freeze_set.frozen}
-        return digests
+    def take_what_is_still(self) -> None:
+        """Take the bytes of what has become still; of what has been, those of then are what it is held against."""
+        self.still = {name: self.still.get(name, tensors) for name, tensors in self.still_now().items()}
 
-    def hash_of(self, unit: str) -> str:
-        module = self.trainer.module.get_submodule(unit)
-        if unit not in getattr(self, "adapting", set()):
-            return hash_layer(module)
-        weights = nn.Module()
-        for name, parameter in module.named_parameters(recurse=False):
-            weights.register_parameter(name, parameter)
-        return hash_layer(weights)
+    def still_now(self) -> dict[str, list[Tensor]]:
+        """Copy what must not change: each frozen parameter, and the buffers of what is wholly frozen."""
+        module = self.trainer.module
+        still = {name: [p] for name, p in module.named_parameters(remove_duplicate=False) if name in self.frozen}
+        for unit, child in module.named_modules():
+            if self.is_wholly_frozen(unit) and unit not in self.adapting:
+                still[f"buffers of {unit}"] = list(child.buffers(recurse=False))
+        return {name: [tensor.detach().clone() for tensor in tensors] for name, tensors in still.items()}
+
+    def atoms_of(self, names: Iterable[str]) -> set[str]:
+        """Return the parameters that the names of an event stand for, and the modules that own buffers alone."""
+        atoms: set[str] = set()
+        parameters = dict(self.trainer.module.named_parameters(remove_duplicate=False))
+        for name in names:
+            own = [name] if name in parameters else [each for each in parameters if each.rpartition(".")[0] == name]
+            atoms.update(own or [name])
+        return atoms
+
+    def is_wholly_frozen(self, unit: str) -> bool:
+        below = {atom for atom in self.trainer.freeze_set.atoms if f"{atom}.".startswith(f"{unit}." if unit else "")}
+        return bool(below) and self.frozen >= below
 
     def statistics(self) -> dict[str, Tensor]:
         modules = self.trainer.module.named_modules()
@@ -280,7 +303,7 @@ class FreezeMachine(RuleBasedStateMachine):
 
     def check_adapted(self, before: dict[str, Tensor]) -> None:
         for unit, mean in self.statistics().items():
-            is_still = unit in self.trainer.freeze_set.frozen and unit not in self.adapting
+            is_still = self.is_wholly_frozen(unit) and unit not in self.adapting
             assert torch.equal(mean, before[unit]) == is_still, unit
 
     def num_trainable(self) -> int:
@@ -292,11 +315,11 @@ class FreezeMachine(RuleBasedStateMachine):
     def check_moved(self, before: dict[str, Tensor]) -> None:
         for unit in self.trainer.freeze_set.units:
             module = self.trainer.module.get_submodule(unit)
-            own = dict(module.named_parameters(recurse=False))
-            if not own or unit in self.trainer.freeze_set.frozen:
-                continue
+            own = {f"{unit}.{name}": parameter for name, parameter in module.named_parameters(recurse=False)}
+            learning = [name for name in own if name not in self.frozen]
             names = {id(p): name for name, p in self.trainer.module.named_parameters()}
-            assert any(not torch.equal(parameter, before[names[id(parameter)]]) for parameter in own.values()), unit
+            is_moved = any(not torch.equal(own[name], before[names[id(own[name])]]) for name in learning)
+            assert is_moved or not learning, unit
 
     def check_same(self, before: dict[str, Tensor]) -> None:
         now = self.trainer.module.state_dict()

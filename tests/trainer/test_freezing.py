@@ -13,7 +13,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from trainer.config import OptimizerConfig
 from trainer.freezing import FreezeError, FreezeSet, hash_layer
-from trainer.optim import autocast, make_optimizer
+from trainer.optim import autocast, even_out_momentum, make_optimizer
 from trainer.rates import RateSchedule
 
 
@@ -47,6 +47,17 @@ def hashes(net: nn.Module) -> dict[str, str]:
     return {name: hash_layer(child) for name, child in net.named_modules()}
 
 
+def changed_tensors(net: nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
+    return {name for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+def copied(net: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in net.state_dict().items()}
+
+
+STATISTICS_OF_1_1 = {"1.1.running_mean", "1.1.running_var", "1.1.num_batches_tracked"}
+
+
 def offered(section: type[BaseModel], field: str) -> tuple[str, ...]:
     return get_args(section.model_fields[field].annotation)
 
@@ -68,15 +79,14 @@ def test_frozen_layer_is_bit_identical_until_it_is_unfrozen(
     freeze_set.set_mode(training=True)
     train(net, optimizer, 5, rates, precision)  # momentum and Adam's state build up first
 
-    freeze_set.freeze(["0"])
-    at_freeze = hashes(net)
+    freeze_set.freeze(["0", "1.0.bias", "1.1.weight", "2.3.weight"])
+    at_freeze, tensors = hashes(net), copied(net)
     for _ in range(3):
         train(net, optimizer, 4, rates, precision)
         rates.end_epoch(1.0)
         freeze_set.set_mode(training=False)
         freeze_set.set_mode(training=True)
-    after = hashes(net)
-    assert {n for n in after if after[n] != at_freeze[n]} == {"1.0", "1.1", "2.3"}
+    assert changed_tensors(net, tensors) == {"1.0.weight", "1.1.bias", "2.3.bias"} | STATISTICS_OF_1_1
     assert freeze_set.find_drifted() == []
 
     freeze_set.unfreeze(["0"])
@@ -84,6 +94,45 @@ def test_frozen_layer_is_bit_identical_until_it_is_unfrozen(
     train(net, optimizer, 1, rates, precision)
     assert hash_layer(net[0][0]) != at_freeze["0.0"]
     assert hash_layer(net[0][1]) != at_freeze["0.1"]
+
+
+@pytest.mark.parametrize("variant", ["fused", "foreach", "single"])
+@pytest.mark.parametrize("name", offered(OptimizerConfig, "name"))
+def test_each_variant_of_an_optimizer_leaves_a_frozen_weight_beside_a_bias_that_learns(name: str, variant: str) -> None:
+    net = make_net()
+    freeze_set = FreezeSet(net, ["2.3"])
+    config = OptimizerConfig(name=name, rate=0.05, weight_decay=0.1, momentum=0.9)
+    optimizer = make_optimizer(config, net)
+    if variant == "fused" and "fused" not in optimizer.defaults:
+        pytest.skip("torch has no such variant of it")
+    for group in optimizer.param_groups:
+        group.update({kind: kind == variant for kind in ("fused", "foreach") if kind in group})
+    train(net, optimizer, 3)
+    freeze_set.freeze(["*.weight"])
+    before = copied(net)
+    train(net, optimizer, 3)
+    assert {tensor for tensor in changed_tensors(net, before) if tensor in freeze_set.atoms} == {
+        "0.0.bias", "0.1.bias", "1.0.bias", "1.1.bias", "2.3.bias",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_a_weight_that_learns_later_than_its_bias_gets_the_same_momentum_from_the_fused_variant(nesterov: bool) -> None:
+    nets = [make_net(), make_net()]
+    for net, is_fused in zip(nets, (True, False), strict=True):
+        freeze_set = FreezeSet(net, ["2.3"])
+        optimizer = make_optimizer(OptimizerConfig(name="SGD", rate=0.05, momentum=0.9, nesterov=nesterov), net)
+        for group in optimizer.param_groups:
+            group["fused"] = is_fused
+        freeze_set.freeze(["*.weight"])
+        torch.manual_seed(1)
+        train(net, optimizer, 2)
+        freeze_set.unfreeze(["*.weight"])
+        even_out_momentum(optimizer)
+        train(net, optimizer, 3)
+    ours, theirs = (net.state_dict() for net in nets)
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name])
 
 
 def test_a_gradient_that_was_there_before_the_freeze_is_never_applied() -> None:
@@ -109,6 +158,57 @@ def test_dropout_in_a_frozen_part_is_off_and_beside_a_trainable_head_on() -> Non
     assert not net[0][1].training
 
 
+def test_a_layer_is_told_by_its_name_when_all_it_owns_is_frozen_and_by_its_parameters_before() -> None:
+    freeze_set = FreezeSet(make_net(), ["2.3"])
+    assert freeze_set.freeze(["0.1.weight", "1"]) == ["0.1.weight", "1.0", "1.1"]
+    assert freeze_set.freeze(["0.1"]) == ["0.1.bias"]
+    assert freeze_set.frozen == {"0.1", "1.0", "1.1"}
+    assert freeze_set.unfreeze(["*.bias"]) == ["0.1.bias", "1.0.bias", "1.1.bias"]
+    assert freeze_set.frozen == {"0.1.weight", "1.0.weight", "1.1.weight"}
+    assert freeze_set.unfreeze(["1.0.weight"], is_exact=True) == ["1.0.weight"]
+    assert freeze_set.freeze(["1.0.weight"], is_exact=True) == ["1.0.weight"]
+    again = FreezeSet(make_net(), ["2.3"])
+    again.set_frozen(freeze_set.frozen)
+    assert again.frozen_atoms == freeze_set.frozen_atoms
+
+
+def test_with_the_biases_alone_learning_a_norm_goes_on_in_train_mode_and_its_weight_is_still() -> None:
+    net = make_net()
+    freeze_set = FreezeSet(net, ["2.3"])
+    optimizer = make_optimizer(OptimizerConfig(name="AdamW", rate=0.1, weight_decay=0.1), net)
+    freeze_set.freeze(["backbone"], but=["*.bias"])
+    assert freeze_set.num_trainable == 4 * 4 + 4 * 3 + 3
+    freeze_set.set_mode(training=True)
+    assert net[1][1].training
+    before = copied(net)
+    train(net, optimizer, 3)
+    assert {name for name in changed_tensors(net, before) if name.startswith("1.1")} == {
+        "1.1.bias",
+        *STATISTICS_OF_1_1,
+    }
+    freeze_set.freeze(["1.1.bias"])
+    assert not net[1][1].training
+    before = copied(net)
+    train(net, optimizer, 3)
+    assert not {name for name in changed_tensors(net, before) if name.startswith("1.1")}
+    assert freeze_set.find_drifted() == []
+
+
+def test_drift_of_a_single_parameter_is_told_by_its_layer() -> None:
+    net = make_net()
+    freeze_set = FreezeSet(net, ["2.3"])
+    freeze_set.freeze(["1.0.weight", "1.1.weight"])
+    with torch.no_grad():
+        net[1][0].bias += 1
+        net[1][1].running_mean += 1
+    assert freeze_set.find_drifted() == []
+    with torch.no_grad():
+        net[1][1].weight += 1e-6
+    assert freeze_set.find_drifted() == ["1.1"]
+    freeze_set.freeze(["1.1"])
+    assert freeze_set.find_drifted() == ["1.1"]
+
+
 def test_freezing_everything_is_refused_and_changes_nothing() -> None:
     net = make_net()
     freeze_set = FreezeSet(net, ["2.3"])
@@ -124,6 +224,22 @@ def test_an_unknown_layer_is_refused_with_the_nearest_name() -> None:
         freeze_set.resolve(["hed"])
 
 
+def test_an_unknown_parameter_is_refused_with_the_nearest_name() -> None:
+    freeze_set = FreezeSet(make_net(), ["2.3"])
+    with pytest.raises(FreezeError, match=r"no layer '0\.1\.biass'\. Did you mean '0\.1\.bias'"):
+        freeze_set.resolve(["0.1.biass"])
+    with pytest.raises(FreezeError, match=r"'\*\.gamma' matches no layer and no parameter"):
+        freeze_set.resolve(["*.gamma"])
+
+
+def test_what_is_of_a_whole_layer_is_refused_for_a_part_of_one() -> None:
+    freeze_set = FreezeSet(make_net(), ["2.3"])
+    assert freeze_set.resolve_units(["1", "0.1"]) == ["0.1", "1.0", "1.1"]
+    for name in ("1.1.bias", "*.bias"):
+        with pytest.raises(FreezeError, match=r"only a part of the layer '\d\.\d'\. Name the whole layer"):
+            freeze_set.resolve_units([name])
+
+
 def test_tied_layers_freeze_together() -> None:
     net = nn.ModuleDict({"a": nn.Linear(3, 3, bias=False), "b": nn.Linear(3, 3, bias=False), "c": nn.Linear(3, 3)})
     net["b"].weight = net["a"].weight
@@ -131,6 +247,8 @@ def test_tied_layers_freeze_together() -> None:
     assert freeze_set.freeze(["a"]) == ["a", "b"]
     assert freeze_set.num_params == 9 + 12
     assert freeze_set.num_trainable == 12
+    assert freeze_set.unfreeze(["b.weight"]) == ["a", "b"]
+    assert freeze_set.resolve_units(["b"]) == ["a", "b"]
 
 
 @pytest.mark.parametrize("parametrize", [weight_norm, spectral_norm])
@@ -222,6 +340,11 @@ def test_a_freeze_set_is_named_by_the_fewest_layers() -> None:
     assert freeze_set.describe(["0.0", "0.1", "1.0", "1.1"]) == "backbone"
     assert freeze_set.describe(["2.3"]) == "head"
     assert freeze_set.describe(["0.1", "2.3"]) == "0.1, head"
+    assert freeze_set.describe(freeze_set.resolve(["*.bias"])) == "all biases"
+    assert freeze_set.describe(["0.0.bias", "0.1.bias"]) == "biases of 0"
+    assert freeze_set.describe(["1.1.bias"]) == "1.1.bias"
+    assert freeze_set.describe(["0.0.weight", "0.1.weight", "1.0.weight", "1.1.weight"]) == "weights of backbone"
+    assert freeze_set.describe(["0.0", "0.1", "1.1.weight", "2.3.bias"]) == "0, 1.1.weight, 2.3.bias"
 
 
 def test_exact_names_stand_for_nothing_below_them() -> None:
@@ -240,6 +363,7 @@ def test_exact_names_stand_for_nothing_below_them() -> None:
     freeze_set.freeze(["encoder.layer"])
     changed = freeze_set.freeze(["encoder"])
     assert changed == ["encoder"]
+    assert freeze_set.describe(changed) == "encoder.position"
     assert freeze_set.unfreeze(changed, is_exact=True) == ["encoder"]
     assert freeze_set.frozen == {"encoder.layer"}
     with pytest.raises(FreezeError, match="stage9"):

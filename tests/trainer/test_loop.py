@@ -18,10 +18,19 @@ from trainer.config import ConfigError, OptimizerConfig, PlanPhase, RunConfig
 from trainer.data.loader import ImageData
 from trainer.data.mixing import BatchMixer
 from trainer.data.scan import scan
+from trainer.freezing import FreezeError
 from trainer.loop import RunStopped, Trainer
 from trainer.messages.base import Event
-from trainer.messages.changes import CheckpointRestored, LayersFrozen, LayersUnfrozen, PhaseBegan, RateMultiplierChanged
+from trainer.messages.changes import (
+    CheckpointRestored,
+    LayersFrozen,
+    LayersUnfrozen,
+    PhaseBegan,
+    RateMultiplierChanged,
+    TrainingChanged,
+)
 from trainer.messages.events import CheckpointSaved, FreezeVerified, LayerStatsReported, LogWritten, MetricsLogged
+from trainer.metrics import TRAIN_LOSS
 from trainer.models import build_model
 from trainer.runs import RunFolder
 from trainer.task import MultiClass
@@ -332,6 +341,19 @@ def test_a_rate_multiplier_of_a_layer_that_is_none_is_refused(make_trainer: Make
     assert caught.value.field == "optimizer.multipliers"
 
 
+def test_a_rate_is_of_a_whole_layer_by_its_name_or_by_all_its_parameters(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    config = small_config.optimizer.model_copy(update={"multipliers": {"fc.weight": 0.5, "fc.bias": 0.5}})
+    trainer, _ = make_trainer(small_config.model_copy(update={"optimizer": config}))
+    assert trainer.summary().multipliers == {"fc": 0.5}
+    with pytest.raises(FreezeError, match=r"'fc\.bias' is only a part of the layer 'fc'\. Name the whole layer"):
+        trainer.set_rate_multiplier(["fc.bias"], 0.1)
+    config = small_config.optimizer.model_copy(update={"multipliers": {"*.bias": 0.5}})
+    with pytest.raises(ConfigError, match="only a part of the layer"):
+        make_trainer(small_config.model_copy(update={"optimizer": config}))
+
+
 def test_the_number_of_loader_processes_changes_nothing(make_trainer: Make, small_config: RunConfig) -> None:
     trained = []
     for num_workers in (0, 2):
@@ -401,6 +423,71 @@ def test_accumulated_batches_train_as_one_large_batch(make_trainer: Make, small_
     small.train_step([(images[:3], target[:3]), (images[3:6], target[3:6]), (images[6:], target[6:])])
     assert torch.allclose(weights(large)["fc.weight"], weights(small)["fc.weight"], atol=1e-6)
     assert (small.step, small.batch) == (1, 3)
+
+
+@pytest.mark.parametrize("changes", [{}, {"balance": "class_weights"}, {"mixing": "mixup"}])
+def test_a_batch_in_parts_trains_as_the_whole(make_trainer: Make, small_config: RunConfig, changes: dict) -> None:
+    config = with_data(with_training(small_config, batch_size=8), **changes)
+    whole, _ = make_trainer(config)
+    parted, _ = make_trainer(config)
+    parted.batch_parts = 3
+    images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([0, 0, 1, 1, 2, 0, 2, 1])
+    for trainer in (whole, parted):
+        trainer.freeze_set.set_mode(training=False)  # BatchNorm sees smaller batches, whatever one does
+        trainer.train_step([(images, target)])
+    assert torch.allclose(weights(whole)["fc.weight"], weights(parted)["fc.weight"], atol=1e-6)
+    assert (parted.step, parted.batch) == (1, 1)
+
+
+def lack_memory_for(trainer: Trainer, num_images: int) -> list[int]:
+    """Have the model's last layers raise what a GPU raises, for as many images or more. Returns what went through."""
+    seen: list[int] = []
+
+    def check(_: object, args: tuple[torch.Tensor]) -> None:
+        seen.append(len(args[0]))
+        if len(args[0]) >= num_images and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    trainer.module.conv5.register_forward_pre_hook(check)
+    return seen
+
+
+def test_an_update_without_the_memory_for_it_changes_nothing_and_is_made_in_parts(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    trainer, events = make_trainer(small_config)
+    seen = lack_memory_for(trainer, 5)
+    before: list[dict[str, torch.Tensor]] = [weights(trainer)]
+    told: list[tuple[int, int]] = []
+
+    def between_steps() -> None:
+        if not trainer.lacks_memory:
+            return
+        trainer.lacks_memory = False
+        told.append((trainer.step, trainer.batch))
+        assert all(torch.equal(tensor, before[0][name]) for name, tensor in weights(trainer).items())
+        assert all(parameter.grad is None for parameter in trainer.module.parameters())
+        # The first time, it is tried again as it is.
+        if len(told) == 2:
+            (changed,) = trainer.change_training(None, None, 2 * trainer.batch_parts)
+            assert isinstance(changed, TrainingChanged)
+            assert (changed.batch_parts, changed.before_batch_parts, changed.epochs) == (2, 1, 3)
+
+    trainer.fit(between_steps)
+    assert told == [(0, 0), (0, 0)]
+    assert seen[:4] == [8, 8, 4, 4]
+    assert (trainer.step, trainer.epoch) == (12, 3)
+    assert trainer.in_force.batch_parts == 2
+    series = [event.series for event in events if isinstance(event, MetricsLogged) and TRAIN_LOSS in event.series]
+    logged = [step for each in series for step in each[TRAIN_LOSS].steps]
+    assert logged == list(range(1, 13))
+
+
+def test_no_batch_has_more_parts_than_images(make_trainer: Make, small_config: RunConfig) -> None:
+    trainer, _ = make_trainer(small_config)
+    trainer.change_training(None, None, 1000)
+    assert trainer.batch_parts == small_config.training.batch_size == 8
 
 
 def test_an_epoch_of_accumulated_batches_ends_with_what_is_left(make_trainer: Make, small_config: RunConfig) -> None:
@@ -477,6 +564,55 @@ def test_the_state_of_an_unfrozen_layer_is_kept_after_a_short_freeze_and_dropped
     rates = {group["name"]: group["lr"] for group in trainer.optimizer.param_groups}
     assert rates["conv5.0"] == pytest.approx(small_config.optimizer.rate / 10)
     assert rates["fc"] == pytest.approx(small_config.optimizer.rate)
+
+
+def test_the_state_is_kept_by_parameter_and_the_rate_rises_by_layer(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    trainer, _ = make_trainer(with_optimizer(small_config, state_on_unfreeze="drop", ramp_steps=10))
+    weight, bias = trainer.freeze_set.parameters(["fc.weight", "fc.bias"])
+    trainer.freeze_set.set_mode(training=True)
+    trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
+    trainer.freeze(["fc.weight"])
+    assert trainer.freeze_set.frozen >= {"fc.weight"}
+    trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
+    event = trainer.unfreeze(["fc"])
+    assert (event.layers, event.sentence) == (["fc.weight"], "fc.weight unfrozen")
+    assert (weight in trainer.optimizer.state, bias in trainer.optimizer.state) == (False, True)
+    trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
+    (rate,) = {group["lr"] for group in trainer.optimizer.param_groups if group["name"] == "fc"}
+    assert rate == pytest.approx(small_config.optimizer.rate / 10)
+
+
+def test_a_weight_unfrozen_beside_a_bias_that_learned_goes_on_with_momentum(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    trainer, _ = make_trainer(with_optimizer(small_config, name="SGD", momentum=0.9))
+    trainer.freeze_set.set_mode(training=True)
+    trainer.freeze(["fc.weight"])
+    trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
+    trainer.unfreeze(["fc.weight"])
+    before = trainer.module.fc.weight.detach().clone()
+    trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
+    assert not torch.equal(trainer.module.fc.weight, before)
+
+
+def test_a_bias_alone_comes_back_frozen_from_a_checkpoint_and_so_does_one_that_names_layers(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    trainer, _ = make_trainer(small_config)
+    trainer.freeze(["fc.bias"])
+    saved = trainer.save(reason="user")
+    assert "fc.bias" in saved.frozen
+    content = trainer._content()
+    trainer.unfreeze(["*.bias"])
+    trainer.restore(saved.name)
+    assert {"fc.bias"} == {name for name in trainer.freeze_set.frozen if name.startswith("fc")}
+    # As an earlier Thaw wrote it: since when a layer was frozen, and not its parameters.
+    layers = {atom.rpartition(".")[0]: step for atom, step in content["frozen_since"].items()}
+    state = {**content, "frozen_since": layers, "model_state_dict": trainer.module.state_dict()}
+    trainer._load_state(state, "The checkpoint")
+    assert trainer.unfreeze(["conv1"]).layers == ["conv1.0", "conv1.1"]
 
 
 # -- mixing and balance ---------------------------------------------------------------------------------------

@@ -89,6 +89,8 @@ def test_every_model_gets_its_one_head_in_either_habit(name: str) -> None:
         assert [info.fqn for info in tree if info.is_head] == head
         names = [info.fqn for info in tree]
         assert all(fqn.rpartition(".")[0] in names[:position] for position, fqn in enumerate(names) if fqn)
+        assert [atom for info in tree for atom in info.atoms] == FreezeSet(module, head).atoms
+        assert sum(number for info in tree for number in info.own_params.values()) == tree[0].num_params
         units = {info.fqn for info in tree if info.is_unit}
         assert {key.rpartition(".")[0] for key in module.state_dict()} <= units
         size = preprocessing_of(ModelConfig(name=name), None).image_size
@@ -122,7 +124,7 @@ def test_the_words_for_the_parts_hold_whatever_the_head_is() -> None:
         loaded = built(**options)
         freeze_set = FreezeSet(loaded.module, loaded.head)
         own = [unit for unit in freeze_set.units if unit.startswith(loaded.head[0])]
-        assert freeze_set.resolve(["head"]) == own
+        assert freeze_set.resolve_units(["head"]) == own
         assert freeze_set.freeze(["backbone"]) == [unit for unit in freeze_set.units if unit not in own]
         assert freeze_set.num_trainable == sum(
             p.numel() for p in loaded.module.get_submodule(loaded.head[0]).parameters()
@@ -132,9 +134,9 @@ def test_the_words_for_the_parts_hold_whatever_the_head_is() -> None:
 def test_a_layer_that_is_named_head_is_not_taken_for_an_appended_head() -> None:
     module, head = inspect(ModelConfig(name="swin_t", head="append"))
     freeze_set = FreezeSet(module, head)
-    assert freeze_set.resolve(["head"]) == ["head"]
-    assert freeze_set.resolve(["appended"]) == ["appended"]
-    assert "head" in freeze_set.resolve(["backbone"])
+    assert freeze_set.resolve_units(["head"]) == ["head"]
+    assert freeze_set.resolve_units(["appended"]) == ["appended"]
+    assert "head" in freeze_set.resolve_units(["backbone"])
     assert freeze_set.describe(["head"]) == "head"
     assert freeze_set.describe(["appended"]) == "appended"
 

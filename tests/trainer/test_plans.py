@@ -34,7 +34,7 @@ def test_a_backbone_is_divided_at_its_blocks(name: str, expected: list[list[str]
 def test_a_transformers_blocks_are_its_stages() -> None:
     of_model = stages(tree_of("vit_b_16")[1])
     assert len(of_model) == 13
-    assert of_model[0] == ["conv_proj"]
+    assert of_model[0] == ["class_token", "conv_proj", "encoder.pos_embedding"]
     assert of_model[-1] == ["encoder.layers.encoder_layer_11", "encoder.ln"]
 
 
@@ -44,15 +44,27 @@ def test_a_part_that_holds_nearly_everything_is_no_stage() -> None:
 
 
 @pytest.mark.slow
-def test_every_model_has_stages_that_share_nothing_and_leave_out_only_what_containers_own() -> None:
+def test_every_model_has_stages_that_share_nothing_leave_nothing_out_and_have_a_rate_each() -> None:
     for entry in list_models():
         freeze_set, layers = tree_of(entry.name)
         found = [set(freeze_set.resolve(stage)) for stage in stages(layers)]
         assert len(found) >= 2, entry.name
         assert sum(map(len, found)) == len(set().union(*found)), entry.name
-        left = set(freeze_set.resolve(["backbone"])) - set().union(*found)
-        parents = {unit.rpartition(".")[0] for unit in freeze_set.units} | {"", "encoder"}
-        assert left <= parents, (entry.name, left)
+        assert set(freeze_set.resolve(["backbone"])) == set().union(*found), entry.name
+        for layer in make_plan(PlanName.LAYER_DECAY, layers, num_epochs=3).multipliers:
+            freeze_set.resolve_units([layer])
+
+
+@pytest.mark.parametrize("model", ["vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14"])
+def test_a_transformers_own_parameters_go_with_its_first_stage(model: str) -> None:
+    freeze_set, layers = tree_of(model)
+    own = {"class_token", "encoder.pos_embedding"}
+    frozen = set(freeze_set.resolve(make_plan(PlanName.LAST_STAGE, layers, num_epochs=3).frozen))
+    assert own <= frozen
+    assert set(freeze_set.atoms) - frozen == set(freeze_set.resolve([*stages(layers)[-1], "head"]))
+    rates = make_plan(PlanName.LAYER_DECAY, layers, num_epochs=3).multipliers
+    assert {rates[name] for name in own} == {min(rates.values())}
+    assert freeze_set.resolve_units(own) == ["", "encoder"]
 
 
 @pytest.mark.parametrize("model", ["resnet18", "vit_b_16", "efficientnet_b0", "alexnet"])
@@ -61,10 +73,10 @@ def test_each_plan_works_with_each_kind_of_model(model: str, name: PlanName) -> 
     freeze_set, layers = tree_of(model)
     num_epochs = 60
     plan = make_plan(name, layers, num_epochs)
-    freeze_set.frozen = set(freeze_set.resolve(plan.frozen))
-    freeze_set.resolve(plan.multipliers)
+    freeze_set.frozen_atoms = set(freeze_set.resolve(plan.frozen))
+    freeze_set.resolve_units(plan.multipliers)
     check_plan(plan.phases, freeze_set, num_epochs, 10)
-    frozen = set(freeze_set.frozen)
+    frozen = set(freeze_set.frozen_atoms)
     for phase in plan.phases:
         frozen = frozen_after(phase, freeze_set, frozen)
     ends_with_everything = {PlanName.GRADUAL, PlanName.LP_FT, PlanName.CHAIN_THAW, PlanName.LAYER_DECAY}
@@ -138,14 +150,14 @@ def test_a_plateau_of_accuracy_counts_from_the_phase_before_and_survives_nan() -
 )
 def test_a_plan_that_cannot_come_true_is_refused(phases: list[PlanPhase], words: str) -> None:
     freeze_set, _ = tree_of("resnet18")
-    freeze_set.frozen = set(freeze_set.resolve(["backbone"]))
+    freeze_set.frozen_atoms = set(freeze_set.resolve(["backbone"]))
     with pytest.raises(ConfigError, match=words):
         check_plan(phases, freeze_set, 3, 10)
 
 
 def test_a_pattern_names_layers_all_over_the_model() -> None:
     freeze_set, _ = tree_of("resnet18")
-    assert freeze_set.resolve(["layer[34].*.bn?"]) == [
+    assert freeze_set.names_of(freeze_set.resolve(["layer[34].*.bn?"])) == [
         f"layer{stage}.{block}.bn{number}" for stage in (3, 4) for block in (0, 1) for number in (1, 2)
     ]
 

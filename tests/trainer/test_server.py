@@ -75,6 +75,20 @@ def test_what_a_client_is_told_is_in_the_folder_already_with_the_same_number(ser
         assert served.commands.get(timeout=10) == PauseRun(command_id="x")
 
 
+def test_a_client_that_comes_later_is_told_why_the_run_is_paused_until_it_is_no_more(served: Served) -> None:
+    with Client(served.address, authkey=KEY) as early:
+        decode_event(early.recv_bytes())
+        for state, sentence in ((RunState.PAUSED, "No memory."), (RunState.RUNNING, "")):
+            served.server.publish(StateChanged(state=state, sentence=sentence, offered_parts=2))
+            decode_event(early.recv_bytes())
+            with Client(served.address, authkey=KEY) as late:
+                _, attached = decode_event(late.recv_bytes())
+            assert isinstance(attached, WorkerAttached)
+            assert attached.state is state
+            paused = attached.paused
+            assert (paused and (paused.sentence, paused.offered_parts)) == (("No memory.", 2) if sentence else None)
+
+
 def test_a_client_that_does_not_read_loses_metrics_only_and_is_told_where_they_are(
     served: Served, folder: RunFolder
 ) -> None:

@@ -104,6 +104,14 @@ def test_class_weights_make_yes_and_no_of_every_label_weigh_the_same() -> None:
     assert of_no[3] > 0, "what none has, too"
 
 
+def test_the_parts_of_a_batch_add_up_to_its_loss_whatever_the_classes_weigh() -> None:
+    logits, target = outputs(30, 5)
+    task = multi_label(5, 0.1, MultiLabel.balancing_weights([3, 1, 20, 9, 30], 30))
+    parts = list(zip(logits.split(11), target.split(11), strict=True))
+    whole = sum(task.training_loss(*part) * task.weight(part[1]) / task.weight(target) for part in parts)
+    assert float(whole) == pytest.approx(task.training_loss(logits, target).item(), rel=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_mixed_images_have_the_labels_of_both_by_their_shares(kind: str) -> None:
     target = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0], [0.0, 0.0, 0.0]])

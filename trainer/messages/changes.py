@@ -14,10 +14,11 @@ from trainer.messages.run_info import RunInfo
 class FreezeChanged(Event):
     """Layers were frozen or unfrozen at a step boundary.
 
-    ``layers`` are the changed units, ``sentence`` says it for the marker ("stage4 unfrozen"), ``frozen`` is the whole
-    freeze set afterwards. ``requested_step`` and ``applied_step`` count completed updates; ``source`` is "user",
-    "plan", "advisor" or "restore". ``change`` is the number of the change, which rises over the run's whole life; 0 if
-    nothing changed, or in runs of an earlier Thaw.
+    ``layers`` are the changed units, by their parameters where only some of these changed ("bn1.weight"), ``sentence``
+    says it for the marker ("stage4 unfrozen"), ``frozen`` is the whole freeze set afterwards, likewise.
+    ``requested_step`` and ``applied_step`` count completed updates; ``source`` is "user", "plan", "advisor" or
+    "restore". ``change`` is the number of the change, which rises over the run's whole life; 0 if nothing changed, or
+    in runs of an earlier Thaw.
     """
 
     layers: list[str]
@@ -97,13 +98,15 @@ class BatchNormChanged(Event):
 
 
 class TrainingChanged(Event):
-    """The run has another length or patience from ``applied_step`` on; steps count completed updates."""
+    """The run has another length, patience or ``batch_parts`` from ``applied_step`` on; steps count updates."""
 
     kind: Literal["TrainingChanged"] = "TrainingChanged"
     epochs: int
     before_epochs: int
     patience: int | None
     before_patience: int | None
+    batch_parts: int = 1
+    before_batch_parts: int = 1
     total_steps: int
     requested_step: int
     applied_step: int
@@ -175,7 +178,8 @@ def follow(run: RunInfo, event: Event) -> RunInfo:
     elif isinstance(event, PhaseBegan | PlanChanged):
         present = present.model_copy(update={"plan": event.plan[event.num_begun :]})
     elif isinstance(event, TrainingChanged):
-        present = present.model_copy(update={"epochs": event.epochs, "patience": event.patience})
+        changed = {"epochs": event.epochs, "patience": event.patience, "batch_parts": event.batch_parts}
+        present = present.model_copy(update=changed)
         total_steps = event.total_steps
     else:
         return run

@@ -121,9 +121,9 @@ class StopRun(Command):
 
 
 class FreezeLayers(Command):
-    """Freeze layers, by qualified name; "backbone" and "head" name those parts. Atomic: all of them or none.
+    """Freeze layers or parameters, by qualified name or pattern; "backbone" and "head" name those parts.
 
-    With ``is_exact`` the names are those of units, and stand for nothing below them.
+    Atomic: all of them or none. With ``is_exact`` the names are as in a freeze set, and stand for nothing below them.
     """
 
     kind: Literal["FreezeLayers"] = "FreezeLayers"
@@ -132,7 +132,7 @@ class FreezeLayers(Command):
 
 
 class UnfreezeLayers(Command):
-    """Unfreeze layers, by qualified name; "backbone" and "head" name those parts. ``is_exact`` as in FreezeLayers."""
+    """Unfreeze what is named as in FreezeLayers."""
 
     kind: Literal["UnfreezeLayers"] = "UnfreezeLayers"
     layers: list[str]
@@ -147,7 +147,10 @@ class SetRate(Command):
 
 
 class SetRateMultiplier(Command):
-    """Multiply the rate in single layers from the next step boundary on; 1 is the run's own rate."""
+    """Multiply the rate in single layers from the next step boundary on; 1 is the run's own rate.
+
+    A name of a single parameter is refused unless all that its layer owns is named: a rate is of a layer.
+    """
 
     kind: Literal["SetRateMultiplier"] = "SetRateMultiplier"
     layers: list[str]
@@ -171,15 +174,16 @@ class SetBatchNorm(Command):
 
 
 class ChangeTraining(Command):
-    """Change at the next step boundary how long the run is; its schedule then spans the new length.
+    """Change at the next step boundary how long the run is, its schedule then spans the new length; or its batches.
 
-    ``epochs`` counts all epochs of the run, those completed included; a ``patience`` of 0 ends nothing early. What is
-    None stays as it is.
+    ``epochs`` counts all epochs of the run, those completed included; a ``patience`` of 0 ends nothing early. A batch
+    goes through the model in ``batch_parts``. What is None stays as it is.
     """
 
     kind: Literal["ChangeTraining"] = "ChangeTraining"
     epochs: int | None = Field(None, ge=1, le=10_000)
     patience: int | None = Field(None, ge=0, le=10_000)
+    batch_parts: int | None = Field(None, ge=1, le=100_000)
 
 
 class Rewind(Command):

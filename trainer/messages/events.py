@@ -46,18 +46,22 @@ class WorkerAttached(Event):
     step: int = 0
     epoch: int = 0
     rewinds: RewindsKept | None = None
+    paused: StateChanged | None = None
+    """Why the run is paused, and what is offered; None where it is not."""
 
 
 class StateChanged(Event):
     """The worker's state is now ``state``; ``sentence`` says why where a person needs to know.
 
     ``offered_rate`` is half the present rate where the run was paused because a loss was not finite, else None.
+    ``offered_parts`` are those in which a batch would need about half the memory, where there was too little of it.
     """
 
     kind: Literal["StateChanged"] = "StateChanged"
     state: RunState
     sentence: str = ""
     offered_rate: float | None = None
+    offered_parts: int | None = None
 
 
 class CommandRejected(Event):

@@ -18,8 +18,9 @@ class LayerInfo(Record):
 
     ``fqn`` is the qualified name in the stock model ("layer4.0.conv1"); the root is "". ``num_params`` counts the
     subtree's unique parameters; ``is_unit`` says that the module owns parameters or buffers itself, so that a freeze
-    set can name it. ``is_head`` marks the task's head: a layer, or the container of its layers. ``has_statistics``: it
-    keeps running statistics, as BatchNorm does.
+    set can name it; ``own_params`` are the parameters that it owns, by their names in it, with the number of values in
+    each: 0 where another module owns them too and has counted them. ``is_head`` marks the task's head: a layer, or the
+    container of its layers. ``has_statistics``: it keeps running statistics, as BatchNorm does.
 
     What one image costs in the subtree: ``output_shape`` without the batch, empty where the layer is not called by
     itself; ``mult_adds``; ``activation_bytes`` in fp32, of the outputs of the layers with parameters.
@@ -29,11 +30,27 @@ class LayerInfo(Record):
     type: str
     num_params: int
     is_unit: bool
+    own_params: dict[str, int] = Field(default_factory=dict)
     is_head: bool = False
     output_shape: list[int] = Field(default_factory=list)
     mult_adds: int = 0
     activation_bytes: int = 0
     has_statistics: bool = False
+
+    @property
+    def own_names(self) -> list[str]:
+        """Return the qualified names of the parameters that the module owns."""
+        return [f"{self.fqn}.{name}" if self.fqn else name for name in self.own_params]
+
+    @property
+    def atoms(self) -> list[str]:
+        """Return what a freeze can name apart in the module itself: its parameters, or its buffers by its own name."""
+        return self.own_names or [self.fqn] * self.is_unit
+
+
+def is_bias(parameter: str) -> bool:
+    """Tell by its name whether a parameter is a bias, an attention's "in_proj_bias" included."""
+    return parameter.endswith("bias")
 
 
 class ModelSummary(Record):
