@@ -78,7 +78,10 @@ DataSet = Annotated[
         "checked as it says, and for which it is tried out what the run will need.",
     ),
 ]
-Layout = Annotated[str, typer.Option(metavar="LAYOUT", help="auto, class_folders, split_folders, table or file_names.")]
+Layout = Annotated[
+    str,
+    typer.Option(metavar="LAYOUT", help="auto, class_folders, split_folders, splits_in_classes, table or file_names."),
+]
 PathColumn = Annotated[str, typer.Option(metavar="NAME", help="A table's column of image paths.")]
 LabelColumn = Annotated[
     str,
@@ -117,6 +120,7 @@ def print_line(text: str) -> None:
 
 
 def complain(sentence: str, exit_code: int) -> int:
-    """Print a sentence to standard error, as one line. Returns ``exit_code``."""
-    print(f"thaw: {printable(' '.join(sentence.split()))}", file=sys.stderr)  # noqa: T201 (so is this)
+    """Print a sentence to standard error, or a line for each thing that is wrong. Returns ``exit_code``."""
+    for line in sentence.splitlines():
+        print(f"thaw: {printable(' '.join(line.split()))}", file=sys.stderr)  # noqa: T201 (so is this)
     return exit_code

@@ -49,7 +49,7 @@ from app.listings import (
 )
 from app.questions import Answer, Question, ask
 from app.terminal import TerminalView
-from app.worker_talk import CommandRefusedError, with_field
+from app.worker_talk import CommandRefusedError, with_fields
 from trainer.client import WorkerClient
 from trainer.config import ConfigError, RunConfig, config_from_dict, config_to_toml, load_config, resolve_paths
 from trainer.data_path import look_at
@@ -257,9 +257,12 @@ def _check_csv(csv: Path, data_path: Path) -> None:
 def _named_refusal(error: CommandRefusedError, config: Path | None) -> CommandRefusedError:
     """Name what is to be changed: the field of the configuration that was checked, or without one the option."""
     if config is not None:
-        return CommandRefusedError(with_field(str(error), error.field, config.name))
-    option = _OPTIONS.get(error.field, "")
-    return CommandRefusedError(f"{error} The option is `{option}`." if option else str(error))
+        return CommandRefusedError(with_fields(error.sentences, config.name))
+    lines = (
+        f"{sentence} The option is `{_OPTIONS[field]}`." if field in _OPTIONS else sentence
+        for field, sentence in error.sentences.items()
+    )
+    return CommandRefusedError("\n".join(lines))
 
 
 def _show_check(checked: DataChecked, need: RunEstimate | None, csv: Path | None, *, as_json: bool) -> None:
@@ -376,5 +379,5 @@ def _ask(*questions: Question) -> list[Answer]:
     with TerminalView(Console(stderr=True)) as view:
         answers = ask(WorkerClient.start(), questions, view.show)
     if isinstance(answers[0], CommandRejected):
-        raise CommandRefusedError(answers[0].reason, answers[0].field)
+        raise CommandRefusedError(answers[0].reason, answers[0].by_field)
     return answers

@@ -17,7 +17,7 @@ from app.worker_talk import (
     lost_sentence,
     next_event,
     wait_until_attached,
-    with_field,
+    with_fields,
 )
 from trainer.client import ClientEvent, WorkerClient, WorkerLost
 from trainer.messages.changes import CheckpointRestored
@@ -104,7 +104,7 @@ class _Follower:
         if isinstance(event, WorkerLost):
             self._end(1, lost_sentence(event, self._run_dir))
         elif isinstance(event, CommandRejected) and event.command_id == self._command_id:
-            self._end(2, with_field(event.reason, event.field, "the run's configuration"))
+            self._end(2, with_fields(event.by_field, "the run's configuration"))
         elif isinstance(event, RunPrepared):
             self._run_dir = Path(event.run.run_dir)
         elif isinstance(event, StateChanged | WorkerAttached):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
@@ -31,11 +31,11 @@ _POLL_S = 0.1
 
 
 class CommandRefusedError(ValueError):
-    """The worker refused a command; the text is its reason, for the user. ``field`` is the config field at fault."""
+    """The worker refused a command; the text is its reason, for the user, and ``sentences`` has it by config field."""
 
-    def __init__(self, message: str, field: str = "") -> None:
+    def __init__(self, message: str, sentences: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
-        self.field = field
+        self.sentences = dict(sentences or {})
 
 
 class RunFailedError(Exception):
@@ -84,9 +84,12 @@ def end_worker(client: WorkerClient, timeout_s: float = SHUT_DOWN_TIMEOUT_S) -> 
     client.close()
 
 
-def with_field(reason: str, field: str, owner: str) -> str:
-    """Add to a refusal which field of a configuration it is about, where its sentence alone cannot tell."""
-    return f"{reason} The field is {field} in {owner}." if field in UNNAMED_FIELDS else reason
+def with_fields(sentences: Mapping[str, str], owner: str) -> str:
+    """Return a refusal, a line for each field of a configuration; named where its sentence alone cannot tell."""
+    return "\n".join(
+        f"{sentence} The field is {field} in {owner}." if field in UNNAMED_FIELDS else sentence
+        for field, sentence in sentences.items()
+    )
 
 
 def lost_sentence(lost: WorkerLost, run_dir: Path | None) -> str:

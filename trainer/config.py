@@ -11,22 +11,11 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from trainer.config_error import ConfigError as ConfigError
+
 _LONGEST_SHOWN = 60
 _WEIGHT_SET = re.compile(r"IMAGENET1K_[A-Z0-9_]+")
 _DATA_SUFFIXES = r"\.(zip|tar|tgz|tar\.gz|tar\.bz2|tar\.xz|csv|tsv)$"
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used.
-
-    ``field`` is the dotted name of the first field at fault, "" for the whole; ``sentences`` has what is wrong with
-    each field.
-    """
-
-    def __init__(self, message: str, field: str = "", sentences: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.field = field
-        self.sentences = {field: message} if sentences is None else sentences
 
 
 _THREE = Field(min_length=3, max_length=3)
@@ -40,10 +29,10 @@ class DataConfig(_Section):
     """Which images, and how they are split and shown to the model."""
 
     path: str = Field("", description="A folder, a zip or tar, or a CSV or TSV table of images.")
-    layout: Literal["auto", "class_folders", "split_folders", "table", "file_names"] = Field(
+    layout: Literal["auto", "class_folders", "split_folders", "splits_in_classes", "table", "file_names"] = Field(
         "auto",
-        description="Where an image's class stands: its folder, its folder below train/ and val/, a table, or its name "
-        '("cat.12.jpg"); auto looks.',
+        description="Where an image's class stands: its folder, its folder below train/ and val/, or above them, a "
+        'table, or its name ("cat.12.jpg"); auto looks.',
     )
     task: Literal["multi_class", "binary", "multi_label"] = Field(
         "multi_class",

@@ -26,6 +26,8 @@ _ONE_CLASS_VERSION = 1
 """Of reports that runs of Thaw 0.1 refer to: there, each image has one class, in a column of its own."""
 
 _SCHEMA = """
+PRAGMA journal_mode = OFF;
+BEGIN;
 CREATE TABLE summary (body TEXT NOT NULL);
 CREATE TABLE images (id INTEGER PRIMARY KEY, path BLOB NOT NULL, shown TEXT NOT NULL,
                      split TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL, size_bytes INTEGER NOT NULL);
@@ -162,6 +164,7 @@ def write_report(
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         with closing(sqlite3.connect(temporary)) as database, database:
+            # In one transaction, without a journal: what fails half way is deleted, so the disk is waited for once.
             database.executescript(_SCHEMA)
             database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             database.execute("INSERT INTO summary VALUES (?)", (summary.model_dump_json(),))

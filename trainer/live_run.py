@@ -6,18 +6,16 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainer.checkpoints import CheckpointError, CheckpointStore, checkpoint_name, read_rng, restore_rng, to_cpu
-from trainer.config import ConfigError, RunConfig
+from trainer.config import RunConfig
 from trainer.data.loader import ImageData
 from trainer.early_stopping import EarlyStopping
-from trainer.freezing import BACKBONE, HEAD, FreezeError, FreezeSet
+from trainer.freezing import BACKBONE, HEAD, FreezeSet
 from trainer.messages.base import Event
 from trainer.messages.changes import CheckpointRestored, RunRewound
 from trainer.messages.events import CheckpointSaved, FreezeVerified, LogWritten
@@ -30,7 +28,7 @@ from trainer.rates import RateSchedule
 from trainer.reporting import Phase, Reporter
 from trainer.rewinds import KeptState, Rewinds, size_of
 from trainer.runs import RunFolder
-from trainer.schedules import Plan, check_plan
+from trainer.schedules import Plan, check_plan, multiplied_units
 
 
 class LiveRun:
@@ -408,12 +406,8 @@ class LiveRun:
         }
 
     def _multiply_at_start(self) -> None:
-        # Those of one rate go together: only all the parameters that a layer owns name the layer.
-        for multiplier, named in groupby(self.config.optimizer.multipliers.items(), key=itemgetter(1)):
-            try:
-                self.rates.multiply(self.freeze_set.resolve_units(layer for layer, _ in named), multiplier)
-            except FreezeError as error:
-                raise ConfigError(f"The rate multiplier {multiplier:g}: {error}", "optimizer.multipliers") from error
+        for units, multiplier in multiplied_units(self.config.optimizer.multipliers, self.freeze_set):
+            self.rates.multiply(units, multiplier)
 
     def _confusion(self, evaluation: Evaluation, split: str, checkpoint: str, step: int) -> ConfusionMatrix | None:
         names = list(self.data.class_names)

@@ -110,7 +110,7 @@ def build_model(
     state: dict[str, Tensor] | None = None
     source = config.weights
     if with_weights and config.weights_file:
-        state = _read_file(config)
+        state = read_file(config)
     elif with_weights and config.weights != RANDOM:
         path = fetch_published(_weights_of(config).url, config.name, on_progress, check_cancelled)
         source = str(path)
@@ -155,7 +155,7 @@ def compare_weights(config: ModelConfig, num_classes: int, image_size: int | Non
         return None
     module, (head,) = inspect(config, num_classes, image_size)
     try:
-        state = _read_file(config)
+        state = read_file(config)
     except ModelError as error:
         return WeightsReport(path=config.weights, is_usable=False, sentence=str(error))
     size = preprocessing_of(config, image_size).image_size
@@ -219,7 +219,8 @@ def _accuracy(weights: Any) -> float:
     return accuracy
 
 
-def _read_file(config: ModelConfig) -> dict[str, Tensor]:
+def read_file(config: ModelConfig) -> dict[str, Tensor]:
+    """Read the tensors of a model's own file of weights. Raises ModelError as ``read_weights``."""
     return read_weights(Path(os.path.expanduser(config.weights)))  # noqa: PTH111 - Path's raises for an unknown "~user"
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,12 @@ import platformdirs
 import torch
 
 from trainer.config import ConfigError, DataConfig, RunConfig, resolve_paths
-from trainer.data.images import DataError
+from trainer.config_error import Faults
 from trainer.data.kept_split import read_split, write_split
 from trainer.data.loader import ImageData
 from trainer.data.preview import write_views
 from trainer.data.scan import ScannedData, scan, scan_key
+from trainer.data.sources import read_source
 from trainer.estimate import check_no_run_uses, estimate
 from trainer.logs import TensorBoardLog
 from trainer.loop import Trainer
@@ -27,6 +29,7 @@ from trainer.messages.run_info import RateCurve, RunEstimate, RunInfo
 from trainer.models import build_model, preprocessing_of
 from trainer.optim import choose_device
 from trainer.rate_finder import find_rate
+from trainer.run_check import check_run
 from trainer.run_list import check_writable
 from trainer.run_record import WorkerAddress
 from trainer.runs import RunFolder
@@ -99,9 +102,8 @@ class Preparation:
             PreparationCancelled: The user stopped it.
 
         """
-        check_no_run_uses(choose_device(config.training.device), runs_dir)
         # Weights from elsewhere cost what random ones cost.
-        trainer, _ = self._load(config, lambda _: None, partial(self._known_scan, config), with_weights=False)
+        trainer = self._load_for_trial(config, runs_dir, with_weights=False)
         try:
             return estimate(trainer, runs_dir, self._report, self._check_cancelled)
         finally:
@@ -117,8 +119,7 @@ class Preparation:
             PreparationCancelled: The user stopped it.
 
         """
-        check_no_run_uses(choose_device(config.training.device), runs_dir)
-        trainer, _ = self._load(config, lambda _: None, partial(self._known_scan, config))
+        trainer = self._load_for_trial(config, runs_dir)
         try:
             return find_rate(trainer, self._report, self._check_cancelled)
         finally:
@@ -151,6 +152,14 @@ class Preparation:
             report_path, config, preprocessing, path, folder, num_views, present_epoch, self._check_cancelled
         )
 
+    def _load_for_trial(self, config: RunConfig, runs_dir: Path, *, with_weights: bool = True) -> Trainer:
+        faults = Faults()
+        with faults.noting():
+            check_no_run_uses(choose_device(config.training.device), runs_dir)
+        look_through = partial(self._known_scan, config)
+        trainer, _ = self._load(config, lambda _: None, look_through, faults, with_weights=with_weights)
+        return trainer
+
     def _known_scan(self, config: RunConfig) -> ScannedData:
         """Return the data as they were checked last: a trial is no reason to check them again."""
         key, known = self._last_scan or ("", None)
@@ -161,15 +170,17 @@ class Preparation:
         """Make a new run. Nothing is left of it where this fails.
 
         Raises:
-            ValueError: The data, the model or the folder cannot be used.
+            ValueError: The data, the model or the folder cannot be used; says of each field what is wrong with it.
             PreparationCancelled: The user stopped it.
 
         """
-        check_writable(runs_dir)
+        faults = Faults()
+        with faults.noting():
+            check_writable(runs_dir)
         # A resume reads the paths again, from wherever it is started.
         config = resolve_paths(config, Path.cwd())
         look_through = partial(self.scan, config.data, config.training.seed)
-        trainer, scanned = self._load(config, self._emit, look_through)
+        trainer, scanned = self._load(config, self._emit, look_through, faults)
         folder = RunFolder.create(runs_dir, config)
         try:
             folder.claim(self.worker)
@@ -201,8 +212,14 @@ class Preparation:
                     "resume. Restore an earlier checkpoint, or begin a new run."
                 )
             # The run's own files hold every weight, so none are downloaded or read from elsewhere.
-            look_through = partial(self._scan_again, folder, config)
-            trainer, scanned = self._load(config, self._emit, look_through, with_weights=False)
+            trainer, scanned = self._load(
+                config,
+                self._emit,
+                lambda: self.scan(config.data, config.training.seed, read_split(folder.path)),
+                Faults(),
+                with_weights=False,
+                owner_of_data=folder.path.name,
+            )
             events = trainer.go_on(folder, info)
             log = TensorBoardLog(folder.tensorboard_dir, trainer.step)
             return self._prepared(trainer, scanned, folder, log, events)
@@ -211,28 +228,26 @@ class Preparation:
             folder.close()
             raise
 
-    def _scan_again(self, folder: RunFolder, config: RunConfig) -> ScannedData:
-        """Look through the data of a run that was begun before: no one can choose another path for it."""
-        try:
-            return self.scan(config.data, config.training.seed, read_split(folder.path))
-        except (ConfigError, DataError) as error:
-            raise ConfigError(
-                f"{folder.path.name} cannot go on without its data. {error} Put the data back where they were and "
-                "resume again, or begin a new run with others.",
-                error.field,
-            ) from error
-
     def _load(
         self,
         config: RunConfig,
         emit: Callable[[Event], None],
         look_through: Callable[[], ScannedData],
+        faults: Faults,
         *,
         with_weights: bool = True,
+        owner_of_data: str = "",
     ) -> tuple[Trainer, ScannedData]:
+        check_run(config, faults, with_weights=with_weights)
+        if faults:
+            # No image need be decoded to say what else is wrong.
+            with faults.noting(), _data_of(owner_of_data):
+                read_source(config.data, self._cache_dir / "data", self._report, self._check_cancelled)
+        faults.tell()
         device = choose_device(config.training.device)
         torch.set_num_threads(config.training.num_threads or self._default_num_threads)
-        scanned = look_through()
+        with _data_of(owner_of_data):
+            scanned = look_through()
         check_task(config.data, scanned.summary)
         loaded = build_model(
             config.model,
@@ -275,6 +290,22 @@ class Preparation:
             in_force=trainer.in_force,
         )
         return PreparedRun(trainer, folder, log, info, events)
+
+
+@contextlib.contextmanager
+def _data_of(run_name: str) -> Iterator[None]:
+    """Say of a run that was begun before what it lacks: no one can choose other data for it. "" is a new run."""
+    try:
+        yield
+    except ConfigError as error:
+        if not run_name:
+            raise
+        said = " ".join(error.sentences.values())
+        raise ConfigError(
+            f"{run_name} cannot go on without its data. {said} Put the data back where they were and resume again, or "
+            "begin a new run with others.",
+            error.field,
+        ) from error
 
 
 def _free_memory() -> None:

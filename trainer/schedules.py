@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from itertools import groupby, pairwise
+from operator import itemgetter
 from typing import Any
 
 from trainer.config import ConfigError, PlanPhase
@@ -95,22 +96,15 @@ def frozen_after(phase: PlanPhase, freeze_set: FreezeSet, frozen: set[str]) -> s
 def check_plan(
     phases: Sequence[PlanPhase], freeze_set: FreezeSet, num_epochs: int, steps_per_epoch: int, step: int = 0
 ) -> None:
-    """Check the phases that are still to come after ``step`` updates against a model.
+    """Check the phases that are still to come after ``step`` updates against a model and the length of a run.
 
     Raises:
         ConfigError: A phase names a layer that the model has not, freezes all that is left, starts in the past or when
             the run is over, or stands behind a later one.
 
     """
-    frozen = freeze_set.frozen_atoms
+    check_layers(phases, freeze_set, freeze_set.frozen_atoms)
     for phase in phases:
-        try:
-            for layer in phase.rates:
-                freeze_set.resolve_units([layer])
-            frozen = frozen_after(phase, freeze_set, frozen)
-            freeze_set.check(frozen)
-        except FreezeError as error:
-            raise ConfigError(f"The plan's phase at {phase.start}: {error}", "plan") from error
         start = start_step(phase, steps_per_epoch)
         if start is not None and start < step:
             raise ConfigError(
@@ -135,6 +129,40 @@ def check_plan(
                 "Write the phases in the order in which they come.",
                 "plan",
             )
+
+
+def check_layers(phases: Sequence[PlanPhase], freeze_set: FreezeSet, frozen: set[str]) -> None:
+    """Check the layers of phases against a model, of which some atoms are ``frozen`` before.
+
+    Raises:
+        ConfigError: A phase names a layer that the model has not, or freezes all that is left.
+
+    """
+    for phase in phases:
+        try:
+            for layer in phase.rates:
+                freeze_set.resolve_units([layer])
+            frozen = frozen_after(phase, freeze_set, frozen)
+            freeze_set.check(frozen)
+        except FreezeError as error:
+            raise ConfigError(f"The plan's phase at {phase.start}: {error}", "plan") from error
+
+
+def multiplied_units(multipliers: Mapping[str, float], freeze_set: FreezeSet) -> list[tuple[list[str], float]]:
+    """Return the units whose rate is multiplied from the start, with the number.
+
+    Raises:
+        ConfigError: The model has not such a layer, or only a part of one is named.
+
+    """
+    found = []
+    # Those of one rate go together: only all the parameters that a layer owns name the layer.
+    for multiplier, named in groupby(multipliers.items(), key=itemgetter(1)):
+        try:
+            found.append((freeze_set.resolve_units(layer for layer, _ in named), multiplier))
+        except FreezeError as error:
+            raise ConfigError(f"The rate multiplier {multiplier:g}: {error}", "optimizer.multipliers") from error
+    return found
 
 
 def start_step(phase: PlanPhase, steps_per_epoch: int) -> int | None:

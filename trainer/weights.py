@@ -23,6 +23,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from trainer.config_error import ConfigError
+
 TIMEOUT_S = 20.0
 STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model")
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
@@ -34,12 +36,11 @@ Progress = Callable[[str, int, int, str], None]
 """Called with (what, done, total, unit), as in the event PreparationProgressed."""
 
 
-class ModelError(ValueError):
-    """A model or weights that cannot be used. ``field`` is the dotted name of the config field at fault."""
+class ModelError(ConfigError):
+    """A model or weights that cannot be used."""
 
     def __init__(self, message: str, field: str = "model.weights") -> None:
-        super().__init__(message)
-        self.field = field
+        super().__init__(message, field)
 
 
 def cached_path(url: str) -> Path:

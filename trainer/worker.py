@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from trainer.config_error import ConfigError
 from trainer.messages.base import Event
 from trainer.messages.commands import (
     ALLOWED_COMMANDS,
@@ -201,8 +202,7 @@ class Worker:
         try:
             self._apply(command, requested_step)
         except ValueError as error:
-            reason = _with_notes(str(error), error)
-            self._reject(command, reason, getattr(error, "field", ""), getattr(error, "choices", ()))
+            self._refuse(command, error)
 
     def _apply(self, command: AnyCommand, requested_step: int) -> None:
         command_id = command.command_id
@@ -486,23 +486,20 @@ class Worker:
             )
         )
 
-    def _reject(
-        self,
-        command: AnyCommand,
-        reason: str,
-        field: str = "",
-        choices: Sequence[str] = (),
-        *,
-        is_cancelled: bool = False,
-    ) -> None:
+    def _refuse(self, command: AnyCommand, error: ValueError) -> None:
+        rejected = CommandRejected(
+            command=command.kind, reason=_with_notes(str(error), error), command_id=command.command_id
+        )
+        if isinstance(error, ConfigError):
+            sentences = error.sentences if len(error.sentences) > 1 else {}
+            at_fault = {"field": error.field, "sentences": sentences, "choices": error.choices}
+            rejected = rejected.model_copy(update=at_fault)
+        self._server.publish(rejected)
+
+    def _reject(self, command: AnyCommand, reason: str, *, is_cancelled: bool = False) -> None:
         self._server.publish(
             CommandRejected(
-                command=command.kind,
-                reason=reason,
-                field=field,
-                choices=list(choices),
-                is_cancelled=is_cancelled,
-                command_id=command.command_id,
+                command=command.kind, reason=reason, is_cancelled=is_cancelled, command_id=command.command_id
             )
         )
 

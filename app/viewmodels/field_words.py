@@ -154,6 +154,7 @@ def choice_text(value: str) -> str:
     words = {
         "class_folders": QCoreApplication.translate("RunForm", "class folders"),
         "split_folders": QCoreApplication.translate("RunForm", "train and val folders"),
+        "splits_in_classes": QCoreApplication.translate("RunForm", "splits in classes"),
         "table": QCoreApplication.translate("RunForm", "table"),
         "file_names": QCoreApplication.translate("RunForm", "file names"),
         "replace": QCoreApplication.translate("RunForm", "replace last layer"),

@@ -170,7 +170,14 @@ class LogItemModel(TableItemModel):
                 result = self.tr("to before: {}").format(event.sentence)
                 return LogRow(event.time, self.tr("Rewound"), None, event.step, result)
             case CommandRejected():
-                return LogRow(event.time, self._refusal_text(event.command), None, None, event.reason, "warning")
+                return LogRow(
+                    event.time,
+                    self._refusal_text(event.command),
+                    None,
+                    None,
+                    " ".join(event.reason.splitlines()),
+                    "warning",
+                )
             case FreezeVerified():
                 return self._verified_row(event)
             case LogWritten():

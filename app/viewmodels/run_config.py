@@ -316,33 +316,35 @@ class RunConfigViewModel(QObject):
         self.changed.emit()
 
     def reject(self, event: CommandRejected) -> bool:
-        """Put a refusal beside the field at fault. Returns whether it has one here."""
+        """Put a refusal beside the fields at fault. Returns whether all of it has one here."""
         asked = self.live.refuse(event.command_id)
         self.live_changed.emit()
-        field = field_of(event.field) or next(iter(asked), "")
-        if not field and event.command == "CheckData":
-            field = "data.path"
-        if not field and event.command == "InspectModel":
-            field = "model.name"
-        if not field:
+        fields = {name: field_of(name) for name in event.by_field}
+        if not any(fields.values()):
+            about = {"CheckData": "data.path", "InspectModel": "model.name"}.get(event.command, "")
+            fields = dict.fromkeys(fields, next(iter(asked), about))
+        wrong = {field: event.by_field[name] for name, field in fields.items() if field}
+        if not wrong:
             return False
-        if field in CHECKED_FIELDS:
+        if not wrong.keys().isdisjoint(CHECKED_FIELDS):
             self._notes.pop("data.path", None)
-        if field in COLUMN_FIELDS and event.choices:
+        if not wrong.keys().isdisjoint(COLUMN_FIELDS) and event.choices:
             self.found.columns = event.choices
-        self._errors[field] = event.reason
+        self._errors.update(wrong)
         self.changed.emit()
         if event.command in {"PrepareRun", "OpenRun"}:
             # A look-up is answered while the user types elsewhere, and must not take the cursor away.
-            self.refused.emit(field)
-        return True
+            self.refused.emit(next(field for field in FIELDS if field in wrong))
+        return all(fields.values())
 
     def named_refusal(self, event: CommandRejected) -> str:
         """Return the reason of a refusal for a place that is not beside the field at fault: there it is named."""
-        field = field_of(event.field)
+        return "\n".join(self._with_label(sentence, field_of(name)) for name, sentence in event.by_field.items())
+
+    def _with_label(self, sentence: str, field: str) -> str:
         if field in {"", "data.path"}:
-            return event.reason
-        return self.tr('{} The field of the form is "{}".').format(event.reason, field_label(field))
+            return sentence
+        return self.tr('{} The field of the form is "{}".').format(sentence, field_label(field))
 
     def show_run(self, run: RunInfo) -> None:
         """Show the values of a run, and beside them what was chosen for it."""

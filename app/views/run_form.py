@@ -49,7 +49,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "training.advisor": ("tell", "act", "off"),
     "training.precision": ("auto", "fp32", "bf16"),
     "training.device": ("auto",),
-    "data.layout": ("auto", "class_folders", "split_folders", "table", "file_names"),
+    "data.layout": ("auto", "class_folders", "split_folders", "splits_in_classes", "table", "file_names"),
     "data.task": ("multi_class", "binary", "multi_label"),
     **dict.fromkeys(COLUMN_FIELDS, ()),
     "data.label_separator": ("auto", "none", ";", "|", ",", "space"),

@@ -399,6 +399,24 @@ def test_check_names_the_option_or_the_field_for_a_column_that_it_misses(
     assert capsys.readouterr().err == f"thaw: {reasons[0]} {way}\n"
 
 
+@pytest.mark.parametrize("given", ["birds.csv", "run.toml"])
+def test_check_gives_each_thing_that_is_wrong_a_line(runs_dir, monkeypatch, capsys, given):
+    Path("birds.csv").write_text("file,species\n1.png,jay\n")
+    Path("run.toml").write_text('[data]\npath = "birds.csv"\n')
+    sentences = {"data.path_column": "No photo.", "data.label_column": "No bird.", "data.path": "It is odd."}
+    refused = CommandRejected(
+        command="CheckData", reason="\n".join(sentences.values()), field="data.path_column", sentences=sentences
+    )
+    monkeypatch.setattr(cli_reports.WorkerClient, "start", lambda: None)
+    monkeypatch.setattr(cli_reports, "ask", lambda *_: [refused])
+    assert main(["check", given]) == 2
+    ways = [f"The option is `{option}`." for option in ("--path-column", "--label-column")]
+    if given == "run.toml":
+        ways = [f"The field is {field} in run.toml." for field in list(sentences)[:2]]
+    said = [f"No photo. {ways[0]}", f"No bird. {ways[1]}", "It is odd."]
+    assert capsys.readouterr().err.splitlines() == [f"thaw: {line}" for line in said]
+
+
 @pytest.fixture
 def summarizes(monkeypatch):
     """Have a model looked at in this process, as a worker would, which costs a second less."""

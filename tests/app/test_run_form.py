@@ -136,6 +136,34 @@ def test_a_refusal_stands_beside_its_field(run_config: RunConfigViewModel) -> No
     assert not run_config.reject(CommandRejected(command="PauseRun", reason="Not now."))
 
 
+def test_a_refusal_of_several_fields_stands_beside_each_and_leads_to_the_first(run_config: RunConfigViewModel) -> None:
+    led_to: list[str] = []
+    run_config.refused.connect(led_to.append)
+    sentences = {
+        "training.device": "No such device.",
+        "data.label_column": "No such column.",
+        "plan": "The pattern matches no layer.",
+    }
+    refusal = CommandRejected(
+        command="PrepareRun",
+        reason="\n".join(sentences.values()),
+        field="training.device",
+        sentences=sentences,
+        choices=["path", "species"],
+    )
+    assert run_config.reject(refusal)
+    assert {field: run_config.error(field) for field in sentences} == sentences
+    # In the form's order: the columns stand further down.
+    assert led_to == ["plan"]
+    assert run_config.found.columns == ["path", "species"]
+    # What no field of the form is about has to be told elsewhere.
+    several = {"model.frozen": "There is no such layer.", "training.epochs": "Too few."}
+    refusal = CommandRejected(command="PrepareRun", reason="Both.", field="model.frozen", sentences=several)
+    assert not run_config.reject(refusal)
+    assert run_config.error("training.epochs") == "Too few."
+    assert led_to[1:] == ["training.epochs"]
+
+
 def test_a_scan_is_told_only_for_the_data_on_show(run_config: RunConfigViewModel) -> None:
     run_config.set_text("data.path", "digits")
     counts = {"0": 1000, "1": 797}

@@ -570,6 +570,8 @@ def test_bad_input_is_refused_with_one_sentence_and_leaves_no_run_behind(
     assert refuse({"model": {"weights": str(not_data)}}).field == "model.weights"
     assert refuse({"data": {"task": "binary"}}).field == "data.task"
     assert refuse({"training": {"device": "cuda:77"}}).field == "training.device"
+    both = refuse({"model": {"name": "resnet19"}, "training": {"device": "cuda:77"}})
+    assert set(both.by_field) == {"model.name", "training.device"}
     assert "write" in refuse({}, blocked / "runs").reason
     assert not list(tmp_path.glob("runs/*/run.db"))
     # And the worker is as good as new.

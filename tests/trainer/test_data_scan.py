@@ -300,6 +300,28 @@ def test_data_sets_side_by_side_are_advised_about_and_subfolders_of_a_class_with
     assert about_birds.endswith(" choose that folder as the data.")
 
 
+def test_splits_within_classes_are_kept_and_advised_about_where_another_class_has_none(
+    pets: Path, tmp_path: Path
+) -> None:
+    for name in ("cat", "dog"):
+        for number in range(10):
+            image = pets / name / f"{number}.png"
+            split = "train" if number < 7 else "val"
+            (tmp_path / "sorted" / name / split).mkdir(parents=True, exist_ok=True)
+            shutil.copy(image, tmp_path / "sorted" / name / split)
+    found = scanned(tmp_path / "sorted")
+    assert found.summary.layout == "splits_in_classes"
+    assert found.summary.counts == {"train": [7, 7], "validation": [3, 3]}
+    assert {Path(path).parent.name for (path, _), split in zip(found.samples, found.splits, strict=True)
+            if split == "validation"} == {"val"}  # fmt: skip
+    assert not any("subfolders" in sentence for sentence in found.summary.advice)
+    shutil.copytree(pets / "dog", tmp_path / "sorted" / "fox")
+    assert scanned(tmp_path / "sorted").summary.advice[0] == (
+        'cat, dog: all images are in subfolders (train, val). If these are splits, choose the layout "splits in '
+        'classes".'
+    )
+
+
 def test_a_class_with_a_single_image_trains_and_is_named(pets: Path) -> None:
     save(pets / "emu" / "0.png", 900)
     found = scanned(pets)

@@ -46,7 +46,8 @@ def put(*files: Path) -> None:
 def found(of: Source) -> list[tuple[str, str, str]]:
     """Return (class, split, path below the root) of every file."""
     return [
-        (of.class_names[file.class_idxs[0]], file.split, file.path.relative_to(of.root).as_posix()) for file in of.files
+        (of.class_names[file.class_idxs[0]], file.split, Path(file.path).relative_to(of.root).as_posix())
+        for file in of.files
     ]
 
 
@@ -72,9 +73,9 @@ def test_classes_and_files_come_in_natural_order(tmp_path: Path) -> None:
     read = source(tmp_path / "data")
     assert read.layout == "class_folders"
     assert read.class_names == ["1", "9", "10", "a", "B"]
-    assert [file.path.name for file in read.files] == ["2.png", "10.png"] * 5
+    assert [Path(file.path).name for file in read.files] == ["2.png", "10.png"] * 5
     assert [file.class_idxs[0] for file in read.files] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
-    assert all(file.path.is_absolute() for file in read.files)
+    assert all(Path(file.path).is_absolute() for file in read.files)
     assert {(file.split, file.group) for file in read.files} == {("", "")}
     assert read.files[0].shown == str(tmp_path / "data" / "1" / "2.png")
 
@@ -162,7 +163,7 @@ def test_file_names_that_are_no_text_are_still_shown_as_text(pets: Path) -> None
     assert read.class_names == ["cat", "d\ufffdg"]
     (odd,) = (file for file in read.files if "caf" in file.shown)
     assert Path(odd.shown).name == "caf\ufffd.png"
-    assert odd.path.exists()
+    assert Path(odd.path).exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a disk that keeps both spellings of a name")
@@ -170,7 +171,7 @@ def test_a_class_spelled_with_both_encodings_of_an_accent_is_one_class(pets: Pat
     put(pets / unicodedata.normalize("NFC", "café") / "1.png", pets / unicodedata.normalize("NFD", "café") / "2.png")
     read = source(pets)
     assert read.class_names == ["café", "cat", "dog"]
-    assert sorted(file.path.name for file in read.files if file.class_idxs == (0,)) == ["1.png", "2.png"]
+    assert sorted(Path(file.path).name for file in read.files if file.class_idxs == (0,)) == ["1.png", "2.png"]
 
 
 def refuse(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,6 +283,49 @@ def test_a_folder_with_more_than_a_split_in_its_name_is_a_class(tmp_path: Path, 
     data = tmp_path / "data"
     put(data / "train" / "cat" / "1.png", data / name / "dog" / "1.png")
     assert source(data).class_names == sorted([name, "train"])
+
+
+def test_split_folders_within_class_folders_give_the_split(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    put(*(data / name / split / "1.png" for name in ("dog", "cat") for split in ("train", "val")))
+    # A class of one split alone, and a folder that only wraps.
+    put(data / "fox" / "Training_set" / "deep" / "2.png", data / "cat" / "val" / "2.png")
+    put(data / "cat" / "masks" / "1.png", data / "cat" / "stray.png", data / "readme.txt")
+    for chosen in (data, tmp_path):
+        read = source(chosen)
+        assert (read.layout, read.root) == ("splits_in_classes", data)
+        assert found(read) == [
+            ("cat", "train", "cat/train/1.png"),
+            ("cat", "validation", "cat/val/1.png"),
+            ("cat", "validation", "cat/val/2.png"),
+            ("dog", "train", "dog/train/1.png"),
+            ("dog", "validation", "dog/val/1.png"),
+            ("fox", "train", "fox/Training_set/deep/2.png"),
+        ]
+        assert reasons(read) == {
+            "readme.txt": "it is in no class subfolder",
+            "stray.png": "it is in no split's subfolder",
+            "masks": "it is a folder of no split",
+        }
+
+
+def test_classes_of_which_some_hold_no_splits_are_class_folders_unless_the_layout_is_chosen(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    put(*(data / name / split / "1.png" for name in ("dog", "cat") for split in ("train", "val")))
+    put(data / "fox" / "1.png")
+    assert source(data).layout == "class_folders"
+    read = source(data, layout="splits_in_classes")
+    assert read.class_names == ["cat", "dog", "fox"]
+    assert {file.split for file in read.files} == {"train", "validation"}
+    assert reasons(read) == {"1.png": "it is in no split's subfolder"}
+    # Theirs is the choice the other way round, too.
+    (data / "fox" / "1.png").rename(data / "fox" / "2.png")
+    assert {file.split for file in source(data, layout="class_folders").files} == {""}
+
+
+def test_classes_within_classes_are_not_taken_for_splits(tmp_path: Path) -> None:
+    put(*(tmp_path / "data" / group / name / "1.png" for group in ("rail", "road") for name in ("train", "bus")))
+    assert source(tmp_path / "data").layout == "class_folders"
 
 
 def test_a_class_that_is_called_train_is_a_class(tmp_path: Path) -> None:
@@ -407,7 +451,7 @@ def test_an_archive_is_read_and_its_files_are_named_inside_it(
     assert read.root == (tmp_path / "cache" / hashlib.sha256(archive.read_bytes()).hexdigest() / prefix)
     assert read.skipped == [(str(archive / prefix / "stray.txt"), "it is in no class subfolder")]
     assert read.files[0].shown == str(archive / prefix / "cat" / "1.png")
-    assert read.files[0].path.read_bytes() == (pets / "cat" / "1.png").read_bytes()
+    assert Path(read.files[0].path).read_bytes() == (pets / "cat" / "1.png").read_bytes()
 
 
 def test_an_archive_inside_an_archive_stays_packed(pets: Path, tmp_path: Path) -> None:
@@ -417,7 +461,12 @@ def test_an_archive_inside_an_archive_stays_packed(pets: Path, tmp_path: Path) -
         tar.add(pets, "pets")
     read = source(tmp_path / "outer.tar")
     assert read.class_names == ["cat", "dog"]
-    assert [file.path.name for file in read.files if file.class_idxs == (1,)] == ["1.png", "2.png", "10.png", "zzz.zip"]
+    assert [Path(file.path).name for file in read.files if file.class_idxs == (1,)] == [
+        "1.png",
+        "2.png",
+        "10.png",
+        "zzz.zip",
+    ]
 
 
 def test_an_archive_of_nothing_but_archives_names_them(pets: Path, tmp_path: Path) -> None:
@@ -520,7 +569,7 @@ def test_class_folders_that_are_links_are_named_and_what_to_do_about_them(tmp_pa
     for name in ("cat", "dog"):
         (data / name).symlink_to(real / name)
     what = f"{data} has 2 links to folders, cat and dog for example: links are not followed. Put the folders themselves"
-    for layout in ("auto", "class_folders", "split_folders"):
+    for layout in ("auto", "class_folders", "split_folders", "splits_in_classes"):
         assert sentence(data, layout=layout) == (
             f"{what} in their place, or choose the folder that they are in, {real}."
         )
@@ -560,6 +609,10 @@ def test_a_single_class(tmp_path: Path) -> None:
     ("layout", "words"),
     [
         ("split_folders", "has no train folder of class subfolders beside one for validation or test. Choose"),
+        (
+            "splits_in_classes",
+            "has no two class folders with a train folder beside one for validation or test in them.",
+        ),
         ("table", "has no table (.csv, .tsv) at its top. Choose"),
         ("file_names", "has no files of two classes that are named like cat_12.jpg. Choose"),
     ],

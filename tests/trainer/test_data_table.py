@@ -54,7 +54,7 @@ def sentence(path: Path, field: str = "data.path", **config: Any) -> str:
 
 def labels(of: Source) -> dict[str, str]:
     assert len({file.path for file in of.files}) == len(of.files)
-    return {file.path.name: "; ".join(of.class_names[idx] for idx in file.class_idxs) for file in of.files}
+    return {Path(file.path).name: "; ".join(of.class_names[idx] for idx in file.class_idxs) for file in of.files}
 
 
 CATS_AND_DOGS = {"1.png": "cat", "2.png": "dog"}
@@ -79,7 +79,7 @@ def test_a_table_that_the_user_chose_may_name_images_elsewhere(folder: Path) -> 
     chosen = table(folder / "tables", "path,label", "../images/1.png,cat", f"{folder / 'images' / '2.png'},dog")
     read = source(chosen)
     assert labels(read) == CATS_AND_DOGS
-    assert [file.path for file in read.files] == [folder / "images" / "1.png", folder / "images" / "2.png"]
+    assert [Path(file.path) for file in read.files] == [folder / "images" / "1.png", folder / "images" / "2.png"]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -272,7 +272,6 @@ def test_a_file_in_two_rows_counts_once_and_a_contradiction_not_at_all(folder: P
          'no column of classes: its first row has "path", "kind". Name'),
         (["where,label", "1.png,cat"], "data.path_column",
          'no column of image paths: its first row has "where", "label"'),
-        (["images/1.png,cat", "images/2.png,dog"], "data.path_column", 'its first row has "images/1.png", "cat"'),
         (["path,label,Label", "1.png,cat,dog"], "data.label_column", 'has two columns named "label". Rename one'),
         ([""], "data.path", "has no header. Name the columns"),
         (["", "path,label"], "data.path", "has no header. Name the columns"),
@@ -333,3 +332,11 @@ def test_a_long_table_tells_how_far_it_is_and_can_be_cancelled(folder: Path) -> 
 
     with pytest.raises(CancelledError):
         read_source(data, folder, lambda *_: None, cancel)
+
+
+def test_a_table_without_a_header_is_said_to_lack_both_columns(folder: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        source(table(folder, "images/1.png,cat", "images/2.png,dog"))
+    assert list(caught.value.sentences) == ["data.path_column", "data.label_column"]
+    assert all('its first row has "images/1.png", "cat"' in text for text in caught.value.sentences.values())
+    assert caught.value.choices == ["images/1.png", "cat"]

@@ -27,7 +27,7 @@ def source(folder: Path, *lines: str, **config: Any) -> Source:
 
 
 def labels(of: Source) -> dict[str, list[str]]:
-    return {file.path.stem: [of.class_names[idx] for idx in file.class_idxs] for file in of.files}
+    return {Path(file.path).stem: [of.class_names[idx] for idx in file.class_idxs] for file in of.files}
 
 
 def sentence(folder: Path, field: str, *lines: str, **config: Any) -> str:

@@ -8,16 +8,58 @@ from types import SimpleNamespace
 
 import pytest
 
-from trainer.config import RunConfig
+from trainer.config import ConfigError, RunConfig
+from trainer.config_error import Faults
+from trainer.data.images import DataError
 from trainer.messages.base import Event
 from trainer.messages.commands import PrepareRun
 from trainer.messages.events import CommandRejected, StateChanged
 from trainer.messages.states import RunState
 from trainer.preparation import PreparationCancelled
+from trainer.run_record import RunFolderError
 from trainer.weights import ModelError
 from trainer.worker import Worker
 
 KEPT = "What came of resnet18 is kept: the next download goes on from there."
+
+
+def events_of(error: Exception, tmp_path: Path) -> list[Event]:
+    """Return what a worker says whose preparation ends with an error."""
+    events: list[Event] = []
+    nobody_comes = SimpleNamespace(accept=threading.Event().wait)
+    worker = Worker(nobody_comes, "", b"")  # type: ignore[arg-type]
+    worker._server = SimpleNamespace(publish=events.append, num_clients=1)
+    worker.state = RunState.IDLE
+
+    def begin(*_: object) -> None:
+        raise error
+
+    worker._preparation = SimpleNamespace(begin=begin)
+    worker._handle(PrepareRun(config=RunConfig(), runs_dir=str(tmp_path)), 0)
+    assert worker.state is RunState.IDLE
+    return events
+
+
+def test_a_refusal_says_what_is_wrong_with_each_field(tmp_path: Path) -> None:
+    faults = Faults()
+    for error in (
+        ModelError("No such model.", "model.name"),
+        DataError("No such column.", "data.label_column", ["species"]),
+        RunFolderError("Cannot write."),
+    ):
+        with faults.noting():
+            raise error
+    with pytest.raises(ConfigError) as caught:
+        faults.tell()
+    refused = events_of(caught.value, tmp_path)[-1]
+    assert isinstance(refused, CommandRejected)
+    assert refused.reason == "No such model.\nNo such column.\nCannot write."
+    assert refused.field == "model.name"
+    assert refused.choices == ["species"]
+    said = {"model.name": "No such model.", "data.label_column": "No such column.", "": "Cannot write."}
+    assert refused.by_field == said
+    # It goes through run.db and the socket.
+    assert CommandRejected.model_validate_json(refused.model_dump_json()).by_field == said
 
 
 @pytest.mark.parametrize(
@@ -30,19 +72,8 @@ KEPT = "What came of resnet18 is kept: the next download goes on from there."
 def test_the_sentence_says_that_a_download_is_kept(
     error: Exception, kind: type[Event], sentence: str, tmp_path: Path
 ) -> None:
-    events: list[Event] = []
-    nobody_comes = SimpleNamespace(accept=threading.Event().wait)
-    worker = Worker(nobody_comes, "", b"")  # type: ignore[arg-type]
-    worker._server = SimpleNamespace(publish=events.append, num_clients=1)
-    worker.state = RunState.IDLE
-
-    def begin(*_: object) -> None:
-        error.add_note(KEPT)
-        raise error
-
-    worker._preparation = SimpleNamespace(begin=begin)
-    worker._handle(PrepareRun(config=RunConfig(), runs_dir=str(tmp_path)), 0)
-    assert worker.state is RunState.IDLE
+    error.add_note(KEPT)
+    events = events_of(error, tmp_path)
     assert [
         getattr(event, "sentence", "") or getattr(event, "reason", "") for event in events if isinstance(event, kind)
     ][-1] == sentence

@@ -8,10 +8,12 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import NamedTuple
 
 from trainer.data.file_facts import FileFacts, read_facts
 from trainer.data.images import DataError, quiet_pillow
@@ -25,51 +27,65 @@ MIN_FILES_FOR_PROCESSES = 2_000
 
 MAX_PROCESSES = 32
 FILES_PER_SLICE = 8
-SLICES_PER_PROCESS = 4
+SLICES_PER_PROCESS = 8
 """Given ahead, so that a process need not wait for us between two slices, nor while we write to a disk."""
 
 FILES_PER_THREAD_SLICE = 64
 POLL_INTERVAL_S = 0.1
 
+
+class File(NamedTuple):
+    """A file to be decoded, with its number for whoever asked."""
+
+    idx: int
+    path: str | Path
+    size_bytes: int
+
+
 Found = list[tuple[int, FileFacts]]
-"""Facts, each with the position of its file among those that were asked for."""
+"""Facts, each with the number of its file."""
 
 
-def decode(paths: Sequence[Path], num_bytes: int) -> Generator[Found, None, None]:
+def decode(files: Iterable[File]) -> Generator[Found, None, None]:
     """Decode files in any order. Yields what was found, perhaps nothing, several times a second.
 
     Closing the iterator ends the work at once.
 
     Args:
-        paths: The files.
-        num_bytes: Their sizes together.
+        files: The files. They are asked for a few at a time, while those before them are decoded.
 
     Raises:
         DataError: The processes cannot be started.
 
     """
-    if num_bytes < MIN_BYTES_FOR_PROCESSES and len(paths) < MIN_FILES_FOR_PROCESSES:
-        return _in_threads(paths)
-    return _in_processes(paths)
+    files, few, num_bytes = iter(files), list[File](), 0
+    for file in files:
+        few.append(file)
+        num_bytes += file.size_bytes
+        if num_bytes >= MIN_BYTES_FOR_PROCESSES or len(few) >= MIN_FILES_FOR_PROCESSES:
+            yield from _in_processes(chain(few, files))
+            return
+    yield from _in_threads(few)
 
 
-def _in_threads(paths: Sequence[Path]) -> Generator[Found, None, None]:
+def _in_threads(files: list[File]) -> Generator[Found, None, None]:
     # Pillow lets go of the interpreter's lock while it decodes.
     with quiet_pillow(), ThreadPoolExecutor(min(8, num_usable_cores() + 1), "image-check") as pool:
-        for start in range(0, len(paths), FILES_PER_THREAD_SLICE):
-            yield list(enumerate(pool.map(read_facts, paths[start : start + FILES_PER_THREAD_SLICE]), start))
+        for start in range(0, len(files), FILES_PER_THREAD_SLICE):
+            some = files[start : start + FILES_PER_THREAD_SLICE]
+            facts = pool.map(read_facts, [file.path for file in some])
+            yield [(file.idx, found) for file, found in zip(some, facts, strict=True)]
 
 
-def _in_processes(paths: Sequence[Path]) -> Generator[Found, None, None]:
-    waiting = deque(
-        range(start, min(start + FILES_PER_SLICE, len(paths))) for start in range(0, len(paths), FILES_PER_SLICE)
-    )
-    num_processes = min(num_usable_cores(), MAX_PROCESSES, len(waiting))
+def _in_processes(files: Iterator[File]) -> Generator[Found, None, None]:
+    num_processes = min(num_usable_cores(), MAX_PROCESSES)
+    first = list(islice(files, num_processes * FILES_PER_SLICE))
+    waiting = _Waiting(chain(first, files))
     decoders: list[_Decoder] = []
     try:
         # One by one: where one cannot be started, those before it are ended.
-        for _ in range(num_processes):
-            decoders.append(_Decoder(paths))
+        for _ in range(0, len(first), FILES_PER_SLICE):
+            decoders.append(_Decoder())
         while waiting or any(decoder.slices for decoder in decoders):
             found: Found = []
             ready = wait([decoder.connection for decoder in decoders], POLL_INTERVAL_S)
@@ -82,14 +98,36 @@ def _in_processes(paths: Sequence[Path]) -> Generator[Found, None, None]:
                 except (EOFError, OSError):
                     found += _put_back(decoder, waiting)
                     decoder.end()
-                    decoders[position] = _Decoder(paths)
+                    decoders[position] = _Decoder()
             yield found
     finally:
         for decoder in decoders:
             decoder.end()
 
 
-def _put_back(decoder: _Decoder, waiting: deque[range]) -> Found:
+class _Waiting:
+    """What no process was given yet, in slices."""
+
+    def __init__(self, files: Iterator[File]) -> None:
+        self._files = files
+        self._slices: deque[list[File]] = deque()
+
+    def __bool__(self) -> bool:
+        if not self._slices and (some := list(islice(self._files, FILES_PER_SLICE))):
+            self._slices.append(some)
+        return bool(self._slices)
+
+    def take(self) -> list[File]:
+        """Take the next slice, where there is one."""
+        assert self
+        return self._slices.popleft()
+
+    def put_back(self, slices: Iterable[list[File]]) -> None:
+        """Have slices be the next ones."""
+        self._slices.extendleft(slices)
+
+
+def _put_back(decoder: _Decoder, waiting: _Waiting) -> Found:
     """Queue again what a dead process was given: one by one where one of several files was the cause."""
     if not decoder.has_begun:
         decoder.process.join()
@@ -100,10 +138,10 @@ def _put_back(decoder: _Decoder, waiting: deque[range]) -> Found:
     if not decoder.slices:
         return []
     suspects = decoder.slices.popleft()
-    waiting.extendleft(decoder.slices)
+    waiting.put_back(decoder.slices)
     if len(suspects) == 1:
-        return [(suspects[0], FileFacts(CRASHED))]
-    waiting.extendleft(range(idx, idx + 1) for idx in suspects)
+        return [(suspects[0].idx, FileFacts(CRASHED))]
+    waiting.put_back([file] for file in suspects)
     return []
 
 
@@ -118,13 +156,12 @@ class _Decoder:
 
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self) -> None:
         # Not forkserver: there is one for the whole process, and with this one's modules loaded in it in place of
         # torch, each process of the data loader would have to import torch by itself.
         context = multiprocessing.get_context("spawn")
-        self.slices: deque[range] = deque()
+        self.slices: deque[list[File]] = deque()
         self.has_begun = False
-        self._paths = paths
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs,), name="image-check", daemon=True)
         self.process.start()
@@ -137,13 +174,13 @@ class _Decoder:
         if not self.has_begun:
             self.has_begun = True
             return []
-        return list(zip(self.slices.popleft(), facts, strict=True))
+        return [(file.idx, found) for file, found in zip(self.slices.popleft(), facts, strict=True)]
 
-    def give(self, waiting: deque[range]) -> None:
+    def give(self, waiting: _Waiting) -> None:
         """Give it what there is to do. Raises as ``take``."""
-        while waiting and len(self.slices) < SLICES_PER_PROCESS:
-            self.slices.append(waiting.popleft())
-            self.connection.send([os.fspath(self._paths[idx]) for idx in self.slices[-1]])
+        while len(self.slices) < SLICES_PER_PROCESS and waiting:
+            self.slices.append(waiting.take())
+            self.connection.send([os.fspath(file.path) for file in self.slices[-1]])
 
     def end(self) -> None:
         """End the process, whatever it is doing."""

@@ -9,12 +9,12 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import PIL
 
 from trainer.data.archive import Progress
-from trainer.data.decoding import decode
+from trainer.data.decoding import File, decode
 from trainer.data.file_facts import FileFacts
 
 __all__ = ["FileFacts", "examine"]
@@ -25,7 +25,8 @@ BUSY_TIMEOUT_S = 0.25
 """How long another process's writing is waited for: what could not be written is tried again with the next."""
 
 _LABEL = "Checking images"
-_FILES_PER_LOOK = 2_000
+_FILES_PER_LOOK = 500
+"""Looked for with one query: one for each took a tenth of a second for 10,000."""
 
 # Other code, or another Pillow, may read what this one could not: what they found does not count here.
 _VERSION = zlib.crc32(f"2 {PIL.__version__}".encode()) & 0x7FFF_FFFF
@@ -36,8 +37,7 @@ CREATE TABLE facts (
     reason TEXT, width INTEGER, height INTEGER, size_bytes INTEGER, content_hash TEXT, picture_hash BLOB
 ) WITHOUT ROWID
 """
-_FILES_PER_QUERY = 500
-_FIND = f"SELECT * FROM facts WHERE path IN ({', '.join('?' * _FILES_PER_QUERY)})"
+_FIND = f"SELECT * FROM facts WHERE path IN ({', '.join('?' * _FILES_PER_LOOK)})"
 _KEEP = f"INSERT OR REPLACE INTO facts VALUES ({', '.join('?' * 10)})"
 
 # What is not the file's own fault; it is left as it is.
@@ -55,7 +55,7 @@ _OUTSIDE_CAUSES = frozenset(
 
 
 def examine(
-    paths: Sequence[Path], cache_path: Path, on_progress: Progress, check_cancelled: Callable[[], None]
+    paths: Sequence[str | Path], cache_path: Path, on_progress: Progress, check_cancelled: Callable[[], None]
 ) -> list[FileFacts]:
     """Read and decode every file, or recall what that gave: one FileFacts for each path, in their order.
 
@@ -70,25 +70,29 @@ def examine(
         DataError: The processes that decode cannot be started.
 
     """
-    on_progress(_LABEL, 0, len(paths), "images")
     facts: dict[int, FileFacts] = {}
     keys: list[_Key] = []
-    with contextlib.closing(_Cache(cache_path)) as cache:
+
+    def unknown() -> Iterator[File]:
+        # What is not known yet is decoded while the next files are looked at.
         for start in range(0, len(paths), _FILES_PER_LOOK):
             check_cancelled()
             some = [_key(path) for path in paths[start : start + _FILES_PER_LOOK]]
+            keys.extend(some)
             facts.update((start + offset, found) for offset, found in cache.find(some))
-            keys += some
-        missing = [idx for idx in range(len(paths)) if idx not in facts]
-        on_progress(_LABEL, len(facts), len(paths), "images")
-        num_bytes = sum(keys[idx].size_bytes for idx in missing)
-        with contextlib.closing(decode([paths[idx] for idx in missing], num_bytes)) as decoded:
-            for found in decoded:
-                check_cancelled()
-                for position, file_facts in found:
-                    facts[missing[position]] = file_facts
-                    cache.keep(keys[missing[position]], file_facts)
-                on_progress(_LABEL, len(facts), len(paths), "images")
+            on_progress(_LABEL, len(facts), len(paths), "images")
+            for idx, key in enumerate(some, start):
+                if idx not in facts:
+                    yield File(idx, paths[idx], key.size_bytes)
+
+    on_progress(_LABEL, 0, len(paths), "images")
+    with contextlib.closing(_Cache(cache_path)) as cache, contextlib.closing(decode(unknown())) as decoded:
+        for found in decoded:
+            check_cancelled()
+            for idx, file_facts in found:
+                facts[idx] = file_facts
+                cache.keep(keys[idx], file_facts)
+            on_progress(_LABEL, len(facts), len(paths), "images")
     return [facts[idx] for idx in range(len(paths))]
 
 
@@ -100,7 +104,7 @@ class _Key(NamedTuple):
     mtime_ns: int
 
 
-def _key(path: Path) -> _Key:
+def _key(path: str | Path) -> _Key:
     name = os.fsencode(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links)
     try:
         status = os.stat(name)  # noqa: PTH116 (a Path takes twice as long)
@@ -125,7 +129,7 @@ class _Cache:
             self._connection = self._opened()
 
     def find(self, keys: list[_Key]) -> list[tuple[int, FileFacts]]:
-        """Return the facts that are known, each with the position of its key."""
+        """Return the facts that are known of up to 500 files, each with the position of its key."""
         found: list[tuple[int, FileFacts]] = []
         if self._connection is None:
             return found
@@ -133,7 +137,8 @@ class _Cache:
             positions: dict[_Key, list[int]] = {}
             for position, key in enumerate(keys):
                 positions.setdefault(key, []).append(position)
-            for row in self._rows([key.path for key in keys]):
+            names = [key.path for key in keys] + [b""] * (_FILES_PER_LOOK - len(keys))
+            for row in self._connection.execute(_FIND, names):
                 *key_columns, used_day, reason, width, height, size_bytes, content_hash, packed = row
                 key = _Key(*key_columns)
                 if key not in positions:
@@ -145,13 +150,6 @@ class _Cache:
                 if used_day != self._today:
                     self._used_again.append(key.path)
         return found
-
-    def _rows(self, names: list[bytes]) -> Iterator[tuple[Any, ...]]:
-        """Give what is known under some paths: a query for each took a tenth of a second for 10,000."""
-        assert self._connection is not None
-        for start in range(0, len(names), _FILES_PER_QUERY):
-            some = names[start : start + _FILES_PER_QUERY]
-            yield from self._connection.execute(_FIND, some + [b""] * (_FILES_PER_QUERY - len(some)))
 
     def keep(self, key: _Key, facts: FileFacts) -> None:
         """Remember what was found, on disk within a second or so."""

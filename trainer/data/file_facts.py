@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
@@ -28,8 +27,7 @@ _SAMPLES_PER_CELL = 24
 _MAX_BYTES_AT_ONCE = 64 * 1024**2
 
 
-@dataclass(frozen=True, slots=True)
-class FileFacts:
+class FileFacts(NamedTuple):
     """What an examination found out about a file.
 
     Attributes:

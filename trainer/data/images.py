@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from trainer.config_error import ConfigError
 from trainer.path_text import displayed as displayed
 
 MAX_PIXELS = 89_478_485
@@ -23,16 +24,11 @@ NOT_AN_IMAGE = "it is not an image that can be read here"
 NO_MEMORY = "there was not enough memory to decode it"
 
 
-class DataError(ValueError):
-    """Data that cannot be used.
-
-    ``field`` is the dotted name of the config field at fault, ``choices`` what it could be instead, if that is known.
-    """
+class DataError(ConfigError):
+    """Data that cannot be used."""
 
     def __init__(self, message: str, field: str = "data.path", choices: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.field = field
-        self.choices = list(choices)
+        super().__init__(message, field, choices=choices)
 
 
 def load_rgb(path: str | PathLike[str], least_side: int | None = None) -> Image.Image:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.config import DataConfig
+from trainer.config import ConfigError, DataConfig
 from trainer.data.images import DataError, displayed
-from trainer.data.listing import IMAGE_SUFFIXES, Entry, Shown, counted, entries
+from trainer.data.listing import IMAGE_SUFFIXES, Entry, Shown, counted, entries, folder_names
 from trainer.data.table import SPLIT_WORDS, check_columns
 from trainer.data_path import PACKED_SUFFIXES, TABLE_SUFFIXES, emptiness
 
@@ -121,7 +121,7 @@ class _Search:
         self._data = data
         self._shown = shown
         self._check_cancelled = check_cancelled
-        self._table_errors: list[DataError] = []
+        self._table_errors: list[ConfigError] = []
 
     def run(self) -> LaidOut:
         levels = []
@@ -153,7 +153,7 @@ class _Search:
         for table in level.tables:
             try:
                 check_columns(table, self._shown, self._data)
-            except DataError as error:
+            except ConfigError as error:
                 self._table_errors.append(error)
             else:
                 usable.append(table)
@@ -174,6 +174,7 @@ class _Search:
         named_share = 0.0 if level.folders else level.named_share
         fitting = {
             "split_folders": is_split,
+            "splits_in_classes": self._do_classes_hold_splits(level),
             "class_folders": len(level.folders) > 1 and not (is_auto and has_only_splits),
             "table": table is not None,
             "file_names": named_share >= MIN_NAMED_SHARE or (named_share > 0 and not is_auto),
@@ -184,19 +185,38 @@ class _Search:
     def _has_folders(self, folder: Path) -> bool:
         return any(entry.kind == "folder" for entry in entries(folder, self._shown))
 
-    def _refusal(self, levels: list[Level]) -> DataError:
+    def _do_classes_hold_splits(self, level: Level) -> bool:
+        """Say whether class folders have a train folder beside another split's in them: all of them if nobody said so.
+
+        One without a train folder, or without another, is a class that is in one split alone.
+        """
+        of_classes = []
+        for folder in level.folders:
+            splits = {split for name in folder_names(folder) if (split := split_of(name))}
+            if not splits and self._wanted == "auto":
+                return False
+            of_classes.append(splits)
+        return len(of_classes) > 1 and any("train" in splits and len(splits) > 1 for splits in of_classes)
+
+    def _refusal(self, levels: list[Level]) -> ConfigError:
         """Say why no level has the layout that is looked for."""
         named = self._shown(levels[0].folder)
         layout = self._wanted
         # Before what is wrong with a table: one beside the packed images often is no table of them.
         if levels[-1].archives and layout != "table":
             return DataError(self._packed(levels[-1]))
-        if layout in {"class_folders", "split_folders"} and (sentence := self._linked(levels)):
+        if layout in {"class_folders", "split_folders", "splits_in_classes"} and (sentence := self._linked(levels)):
             return DataError(sentence)
         if layout == "split_folders":
             return DataError(
                 f"{named} has no train folder of class subfolders beside one for validation or test. Choose another "
                 "layout, or sort the images so.",
+                "data.layout",
+            )
+        if layout == "splits_in_classes":
+            return DataError(
+                f"{named} has no two class folders with a train folder beside one for validation or test in them. "
+                "Choose another layout, or sort the images so.",
                 "data.layout",
             )
         if layout == "file_names":

@@ -32,7 +32,7 @@ _REPARSE_TAG_JUNCTION = 0xA0000003
 class LabelledFile:
     """A file that may be opened, and what the source says of it: its classes' names, and its split and group or ""."""
 
-    path: Path
+    path: str
     shown: str
     labels: tuple[str, ...]
     split: str = ""
@@ -43,8 +43,14 @@ class LabelledFile:
 class Entry:
     """Something in a folder. A link is a link whatever it leads to; "special" is a device, pipe or socket."""
 
-    path: Path
+    # As text: pathlib's own would take most of the time of listing 100,000 files, and of their memory.
+    text: str
     kind: Literal["folder", "file", "link", "special"]
+
+    @property
+    def path(self) -> Path:
+        """Return where it is."""
+        return Path(self.text)
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,8 @@ class Shown:
     root: Path
     path: Path
 
-    def __call__(self, file: Path) -> str:
+    def __call__(self, file: str | Path) -> str:
         """Return a file's name."""
-        # As text: with 100,000 files, pathlib's own takes seconds.
         root, text = str(self.root), str(file)
         if text == root or text.startswith(root + os.sep):
             return displayed(str(self.path) + text[len(root) :])
@@ -82,7 +87,16 @@ def entries(folder: Path, shown: Shown) -> list[Entry]:
         raise DataError(unreadable_folder(shown(folder), error)) from error
 
 
-def files_below(folder: Path, resolved_root: Path, check_cancelled: Callable[[], None]) -> Iterator[tuple[Path, str]]:
+def folder_names(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder, in any order; none where it cannot be read: its listing says why."""
+    try:
+        with os.scandir(folder) as found:
+            return [entry.name for entry in found if _kind(entry) == "folder" and not is_ignored(entry.name)]
+    except OSError:
+        return []
+
+
+def files_below(folder: Path, resolved_root: Path, check_cancelled: Callable[[], None]) -> Iterator[tuple[str, str]]:
     """Give every file below a folder in natural order, with the reason why it must not be opened, "" if there is none.
 
     Args:
@@ -91,17 +105,17 @@ def files_below(folder: Path, resolved_root: Path, check_cancelled: Callable[[],
         check_cancelled: Called for each folder; raises to end the listing.
 
     """
-    pending = [Entry(folder, "folder")]
+    pending = [Entry(str(folder), "folder")]
     while pending:
         entry = pending.pop()
         if entry.kind != "folder":
-            yield entry.path, reason_against(entry, resolved_root)
+            yield entry.text, reason_against(entry, resolved_root)
             continue
         check_cancelled()
         try:
             pending += _scanned(entry.path)[::-1]
         except OSError as error:
-            yield entry.path, f"it is a folder that cannot be read ({error.strerror})"
+            yield entry.text, f"it is a folder that cannot be read ({error.strerror})"
 
 
 def reason_against(entry: Entry, resolved_root: Path) -> str:
@@ -157,7 +171,7 @@ def _scanned(folder: Path) -> list[Entry]:
         visible = sorted(
             (entry for entry in found if not is_ignored(entry.name)), key=lambda entry: natural(entry.name)
         )
-        return [Entry(Path(entry.path), _kind(entry)) for entry in visible]
+        return [Entry(entry.path, _kind(entry)) for entry in visible]
 
 
 def _kind(entry: os.DirEntry[str]) -> Literal["folder", "file", "link", "special"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections import Counter
@@ -104,7 +105,7 @@ def scan(
     )
     _check_splits(splits)
     images = [
-        ReportedImage(str(file.path), file.shown, file.class_idxs, split, fact.width, fact.height, fact.size_bytes)
+        ReportedImage(file.path, file.shown, file.class_idxs, split, fact.width, fact.height, fact.size_bytes)
         for file, split, fact in zip(files, splits, facts, strict=True)
     ]
     groups, are_splits_given = [file.group for file in files], any(file.split for file in files)
@@ -160,7 +161,7 @@ def place_in(root: Path, path: str) -> str:
 
 
 def _kept(kept_split: Mapping[str, str], root: Path, files: Sequence[SourceFile]) -> list[str]:
-    places = [place_in(root, str(file.path)) for file in files]
+    places = [place_in(root, file.path) for file in files]
     if not kept_split.keys() & set(places):
         raise DataError(
             "None of the images that the run began with is in its data any more. Put them back as they were, or begin "
@@ -169,9 +170,9 @@ def _kept(kept_split: Mapping[str, str], root: Path, files: Sequence[SourceFile]
     return [kept_split.get(place, "train") for place in places]
 
 
-def _reason_against(path: Path, fact: FileFacts) -> str:
+def _reason_against(path: str, fact: FileFacts) -> str:
     if fact.reason:
-        return (fact.reason == NOT_AN_IMAGE and reason_against_format(path)) or fact.reason
+        return (fact.reason == NOT_AN_IMAGE and reason_against_format(Path(path))) or fact.reason
     long, short = max(fact.width, fact.height), min(fact.width, fact.height)
     if long <= MAX_ASPECT * short:
         return ""
@@ -259,10 +260,8 @@ def _kept_report(
     folder: Path, summary: DataSummary, images: Sequence[ReportedImage], issues: Sequence[ReportedIssue]
 ) -> Path:
     """Write a report under a name made of what it says, so that none that a run refers to is ever written over."""
-    digest = hashlib.blake2b(summary.model_dump_json().encode(), digest_size=16)
-    for row in (*images, *issues):
-        digest.update(repr(tuple(row)).encode("utf-8", "surrogateescape"))
-    path = folder / f"{digest.hexdigest()}.db"
+    says = json.dumps([summary.model_dump_json(), images, issues])
+    path = folder / f"{hashlib.blake2b(says.encode(), digest_size=16).hexdigest()}.db"
     if path.exists():
         os.utime(path)
         return path

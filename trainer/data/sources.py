@@ -10,11 +10,15 @@ from pathlib import Path
 from trainer.config import DataConfig
 from trainer.data.archive import Progress, unpack
 from trainer.data.images import DataError, displayed
-from trainer.data.layouts import Level, find_layout, label_of, one_class
+from trainer.data.layouts import Level, find_layout, label_of, one_class, split_of
 from trainer.data.listing import Entry, LabelledFile, Shown, entries, files_below, natural, reason_against
 from trainer.data.table import read_table
 from trainer.data_path import look_at
 from trainer.messages.data_info import TableColumns
+
+IN_NO_CLASS = "it is in no class subfolder"
+IN_NO_SPLIT = "it is in no split's subfolder"
+NO_SPLIT = "it is a folder of no split"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class SourceFile:
 
     """
 
-    path: Path
+    path: str
     shown: str
     class_idxs: tuple[int, ...]
     split: str = ""
@@ -43,7 +47,7 @@ class Source:
     """What a data set says of its files. The order is natural ("2" before "10") and the same on every file system.
 
     Attributes:
-        layout: "class_folders", "split_folders", "table" or "file_names".
+        layout: "class_folders", "split_folders", "splits_in_classes", "table" or "file_names".
         root: The folder that has the classes, the splits, the table or the files in it.
         class_names: The classes, also those without any file.
         files: The files of all classes and splits.
@@ -124,25 +128,41 @@ class _Reader:
             for entry in level.others:
                 listing.add(entry, label_of(entry.path), 'its name is not like "cat_12.jpg"')
             return _numbered(layout, level.folder, listing.labels, listing.files, listing.skipped)
-        class_folders = [(folder, "") for folder in level.folders]
-        strays = list(level.others)
-        if layout == "split_folders":
-            class_folders = []
-            for folder in level.folders:
-                if folder not in level.splits:
-                    listing.skipped.append((self.shown(folder), "it is a folder of no split"))
-                    continue
-                found = entries(folder, self.shown)
-                class_folders += [(entry.path, level.splits[folder]) for entry in found if entry.kind == "folder"]
-                strays += [entry for entry in found if entry.kind != "folder"]
-        for done, (folder, split) in enumerate(class_folders, start=1):
-            listing.add_class_folder(folder, split)
+        class_folders, strays = self._class_folders(layout, level, listing)
+        for done, (folder, name, split) in enumerate(class_folders, start=1):
+            listing.add_class_folder(folder, name, split)
             self.on_progress("Listing files", done, len(class_folders), "folders")
-        for stray in strays:
-            listing.add(stray, "", "it is in no class subfolder")
+        for stray, reason in strays:
+            listing.add(stray, "", reason)
         if len(set(listing.labels)) == 1:
             raise DataError(one_class(self.shown(level.folder), displayed(listing.labels[0])))
         return _numbered(layout, level.folder, listing.labels, listing.files, listing.skipped)
+
+    def _class_folders(
+        self, layout: str, level: Level, listing: _Listing
+    ) -> tuple[list[tuple[Path, str, str]], list[tuple[Entry, str]]]:
+        """Return (folder, class, split) of each folder of a class's images, and what lies beside them, and why not."""
+        strays = [(entry, IN_NO_CLASS) for entry in level.others]
+        if layout == "class_folders":
+            return [(folder, folder.name, "") for folder in level.folders], strays
+        found = []
+        for outer in level.folders:
+            is_class = layout == "splits_in_classes"
+            if is_class:
+                listing.add_class(outer.name)
+            elif outer not in level.splits:
+                listing.skipped.append((self.shown(outer), NO_SPLIT))
+                continue
+            for entry in entries(outer, self.shown):
+                inner = entry.path
+                name, split = (outer.name, split_of(inner.name)) if is_class else (inner.name, level.splits[outer])
+                if entry.kind != "folder":
+                    strays.append((entry, IN_NO_SPLIT if is_class else IN_NO_CLASS))
+                elif split:
+                    found.append((inner, name, split))
+                else:
+                    listing.skipped.append((self.shown(inner), NO_SPLIT))
+        return found, strays
 
 
 class _Listing:
@@ -163,18 +183,23 @@ class _Listing:
         self._shown = shown
         self._check_cancelled = check_cancelled
 
-    def add_class_folder(self, folder: Path, split: str) -> None:
-        """Add all that is below a folder, which is named after its class."""
-        label = unicodedata.normalize("NFC", folder.name)
+    def add_class(self, name: str) -> str:
+        """Add a class, which need not have a file, by the name of its folder."""
+        label = unicodedata.normalize("NFC", name)
         self.labels.append(label)
+        return label
+
+    def add_class_folder(self, folder: Path, name: str, split: str) -> None:
+        """Add all that is below a folder to a class."""
+        label = self.add_class(name)
         for path, reason in files_below(folder, self._resolved_root, self._check_cancelled):
             self._add(path, label, split, reason)
 
     def add(self, entry: Entry, label: str, without_label: str) -> None:
         """Add a file that has the class in its name, or skip one that has none, for the reason given."""
-        self._add(entry.path, label, "", reason_against(entry, self._resolved_root) or ("" if label else without_label))
+        self._add(entry.text, label, "", reason_against(entry, self._resolved_root) or ("" if label else without_label))
 
-    def _add(self, path: Path, label: str, split: str, reason: str) -> None:
+    def _add(self, path: str, label: str, split: str, reason: str) -> None:
         if reason:
             self.skipped.append((self._shown(path), reason))
         else:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trainer.config import DataConfig
+from trainer.config_error import Faults
 from trainer.data.archive import Progress
 from trainer.data.images import DataError, displayed
 from trainer.data.listing import IMAGE_SUFFIXES, LabelledFile, Shown, counted
@@ -99,7 +100,7 @@ def read_table(
             check_cancelled()
             on_progress(f"Looking for the images of {displayed(table.name)}", idx, len(rows), "rows")
         path, reason = _located(row.cell, table.parent, confines)
-        file = LabelledFile(path, shown(path), labels, row.split, row.group)
+        file = LabelledFile(str(path), shown(path), labels, row.split, row.group)
         if reason:
             skipped.append((file.shown, f"{reason} (row {row.number} of {displayed(table.name)})"))
             continue
@@ -144,15 +145,6 @@ class _Columns:
     split: int
     group: int
     first_row: list[str]
-
-    def guess_failed(self, shown: str, number: int, reason: str) -> DataError:
-        return DataError(
-            f"{shown} has no column of classes by its name, so its columns of 0 and 1 were looked at; but row {number} "
-            f'{reason}. Choose the columns of classes, with commas between them: "{self.label.class_names[0]}, '
-            f'{self.label.class_names[1]}".',
-            "data.label_column",
-            _offered(self.names),
-        )
 
     def said(self, separator: str) -> TableColumns:
         places = {
@@ -202,7 +194,7 @@ def _rows(
         if not reason:
             rows.append((row, labels))
         elif columns.label.are_guessed:
-            raise columns.guess_failed(shown, row.number, reason)
+            raise columns.label.guess_failed(shown, row.number, reason, _offered(columns.names))
         else:
             reasons[row.number] = reason
     return columns, separator, rows, [(shown, f"row {number} {reasons[number]}") for number in sorted(reasons)]
@@ -249,12 +241,18 @@ def _columns(reader: Iterator[list[str]], shown: str, data: DataConfig) -> _Colu
     if not any(Path(cell.strip()).suffix.lower() in IMAGE_SUFFIXES for cell in first_row):
         # An image_id often is no file's name.
         path_names = tuple(name for name in PATH_NAMES if name not in _RARELY_FILES)
-    path = table.position(data.path_column, path_names, "data.path_column")
-    split = table.position(data.split_column, SPLIT_NAMES, "data.split_column")
-    group = table.position(data.group_column, (), "data.group_column")
-    if path < 0:
-        raise table.lacks("image paths", "path", "data.path_column")
-    label = table.label_columns(data.label_column, first_row, (path, split, group))
+    path = split = group = -1
+    label = LabelColumns([], [])
+    faults = Faults()
+    with faults.noting():
+        path = table.position(data.path_column, path_names, "data.path_column", "image paths", "path")
+    with faults.noting():
+        split = table.position(data.split_column, SPLIT_NAMES, "data.split_column")
+    with faults.noting():
+        group = table.position(data.group_column, (), "data.group_column")
+    with faults.noting():
+        label = table.label_columns(data.label_column, first_row, (path, split, group))
+    faults.tell()
     return _Columns(header, path, label, split, group, first_row)
 
 
@@ -263,8 +261,15 @@ class _Header:
     shown: str
     names: list[str]
 
-    def position(self, chosen: str, usual: tuple[str, ...], field: str) -> int:
+    def position(self, chosen: str, usual: tuple[str, ...], field: str, needed: str = "", name: str = "") -> int:
         """Return where the chosen column is, or else the first that has a usual name; -1 if there is none of these.
+
+        Args:
+            chosen: Its name, "" if none was chosen.
+            usual: Names that are looked for then.
+            field: Of the configuration, which chooses it.
+            needed: What no table can do without; "" for a column that there need not be.
+            name: What such a column is best called.
 
         Raises:
             DataError: There is no such column, or two of the name.
@@ -273,6 +278,8 @@ class _Header:
         plain = [_plain(name) for name in self.names]
         wanted = [_plain(chosen)] if chosen else [name for name in usual if name in plain][:1]
         if not wanted:
+            if needed:
+                raise self._lacks(needed, name, field)
             return -1
         matches = [idx for idx, name in enumerate(plain) if name == wanted[0]]
         if len(matches) > 1:
@@ -305,14 +312,14 @@ class _Header:
             if name and idx not in others and is_yes_or_no(cell)
         ]
         if len(ones) < 2:
-            raise self.lacks("classes", "label", field)
+            raise self._lacks("classes", "label", field)
         return self._one_a_class(ones, are_guessed=True)
 
     def _one_a_class(self, names: list[str], *, are_guessed: bool) -> LabelColumns:
         positions = list(dict.fromkeys(self.position(name, (), "data.label_column") for name in names))
         return LabelColumns(positions, [tidied(self.names[idx]) for idx in positions], are_guessed)
 
-    def lacks(self, what: str, name: str, field: str) -> DataError:
+    def _lacks(self, what: str, name: str, field: str) -> DataError:
         return DataError(
             f'{self.shown} has no column of {what}: its first row has {self._listed()}. Name one "{name}", or choose '
             "one of them.",

@@ -36,6 +36,16 @@ class LabelColumns:
         """Return the cells that tell a row's classes."""
         return tuple(tidied(row[position]) for position in self.positions)
 
+    def guess_failed(self, shown: str, number: int, reason: str, choices: list[str]) -> DataError:
+        """Return the error of columns that only looked like classes in the first row."""
+        return DataError(
+            f"{shown} has no column of classes by its name, so its columns of 0 and 1 were looked at; but row {number} "
+            f'{reason}. Choose the columns of classes, with commas between them: "{self.class_names[0]}, '
+            f'{self.class_names[1]}".',
+            "data.label_column",
+            choices,
+        )
+
 
 def is_yes_or_no(cell: str) -> bool:
     """Tell whether a cell may be one of a column of 0 and 1."""

@@ -67,16 +67,23 @@ class StateChanged(Event):
 class CommandRejected(Event):
     """A command was refused. ``reason`` is the sentence for the user; ``field`` names the config field at fault.
 
-    ``choices`` are values that the field could have instead, where they are known. ``is_cancelled``: nothing is at
-    fault, the user ended it.
+    Where several fields are, ``sentences`` has what is wrong with each, ``reason`` has a line for each, and ``field``
+    is the first. ``choices`` are values that the field could have instead, where they are known. ``is_cancelled``:
+    nothing is at fault, the user ended it.
     """
 
     kind: Literal["CommandRejected"] = "CommandRejected"
     command: str
     reason: str
     field: str = ""
+    sentences: dict[str, str] = Field(default_factory=dict)
     choices: list[str] = Field(default_factory=list)
     is_cancelled: bool = False
+
+    @property
+    def by_field(self) -> dict[str, str]:
+        """Return what is wrong with each field at fault; "" stands for the whole."""
+        return self.sentences or {self.field: self.reason}
 
 
 class ModelInspected(Event):
