@@ -83,7 +83,16 @@ Layout = Annotated[
     typer.Option(metavar="LAYOUT", help="auto, class_folders, split_folders, splits_in_classes, table or file_names."),
 ]
 PathColumn = Annotated[str, typer.Option(metavar="NAME", help="A table's column of image paths.")]
-LabelColumn = Annotated[str, typer.Option(metavar="NAME", help="A table's column of classes.")]
+LabelColumn = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="A table's column of classes; or several columns of 0 and 1, with commas between them."
+    ),
+]
+LabelSeparator = Annotated[
+    str,
+    typer.Option(metavar="SIGN", help='What stands between the classes in a cell: auto, none, ";", "|", "," or space.'),
+]
 SplitColumn = Annotated[str, typer.Option(metavar="NAME", help="A table's column of splits.")]
 GroupColumn = Annotated[str, typer.Option(metavar="NAME", help="A table's column of groups kept together.")]
 ValidationFraction = Annotated[

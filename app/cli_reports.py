@@ -15,6 +15,7 @@ from app.cli_options import (
     IssuesCsv,
     Json,
     LabelColumn,
+    LabelSeparator,
     Layout,
     PathColumn,
     Run,
@@ -64,6 +65,7 @@ _OPTIONS = {
     "data.layout": "--layout",
     "data.path_column": "--path-column",
     "data.label_column": "--label-column",
+    "data.label_separator": "--label-separator",
     "data.split_column": "--split-column",
     "data.group_column": "--group-column",
     "data.validation_fraction": "--validation-fraction",
@@ -206,6 +208,7 @@ def check(
     layout: Layout = "auto",
     path_column: PathColumn = "",
     label_column: LabelColumn = "",
+    label_separator: LabelSeparator = "auto",
     split_column: SplitColumn = "",
     group_column: GroupColumn = "",
     validation_fraction: ValidationFraction = 0.2,
@@ -223,6 +226,7 @@ def check(
             "layout": layout,
             "path_column": path_column,
             "label_column": label_column,
+            "label_separator": label_separator,
             "split_column": split_column,
             "group_column": group_column,
             "validation_fraction": validation_fraction,
@@ -336,8 +340,10 @@ def find_rate(
 def _print_check(checked: DataChecked, report: DataReport) -> None:
     summary = checked.summary
     console().print(classes_table(summary))
-    counts = ", ".join(f"{sum(counts):,} {split}" for split, counts in summary.counts.items())
+    counts = ", ".join(f"{number:,} {split}" for split, number in summary.num_images.items())
     classes = counted(len(summary.class_names), "class", "classes")
+    if summary.is_multi_label:
+        classes += ", several to an image (task multi_label)"
     print_line(
         f"\n{summary.layout.replace('_', ' ')}: {counts} in {classes}, {counted(summary.num_skipped, 'file')} skipped"
     )

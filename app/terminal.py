@@ -192,6 +192,8 @@ class TerminalView:
             f"{run.config.title}: {run.num_train:,} training and {validation} in {classes}{skipped}",
             "bold",
         )
+        if run.config.data.task == "multi_label":
+            self._print("A yes or no for each class; accuracy counts the images of which each class is right")
         if run.config.data.task == "binary":
             self._print(f"One output, positive for {run.class_names[1]}")
         self._print(

@@ -15,7 +15,14 @@ from trainer.messages.commands import ShutDown
 from trainer.messages.events import WorkerAttached
 
 UNNAMED_FIELDS = frozenset(
-    {"data.layout", "data.path_column", "data.label_column", "data.split_column", "data.group_column"}
+    {
+        "data.layout",
+        "data.path_column",
+        "data.label_column",
+        "data.label_separator",
+        "data.split_column",
+        "data.group_column",
+    }
 )
 """Fields about which the worker's sentences speak without their names: the form shows these beside the field."""
 

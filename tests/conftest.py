@@ -39,6 +39,25 @@ def make_images(root: Path, num_classes: int = 3, num_per_class: int = 12, size:
     return root
 
 
+def make_label_table(root: Path, num_images: int = 48, size: int = 16, num_classes: int = 3) -> Path:
+    """Write a table of PNG files with any number of labels each: for every label, a bar at a height of its own."""
+    generator = np.random.default_rng(1)
+    names = [f"bar_{class_idx}" for class_idx in range(num_classes)]
+    root.mkdir(parents=True)
+    rows = ["path,label"]
+    for number in range(num_images):
+        pixels = generator.integers(0, 60, (size, size, 3), dtype=np.uint8)
+        shown = [number >> class_idx & 1 for class_idx in range(num_classes)]
+        for class_idx, is_shown in enumerate(shown):
+            pixels[class_idx * size // num_classes : (class_idx + 1) * size // num_classes] += 150 * is_shown
+        Image.fromarray(pixels).save(root / f"{number:03d}.png")
+        rows.append(
+            f"{number:03d}.png,{';'.join(name for name, is_shown in zip(names, shown, strict=True) if is_shown)}"
+        )
+    (root / "labels.csv").write_text("\n".join(rows))
+    return root / "labels.csv"
+
+
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
     """Return a folder of three classes with twelve 16 px images each."""

@@ -34,13 +34,23 @@ class DataConfig(_Section):
         description="Where an image's class stands: its folder, its folder below train/ and val/, or above them, a "
         'table, or its name ("cat.12.jpg"); auto looks.',
     )
-    task: Literal["multi_class", "binary"] = Field(
+    task: Literal["multi_class", "binary", "multi_label"] = Field(
         "multi_class",
         description="What is to be told of an image: which of the classes it is, with an output for each "
-        "(multi_class); or which of two, with one output, the logit of the second in natural order (binary).",
+        "(multi_class); which of two, with one output, the logit of the second in natural order (binary); or which "
+        "classes it shows, any number of them, with a yes or no for each (multi_label).",
     )
     path_column: str = Field("", description="A table's column of image paths; empty looks for it by its name.")
-    label_column: str = Field("", description="A table's column of classes; empty looks for it by its name.")
+    label_column: str = Field(
+        "",
+        description="A table's column of classes, or one column of 0 and 1 for each class, with commas between their "
+        "names; empty looks for it by its name, then for columns of 0 and 1.",
+    )
+    label_separator: Literal["auto", "none", ";", "|", ",", "space"] = Field(
+        "auto",
+        description="What stands between the classes of an image in a table's cell; none takes a cell as one class, "
+        "auto takes ; or | where there are any. Where there is a separator, an empty cell is an image of no class.",
+    )
     split_column: str = Field(
         "", description="A table's column of train, validation or test; empty looks for it by its name."
     )
@@ -211,7 +221,8 @@ class TrainingConfig(_Section):
         0.0,
         ge=0,
         lt=1,
-        description="What of each target is spread evenly over the classes, 0 to 1; in the training's loss only.",
+        description="What of each target is spread evenly over the classes (over yes and no, where an image may have "
+        "several), 0 to 1; in the training's loss only.",
     )
     rewind_gb: float = Field(
         1.0,

@@ -21,15 +21,19 @@ from pydantic import ValidationError
 
 from trainer.messages.data_info import SPLITS, DataSummary
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_ONE_CLASS_VERSION = 1
+"""Of reports that runs of Thaw 0.1 refer to: there, each image has one class, in a column of its own."""
 
 _SCHEMA = """
 PRAGMA journal_mode = OFF;
 BEGIN;
 CREATE TABLE summary (body TEXT NOT NULL);
-CREATE TABLE images (id INTEGER PRIMARY KEY, path BLOB NOT NULL, shown TEXT NOT NULL, class_idx INTEGER NOT NULL,
+CREATE TABLE images (id INTEGER PRIMARY KEY, path BLOB NOT NULL, shown TEXT NOT NULL,
                      split TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL, size_bytes INTEGER NOT NULL);
-CREATE INDEX images_by_class ON images (class_idx, id);
+CREATE TABLE image_classes (image_id INTEGER NOT NULL, class_idx INTEGER NOT NULL, PRIMARY KEY (image_id, class_idx))
+    WITHOUT ROWID;
+CREATE INDEX images_by_class ON image_classes (class_idx, image_id);
 CREATE TABLE issues (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, path BLOB NOT NULL, shown TEXT NOT NULL,
                      sentence TEXT NOT NULL, other_path BLOB NOT NULL, other_shown TEXT NOT NULL);
 CREATE INDEX issues_by_kind ON issues (kind, id);
@@ -78,11 +82,14 @@ class IssueKind(StrEnum):
 
 
 class ReportedImage(NamedTuple):
-    """A readable image. ``path`` is where it lies, ``shown`` the name that the user knows; sides upright, in pixels."""
+    """A readable image. ``path`` is where it lies, ``shown`` the name that the user knows; sides upright, in pixels.
+
+    ``class_idxs`` are the indexes of its classes, rising: of several, or of none, where a table says so.
+    """
 
     path: str
     shown: str
-    class_idx: int
+    class_idxs: tuple[int, ...]
     split: str
     width: int
     height: int
@@ -161,9 +168,14 @@ def write_report(
             database.executescript(_SCHEMA)
             database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             database.execute("INSERT INTO summary VALUES (?)", (summary.model_dump_json(),))
+            numbered = list(enumerate(images, start=1))
             database.executemany(
-                "INSERT INTO images (path, shown, class_idx, split, width, height, size_bytes) VALUES (?,?,?,?,?,?,?)",
-                ((_text(image.path), *image[1:]) for image in images),
+                "INSERT INTO images (id, path, shown, split, width, height, size_bytes) VALUES (?,?,?,?,?,?,?)",
+                ((image_id, _text(image.path), image.shown, *image[3:]) for image_id, image in numbered),
+            )
+            database.executemany(
+                "INSERT INTO image_classes VALUES (?,?)",
+                ((image_id, class_idx) for image_id, image in numbered for class_idx in image.class_idxs),
             )
             database.executemany(
                 "INSERT INTO issues (kind, path, shown, sentence, other_path, other_shown) VALUES (?,?,?,?,?,?)",
@@ -204,7 +216,11 @@ class DataReport:
 
     def _read_summary(self, path: Path) -> DataSummary:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version != SCHEMA_VERSION:
+        if version == _ONE_CLASS_VERSION:
+            self._db.execute(
+                "CREATE TEMP VIEW image_classes AS SELECT id AS image_id, class_idx AS class_idx FROM main.images"
+            )
+        elif version != SCHEMA_VERSION:
             raise DataReportError(f"{path} has format {version}, not {SCHEMA_VERSION}. Check the data again.")
         (body,) = self._db.execute("SELECT body FROM summary").fetchone()
         return DataSummary.model_validate_json(body)
@@ -215,19 +231,21 @@ class DataReport:
 
     def images(self, choice: ImageChoice = ALL_IMAGES, offset: int = 0, limit: int = -1) -> list[ReportedImage]:
         """Return images in the order of the data set."""
-        where, values = _where(choice)
+        chosen, values = _chosen(choice)
+        # The same order; but of a class, only this one is read from the index, without sorting.
+        order = "id" if choice.class_idx is None else "chosen.image_id"
         rows = self._db.execute(
-            "SELECT path, shown, class_idx, split, width, height, size_bytes FROM images"
-            f"{where} ORDER BY id LIMIT ? OFFSET ?",
+            f"SELECT path, shown, {_CLASSES}, split, width, height, size_bytes {chosen} ORDER BY {order} "
+            "LIMIT ? OFFSET ?",
             (*values, limit, offset),
         )
-        return [ReportedImage(_path(path), *rest) for path, *rest in rows]
+        return [ReportedImage(_path(path), shown, _class_idxs(classes), *rest) for path, shown, classes, *rest in rows]
 
-    def samples(self) -> dict[str, list[tuple[str, int]]]:
-        """Return (path, class index) of the images of each split, in the order in which a run numbers them."""
-        found: dict[str, list[tuple[str, int]]] = {split: [] for split in SPLITS}
-        for path, class_idx, split in self._db.execute("SELECT path, class_idx, split FROM images ORDER BY id"):
-            found[split].append((_path(path), class_idx))
+    def samples(self) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
+        """Return (path, class indexes) of the images of each split, in the order in which a run numbers them."""
+        found: dict[str, list[tuple[str, tuple[int, ...]]]] = {split: [] for split in SPLITS}
+        for path, classes, split in self._db.execute(f"SELECT path, {_CLASSES}, split FROM images ORDER BY id"):
+            found[split].append((_path(path), _class_idxs(classes)))
         return found
 
     def bins(self, class_idx: int | None = None) -> dict[Measure, list[Bin]]:
@@ -246,10 +264,8 @@ class DataReport:
             Measure.SHAPE: _around(_SHAPE_EDGES, lowest, highest),
         }
         counts = {measure: [[0] * len(SPLITS) for _ in bounds[1:]] for measure, bounds in edges.items()}
-        where, values = _where(ImageChoice(class_idx))
-        rows = self._db.execute(
-            f"SELECT split, width, height, COUNT(*) FROM images{where} GROUP BY split, width, height", values
-        )
+        chosen, values = _chosen(ImageChoice(class_idx))
+        rows = self._db.execute(f"SELECT split, width, height, COUNT(*) {chosen} GROUP BY split, width, height", values)
         for split, width, height, num_images in rows:
             for measure, value in ((Measure.SIZE, min(width, height)), (Measure.SHAPE, width / height)):
                 counts[measure][bisect_right(edges[measure], value) - 1][SPLITS.index(split)] += num_images
@@ -310,17 +326,27 @@ def write_issues_csv(path: Path, issues: Iterable[ReportedIssue]) -> None:
         raise DataReportError(f"Cannot write {path}: {error.strerror or error}. Choose another folder.") from error
 
 
-def _where(choice: ImageChoice) -> tuple[str, tuple[float, ...]]:
+_CLASSES = "(SELECT group_concat(class_idx) FROM image_classes WHERE image_id = images.id)"
+
+
+def _class_idxs(classes: str | None) -> tuple[int, ...]:
+    return tuple(sorted(map(int, classes.split(",")))) if classes else ()
+
+
+def _chosen(choice: ImageChoice) -> tuple[str, tuple[float, ...]]:
+    """Return which images to read, as SQL, and its values."""
+    tables = "FROM images"
     conditions: list[str] = []
     values: list[float] = []
     if choice.class_idx is not None:
-        conditions.append("class_idx = ?")
+        tables = "FROM image_classes AS chosen JOIN images ON images.id = chosen.image_id"
+        conditions.append("chosen.class_idx = ?")
         values.append(choice.class_idx)
     if choice.bin is not None:
         expression = _EXPRESSIONS[choice.bin.measure]
         conditions.append(f"{expression} >= ? AND {expression} < ?")
         values += [choice.bin.low, choice.bin.high]
-    return f" WHERE {' AND '.join(conditions)}" if conditions else "", tuple(values)
+    return f"{tables} WHERE {' AND '.join(conditions)}" if conditions else tables, tuple(values)
 
 
 def _shape_edges() -> list[float]:

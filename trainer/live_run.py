@@ -409,8 +409,10 @@ class LiveRun:
         for units, multiplier in multiplied_units(self.config.optimizer.multipliers, self.freeze_set):
             self.rates.multiply(units, multiplier)
 
-    def _confusion(self, evaluation: Evaluation, split: str, checkpoint: str, step: int) -> ConfusionMatrix:
+    def _confusion(self, evaluation: Evaluation, split: str, checkpoint: str, step: int) -> ConfusionMatrix | None:
         names = list(self.data.class_names)
+        if evaluation.confusion is None:
+            return None
         return ConfusionMatrix(
             split=split, checkpoint=checkpoint, step=step, class_names=names, counts=evaluation.confusion
         )

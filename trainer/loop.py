@@ -60,7 +60,7 @@ class Trainer(LiveRun):
         super().__init__(config, loaded, data, device, emit)
         mixing = config.data.mixing
         self._mixer = None if mixing == "none" else BatchMixer(mixing, len(data.class_names), config.training.seed)
-        self._task = make_task(config, data.class_names, data.class_counts, device)
+        self._task = make_task(config, data.class_names, data.class_counts, data.num_train, device)
         self._stages = stages(self.layers)
         # The worker asks for these by a person's command, the plan and the advisor by themselves.
         changes = LiveChanges(self)
@@ -159,7 +159,7 @@ class Trainer(LiveRun):
             OutOfMemory: The device has no memory for it; nothing has changed.
 
         Args:
-            batches: Images, shape (B, 3, H, W), float32, and class indexes, shape (B,), int64; on the run's device.
+            batches: Images, shape (B, 3, H, W), float32, and the task's targets; on the run's device.
 
         """
         self.rates.set_rates(self.step)
@@ -355,7 +355,9 @@ class Trainer(LiveRun):
         if evaluation is None:
             return False
         self._log(evaluation, best.step)
-        self._folder.keep_test_confusion(self._confusion(evaluation, "test", best.name, best.step))
+        confusion = self._confusion(evaluation, "test", best.name, best.step)
+        if confusion is not None:
+            self._folder.keep_test_confusion(confusion)
         text = f"Test split ({self.data.num_test:,} images), {best.name}: {metrics_text(evaluation.values)}."
         self._emit(LogWritten(level="info", text=text))
         return True

@@ -23,7 +23,7 @@ _VALUES_AT_ONCE = 8192
 """Log odds that are gathered before the metrics are brought up to date."""
 
 _NUM_BINS = 2000
-"""Of AUROC: they tell log odds apart that differ by some 1 %, or, near those of chance, by 0.0001."""
+"""Of a ranking: they tell log odds apart that differ by some 1 %, or, near those of chance, by 0.0001."""
 _FINENESS = 100.0
 _LARGEST_LOG_ODDS = 1000.0
 
@@ -61,10 +61,13 @@ class StepMetrics:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A split's metrics by tag, and how many images of each class (row) were taken for which class (column)."""
+    """A split's metrics by tag, and how many images of each class (row) were taken for which class (column).
+
+    ``confusion`` is None where an image may have several classes.
+    """
 
     values: dict[str, float]
-    confusion: list[list[int]]
+    confusion: list[list[int]] | None
 
 
 class SplitMetrics:
@@ -75,13 +78,14 @@ class SplitMetrics:
         self._task = task
         self._loss = MeanMetric(nan_strategy="disable").to(device)
         self._metrics = {name: metric.to(device) for name, metric in task.metrics().items()}
-        self._auroc = BinnedAuroc(task.num_outputs).to(device)
-        self._confusion = task.confusion().to(device)
+        self._ranking = BinnedRanking(task.num_outputs).to(device)
+        confusion = task.confusion()
+        self._confusion = None if confusion is None else confusion.to(device)
         self._gathered: list[tuple[Tensor, Tensor]] = []
         self._num_gathered = 0
 
     def add(self, logits: Tensor, target: Tensor) -> None:
-        """Take a batch: the model's outputs, and class indexes of shape (B,); both on the device."""
+        """Take a batch: the model's outputs, and the task's targets, of shape (B,) or (B, C); both on the device."""
         # Once for each image: where NaN is let through, torchmetrics 1.9 leaves weights out.
         self._loss.update(self._task.loss(logits.float(), target).expand(len(target)))
         log_odds = self._task.log_odds(logits)
@@ -93,12 +97,18 @@ class SplitMetrics:
     def compute(self) -> Evaluation:
         """Return the metrics; one that the split's images leave undefined is not among them."""
         self._take_gathered()
+        areas, precisions = self._ranking.compute()
+        computed = {name: metric.compute() for name, metric in self._metrics.items()}
+        computed["AUROC"] = areas
+        if self._task.has_average_precision:
+            computed["Mean AP"] = precisions
         values = {"Loss": float(self._loss.compute())}
-        values.update((name, float(metric.compute())) for name, metric in self._metrics.items())
-        auroc = self._mean_auroc()
-        if auroc is not None:
-            values["AUROC"] = auroc
-        confusion: list[list[int]] = self._confusion.compute().tolist()
+        for name, value in computed.items():
+            # Of classes that some of the images belong to and some do not, where that matters.
+            defined = value[~value.isnan()]
+            if defined.numel():
+                values[name] = float(defined.mean())
+        confusion = None if self._confusion is None else self._confusion.compute().tolist()
         return Evaluation({f"{name}/{self._split}": value for name, value in values.items()}, confusion)
 
     def _take_gathered(self) -> None:
@@ -108,18 +118,16 @@ class SplitMetrics:
         log_odds, target = (torch.cat(parts) for parts in zip(*self._gathered, strict=True))
         self._gathered, self._num_gathered = [], 0
         for metric in (*self._metrics.values(), self._confusion):
-            metric.update(self._task.decided(log_odds), target)
-        self._auroc.update(log_odds, self._task.positives(target))
-
-    def _mean_auroc(self) -> float | None:
-        """Return the mean over the classes that some of the images belong to and some do not; None without any."""
-        areas = self._auroc.compute()
-        defined = areas[~areas.isnan()]
-        return float(defined.mean()) if defined.numel() else None
+            if metric is not None:
+                metric.update(self._task.decided(log_odds), target)
+        self._ranking.update(log_odds, self._task.positives(target))
 
 
-class BinnedAuroc(Metric):
-    """The area under the ROC curve of each output: how likely a positive image is to be put above a negative one.
+class BinnedRanking(Metric):
+    """How well each output puts positive images above negative ones: the area under its ROC curve, and its precision.
+
+    The area is how likely a positive image is to be put above a negative one; the average precision is the mean, over
+    the positive images, of the share of positive ones among those that are put as high or higher.
 
     It counts the images in bins of their log odds, so that its memory does not grow with them, and two of one bin
     are half right: the trapezoids of a ROC curve with as many thresholds. torchmetrics' own compares each value with
@@ -148,13 +156,20 @@ class BinnedAuroc(Metric):
         place = (place * num_bins + bins).flatten()
         self.counts.view(-1).scatter_add_(0, place, torch.ones_like(place, dtype=torch.int32))
 
-    def compute(self) -> Tensor:
-        """Return the areas, float64 (C,), on the CPU; NaN where the images are all positive, or all negative."""
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Return the areas and the average precisions, both float64 (C,), on the CPU.
+
+        An area is NaN where the images are all positive, or all negative; a precision where none is positive.
+        """
         negatives, positives = self.counts.cpu().double()
-        above = positives.sum(dim=-1, keepdim=True) - positives.cumsum(dim=-1)
+        num_positive = positives.sum(dim=-1)
+        above = num_positive[:, None] - positives.cumsum(dim=-1)
         num_right: Tensor = (negatives * (above + positives / 2)).sum(dim=-1)
-        num_pairs: Tensor = negatives.sum(dim=-1) * positives.sum(dim=-1)
-        return num_right / num_pairs
+        # Each is as high as itself, and as half of the others of its bin.
+        as_high = above + (positives + 1) / 2
+        negatives_as_high = negatives.sum(dim=-1, keepdim=True) - negatives.cumsum(dim=-1) + negatives / 2
+        precision: Tensor = (positives * as_high / (as_high + negatives_as_high)).sum(dim=-1) / num_positive
+        return num_right / (negatives.sum(dim=-1) * num_positive), precision
 
 
 def _spread(log_odds: Tensor) -> Tensor:

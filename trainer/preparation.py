@@ -34,7 +34,7 @@ from trainer.run_list import check_writable
 from trainer.run_record import WorkerAddress
 from trainer.runs import RunFolder
 from trainer.summary import with_costs
-from trainer.task import check_classes
+from trainer.task import check_task
 
 Report = Callable[[str, int, int, str], None]
 """Called with what is being done, how much of it is, of how much, and the unit."""
@@ -248,7 +248,7 @@ class Preparation:
         torch.set_num_threads(config.training.num_threads or self._default_num_threads)
         with _data_of(owner_of_data):
             scanned = look_through()
-        check_classes(config, scanned.class_names)
+        check_task(config.data, scanned.summary)
         loaded = build_model(
             config.model,
             config.data.num_outputs(len(scanned.class_names)),

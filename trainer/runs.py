@@ -283,6 +283,11 @@ class RunFolder:
             sql = "SELECT row.value FROM meta, json_each(meta.value, '$.counts') AS row WHERE meta.key = ?"
             counts = [json.loads(row) for (row,) in self._read(sql, key)]
             return ConfusionMatrix.model_validate_json(rows[0][0]).model_copy(update={"counts": counts})
+        if self.config().data.task == "multi_label":
+            raise RunFolderError(
+                f"{self.path.name} has no confusion matrix: its images may have several classes, so that none is taken "
+                "for another. Look at its F1 and mean AP."
+            )
         if which == "test":
             raise RunFolderError(
                 f"{self.path.name} has no confusion matrix of a test split: it comes at the end of a run whose data "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -16,31 +17,44 @@ from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassConfusionMatrix,
     MulticlassF1Score,
+    MultilabelExactMatch,
+    MultilabelF1Score,
 )
 
-from trainer.config import ConfigError, RunConfig
+from trainer.config import ConfigError, DataConfig, RunConfig
 from trainer.data.sampler import class_weights
+from trainer.messages.data_info import DataSummary
 
 _TOP = 5
 _NUM_NAMED = 4
+_HALF = 0.5
 
 
 class Task(ABC):
     """What a run learns of its images. The loop meets it only as "batch in, loss and metrics out".
 
-    Targets are class indexes, int64 (B,), or, of mixed images, the share of each class, float32 (B, C).
+    Targets are class indexes, int64 (B,), or, of mixed images, the share of each class, float32 (B, C). Of images that
+    may have several classes, they are 1 for each class and 0 for the others, float32 (B, C), mixed or not.
 
     Args:
         class_names: Names of the classes, by index.
         smoothing: What of each target is spread evenly over the classes, 0 to 1; in the training's loss only.
-        weights: Weight of each class in the training's loss, shape (C,); None weighs none.
+        weights: Weight of each class in the training's loss, by ``balancing_weights``, shape (C,); None weighs none.
 
     """
+
+    has_average_precision = False
+    """Whether the mean average precision is reported: it is asked of images of several classes."""
 
     def __init__(self, class_names: Sequence[str], smoothing: float, weights: Tensor | None) -> None:
         self.class_names = list(class_names)
         self._smoothing = smoothing
         self._weights = weights
+
+    @staticmethod
+    def balancing_weights(class_counts: Sequence[int], num_images: int) -> Tensor:
+        """Return the weights that even classes out, shape (C,), from the training images of each and of all."""
+        return class_weights(class_counts)
 
     @property
     @abstractmethod
@@ -76,15 +90,19 @@ class Task(ABC):
 
     @abstractmethod
     def metrics(self) -> dict[str, Metric]:
-        """Make the metrics of a split by name. Each takes (``decided``, class indexes)."""
+        """Make the metrics of a split by name. Each takes (``decided``, targets of images that are not mixed).
+
+        One that is of each class by itself is NaN for those that it is not defined for, and the mean of the others is
+        reported.
+        """
 
     @abstractmethod
     def positives(self, target: Tensor) -> Tensor:
         """Return for each of ``log_odds`` whether it is of what the image shows: bool, of the same shape."""
 
     @abstractmethod
-    def confusion(self) -> Metric:
-        """Make the metric that counts [true class, predicted class], shape (C, C)."""
+    def confusion(self) -> Metric | None:
+        """Make the metric that counts [true class, predicted class], shape (C, C); None where an image has several."""
 
 
 class MultiClass(Task):
@@ -199,40 +217,125 @@ class Binary(Task):
         return target[:, 1] if target.ndim == 2 else target.float()
 
 
-_TASKS: dict[str, type[Task]] = {"multi_class": MultiClass, "binary": Binary}
+class MultiLabel(Task):
+    """Any number of the classes: an output for each, a yes above 0, and binary cross entropy, the mean over them.
+
+    An image is right if each of its classes is, and no other ("Accuracy", the exact match). F1 is the mean over the
+    classes that are to be seen in an image, or were said to be.
+    """
+
+    has_average_precision = True
+
+    @staticmethod
+    def balancing_weights(class_counts: Sequence[int], num_images: int) -> Tensor:
+        """Return the weight of a yes of each class: as much as of a no, all together (torch's ``pos_weight``).
+
+        A class that all images have, or none, has the weight 1.
+        """
+        yes = torch.tensor(class_counts, dtype=torch.float32)
+        no = num_images - yes
+        return torch.where((yes > 0) & (no > 0), no / yes.clamp(min=1), 1.0)
+
+    @property
+    def num_outputs(self) -> int:
+        """Return the number of classes."""
+        return len(self.class_names)
+
+    def training_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss that is minimized, shape (); logits of shape (B, C).
+
+        Smoothing spreads each target over yes and no: 0.1 makes them 0.95 and 0.05.
+        """
+        share = target * (1 - self._smoothing) + self._smoothing / 2
+        return binary_cross_entropy_with_logits(logits.float(), share, pos_weight=self._weights)
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean binary cross entropy over images and classes, shape ()."""
+        return binary_cross_entropy_with_logits(logits.float(), target)
+
+    def num_right(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Count the images of which every output is on the right side of 0; mixed ones have what more than half has."""
+        return ((logits.detach() > 0) == (target > _HALF)).all(dim=1).sum()
+
+    def log_odds(self, logits: Tensor) -> Tensor:
+        """Return the log odds of each class, shape (B, C): the outputs themselves."""
+        return logits.float()
+
+    def decided(self, log_odds: Tensor) -> Tensor:
+        """Return 1 for each yes: torchmetrics would take numbers that are all from 0 to 1 for probabilities."""
+        return (log_odds > 0).long()
+
+    def metrics(self) -> dict[str, Metric]:
+        """Make the exact match, and the F1 of each class."""
+        num_classes = len(self.class_names)
+        f1 = MultilabelF1Score(num_classes, average="none", validate_args=False, zero_division=math.nan)
+        return {"Accuracy": MultilabelExactMatch(num_classes, validate_args=False), "F1": f1}
+
+    def positives(self, target: Tensor) -> Tensor:
+        """Return which classes each image has, shape (B, C)."""
+        return target > _HALF
+
+    def confusion(self) -> Metric | None:
+        """Return None: of several classes, nobody can tell which one was taken for which."""
+        return None
 
 
-def make_task(config: RunConfig, class_names: Sequence[str], class_counts: Sequence[int], device: torch.device) -> Task:
+_TASKS: dict[str, type[Task]] = {"multi_class": MultiClass, "binary": Binary, "multi_label": MultiLabel}
+
+
+def make_task(
+    config: RunConfig, class_names: Sequence[str], class_counts: Sequence[int], num_images: int, device: torch.device
+) -> Task:
     """Make the task of a run.
 
     Args:
-        config: The run's configuration.
+        config: The run's configuration, which ``check_task`` has no word against.
         class_names: Names of the classes, by index.
         class_counts: Number of training images of each class.
+        num_images: Number of training images.
         device: The run's device.
 
-    Raises:
-        ConfigError: The data have too many classes for it.
-
     """
-    check_classes(config, class_names)
-    weights = class_weights(class_counts).to(device) if config.data.balance == "class_weights" else None
-    task = _TASKS[config.data.task](class_names, config.training.label_smoothing, weights)
+    kind = _TASKS[config.data.task]
+    is_weighted = config.data.balance == "class_weights"
+    weights = kind.balancing_weights(class_counts, num_images).to(device) if is_weighted else None
+    task = kind(class_names, config.training.label_smoothing, weights)
     assert task.num_outputs == config.data.num_outputs(len(class_names)), "the form asks the configuration"
     return task
 
 
-def check_classes(config: RunConfig, class_names: Sequence[str]) -> None:
-    """Refuse a task that the data have too many classes for.
+def check_task(data: DataConfig, summary: DataSummary) -> None:
+    """Refuse a task that the data are not made for.
 
     Raises:
-        ConfigError: They have; names them.
+        ConfigError: Names the field, and what to choose instead.
 
     """
-    if config.data.task == "binary" and len(class_names) != 2:
-        named = ", ".join(class_names[:_NUM_NAMED]) + (" and more" if len(class_names) > _NUM_NAMED else "")
+    names = summary.class_names
+    if data.task == "multi_label" and not summary.is_multi_label:
         raise ConfigError(
-            f"A binary task is to tell two classes apart, but the data have {len(class_names)} ({named}). Choose the "
+            "Every image has one class, but the task multi_label (any of several) is for images that have several, or "
+            "none. Choose multi_class (one of several); or, if the cells of a table hold several classes, what "
+            "separates them (data.label_separator).",
+            "data.task",
+        )
+    if data.task != "multi_label" and summary.is_multi_label:
+        raise ConfigError(
+            f"Some images have several classes, or none, but the task {data.task} is for images of one. Choose "
+            "multi_label (any of several); or, if each cell of the table is one class, no separator "
+            "(data.label_separator).",
+            "data.task",
+        )
+    if data.task == "multi_label" and data.balance == "sampler":
+        raise ConfigError(
+            "Images of several classes cannot be drawn so that each class comes equally often: one brings the others "
+            "along. Balance them by class weights, or not at all.",
+            "data.balance",
+        )
+    if data.task == "binary" and len(names) != 2:
+        named = ", ".join(names[:_NUM_NAMED]) + (" and more" if len(names) > _NUM_NAMED else "")
+        raise ConfigError(
+            f"A binary task is to tell two classes apart, but the data have {len(names)} ({named}). Choose the "
             "task multi_class, or data of two classes.",
             "data.task",
         )

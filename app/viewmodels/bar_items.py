@@ -35,13 +35,13 @@ class BarItemModel(TableItemModel):
         self._rows: list[int] = []
         self._largest = 0
 
-    def show_bars(self, names: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
-        """Show these bars, each with its images in each of SPLITS."""
+    def show_bars(self, names: Sequence[str], counts: Sequence[Sequence[int]], of_all: Sequence[int]) -> None:
+        """Show these bars, each with its images in each of SPLITS, and those of all: an image may be in several."""
         self.beginResetModel()
         self._names = list(names)
         self._counts = [list(by_split) for by_split in counts]
         self._largest = max((sum(by_split) for by_split in self._counts), default=0)
-        self._counts.append([sum(column) for column in zip(*self._counts, strict=True)] or [0] * len(SPLITS))
+        self._counts.append(list(of_all))
         self._rows = [ALL, *range(len(self._names))]
         self.endResetModel()
 

@@ -10,6 +10,7 @@ from PySide6.QtCore import QCoreApplication, QObject
 from app.viewmodels.bar_items import ALL, BarItemModel
 from app.viewmodels.quantities import count_text, number_text
 from trainer.data_report import Bin, Measure
+from trainer.messages.data_info import SPLITS
 
 
 class BinItemModel(BarItemModel):
@@ -23,7 +24,8 @@ class BinItemModel(BarItemModel):
     def show(self, bins: Sequence[Bin]) -> None:
         """Show how many images there are in each bin."""
         self.bins = list(bins)
-        self.show_bars([bin_text(each) for each in bins], [each.counts for each in bins])
+        of_all = [sum(each.counts[idx] for each in bins) for idx in range(len(SPLITS))]
+        self.show_bars([bin_text(each) for each in bins], [each.counts for each in bins], of_all)
 
     def clear(self) -> None:
         """Show nothing."""

@@ -14,7 +14,8 @@ class ClassItemModel(BarItemModel):
     def show(self, summary: DataSummary) -> None:
         """Show what a scan found, in the order of the data set."""
         by_split = [summary.counts.get(split, [0] * len(summary.class_names)) for split in SPLITS]
-        self.show_bars(summary.class_names, list(zip(*by_split, strict=True)))
+        of_all = [summary.num_images.get(split, 0) for split in SPLITS]
+        self.show_bars(summary.class_names, list(zip(*by_split, strict=True)), of_all)
 
     def all_text(self) -> str:
         """Return the name of the row of all images."""

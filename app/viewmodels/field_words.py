@@ -13,6 +13,7 @@ def field_label(field: str) -> str:
         "data.layout": QCoreApplication.translate("RunForm", "Layout"),
         "data.path_column": QCoreApplication.translate("RunForm", "Paths in"),
         "data.label_column": QCoreApplication.translate("RunForm", "Classes in"),
+        "data.label_separator": QCoreApplication.translate("RunForm", "Separator"),
         "data.split_column": QCoreApplication.translate("RunForm", "Splits in"),
         "data.group_column": QCoreApplication.translate("RunForm", "Groups in"),
         "data.task": QCoreApplication.translate("RunForm", "Task"),
@@ -73,8 +74,18 @@ def field_tip(field: str) -> str:
             "RunForm", "Share of the values that the head drops before each of its layers, 0 to 1"
         ),
         "model.head_hidden": QCoreApplication.translate("RunForm", "Units of a hidden layer in the head; empty: none"),
+        "data.label_column": QCoreApplication.translate(
+            "RunForm", "The column of classes; or one column of 0 and 1 for each class, with commas between their names"
+        ),
+        "data.label_separator": QCoreApplication.translate(
+            "RunForm",
+            "What stands between the classes of an image in its cell; none: a cell is one class. With a separator, an "
+            "empty cell is an image of no class",
+        ),
         "data.task": QCoreApplication.translate(
-            "RunForm", "Which of the classes an image is, with an output for each; or which of two, with one output"
+            "RunForm",
+            "Which of the classes an image is, with an output for each; which of two, with one output; or all that it "
+            "shows, with a yes or no for each: then accuracy counts the images of which each class is right",
         ),
         "training.label_smoothing": QCoreApplication.translate(
             "RunForm", "Label smoothing: what of each target is spread over all classes, 0 to 1; in training only"
@@ -150,6 +161,10 @@ def choice_text(value: str) -> str:
         "append": QCoreApplication.translate("RunForm", "append a layer"),
         "multi_class": QCoreApplication.translate("RunForm", "one of several"),
         "binary": QCoreApplication.translate("RunForm", "one of two"),
+        "multi_label": QCoreApplication.translate("RunForm", "any of several"),
+        ";": QCoreApplication.translate("RunForm", "semicolon"),
+        "|": QCoreApplication.translate("RunForm", "bar"),
+        ",": QCoreApplication.translate("RunForm", "comma"),
         "class_weights": QCoreApplication.translate("RunForm", "class weights"),
         "one_cycle": QCoreApplication.translate("RunForm", "one cycle"),
         "True": QCoreApplication.translate("RunForm", "yes"),

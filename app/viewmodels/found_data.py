@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PySide6.QtCore import QCoreApplication, QLocale
 
-from app.viewmodels.field_words import split_text
+from app.viewmodels.field_words import choice_text, split_text
 from trainer.messages.data_info import DataSummary
 
 _NUM_BINARY_CLASSES = 2
@@ -18,12 +18,15 @@ class FoundData:
         self.columns: list[str] = []
         """Columns of a table, to choose from."""
         self.layout = ""
+        self.is_multi_label: bool | None = None
+        """Whether some images have several classes, or none; None while that is not known."""
         self._taken: dict[str, str] | None = None
         """The column that is read for each field of a table; None while that is not known."""
 
     def take(self, summary: DataSummary) -> None:
         """Take what a scan found."""
         self.class_names, self.layout = summary.class_names, summary.layout
+        self.is_multi_label = summary.is_multi_label
         if summary.columns is not None:
             self.columns = summary.columns.names
             self._taken = {f"data.{field}": name for field, name in summary.columns.taken.items()}
@@ -46,8 +49,36 @@ class FoundData:
             return QCoreApplication.translate("RunForm", "none")
         return QCoreApplication.translate("RunForm", "found: {}").format(name)
 
+    def separator_text(self) -> str:
+        """Say what was found between the classes of an image, "" while that is not known."""
+        if self._taken is None:
+            return ""
+        separator = self._taken.get("data.label_separator", "none")
+        return QCoreApplication.translate("RunForm", "found: {}").format(choice_text(separator))
+
+    def fitting_task(self, task: str) -> str:
+        """Return a task that goes with how many classes an image has: the one given, if it does."""
+        if not self.task_error(task):
+            return task
+        return "multi_label" if self.is_multi_label else "multi_class"
+
+    def task_error(self, task: str) -> str:
+        """Say why a task does not go with how many classes an image has, "" if it does."""
+        if self.is_multi_label is None or self.is_multi_label == (task == "multi_label"):
+            return ""
+        if self.is_multi_label:
+            text = QCoreApplication.translate("RunForm", 'Some images have several classes, or none: choose "{}".')
+            return text.format(choice_text("multi_label"))
+        text = QCoreApplication.translate(
+            "RunForm", 'Each image has one class: choose "{}", or what separates the classes in a cell of the table.'
+        )
+        return text.format(choice_text("multi_class"))
+
     def task_text(self, task: str) -> str:
         """Say what a task makes of the classes."""
+        if task == "multi_label" and self.class_names:
+            text = QCoreApplication.translate("RunForm", "{} outputs, yes or no each.")
+            return text.format(QLocale().toString(len(self.class_names)))
         if task != "binary":
             return ""
         if len(self.class_names) != _NUM_BINARY_CLASSES:
@@ -60,7 +91,7 @@ def summary_text(summary: DataSummary) -> str:
     locale = QLocale()
     num_classes = locale.toString(len(summary.class_names))
     parts = [QCoreApplication.translate("RunForm", "{} classes").format(num_classes)]
-    parts += [f"{locale.toString(sum(counts))} {split_text(split)}" for split, counts in summary.counts.items()]
+    parts += [f"{locale.toString(number)} {split_text(split)}" for split, number in summary.num_images.items()]
     if summary.num_skipped == 1:
         parts.append(QCoreApplication.translate("RunForm", "1 file skipped"))
     elif summary.num_skipped:

@@ -101,8 +101,8 @@ class ImageItemModel(QAbstractListModel):
 
     def _figures(self, image: ReportedImage) -> str:
         sides = self.tr("{width} × {height} px").format(width=count_text(image.width), height=count_text(image.height))
-        class_name = self._class_names[image.class_idx]
-        return " · ".join([class_name, split_text(image.split), sides, size_text(image.size_bytes)])
+        names = ", ".join(self._class_names[class_idx] for class_idx in image.class_idxs) or self.tr("no class")
+        return " · ".join([names, split_text(image.split), sides, size_text(image.size_bytes)])
 
     def _take(self, page: ImagePage, answer: list[ReportedImage] | str) -> None:
         if (page.report_path, page.choice) != (self._report_path, self._choice):

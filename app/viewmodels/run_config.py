@@ -23,6 +23,8 @@ from app.viewmodels.run_fields import (
     MODEL_FIELDS_THAT_NAME_LAYERS,
     ONLY_WITH,
     OWN_OF_WEIGHTS,
+    TABLE_FIELDS,
+    TASK_FIELDS,
     WITH_PATIENCE,
 )
 from app.viewmodels.run_need import RunNeed
@@ -59,6 +61,7 @@ class RunConfigViewModel(QObject):
         self._texts: dict[str, str] = {}
         self._notes: dict[str, str] = {}
         self._errors: dict[str, str] = {}
+        self._is_task_chosen = False
         # num_loader_workers and num_threads have no field of their own, but a loaded configuration keeps them.
         self._hidden: dict[str, Any] = {}
         self.offer = ModelOffer(self._texts)
@@ -82,6 +85,8 @@ class RunConfigViewModel(QObject):
         """Return what is known about a field beside its value: the classes found, the precision applied."""
         if field == "data.task":
             return self.found.task_text(self._texts["data.task"])
+        if field == "data.label_separator":
+            return self.found.separator_text() if self._texts[field] == "auto" else ""
         if field == "training.batch_size" and self.live.in_force is not None and self.live.in_force.batch_parts > 1:
             return self.tr("in {} parts, one after another").format(count_text(self.live.in_force.batch_parts))
         return self._notes.get(field) or self._resting_note(field)
@@ -127,7 +132,7 @@ class RunConfigViewModel(QObject):
 
     def has_field(self, field: str) -> bool:
         """Return whether a field matters by what the others say: not all have momentum, only a table has columns."""
-        if field in COLUMN_FIELDS:
+        if field in TABLE_FIELDS:
             return self.is_table
         if field in WITH_PATIENCE:
             return bool(self._texts["training.patience"].strip())
@@ -141,8 +146,13 @@ class RunConfigViewModel(QObject):
         self._texts[field] = text
         if field == "data.path":
             self._forget_data()
-        if field in COLUMN_FIELDS:
+        if field in TABLE_FIELDS:
             self.found.forget_taken()
+        if field == "data.task":
+            self._is_task_chosen = True
+        elif field in CHECKED_FIELDS:
+            # Of other data, or of these as they are read otherwise: the task follows what is found.
+            self._is_task_chosen = False
         if field in MODEL_FIELDS_THAT_NAME_LAYERS:
             # Another model, or another head, has other layers; only two names hold in every one.
             self.frozen = ["backbone"]
@@ -156,7 +166,9 @@ class RunConfigViewModel(QObject):
                 # Nobody could mend out of sight what would keep the run from starting.
                 self._texts[hidden] = shown_value(value_at(RunConfig().model_dump(), hidden))
                 self._errors[hidden] = ""
-        self._errors[field] = self._check(field)
+        # Of other data, nothing is known that a task would not go with.
+        for known in (field, *(TASK_FIELDS if field in {*TASK_FIELDS, "data.path"} else ())):
+            self._errors[known] = self._check(known)
         if field == "plan":
             self._notes[field] = "" if self.error(field) else plan_sentence(parse_plan(text))
         self.changed.emit()
@@ -179,6 +191,7 @@ class RunConfigViewModel(QObject):
         }
         self._notes = {"plan": plan_sentence(values["plan"])}
         self._errors = {}
+        self._is_task_chosen = True
         self._forget_data()
 
     def values(self) -> dict[str, Any]:
@@ -234,7 +247,7 @@ class RunConfigViewModel(QObject):
     @property
     def is_table(self) -> bool:
         """Whether the columns of a table matter: the data are one, or something was said of its columns."""
-        said = any(self._texts[field] or self.error(field) for field in COLUMN_FIELDS)
+        said = any(self._texts[field] for field in COLUMN_FIELDS) or any(map(self.error, TABLE_FIELDS))
         return said or "table" in {self._texts["data.layout"], self.found.layout}
 
     # -- what the worker says ---------------------------------------------------------------------------------
@@ -255,7 +268,9 @@ class RunConfigViewModel(QObject):
             return
         self._show_found(event.summary)
         self._notes["data.path"] = summary_text(event.summary)
-        for field in (*CHECKED_FIELDS, "data.task"):
+        if not self._is_task_chosen:
+            self._texts["data.task"] = self.found.fitting_task(self._texts["data.task"])
+        for field in (*CHECKED_FIELDS, *TASK_FIELDS):
             self._errors[field] = self._check(field)
         self.changed.emit()
 
@@ -417,4 +432,9 @@ class RunConfigViewModel(QObject):
             self._errors[field] = self._check(field)
 
     def _check(self, field: str) -> str:
-        return typed_error(field, self._texts[field]) or self.offer.error(field)
+        error = typed_error(field, self._texts[field]) or self.offer.error(field)
+        if field == "data.task":
+            return error or self.found.task_error(self._texts[field])
+        if field == "data.balance" and (self._texts["data.task"], self._texts[field]) == ("multi_label", "sampler"):
+            return self.tr("Images have several classes: choose class weights.")
+        return error

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 COLUMN_FIELDS = ("data.path_column", "data.label_column", "data.split_column", "data.group_column")
+"""The fields that name a column of a table of images."""
+
+TABLE_FIELDS = (
+    "data.path_column",
+    "data.label_column",
+    "data.label_separator",
+    "data.split_column",
+    "data.group_column",
+)
 """The fields that only a table of images has."""
 
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -15,7 +24,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "optimizer.rate",
         "optimizer.schedule",
     ),
-    "columns": COLUMN_FIELDS,
+    "columns": TABLE_FIELDS,
     "images": (
         "data.task",
         "training.label_smoothing",
@@ -62,7 +71,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 FIELDS = tuple(field for fields in SECTIONS.values() for field in fields)
 """The fields of the form by their dotted names in RunConfig; ``model.frozen`` comes from the model's tree."""
 
-CHECKED_FIELDS = ("data.path", "data.layout", *COLUMN_FIELDS, "data.validation_fraction", "training.seed")
+CHECKED_FIELDS = ("data.path", "data.layout", *TABLE_FIELDS, "data.validation_fraction", "training.seed")
 """The fields that decide which images a run has and how they are split."""
 
 MODEL_FIELDS = (
@@ -75,6 +84,9 @@ MODEL_FIELDS = (
     "data.task",
 )
 """The fields that decide what the model's tree shows."""
+
+TASK_FIELDS = ("data.task", "data.balance")
+"""The fields that must go with how many classes an image has, and with each other."""
 
 MODEL_FIELDS_THAT_NAME_LAYERS = frozenset(MODEL_FIELDS) - {"model.weights", "data.image_size", "data.task"}
 """The fields with which another model, or another head, is chosen."""

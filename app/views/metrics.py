@@ -224,6 +224,7 @@ class MetricsView(QWidget):
             share("Top-5 accuracy", self.tr("Top-5 accuracy"), self.tr("top-5 accuracy, %"), has_train=False),
             plain("F1", self.tr("F1"), self.tr("F1"), decimals=3, largest=1.0, has_train=False),
             plain("AUROC", self.tr("AUROC"), self.tr("AUROC"), decimals=3, largest=1.0, has_train=False),
+            plain("Mean AP", self.tr("Mean AP"), self.tr("mean AP"), decimals=3, largest=1.0, has_train=False),
             plain(
                 "Gradient norm", self.tr("Gradient norm"), self.tr("gradient norm"), decimals=3, has_validation=False
             ),

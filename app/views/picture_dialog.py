@@ -135,7 +135,7 @@ class PictureDialog(QDialog):
             return
         self.views_title.setText(self._views_text(views))
         # Once there, the line about mixing keeps its place, so that the picture above does not jump.
-        self._is_mixed = self._is_mixed or any(view.mixed_with for view in views)
+        self._is_mixed = self._is_mixed or any(view.mixed_share for view in views)
         for tile, view in zip(self.view_tiles, (*views, *[None] * len(self.view_tiles)), strict=False):
             tile.show_view(view, is_mixed=self._is_mixed)
         self._view_files = {
@@ -262,7 +262,8 @@ class _ViewTile(QWidget):
         self.epoch.set_whole_text(epoch)
         self.epoch.setVisible(bool(epoch))
         share = percent_text(view.mixed_share)
-        self.mix.set_whole_text(f"+ {share} {view.mixed_with}" if view.mixed_with else "")
+        of_class = view.mixed_with or self.tr("no class")
+        self.mix.set_whole_text(f"+ {share} {of_class}" if view.mixed_share else "")
         self.mix.setVisible(is_mixed)
 
 

@@ -50,8 +50,9 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "training.precision": ("auto", "fp32", "bf16"),
     "training.device": ("auto",),
     "data.layout": ("auto", "class_folders", "split_folders", "splits_in_classes", "table", "file_names"),
-    "data.task": ("multi_class", "binary"),
+    "data.task": ("multi_class", "binary", "multi_label"),
     **dict.fromkeys(COLUMN_FIELDS, ()),
+    "data.label_separator": ("auto", "none", ";", "|", ",", "space"),
     "data.augmentation": ("light", "none", "standard", "strong"),
     "data.mixing": ("none", "mixup", "cutmix"),
     "data.balance": ("none", "class_weights", "sampler"),
@@ -60,6 +61,7 @@ _FREE_CHOICES = frozenset({"model.name", "model.weights", "training.device", *CO
 _NOTE_LINES = {
     "data.path": 2,
     "data.layout": 1,
+    "data.label_separator": 1,
     "model.weights": 1,
     "data.task": 1,
     "plan": 1,

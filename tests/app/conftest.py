@@ -23,11 +23,18 @@ from trainer.messages.states import RunState
 
 
 def checked(
-    path: str, counts: dict[str, int], *, num_skipped: int = 0, layout: str = "class_folders", command_id: str = ""
+    path: str,
+    counts: dict[str, int],
+    *,
+    num_skipped: int = 0,
+    layout: str = "class_folders",
+    is_multi_label: bool = False,
+    command_id: str = "",
 ) -> DataChecked:
     """Return what a scan found: ``counts`` of the train images of each class, and one validation image in each."""
     splits = {"train": list(counts.values()), "validation": [1] * len(counts)}
     summary = DataSummary(layout=layout, class_names=list(counts), counts=splits, num_skipped=num_skipped)
+    summary = summary.model_copy(update={"is_multi_label": is_multi_label})
     return DataChecked(path=path, summary=summary, report_path="", command_id=command_id)
 
 

@@ -29,7 +29,7 @@ def make_event(
         ReportedImage(
             path=str(files[number % 4]),
             shown=f"animals/{CLASS_NAMES[class_idx]}/{number:04}.jpg",
-            class_idx=class_idx,
+            class_idxs=(class_idx,),
             split="validation" if number % 5 == 0 else "train",
             width=WIDTHS[number % 4],
             height=20,
@@ -39,7 +39,7 @@ def make_event(
         for number in range(num_images)
     ]
     counts = {
-        split: [sum(image.split == split and image.class_idx == idx for image in images) for idx in range(3)]
+        split: [sum(image.split == split and image.class_idxs == (idx,) for image in images) for idx in range(3)]
         for split in ("train", "validation")
     }
     issue_counts = {kind.value: sum(issue.kind is kind for issue in issues) for kind in IssueKind}

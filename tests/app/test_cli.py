@@ -10,8 +10,10 @@ import time
 from multiprocessing.connection import Listener
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from app import cli, cli_reports, cli_steering, display
@@ -20,6 +22,7 @@ from app.data_listings import MAX_ISSUES_SHOWN, issues_table, need_sentence
 from app.display import display_problem
 from trainer.config import DataConfig, RunConfig, load_config
 from trainer.data.images import DataError
+from trainer.data.scan import scan
 from trainer.data.sources import read_source
 from trainer.data_report import IssueKind, ReportedImage, ReportedIssue, write_report
 from trainer.frames import decode_command, encode
@@ -236,7 +239,7 @@ def test_check_prints_how_many_images_have_which_size_and_shape(tmp_path, runs_d
     summary = DataSummary(layout="class_folders", class_names=["cat", "dog"], counts={"train": [60, 61]})
     sides = [(400, 300)] * 80 + [(300, 400)] * 40 + [(30, 30)]
     images = [
-        ReportedImage(f"/{number}", f"{number}", number % 2, "train", width, height, 1)
+        ReportedImage(f"/{number}", f"{number}", (number % 2,), "train", width, height, 1)
         for number, (width, height) in enumerate(sides)
     ]
     write_report(tmp_path / "report.db", summary, images, [])
@@ -256,6 +259,36 @@ def test_check_prints_how_many_images_have_which_size_and_shape(tmp_path, runs_d
         {"from": 250, "below": 315, "images": 120},
     ]
     assert [each["images"] for each in values["shapes"]] == [40, 1, 80]
+
+
+def test_check_says_that_images_have_several_classes_and_counts_each_image_once(
+    tmp_path, runs_dir, monkeypatch, capsys
+):
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    for number in range(20):
+        generator = np.random.default_rng(number)
+        Image.fromarray(generator.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    rows = [f"{number}.png,{('sea sky', 'sea', 'sky', '')[number % 4]}" for number in range(20)]
+    Path("scenes/tags.csv").write_text("\n".join(["image,tags", *rows]))
+
+    def answer(*questions):
+        scanned = scan(questions[0].data, questions[0].seed, tmp_path / "cache", lambda *_: None, lambda: None)
+        return [DataChecked(path="", summary=scanned.summary, report_path=str(scanned.report_path))]
+
+    monkeypatch.setattr(cli_reports, "_ask", answer)
+    assert main(["check", "scenes/tags.csv", "--label-separator", "space"]) == 0
+    out = capsys.readouterr().out
+    assert "! 5 images have no class:" in out
+    assert main(["check", "scenes/tags.csv", "--label-separator", "space", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["class_counts"] == {"sea": 10, "sky": 10}
+    train, validation = values["num_images"]["train"], values["num_images"]["validation"]
+    assert train + validation == 20
+    counts = f"table: {train} train, {validation} validation in 2 classes"
+    assert f"{counts}, several to an image (task multi_label), 0 files skipped" in out
+    assert main(["check", "scenes/tags.csv", "--label-separator", "dash"]) == 2
+    assert capsys.readouterr().err.startswith("thaw: --label-separator is 'dash', but should be 'auto', 'none', ';'")
 
 
 def test_check_says_what_its_path_leads_to_without_a_worker(runs_dir, monkeypatch, capsys):
@@ -343,6 +376,7 @@ def test_check_names_an_option_that_cannot_be(runs_dir, capsys):
         ("path,species\n1.png,jay\n", "data.label_column", "--label-column"),
         ("photo,label\n1.png,jay\n", "data.path_column", "--path-column"),
         ("path,label,split\n1.png,jay,autumn\n", "data.split_column", "--split-column"),
+        ("path,label\n1.png,jay;owl\n2.png,jay|tit\n", "data.label_separator", "--label-separator"),
     ],
 )
 def test_check_names_the_option_or_the_field_for_a_column_that_it_misses(

@@ -186,8 +186,8 @@ def test_the_legend_names_only_splits_that_have_images(shown, data, tmp_path, qt
 
     qtbot.waitUntil(lambda: names() == ["train", "validation"])
     event = make_event(tmp_path)
-    counts = {"train": [1, 1, 1], "test": [1, 0, 1]}
-    data.show(event.model_copy(update={"summary": event.summary.model_copy(update={"counts": counts})}))
+    update = {"counts": {"train": [1, 1, 1], "test": [1, 0, 1]}, "num_images": {"train": 3, "test": 2}}
+    data.show(event.model_copy(update={"summary": event.summary.model_copy(update=update)}))
     qtbot.waitUntil(lambda: names() == ["train", "test"])
 
 

@@ -16,7 +16,7 @@ from app.viewmodels.issue_items import FILE, KIND, MAX_ALIKE, WHAT, IsFoldedRole
 from app.viewmodels.picture_page import PageRole
 from app.viewmodels.report_queries import PAGE_ROWS
 from tests.app.data_reports import make_event, make_issues
-from trainer.data_report import IssueKind, Measure, ReportedIssue
+from trainer.data_report import IssueKind, Measure, ReportedImage, ReportedIssue, write_report
 
 
 @pytest.fixture
@@ -60,6 +60,30 @@ def test_classes_sort_by_name_and_by_count_and_a_selected_one_stays_so(data, tmp
     assert (kept.row(), kept.data()) == (2, "260")
     data.classes.sort(NAME, Qt.SortOrder.DescendingOrder)
     assert column(data.classes, NAME) == ["All classes", "cat", "10", "2"]
+
+
+def test_an_image_of_several_classes_counts_in_each_and_once_in_all(data, tmp_path, qtbot) -> None:
+    event = make_event(tmp_path, (2, 0, 0))
+    classes = [(0, 1), (0, 2), (0, 1, 2), (), (1,)]
+    images = [
+        ReportedImage(f"/{number}.png", f"{number}.png", class_idxs, "train", 20, 20, 9)
+        for number, class_idxs in enumerate(classes)
+    ]
+    update = {"counts": {"train": [3, 3, 2]}, "num_images": {"train": 5}, "is_multi_label": True}
+    summary = event.summary.model_copy(update=update)
+    write_report(tmp_path / "scenes.db", summary, images, [])
+    data.show(event.model_copy(update={"summary": summary, "report_path": str(tmp_path / "scenes.db")}))
+    assert column(data.classes, COUNT) == ["5", "3", "3", "2"]
+    assert data.images_text() == "All classes · 5 images"
+    assert dict(data.classes.index(0, BAR).data(SharesRole)) == {"train": 1}
+    read_aloud = data.classes.index(1, BAR).data(Qt.ItemDataRole.AccessibleTextRole)
+    assert read_aloud == "3 train (60.0 % of all)"
+    read(qtbot, data.images, 4)
+    tips = [data.images.index(row).data(Qt.ItemDataRole.ToolTipRole).splitlines()[1] for row in range(5)]
+    assert [tip.split(" · ")[0] for tip in tips] == ["2, 10", "2, cat", "2, 10, cat", "no class", "10"]
+    data.choose_class(2)
+    read(qtbot, data.images, 1)
+    assert [data.images.image(row).shown for row in range(2)] == ["1.png", "2.png"]
 
 
 # -- images -------------------------------------------------------------------------------------------------------

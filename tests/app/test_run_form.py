@@ -256,6 +256,78 @@ def test_a_table_offers_its_columns_and_says_which_it_took(form: RunForm, run_co
     assert label.count() == 0
 
 
+def test_a_table_says_what_separates_the_classes_of_an_image(form: RunForm, run_config) -> None:
+    run_config.set_text("data.path", "scenes.csv")
+    note = form._hints["data.label_separator"]
+    assert (note.whole_text, run_config.text("data.label_separator")) == ("", "auto")
+    taken = {"path_column": "path", "label_column": "tags", "label_separator": "|"}
+    run_config.show_data(found_in_table("scenes.csv", ["path", "tags"], **taken))
+    assert note.whole_text == "found: bar"
+    run_config.set_text("data.label_separator", "none")
+    assert note.whole_text == ""
+    run_config.set_text("data.label_separator", "auto")
+    run_config.show_data(found_in_table("scenes.csv", ["path", "tags"], path_column="path", label_column="tags"))
+    assert note.whole_text == "found: none"
+
+
+def test_two_possible_separators_are_asked_about_beside_the_field(form: RunForm, run_config) -> None:
+    run_config.set_text("data.path", "scenes.csv")
+    assert form._holders["data.label_separator"].isHidden()
+    refusal = CommandRejected(command="CheckData", reason="Choose one.", field="data.label_separator")
+    assert run_config.reject(refusal)
+    assert not form._holders["data.label_separator"].isHidden()
+    assert form._hints["data.label_separator"].text() == "Choose one."
+    assert run_config.named_refusal(refusal) == 'Choose one. The field of the form is "Separator".'
+
+
+SCENES = checked("scenes.csv", {"sea": 5, "sky": 4}, layout="table", is_multi_label=True)
+
+
+def test_the_task_follows_the_data_until_someone_chooses_it(form: RunForm, run_config) -> None:
+    task, note = form._editors["data.task"], form._hints["data.task"]
+    run_config.set_text("data.path", "scenes.csv")
+    run_config.show_data(SCENES)
+    assert run_config.text("data.task") == task.currentData() == "multi_label"
+    assert (task.currentText(), note.whole_text) == ("any of several", "2 outputs, yes or no each.")
+    run_config.set_text("data.task", "multi_class")
+    assert run_config.error("data.task") == 'Some images have several classes, or none: choose "any of several".'
+    assert run_config.config() is None
+    run_config.show_data(SCENES)
+    assert run_config.text("data.task") == "multi_class", "as it was chosen"
+    assert run_config.error("data.task")
+    run_config.set_text("data.path", "pets")
+    assert not run_config.error("data.task"), "of other data nothing is known yet"
+    run_config.set_text("data.task", "multi_label")
+    run_config.show_data(checked("pets", {"cat": 5, "dog": 4}))
+    assert run_config.error("data.task").startswith('Each image has one class: choose "one of several"')
+    run_config.set_text("data.label_separator", ";")
+    run_config.show_data(checked("pets", {"cat": 5, "dog": 4}))
+    assert (run_config.text("data.task"), run_config.error("data.task")) == ("multi_class", "")
+    run_config.set_text("data.task", "binary")
+    run_config.set_text("training.seed", "9")
+    run_config.show_data(checked("pets", {"cat": 5, "dog": 4}))
+    assert run_config.text("data.task") == "binary", "it goes with the data as well"
+
+
+def test_the_task_of_a_configuration_stays_and_is_found_wrong(run_config) -> None:
+    run_config.show_config(RunConfig(data=DataConfig(path="scenes.csv")))
+    run_config.show_data(SCENES)
+    assert run_config.text("data.task") == "multi_class"
+    assert run_config.error("data.task")
+
+
+def test_images_of_several_classes_are_not_drawn_by_class(run_config) -> None:
+    run_config.set_text("data.balance", "sampler")
+    run_config.set_text("data.path", "scenes.csv")
+    run_config.show_data(SCENES)
+    assert run_config.error("data.balance") == "Images have several classes: choose class weights."
+    run_config.set_text("data.balance", "class_weights")
+    assert run_config.error("data.balance") == ""
+    run_config.set_text("data.balance", "sampler")
+    run_config.set_text("data.task", "multi_class")
+    assert run_config.error("data.balance") == ""
+
+
 def test_a_table_without_a_column_of_classes_offers_those_that_it_has(form: RunForm, run_config) -> None:
     run_config.set_text("data.path", "birds.csv")
     names = ["file", "species"]

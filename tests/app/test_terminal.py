@@ -77,6 +77,21 @@ def progress(**changes):
     return ProgressReported(**{**values, **changes})
 
 
+@pytest.mark.parametrize(
+    ("task", "line"),
+    [
+        ("binary", "One output, positive for 1\n"),
+        ("multi_label", "A yes or no for each class; accuracy counts the images of which each class is right\n"),
+    ],
+)
+def test_a_run_says_what_its_outputs_are(task, line):
+    view, output = make_view()
+    event = prepared()
+    config = RunConfig(name="digits", data={"task": task})
+    view.show(event.model_copy(update={"run": event.run.model_copy(update={"config": config})}))
+    assert line in output.getvalue()
+
+
 def checkpoint(name, epoch, loss, accuracy):
     return CheckpointSaved(
         checkpoint=CheckpointInfo(

@@ -156,7 +156,7 @@ def make_report(folder: Path) -> tuple[DataChecked, list[Path]]:
         ReportedImage(
             path=f"{folder}{'/.' * (row // NUM_FILES)}/{row % NUM_FILES:03}.jpg",
             shown=f"animals/class_{row // per_class:03}/{row:06}.jpg",
-            class_idx=row // per_class,
+            class_idxs=(row // per_class,),
             split="validation" if row % 5 == 0 else "train",
             # Each size once or twice, as pictures from many cameras have them: the most that is to be counted.
             width=SIDES[0] + row % 997,

@@ -54,7 +54,7 @@ def main() -> None:
             compare(root, samples, num_workers)
 
 
-def compare(root: Path, samples: list[tuple[str, int]], num_workers: int) -> None:
+def compare(root: Path, samples: list[tuple[str, tuple[int, ...]]], num_workers: int) -> None:
     """Print the rates with a number of loader processes."""
     rates: dict[str, list[float]] = {"stock": [], "first": [], "second": []}
     with side({}) as stock, side(KEEP_FREED_MEMORY) as ours:
@@ -82,7 +82,7 @@ def side(environment: dict[str, str]) -> Iterator[ProcessPoolExecutor]:
         yield process
 
 
-def our_rates(root: Path, samples: list[tuple[str, int]], num_workers: int) -> tuple[float, float]:
+def our_rates(root: Path, samples: list[tuple[str, tuple[int, ...]]], num_workers: int) -> tuple[float, float]:
     """Return the rates of our first and our second epoch."""
     with tempfile.TemporaryDirectory() as store_dir:
         data = our_data(root, samples, num_workers, Path(store_dir))
@@ -103,7 +103,7 @@ def stock_rate(root: Path, num_workers: int) -> float:
     return images_per_s(_stock_loaders[num_workers])
 
 
-def our_data(root: Path, samples: list[tuple[str, int]], num_workers: int, store_dir: Path) -> ImageData:
+def our_data(root: Path, samples: list[tuple[str, tuple[int, ...]]], num_workers: int, store_dir: Path) -> ImageData:
     """Return our side: everything trains, and everything is kept."""
     num_images = len(samples)
     scanned = ScannedData(
@@ -155,8 +155,8 @@ def images_per_s(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
     return num_images / (time.perf_counter() - started)
 
 
-def write_images(root: Path, num_images: int) -> list[tuple[str, int]]:
-    """Write images with the size and the amount of detail of photographs. Returns (path, class index) of each."""
+def write_images(root: Path, num_images: int) -> list[tuple[str, tuple[int, ...]]]:
+    """Write images with the size and the amount of detail of photographs. Returns (path, class indexes) of each."""
     generator = np.random.default_rng(0)
     width, height = SIDES
     samples = []
@@ -167,7 +167,7 @@ def write_images(root: Path, num_images: int) -> list[tuple[str, int]]:
         smooth = np.asarray(Image.fromarray(coarse).resize(SIDES, Image.Resampling.BICUBIC)).astype(np.float32)
         grain = generator.normal(0, 8, (height, width, 1)).astype(np.float32)
         Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8)).save(path, quality=JPEG_QUALITY)
-        samples.append((str(path), number % NUM_CLASSES))
+        samples.append((str(path), (number % NUM_CLASSES,)))
     return samples
 
 

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from app.cli import main
+from tests.conftest import make_label_table
 from trainer.config import config_to_toml
 from trainer.messages.commands import StopRun
 from trainer.messages.events import CheckpointSaved
@@ -330,3 +331,43 @@ def test_a_run_with_an_appended_head_is_resumed_and_read_by_plain_pytorch(here, 
     )
     command = [sys.executable, "-c", script, str(run_dir / "base.pt"), str(checkpoint)]
     assert "[1, 3]" in subprocess.run(command, capture_output=True, text=True, check=True, cwd=here).stdout
+
+
+@pytest.mark.slow
+def test_a_run_on_several_labels_is_tried_trained_resumed_and_refused_as_another_task(here, small_config, capsys):
+    table = make_label_table(here / "bars")
+    data = small_config.data.model_copy(update={"path": str(table), "task": "multi_label", "balance": "class_weights"})
+    config = small_config.model_copy(update={"data": data})
+    write_config(here / "run.toml", config, epochs=2)
+    code, checked = answer(capsys, "check", "run.toml")
+    assert (code, checked["is_multi_label"], checked["need"]["num_epochs"]) == (0, True, 2)
+    assert main(["train", "run.toml"]) == 0
+    out = capsys.readouterr().out
+    assert "A yes or no for each class" in out
+    assert "mean AP" in out
+    saved = answer(capsys, "checkpoints", "last")[1]
+    assert saved[-1]["metrics"].keys() == {
+        f"{name}/validation" for name in ("Loss", "Accuracy", "F1", "AUROC", "Mean AP")
+    }
+    assert main(["resume", "last", "--from", saved[0]["name"]]) == 0
+    capsys.readouterr()
+    assert answer(capsys, "checkpoints", "last")[1][-1]["metrics"] == saved[-1]["metrics"]
+    assert main(["confusion", "last"]) == 2
+    assert "its images may have several classes" in capsys.readouterr().err
+
+    for change, sentence in (
+        (
+            {"task": "multi_class"},
+            "Some images have several classes, or none, but the task multi_class is for images of",
+        ),
+        ({"task": "binary"}, "Some images have several classes, or none, but the task binary is for images of one."),
+        ({"label_separator": "none"}, "Every image has one class, but the task multi_label (any of several) is for"),
+        ({"balance": "sampler"}, "Images of several classes cannot be drawn so that each class comes equally often:"),
+    ):
+        wrong = config.model_copy(update={"data": data.model_copy(update=change)})
+        write_config(here / "wrong.toml", wrong, epochs=1)
+        assert main(["train", "wrong.toml", "--runs", "others"]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"thaw: {sentence}")
+        assert error.count("\n") == 1
+    assert not (here / "others").exists() or not list((here / "others").iterdir())

@@ -41,7 +41,7 @@ def make_scanned(root: Path) -> ScannedData:
         for number in range(9):
             path, size = root / name / f"{number}.png", (20 + number, 30 - number)
             Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
-            samples.append((str(path), class_idx))
+            samples.append((str(path), (class_idx,)))
             sides.append((size[1], size[0]))
     splits = ["validation" if idx % 9 in {2, 5} else "train" for idx in range(len(samples))]
     return ScannedData(root, ["cat", "dog", "fox"], samples, [], splits, sides, DataSummary.model_construct())
@@ -172,7 +172,7 @@ def test_splits_are_those_of_the_scan(scanned: ScannedData) -> None:
     assert [len(y) for _, y in data.test_batches()] == [5, 5, 1]
     tested = torch.cat([y for _, y in data.test_batches()])
     assert tested.tolist() == [
-        label for (_, label), name in zip(scanned.samples, splits, strict=True) if name == "test"
+        label for (_, (label,)), name in zip(scanned.samples, splits, strict=True) if name == "test"
     ]
     assert digests(data.test_batches()) == digests(loaded(replace(scanned, splits=splits)).test_batches())
 
@@ -312,7 +312,7 @@ def test_the_fingerprint_tells_other_data(scanned: ScannedData) -> None:
     with Path(scanned.samples[0][0]).open("ab") as file:
         file.write(b"x")
     assert loaded(scanned).fingerprint != before
-    other_class = [(path, (class_idx + 1) % 3) for path, class_idx in scanned.samples]
+    other_class = [(path, ((class_idx + 1) % 3,)) for path, (class_idx,) in scanned.samples]
     assert loaded(replace(scanned, samples=other_class)).fingerprint != loaded(scanned).fingerprint
     other_split = ["train" if split == "validation" else "validation" for split in scanned.splits]
     assert loaded(replace(scanned, splits=other_split)).fingerprint != loaded(scanned).fingerprint

@@ -91,7 +91,8 @@ class Run:
         return [path for (path, _), other in listed if other == split]
 
     def class_of(self, path: str) -> int:
-        return dict(self.scanned.samples)[path]
+        (class_idx,) = dict(self.scanned.samples)[path]
+        return class_idx
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ SUMMARY = DataSummary(layout="table", class_names=["cat", "dog"], counts={"train
 
 
 def image(number: int, class_idx: int) -> ReportedImage:
-    return ReportedImage(f"/data/{number}.png", f"{number}.png", class_idx, "train", 40 + number, 30, 1000)
+    return ReportedImage(f"/data/{number}.png", f"{number}.png", (class_idx,), "train", 40 + number, 30, 1000)
 
 
 @pytest.fixture
@@ -63,7 +63,9 @@ SIDES = ((28, 28), (500, 375), (375, 500), (500, 375), (640, 480), (1920, 1080),
 def mixed_report(tmp_path: Path) -> Iterator[DataReport]:
     """Return a report on images of many sizes and shapes, every other one of class 1, the last in validation."""
     images = [
-        ReportedImage(f"/{idx}.png", f"{idx}.png", idx % 2, "train" if idx < 7 else "validation", width, height, 1000)
+        ReportedImage(
+            f"/{idx}.png", f"{idx}.png", (idx % 2,), "train" if idx < 7 else "validation", width, height, 1000
+        )
         for idx, (width, height) in enumerate(SIDES)
     ]
     write_report(tmp_path / "mixed.db", SUMMARY, images, [])
@@ -111,7 +113,7 @@ def test_a_bin_has_the_images_that_it_counts(mixed_report: DataReport) -> None:
 def test_every_image_has_its_bin_and_there_are_few(sides: list[tuple[int, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.db"
-        images = (ReportedImage("/a", "a", 0, "train", width, height, 1) for width, height in sides)
+        images = (ReportedImage("/a", "a", (0,), "train", width, height, 1) for width, height in sides)
         write_report(path, SUMMARY, images, [])
         with closing(DataReport(path)) as report:
             sizes = report.bins()[Measure.SIZE]
@@ -129,8 +131,8 @@ def test_a_report_without_images_has_no_bins(tmp_path: Path) -> None:
 
 def test_samples_come_in_the_order_of_the_data_by_split(mixed_report: DataReport) -> None:
     samples = mixed_report.samples()
-    assert samples["train"] == [(f"/{idx}.png", idx % 2) for idx in range(7)]
-    assert (samples["validation"], samples["test"]) == ([("/7.png", 1)], [])
+    assert samples["train"] == [(f"/{idx}.png", (idx % 2,)) for idx in range(7)]
+    assert (samples["validation"], samples["test"]) == ([("/7.png", (1,))], [])
 
 
 def test_the_gravest_issues_come_first(report_path: Path) -> None:
@@ -142,7 +144,7 @@ def test_the_gravest_issues_come_first(report_path: Path) -> None:
 
 def test_a_name_that_is_no_text_comes_back_as_the_same_bytes(tmp_path: Path) -> None:
     path = os.fsdecode(b"/data/\xff.png")
-    write_report(tmp_path / "one.db", SUMMARY, [ReportedImage(path, "�.png", 0, "train", 1, 1, 1)], [])
+    write_report(tmp_path / "one.db", SUMMARY, [ReportedImage(path, "�.png", (0,), "train", 1, 1, 1)], [])
     report = DataReport(tmp_path / "one.db")
     assert [read.path for read in report.images()] == [path]
     report.close()

@@ -46,7 +46,7 @@ def put(*files: Path) -> None:
 def found(of: Source) -> list[tuple[str, str, str]]:
     """Return (class, split, path below the root) of every file."""
     return [
-        (of.class_names[file.class_idx], file.split, Path(file.path).relative_to(of.root).as_posix())
+        (of.class_names[file.class_idxs[0]], file.split, Path(file.path).relative_to(of.root).as_posix())
         for file in of.files
     ]
 
@@ -74,7 +74,7 @@ def test_classes_and_files_come_in_natural_order(tmp_path: Path) -> None:
     assert read.layout == "class_folders"
     assert read.class_names == ["1", "9", "10", "a", "B"]
     assert [Path(file.path).name for file in read.files] == ["2.png", "10.png"] * 5
-    assert [file.class_idx for file in read.files] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert [file.class_idxs[0] for file in read.files] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert all(Path(file.path).is_absolute() for file in read.files)
     assert {(file.split, file.group) for file in read.files} == {("", "")}
     assert read.files[0].shown == str(tmp_path / "data" / "1" / "2.png")
@@ -171,7 +171,7 @@ def test_a_class_spelled_with_both_encodings_of_an_accent_is_one_class(pets: Pat
     put(pets / unicodedata.normalize("NFC", "café") / "1.png", pets / unicodedata.normalize("NFD", "café") / "2.png")
     read = source(pets)
     assert read.class_names == ["café", "cat", "dog"]
-    assert sorted(Path(file.path).name for file in read.files if file.class_idx == 0) == ["1.png", "2.png"]
+    assert sorted(Path(file.path).name for file in read.files if file.class_idxs == (0,)) == ["1.png", "2.png"]
 
 
 def refuse(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -461,7 +461,7 @@ def test_an_archive_inside_an_archive_stays_packed(pets: Path, tmp_path: Path) -
         tar.add(pets, "pets")
     read = source(tmp_path / "outer.tar")
     assert read.class_names == ["cat", "dog"]
-    assert [Path(file.path).name for file in read.files if file.class_idx == 1] == [
+    assert [Path(file.path).name for file in read.files if file.class_idxs == (1,)] == [
         "1.png",
         "2.png",
         "10.png",

@@ -36,7 +36,7 @@ def validation_of(
     labels: Sequence[int], groups: Sequence[object] | None = None, fraction: float = 0.2, seed: int = 7
 ) -> set[int]:
     groups = range(len(labels)) if groups is None else groups
-    splits = assign_splits(labels, [""] * len(labels), groups, fraction, seed)
+    splits = assign_splits([(label,) for label in labels], [""] * len(labels), groups, fraction, seed)
     assert set(splits) <= {"train", "validation"}
     return {sample_idx for sample_idx, split in enumerate(splits) if split == "validation"}
 
@@ -83,23 +83,23 @@ def test_the_split_follows_the_seed_and_leaves_other_classes_alone() -> None:
 
 def test_a_given_validation_split_is_kept_and_what_has_no_split_trains() -> None:
     own = ["train", "validation", "", "test", ""]
-    assert assign_splits([0] * 5, own, range(5), 0.5, 1) == ["train", "validation", "train", "test", "train"]
+    assert assign_splits([(0,)] * 5, own, range(5), 0.5, 1) == ["train", "validation", "train", "test", "train"]
 
 
 def test_validation_is_set_aside_from_what_trains_or_has_no_split_and_never_from_the_test() -> None:
-    labels = [0, 1] * 20
+    labels = [(0,), (1,)] * 20
     own = ["test"] * 10 + [""] * 10 + ["train"] * 20
     splits = assign_splits(labels, own, range(40), 0.2, 3)
     assert splits[:10] == ["test"] * 10
     validation = [index for index, split in enumerate(splits) if split == "validation"]
-    assert Counter(labels[index] for index in validation) == {0: 3, 1: 3}
+    assert Counter(labels[index] for index in validation) == {(0,): 3, (1,): 3}
     assert splits == assign_splits(labels, ["test"] * 10 + ["train"] * 30, range(40), 0.2, 3)
 
 
 def test_a_group_that_the_author_tore_apart_stays_so() -> None:
     own = ["train", "validation", "test", "train"]
-    assert assign_splits([0, 0, 0, 1], own, ["a", "a", "a", "b"], 0.5, 1) == own
-    splits = assign_splits([0] * 4, ["test", "", "", ""], ["a", "a", "b", "c"], 0.3, 1)
+    assert assign_splits([(0,), (0,), (0,), (1,)], own, ["a", "a", "a", "b"], 0.5, 1) == own
+    splits = assign_splits([(0,)] * 4, ["test", "", "", ""], ["a", "a", "b", "c"], 0.3, 1)
     assert splits[0] == "test"
     assert splits.count("validation") == 1
 
@@ -192,6 +192,49 @@ def test_which_group_is_drawn_follows_the_seed_and_not_the_groups_names() -> Non
 def test_what_has_no_split_goes_with_its_group() -> None:
     given = ["train", "validation", "test", "", "", "", ""]
     groups = ["a", "b", "c", "a", "b", "c", "d"]
-    assert assign_splits([0, 1, 0, 1, 0, 1, 0], given, groups, 0.2, 7) == [
+    assert assign_splits([(0,), (1,), (0,), (1,), (0,), (1,), (0,)], given, groups, 0.2, 7) == [
         "train", "validation", "test", "train", "validation", "test", "train",
     ]  # fmt: skip
+
+
+# -- several classes a sample ---------------------------------------------------------------------------------
+
+LABEL_SETS = st.lists(st.sets(st.integers(0, 4), max_size=3).map(sorted).map(tuple), max_size=60)
+
+
+def validation_of_sets(classes: Sequence[tuple[int, ...]], fraction: float = 0.2, seed: int = 7) -> set[int]:
+    splits = assign_splits(classes, [""] * len(classes), range(len(classes)), fraction, seed)
+    return {sample_idx for sample_idx, split in enumerate(splits) if split == "validation"}
+
+
+@given(LABEL_SETS, FRACTIONS, SEEDS)
+@settings(max_examples=200)
+def test_no_class_of_several_loses_its_last_training_image(
+    classes: list[tuple[int, ...]], fraction: float, seed: int
+) -> None:
+    validation = validation_of_sets(classes, fraction, seed)
+    train = [classes[index] for index in range(len(classes)) if index not in validation]
+    assert {label for labels in train for label in labels} == {label for labels in classes for label in labels}
+    assert validation == validation_of_sets(classes, fraction, seed)
+
+
+def long_tailed(num_samples: int, seed: int) -> list[tuple[int, ...]]:
+    """Draw labels as photographs have them: 20 classes, from half of the images down to one in 100, some with none."""
+    generator = random.Random(seed)
+    return [
+        tuple(label for label in range(20) if generator.random() < 0.5 * 0.02 ** (label / 19))
+        for _ in range(num_samples)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rare_and_frequent_classes_of_the_same_images_all_get_their_share(seed: int) -> None:
+    classes = long_tailed(2000, seed)
+    validation = validation_of_sets(classes, seed=seed)
+    assert abs(len(validation) / len(classes) - 0.2) < 0.01
+    for label in range(20):
+        total = sum(label in labels for labels in classes)
+        share = sum(label in classes[index] for index in validation) / total
+        assert abs(share - 0.2) < max(0.01, 1.5 / total), f"class {label}: {share:.3f} of {total}"
+    of_none = [index for index, labels in enumerate(classes) if not labels]
+    assert abs(len(validation.intersection(of_none)) / len(of_none) - 0.2) < 0.02

@@ -8,8 +8,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from trainer.config import ConfigError, DataConfig, RunConfig, TrainingConfig
+from trainer.messages.data_info import DataSummary
 from trainer.metrics import Evaluation, SplitMetrics
-from trainer.task import Binary, MultiClass, Task, make_task
+from trainer.task import Binary, MultiClass, Task, check_task, make_task
 
 CPU = torch.device("cpu")
 
@@ -151,12 +152,17 @@ def test_the_loss_of_one_logit_is_that_of_two_outputs_also_of_mixed_images_and_s
         assert one.num_right(difference, targets) == two.num_right(logits, targets)
 
 
+def summary(class_names: list[str], *, is_multi_label: bool = False) -> DataSummary:
+    counts = {split: [4] * len(class_names) for split in ("train", "validation")}
+    return DataSummary(layout="table", class_names=class_names, counts=counts, is_multi_label=is_multi_label)
+
+
 def run_config(task: str, balance: str = "none", smoothing: float = 0.0) -> RunConfig:
     return RunConfig(data=DataConfig(task=task, balance=balance), training=TrainingConfig(label_smoothing=smoothing))
 
 
 def test_class_weights_make_both_classes_of_a_binary_task_weigh_the_same() -> None:
-    task = make_task(run_config("binary", "class_weights"), ["no", "yes"], [30, 10], CPU)
+    task = make_task(run_config("binary", "class_weights"), ["no", "yes"], [30, 10], 40, CPU)
     logits = torch.zeros(40, 1, requires_grad=True)
     task.training_loss(logits, torch.tensor([0] * 30 + [1] * 10)).backward()
     assert logits.grad is not None
@@ -164,11 +170,11 @@ def test_class_weights_make_both_classes_of_a_binary_task_weigh_the_same() -> No
 
 
 def test_a_binary_task_with_a_class_that_has_no_training_images_trains_unweighted() -> None:
-    task = make_task(run_config("binary", "class_weights"), ["no", "yes"], [30, 0], CPU)
+    task = make_task(run_config("binary", "class_weights"), ["no", "yes"], [30, 0], 30, CPU)
     assert torch.isfinite(task.training_loss(torch.zeros(4, 1), torch.tensor([0, 0, 1, 1])))
 
 
 def test_a_binary_task_for_three_classes_is_refused_with_the_field() -> None:
     with pytest.raises(ConfigError, match=r"two classes apart, but the data have 3 \(a, b, c\)") as caught:
-        make_task(run_config("binary"), ["a", "b", "c"], [1, 1, 1], CPU)
+        check_task(DataConfig(task="binary"), summary(["a", "b", "c"]))
     assert caught.value.field == "data.task"

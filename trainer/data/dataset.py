@@ -13,7 +13,7 @@ from trainer.data.store import DecodedStore
 from trainer.data.transforms import ImageTransform
 
 
-class ImageDataset(Dataset[tuple[Tensor, int]]):
+class ImageDataset(Dataset[Tensor]):
     """Images of one split.
 
     Items are asked for as (epoch, index). Which process loads an item, and when, changes nothing in it; and loading
@@ -23,24 +23,27 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 
     def __init__(
         self,
-        samples: Sequence[tuple[str, int]],
+        samples: Sequence[tuple[str, tuple[int, ...]]],
         transform: ImageTransform,
         seed: int,
         store: DecodedStore | None = None,
+        num_labels: int | None = None,
     ) -> None:
         """Describe the images; none is read yet.
 
         Args:
-            samples: (path, class index) of each image.
+            samples: (path, class indexes) of each image.
             transform: What is done to each.
             seed: The run's seed, for augmentation.
             store: Where fitted images are kept and looked for, under their indexes; None decodes each time.
+            num_labels: Number of classes, of which an image may have several or none; None where each has one.
 
         """
         self._samples = list(samples)
         self._transform = transform
         self._seed = seed
         self._store = store
+        self._num_labels = num_labels
 
     @property
     def item_shape(self) -> tuple[int, int, int]:
@@ -50,8 +53,8 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self._samples)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
-        """Return (x, y): uint8 (3, H, W), augmented, and the class index of the image ``index`` in ``epoch``.
+    def __getitem__(self, key: tuple[int, int]) -> Tensor:
+        """Return the image ``index`` as it is in ``epoch``, augmented: uint8 (3, H, W).
 
         Raises:
             DataError: The file cannot be read any more, and is not kept.
@@ -63,10 +66,25 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         # torch.manual_seed would also seed every GPU, and takes 77 times as long.
         torch.default_generator.manual_seed(mixed_seed(self._seed, epoch, index))
         try:
-            x = self._transform.augment(fitted)
+            return self._transform.augment(fitted)
         finally:
             torch.set_rng_state(state)
-        return x, self._samples[index][1]
+
+    def targets(self, indexes: Sequence[int]) -> Tensor:
+        """Return what there is to tell of images.
+
+        Returns:
+            Class indexes, int64 (B,); where an image may have several, 1 for each class that it has and 0 for the
+            others, float32 (B, num_labels).
+
+        """
+        classes = [self._samples[index][1] for index in indexes]
+        if self._num_labels is None:
+            return torch.tensor([class_idx for (class_idx,) in classes])
+        targets = torch.zeros(len(classes), self._num_labels)
+        for row, class_idxs in zip(targets, classes, strict=True):
+            row[list(class_idxs)] = 1
+        return targets
 
     def normalize(self, x: Tensor) -> Tensor:
         """Return a batch of items, uint8 (B, 3, H, W), as the model wants it: float32."""

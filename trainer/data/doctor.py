@@ -68,8 +68,15 @@ def find_issues(
     return issues
 
 
-def advice(summary: DataSummary, left_out: Sequence[str]) -> list[str]:
-    """Say in sentences what to look at before a run, the gravest first; ``left_out`` are classes without an image."""
+def advice(summary: DataSummary, left_out: Sequence[str], num_of_none: int) -> list[str]:
+    """Say in sentences what to look at before a run, the gravest first.
+
+    Args:
+        summary: The figures.
+        left_out: Classes without an image.
+        num_of_none: Number of images without a class.
+
+    """
     found = []
     num_leaks = summary.issue_counts.get(IssueKind.LEAK, 0)
     if num_leaks:
@@ -80,8 +87,14 @@ def advice(summary: DataSummary, left_out: Sequence[str]) -> list[str]:
     num_conflicts = summary.issue_counts.get(IssueKind.CONFLICT, 0)
     if num_conflicts:
         found.append(
-            f"{num_conflicts:,} {'file is' if num_conflicts == 1 else 'files are'} in two classes: one of the two is "
-            "wrong."
+            f"{num_conflicts:,} {'file is' if num_conflicts == 1 else 'files are'} there twice, with different "
+            "classes: one of the two is wrong."
+        )
+    found += _parts_advice(summary)
+    if num_of_none:
+        found.append(
+            f"{num_of_none:,} {'image has' if num_of_none == 1 else 'images have'} no class: the run learns that none "
+            "of the classes is to be seen there."
         )
     if left_out:
         found.append(f"{_named(left_out)}: no readable image, so the run does without.")
@@ -104,6 +117,22 @@ def advice(summary: DataSummary, left_out: Sequence[str]) -> list[str]:
             "the classes."
         )
     return found
+
+
+def _parts_advice(summary: DataSummary) -> list[str]:
+    """Say that classes look like several put together, as "clear primary water" is in 449 of 17 words."""
+    names = summary.class_names
+    if summary.layout != "table" or summary.is_multi_label:
+        return []
+    for separator, called in ((",", "a comma"), (" ", "a space")):
+        parts = {part.strip() for name in names for part in name.split(separator)}
+        if 2 * len(parts) <= len(names):
+            example = max(names, key=lambda name: name.count(separator))
+            return [
+                f'The {len(names):,} classes are {len(parts):,} put together, as in "{example}": if an image may have '
+                f"several, choose {called} as what separates its classes, and the task multi_label."
+            ]
+    return []
 
 
 def folder_advice(
@@ -149,7 +178,7 @@ def _folders_of_images(
     start = len(str(root)) + 1
     for file in files:
         parts = file.path[start:].split(os.sep, depth + 1)
-        below[class_names[file.class_idx]][displayed(parts[depth]) if len(parts) > depth + 1 else ""] = None
+        below[class_names[file.class_idxs[0]]][displayed(parts[depth]) if len(parts) > depth + 1 else ""] = None
     return below
 
 
@@ -169,9 +198,12 @@ def _pair_issue(
         is_leak = pair.is_same_file or are_splits_given
         kind = IssueKind.LEAK if is_leak else IssueKind.NEAR_DUPLICATE
         where = f"In {first.split} and in {second.split}"
-    elif pair.is_same_file and first.class_idx != second.class_idx:
+    elif pair.is_same_file and first.class_idxs != second.class_idxs:
         kind = IssueKind.CONFLICT
-        where = f"In {class_names[first.class_idx]} and in {class_names[second.class_idx]}"
+        one, other = (
+            " + ".join(class_names[idx] for idx in image.class_idxs) or "no class" for image in (first, second)
+        )
+        where = f"In {one} and in {other}"
     else:
         kind = IssueKind.DUPLICATE if pair.is_same_file else IssueKind.NEAR_DUPLICATE
         where = f"Twice in {first.split}"

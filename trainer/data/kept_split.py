@@ -26,8 +26,8 @@ def write_split(run_dir: Path, scanned: ScannedData) -> None:
             writer = csv.writer(file)
             writer.writerow(_COLUMNS)
             writer.writerows(
-                [place_in(scanned.root, path), scanned.class_names[class_idx], split]
-                for (path, class_idx), split in zip(scanned.samples, scanned.splits, strict=True)
+                [place_in(scanned.root, path), "; ".join(scanned.class_names[idx] for idx in class_idxs), split]
+                for (path, class_idxs), split in zip(scanned.samples, scanned.splits, strict=True)
             )
     except OSError as error:
         raise DataError(f"Cannot write {displayed(path)}: {error.strerror}. Check the disk's space.") from error

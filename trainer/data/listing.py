@@ -30,11 +30,11 @@ _REPARSE_TAG_JUNCTION = 0xA0000003
 
 @dataclass(frozen=True, slots=True)
 class LabelledFile:
-    """A file that may be opened, and what the source says of it: its class's name, and its split and group or ""."""
+    """A file that may be opened, and what the source says of it: its classes' names, and its split and group or ""."""
 
     path: str
     shown: str
-    label: str
+    labels: tuple[str, ...]
     split: str = ""
     group: str = ""
 

@@ -25,7 +25,9 @@ MAX_CHOSEN_WORKERS = 4
 
 
 class ImageData:
-    """The images of a run as batches (x, y): float32 (B, 3, H, W), normalized, and int64 (B,).
+    """The images of a run as batches (x, y): float32 (B, 3, H, W), normalized, and class indexes, int64 (B,).
+
+    Where an image may have several classes, y is 1 for each that it has, and 0 for the others: float32 (B, C).
 
     Attributes:
         class_names: Names of the classes, by index.
@@ -70,9 +72,9 @@ class ImageData:
 
         """
         parts = {split: [idx for idx, name in enumerate(scanned.splits) if name == split] for split in SPLITS}
-        train_labels = [scanned.samples[idx][1] for idx in parts["train"]]
+        train_classes = [scanned.samples[idx][1] for idx in parts["train"]]
         self.class_names = list(scanned.class_names)
-        counts = Counter(train_labels)
+        counts = Counter(class_idx for class_idxs in train_classes for class_idx in class_idxs)
         self.class_counts = [counts[class_idx] for class_idx in range(len(self.class_names))]
         self.num_train, self.num_validation, self.num_test = (len(parts[split]) for split in SPLITS)
         self.skipped = list(scanned.skipped)
@@ -84,9 +86,8 @@ class ImageData:
         states = _states(scanned)
         self.fingerprint = _fingerprint(scanned, states)
         self._watch = FileWatch([path for path, _ in scanned.samples], states)
-        self._sampler = EpochSampler(
-            self.num_train, training.batch_size, training.seed, train_labels if data.balance == "sampler" else None
-        )
+        labels = [class_idx for (class_idx,) in train_classes] if data.balance == "sampler" else None
+        self._sampler = EpochSampler(self.num_train, training.batch_size, training.seed, labels)
         self.batches_per_epoch = self._sampler.num_batches
         self._batch_size = training.batch_size
         transforms = {split: validation_transform(preprocessing) for split in SPLITS}
@@ -104,7 +105,11 @@ class ImageData:
         self._train, self._validation, self._test = (
             Stream(
                 ImageDataset(
-                    [scanned.samples[idx] for idx in parts[split]], transforms[split], training.seed, stores[split]
+                    [scanned.samples[idx] for idx in parts[split]],
+                    transforms[split],
+                    training.seed,
+                    stores[split],
+                    len(self.class_names) if data.task == "multi_label" else None,
                 ),
                 training.batch_size,
                 self.num_loader_workers,
@@ -185,10 +190,11 @@ def _content(
 def _fingerprint(scanned: ScannedData, states: list[os.stat_result]) -> str:
     digest = hashlib.sha256()
     rows = (
-        (path, class_idx, split, state.st_size)
-        for (path, class_idx), split, state in zip(scanned.samples, scanned.splits, states, strict=True)
+        (path, class_idxs, split, state.st_size)
+        for (path, class_idxs), split, state in zip(scanned.samples, scanned.splits, states, strict=True)
     )
-    for path, class_idx, split, size_bytes in sorted(rows):
-        said = f"{place_in(scanned.root, path)}\0{size_bytes}\0{scanned.class_names[class_idx]}\0{split}\n"
+    for path, class_idxs, split, size_bytes in sorted(rows):
+        classes = "\0".join(scanned.class_names[class_idx] for class_idx in class_idxs)
+        said = f"{place_in(scanned.root, path)}\0{size_bytes}\0{classes}\0{split}\n"
         digest.update(said.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

@@ -43,12 +43,12 @@ class BatchMixer:
 
         Args:
             x: Shape (B, 3, H, W), float32, on any device.
-            y: Class indexes, shape (B,), int64.
+            y: Class indexes, shape (B,), int64; or the share of each class, shape (B, num_classes), float32.
             epoch: Completed epochs.
             batch: Batches of this epoch before this one.
 
         Returns:
-            The images, and the share of each class in each: float32 (B, num_classes), rows that add up to 1.
+            The images, and the share of each class in each: float32 (B, num_classes).
 
         """
         state = torch.get_rng_state()

@@ -21,6 +21,7 @@ from trainer.data.sampler import EpochSampler
 from trainer.data.transforms import Preprocessing, train_transform, validation_transform
 from trainer.data_report import DataReport
 from trainer.messages.data_info import DataSummary, ImageView
+from trainer.task import check_task
 
 _KEPT_S = 3600.0
 
@@ -51,6 +52,7 @@ def write_views(
         check_cancelled: Called before each epoch; raises to end the work.
 
     Raises:
+        ConfigError: Images of these data cannot be drawn by their classes.
         DataError: The image is none of the data set, or it or the one that is mixed in cannot be read.
         DataReportError: The report cannot be read.
 
@@ -66,9 +68,12 @@ def write_views(
     key = hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()[:24]
     if split != "train":
         dataset = ImageDataset(samples[split], validation_transform(preprocessing), config.training.seed)
-        return [ImageView(file=_save(dataset[0, index][0], folder / f"{key}.png"), epoch=None)]
+        return [ImageView(file=_save(dataset[0, index], folder / f"{key}.png"), epoch=None)]
     num_epochs = config.training.epochs
     first = max(0, min(present_epoch, num_epochs - num_views))
+    if config.data.balance == "sampler":
+        # No other order or picture depends on how many classes an image has.
+        check_task(config.data, summary)
     loop = _Loop(config, preprocessing, samples["train"], summary.class_names)
     views = []
     for epoch in range(first, min(first + num_views, num_epochs)):
@@ -84,7 +89,7 @@ class _Loop:
         self,
         config: RunConfig,
         preprocessing: Preprocessing,
-        samples: list[tuple[str, int]],
+        samples: list[tuple[str, tuple[int, ...]]],
         class_names: list[str],
     ) -> None:
         data, training = config.data, config.training
@@ -92,7 +97,7 @@ class _Loop:
         self._samples = samples
         self._preprocessing = preprocessing
         self._dataset = ImageDataset(samples, train_transform(preprocessing, data.augmentation), training.seed)
-        labels = [label for _, label in samples] if data.balance == "sampler" else None
+        labels = [class_idx for _, (class_idx,) in samples] if data.balance == "sampler" else None
         self._sampler = EpochSampler(len(samples), training.batch_size, training.seed, labels)
         # A pair of images is mixed as they would be within their batch.
         self._mixer = None if data.mixing == "none" else BatchMixer(data.mixing, 2, training.seed)
@@ -105,15 +110,15 @@ class _Loop:
         ]
 
     def label(self, index: int) -> str:
-        """Return the name of an image's class."""
-        return self.class_names[self._samples[index][1]]
+        """Return the name of an image's class, or classes."""
+        return ", ".join(self.class_names[class_idx] for class_idx in self._samples[index][1])
 
     def pixels(self, epoch: int, batch: int, neighbour: int, index: int) -> tuple[Tensor, float]:
         """Return what the model sees of an image, uint8 (3, H, W), and the share of its neighbour in it, 0 to 1."""
-        own = self._dataset[epoch, index][0]
+        own = self._dataset[epoch, index]
         if self._mixer is None:
             return own, 0.0
-        pair = self._dataset.normalize(torch.stack([self._dataset[epoch, neighbour][0], own]))
+        pair = self._dataset.normalize(torch.stack([self._dataset[epoch, neighbour], own]))
         mixed, shares = self._mixer(pair, torch.tensor([0, 1]), epoch, batch)
         return denormalized(mixed[1], self._preprocessing), float(shares[1, 0])
 
@@ -145,7 +150,7 @@ def _save(pixels: Tensor, file: Path) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _read(report_path: Path) -> tuple[DataSummary, dict[str, list[tuple[str, int]]]]:
+def _read(report_path: Path) -> tuple[DataSummary, dict[str, list[tuple[str, tuple[int, ...]]]]]:
     # Once for picture after picture: a report is named by its content, and never written over.
     with closing(DataReport(report_path)) as report:
         return report.summary, report.samples()

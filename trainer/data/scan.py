@@ -35,7 +35,7 @@ MAX_ASPECT = 50
 REPORTS_KEPT_S = 180 * 24 * 3600.0
 """A report that nobody asked for in this time is deleted; a check writes it again."""
 
-_COLUMNS = ("path_column", "label_column", "split_column", "group_column")
+_OF_TABLES = ("path_column", "label_column", "label_separator", "split_column", "group_column")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ScannedData:
     Attributes:
         root: The folder below which the images lie.
         class_names: Names of the classes that have a readable image.
-        samples: (absolute path, class index) of every readable image.
+        samples: (absolute path, class indexes) of every readable image.
         splits: "train", "validation" or "test" of each sample.
         sides: (width, height) of each sample as a person sees it, in pixels.
         skipped: (path, reason) of every file that is not used. They stay where they are, untouched.
@@ -56,7 +56,7 @@ class ScannedData:
 
     root: Path
     class_names: list[str]
-    samples: list[tuple[str, int]]
+    samples: list[tuple[str, tuple[int, ...]]]
     skipped: list[tuple[str, str]]
     splits: list[str]
     sides: list[tuple[int, int]]
@@ -97,7 +97,7 @@ def scan(
     check_cancelled()
     pairs = find_pairs(facts)
     splits = assign_splits(
-        [file.class_idx for file in files],
+        [file.class_idxs for file in files],
         [file.split for file in files] if kept_split is None else _kept(kept_split, source.root, files),
         _units(files, pairs),
         data.validation_fraction,
@@ -105,7 +105,7 @@ def scan(
     )
     _check_splits(splits)
     images = [
-        ReportedImage(file.path, file.shown, file.class_idx, split, fact.width, fact.height, fact.size_bytes)
+        ReportedImage(file.path, file.shown, file.class_idxs, split, fact.width, fact.height, fact.size_bytes)
         for file, split, fact in zip(files, splits, facts, strict=True)
     ]
     groups, are_splits_given = [file.group for file in files], any(file.split for file in files)
@@ -120,7 +120,7 @@ def scan(
     return ScannedData(
         root=source.root,
         class_names=class_names,
-        samples=[(image.path, image.class_idx) for image in images],
+        samples=[(image.path, image.class_idxs) for image in images],
         skipped=skipped,
         splits=splits,
         sides=[(image.width, image.height) for image in images],
@@ -140,6 +140,8 @@ def _summary(
         layout=source.layout,
         class_names=class_names,
         counts=_counts(images, len(class_names)),
+        num_images=_num_images(images),
+        is_multi_label=any(len(image.class_idxs) != 1 for image in images),
         num_skipped=num_skipped,
         issue_counts=dict(Counter(issue.kind.value for issue in issues)),
         image_sides=_sides(images),
@@ -148,7 +150,8 @@ def _summary(
         columns=source.columns,
     )
     left_out = [name for name in source.class_names if name not in set(class_names)]
-    return summary.model_copy(update={"advice": advice(summary, left_out)})
+    num_of_none = sum(not image.class_idxs for image in images)
+    return summary.model_copy(update={"advice": advice(summary, left_out, num_of_none)})
 
 
 def place_in(root: Path, path: str) -> str:
@@ -180,18 +183,18 @@ def _without_empty_classes(
     source: Source, files: list[SourceFile], unreadable: list[tuple[SourceFile, str]]
 ) -> tuple[list[str], list[SourceFile]]:
     """Leave out the classes of which nothing can be read, and number the others anew."""
-    used = sorted({file.class_idx for file in files})
+    used = sorted({class_idx for file in files for class_idx in file.class_idxs})
     if 2 <= len(used) == len(source.class_names):
         return source.class_names, files
     class_names = [source.class_names[idx] for idx in used]
     if len(class_names) < 2:
-        empty = [(file.shown, reason) for file, reason in unreadable if file.class_idx not in used]
+        empty = [(file.shown, reason) for file, reason in unreadable if not set(used).issuperset(file.class_idxs)]
         first = next(iter((*empty, *source.skipped)), None)
         why = f" ({first[0]}: {first[1]})" if first else ""
         found = f'only one class with readable images, "{class_names[0]}"' if class_names else "no readable image"
         raise DataError(f"The data have {found}{why}. Add images of at least two classes.")
     new_idx = {old: new for new, old in enumerate(used)}
-    return class_names, [replace(file, class_idx=new_idx[file.class_idx]) for file in files]
+    return class_names, [replace(file, class_idxs=tuple(new_idx[idx] for idx in file.class_idxs)) for file in files]
 
 
 def _units(files: Sequence[SourceFile], pairs: Sequence[Pair]) -> list[int]:
@@ -234,9 +237,13 @@ def _check_splits(splits: Sequence[str]) -> None:
 
 
 def _counts(images: Sequence[ReportedImage], num_classes: int) -> dict[str, list[int]]:
-    counted = Counter((image.split, image.class_idx) for image in images)
-    used = {image.split for image in images}
-    return {split: [counted[split, idx] for idx in range(num_classes)] for split in SPLITS if split in used}
+    counted = Counter((image.split, class_idx) for image in images for class_idx in image.class_idxs)
+    return {split: [counted[split, idx] for idx in range(num_classes)] for split in _num_images(images)}
+
+
+def _num_images(images: Sequence[ReportedImage]) -> dict[str, int]:
+    counted = Counter(image.split for image in images)
+    return {split: counted[split] for split in SPLITS if counted[split]}
 
 
 def _sides(images: Sequence[ReportedImage]) -> list[tuple[int, int]]:
@@ -267,5 +274,5 @@ def _kept_report(
 
 def scan_key(data: DataConfig, seed: int) -> str:
     """Name what decides which images there are and how they are split; what only training looks at does not."""
-    said = data.model_dump_json(include={"path", "layout", "validation_fraction", *_COLUMNS})
+    said = data.model_dump_json(include={"path", "layout", "validation_fraction", *_OF_TABLES})
     return hashlib.sha256(f"{said} {seed}".encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -28,7 +28,8 @@ class SourceFile:
     Attributes:
         path: Where it lies on this disk; inside the cache for an archive.
         shown: The name that the user knows; inside the archive.
-        class_idx: Its class's position among the source's class names.
+        class_idxs: The positions of its classes among the source's class names, rising; a table may give it several,
+            or none.
         split: "train", "validation" or "test"; "" where the source says nothing.
         group: Images of one group must not straddle splits; "" for none.
 
@@ -36,7 +37,7 @@ class SourceFile:
 
     path: str
     shown: str
-    class_idx: int
+    class_idxs: tuple[int, ...]
     split: str = ""
     group: str = ""
 
@@ -105,18 +106,21 @@ class _Reader:
                 f'{self.shown(table)} is a table: its layout cannot be "{self.data.layout}". Choose the layout "auto".',
                 "data.layout",
             )
-        files, skipped, columns = read_table(
-            table, self.shown, self.data, confines, self.on_progress, self.check_cancelled
-        )
-        if len({file.label for file in files}) == 1:
-            raise DataError(
-                f'{self.shown(table)} has only one class, "{files[0].label}". Add rows of at least one more, or choose '
-                "another column of classes.",
-                "data.label_column",
-                columns.names,
+        read = read_table(table, self.shown, self.data, confines, self.on_progress, self.check_cancelled)
+        found = {label for file in read.files for label in file.labels}
+        if len(found) < 2:
+            only, wanted = (
+                (f'has only one class, "{found.pop()}"', "one more") if found else ("gives no image a class", "two")
             )
-        files.sort(key=lambda file: natural(file.shown))
-        return replace(_numbered("table", table.parent, [], files, skipped), columns=columns)
+            raise DataError(
+                f"{self.shown(table)} {only}. Add rows of at least {wanted}, or choose another column of classes.",
+                "data.label_column",
+                read.columns.names,
+            )
+        read.files.sort(key=lambda file: natural(file.shown))
+        return replace(
+            _numbered("table", table.parent, read.class_names, read.files, read.skipped), columns=read.columns
+        )
 
     def _of_level(self, layout: str, level: Level) -> Source:
         listing = _Listing(level.folder.resolve(), self.shown, self.check_cancelled)
@@ -199,19 +203,23 @@ class _Listing:
         if reason:
             self.skipped.append((self._shown(path), reason))
         else:
-            self.files.append(LabelledFile(path, self._shown(path), label, split))
+            self.files.append(LabelledFile(path, self._shown(path), (label,), split))
 
 
 def _numbered(
     layout: str, root: Path, labels: list[str], files: list[LabelledFile], skipped: list[tuple[str, str]]
 ) -> Source:
     """Give numbers to the classes: those of the files, and those that have none."""
-    ordered = sorted({*labels, *(file.label for file in files)}, key=natural)
+    ordered = sorted({*labels, *(label for file in files for label in file.labels)}, key=natural)
     numbers = {label: idx for idx, label in enumerate(ordered)}
+
+    def class_idxs(file: LabelledFile) -> tuple[int, ...]:
+        return tuple(sorted(numbers[label] for label in file.labels))
+
     return Source(
         layout,
         root,
         [displayed(label) for label in ordered],
-        [SourceFile(file.path, file.shown, numbers[file.label], file.split, file.group) for file in files],
+        [SourceFile(file.path, file.shown, class_idxs(file), file.split, file.group) for file in files],
         skipped,
     )

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 
 
 def assign_splits(
-    labels: Sequence[int], given: Sequence[str], groups: Sequence[object], validation_fraction: float, seed: int
+    labels: Sequence[Sequence[int]],
+    given: Sequence[str],
+    groups: Sequence[object],
+    validation_fraction: float,
+    seed: int,
 ) -> list[str]:
     """Return "train", "validation" or "test" for each sample.
 
@@ -18,11 +22,15 @@ def assign_splits(
     none, some of what trains is set aside, by class, in whole groups: greedily, much as scikit-learn's
     StratifiedGroupKFold does, but in random order, so that copies are no likelier to validate than others.
 
+    Samples of several classes are stratified as iterative stratification does (Sechidis, Tsoumakas and Vlahavas 2011,
+    "On the Stratification of Multi-Label Data"): what has a rare class comes first, and a sample is set aside while
+    all of its classes miss some. Those without any class are stratified as if that were a class.
+
     No class loses its last training images, and every class with two groups gets validation images, as far as
     groups that hold several classes allow it. Where every class is one single group, nothing is set aside.
 
     Args:
-        labels: The class index of each sample.
+        labels: The class indexes of each sample: one, several, or none.
         given: The split that the data itself names for each sample: "train", "validation", "test" or "" (none).
         groups: What each sample belongs to (a patient, a place, copies of one photo); equal values stay together.
         validation_fraction: Share of each class that goes to validation, 0 to 1.
@@ -49,6 +57,9 @@ def _split_of(named: set[str]) -> str:
     return next((split for split in ("train", "validation", "test") if split in named), "train")
 
 
+_NO_CLASS = (-1,)
+
+
 @dataclass(frozen=True, eq=False)
 class _Group:
     """Samples that stay together: their indexes, how many there are of each class, and a random place in the order."""
@@ -58,19 +69,24 @@ class _Group:
     place: tuple[int, int]
 
 
-def _make_groups(free: Sequence[int], labels: Sequence[int], groups: Sequence[object], seed: int) -> list[_Group]:
+def _make_groups(
+    free: Sequence[int], labels: Sequence[Sequence[int]], groups: Sequence[object], seed: int
+) -> list[_Group]:
+    classes = {sample_idx: labels[sample_idx] or _NO_CLASS for sample_idx in free}
     by_class: dict[int, list[int]] = defaultdict(list)
     by_group: dict[object, list[int]] = defaultdict(list)
     for sample_idx in free:
-        by_class[labels[sample_idx]].append(sample_idx)
+        for label in classes[sample_idx]:
+            by_class[label].append(sample_idx)
         by_group[groups[sample_idx]].append(sample_idx)
     places: dict[int, tuple[int, int]] = {}
-    for label, members in by_class.items():
+    # Of several classes, a sample's place is that in the rarest.
+    for label, members in sorted(by_class.items(), key=lambda item: -len(item[1])):
         random.Random(f"{seed} {label}").shuffle(members)
         places.update((sample_idx, (place, sample_idx)) for place, sample_idx in enumerate(members))
     return [
         # One member stands for its group: the first place of them all would draw large groups more often.
-        _Group(members, _counts([labels[sample_idx] for sample_idx in members]), places[members[0]])
+        _Group(members, _counts([label for sample_idx in members for label in classes[sample_idx]]), places[members[0]])
         for members in by_group.values()
     ]
 

@@ -87,16 +87,17 @@ class Stream:
         iterator = iter(self._loader)
         num_images, busy_s = 0, 0.0
         try:
-            for _ in keys:
+            for batch in keys:
+                indexes = [index for _, index in batch]
                 loaded = self._next(iterator)
                 if isinstance(loaded, DataError):
                     raise loaded
-                num_images += len(loaded.labels)
+                num_images += len(indexes)
                 busy_s += loaded.busy_s
                 if tell_images_per_s is not None:
                     tell_images_per_s(num_images * max(self._num_workers, 1) / busy_s)
-                x = self._slots[loaded.slot, : len(loaded.labels)]
-                yield self._dataset.normalize(x), torch.tensor(loaded.labels)
+                x = self._slots[loaded.slot, : len(indexes)]
+                yield self._dataset.normalize(x), self._dataset.targets(indexes)
         finally:
             # An error keeps its frames alive, and these the processes: they would end at some later garbage collection,
             # which waits ten seconds for them.
@@ -175,13 +176,12 @@ class _Keys(Sampler[Keys]):
 
 
 class _Loaded(NamedTuple):
-    """Where a batch lies, the class indexes of its images, and the seconds that loading took in the process that did.
+    """Where a batch lies, and the seconds that loading took in the process that did.
 
     No tensor is in it: each would be handed over by a file of shared memory of its own.
     """
 
     slot: int
-    labels: list[int]
     busy_s: float
 
 
@@ -195,14 +195,12 @@ class _WholeBatches(Dataset["_Loaded | DataError"]):
     def __getitem__(self, keys: Keys) -> _Loaded | DataError:
         started = time.perf_counter()
         slot, batch = keys
-        labels = []
         try:
             for position, key in enumerate(batch):
-                self._slots[slot, position], label = self._dataset[key]
-                labels.append(label)
+                self._slots[slot, position] = self._dataset[key]
         except DataError as error:
             return error
-        return _Loaded(slot, labels, time.perf_counter() - started)
+        return _Loaded(slot, time.perf_counter() - started)
 
 
 def _begin_loader(_: int) -> None:

@@ -1,4 +1,4 @@
-"""A table of images: a CSV or TSV with a column of paths, one of classes, and perhaps one of splits and of groups."""
+"""A table of images: a CSV or TSV with a column of paths, its classes, and perhaps a column of splits and of groups."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from trainer.config import DataConfig
 from trainer.config_error import Faults
 from trainer.data.archive import Progress
 from trainer.data.images import DataError, displayed
 from trainer.data.listing import IMAGE_SUFFIXES, LabelledFile, Shown, counted
+from trainer.data.table_labels import LabelColumns, Labels, find_separator, is_yes_or_no, labels_of, tidied
 from trainer.messages.data_info import TableColumns
 
 PATH_NAMES: tuple[str, ...] = (
     *("path", "file", "filename", "file_name", "filepath", "file_path"),
-    *("image", "image_path", "image_name", "img", "img_path", "image_id"),
+    *("image", "image_path", "image_name", "img", "img_path", "image_id", "image_index"),
 )
-LABEL_NAMES = ("label", "class", "category", "target", "y", "class_name")
+LABEL_NAMES = (
+    *("label", "class", "category", "target", "y", "class_name"),
+    *("labels", "classes", "categories", "tags", "finding_labels"),
+)
 SPLIT_NAMES = ("split", "set", "subset")
 
 SPLIT_WORDS = {
@@ -44,6 +49,19 @@ _LONGEST_HEADER = 65_536
 _LONGEST_SHOWN = 60
 _MOST_SHOWN = 12
 _MOST_OFFERED = 200
+_RARELY_FILES = ("image_id", "image_index")
+
+
+class ReadTable(NamedTuple):
+    """What a table says: its files in the order of the rows, each once, and (shown, reason) of what is skipped.
+
+    ``class_names`` are those that stand in the header, also without any image; none where they stand in cells.
+    """
+
+    files: list[LabelledFile]
+    skipped: list[tuple[str, str]]
+    columns: TableColumns
+    class_names: list[str]
 
 
 def read_table(
@@ -53,11 +71,12 @@ def read_table(
     confines: Path | None,
     on_progress: Progress,
     check_cancelled: Callable[[], None],
-) -> tuple[list[LabelledFile], list[tuple[str, str]], TableColumns]:
+) -> ReadTable:
     """Read which images a table names. A row that cannot be used is skipped, with the reason and its number.
 
     Rows are numbered as a spreadsheet does: the header is row 1. Labels compare in NFC, with runs of white space (a
-    newline, too) as one space.
+    newline, too) as one space. An image's classes stand in one column, or in a column of 0 and 1 for each class, as
+    one_hot encoding and scikit-learn's MultiLabelBinarizer write them.
 
     Args:
         table: The file; relative paths in it are taken beside it.
@@ -68,23 +87,20 @@ def read_table(
         on_progress: Called with (what, done, total, unit).
         check_cancelled: Called often; raises to end the reading.
 
-    Returns:
-        The files in the order of the rows, each once, (shown, reason) of what is skipped, and the columns.
-
     Raises:
         DataError: The table cannot be read, has no column of paths or of classes, a word in its column of splits that
-            is none, or no row that can be used.
+            is none, classes that could be told in two ways, or no row that can be used.
 
     """
-    rows, skipped, columns = _rows(table, shown(table), data, check_cancelled)
+    columns, separator, rows, skipped = _rows(table, shown(table), data, check_cancelled)
     first: dict[str, tuple[int, LabelledFile]] = {}
     conflicts: dict[str, str] = {}
-    for idx, row in enumerate(rows):
+    for idx, (row, labels) in enumerate(rows):
         if idx % _ROWS_PER_LOOK == 0:
             check_cancelled()
             on_progress(f"Looking for the images of {displayed(table.name)}", idx, len(rows), "rows")
         path, reason = _located(row.cell, table.parent, confines)
-        file = LabelledFile(str(path), shown(path), row.label, row.split, row.group)
+        file = LabelledFile(str(path), shown(path), labels, row.split, row.group)
         if reason:
             skipped.append((file.shown, f"{reason} (row {row.number} of {displayed(table.name)})"))
             continue
@@ -95,8 +111,8 @@ def read_table(
     files = [file for key, (_, file) in first.items() if key not in conflicts]
     if not files:
         why = ", ".join(skipped[0]) if skipped else "they are empty"
-        raise DataError(f"No row of {shown(table)} can be used: {_tidied(why)}. Mend the table, or choose another.")
-    return files, skipped, columns
+        raise DataError(f"No row of {shown(table)} can be used: {tidied(why)}. Mend the table, or choose another.")
+    return ReadTable(files, skipped, columns.said(separator), columns.label.class_names)
 
 
 def check_columns(table: Path, shown: Shown, data: DataConfig) -> None:
@@ -114,7 +130,7 @@ def check_columns(table: Path, shown: Shown, data: DataConfig) -> None:
 class _Row:
     number: int
     cell: str
-    label: str
+    label_cells: tuple[str, ...]
     split: str
     group: str
 
@@ -125,21 +141,33 @@ class _Columns:
 
     names: list[str]
     path: int
-    label: int
+    label: LabelColumns
     split: int
     group: int
     first_row: list[str]
 
-    def said(self) -> TableColumns:
-        places = {"path": self.path, "label": self.label, "split": self.split, "group": self.group}
-        taken = {f"{what}_column": _tidied(self.names[idx]) for what, idx in places.items() if idx >= 0}
+    def said(self, separator: str) -> TableColumns:
+        places = {
+            "path": [self.path],
+            "label": self.label.positions,
+            "split": [self.split],
+            "group": [self.group],
+        }
+        taken = {
+            f"{what}_column": ", ".join(tidied(self.names[idx]) for idx in idxs)
+            for what, idxs in places.items()
+            if idxs[0] >= 0
+        }
+        if separator:
+            taken["label_separator"] = separator
         return TableColumns(names=_offered(self.names), taken=taken)
 
 
 def _rows(
     table: Path, shown: str, data: DataConfig, check_cancelled: Callable[[], None]
-) -> tuple[list[_Row], list[tuple[str, str]], TableColumns]:
-    rows, skipped = [], []
+) -> tuple[_Columns, str, list[tuple[_Row, Labels]], list[tuple[str, str]]]:
+    read: list[_Row] = []
+    reasons: dict[int, str] = {}
     with _opened(table, shown) as reader:
         columns = _columns(reader, shown, data)
         for number, cells in enumerate(itertools.chain([columns.first_row], reader), start=2):
@@ -148,18 +176,28 @@ def _rows(
             if not any(cell.strip() for cell in cells):
                 continue
             if reason := _reason_against(cells, columns):
-                skipped.append((shown, f"row {number} {reason}"))
+                reasons[number] = reason
                 continue
-            rows.append(
+            read.append(
                 _Row(
                     number,
                     cells[columns.path].strip(),
-                    _tidied(cells[columns.label]),
+                    columns.label.cells(cells),
                     _split(cells[columns.split], number, shown) if columns.split >= 0 else "",
-                    _tidied(cells[columns.group]) if columns.group >= 0 else "",
+                    tidied(cells[columns.group]) if columns.group >= 0 else "",
                 )
             )
-    return rows, skipped, columns.said()
+    separator = find_separator(columns.label, [row.label_cells for row in read], data.label_separator, shown)
+    rows: list[tuple[_Row, Labels]] = []
+    for row in read:
+        labels, reason = labels_of(columns.label, row.label_cells, separator, row.cell)
+        if not reason:
+            rows.append((row, labels))
+        elif columns.label.are_guessed:
+            raise columns.label.guess_failed(shown, row.number, reason, _offered(columns.names))
+        else:
+            reasons[row.number] = reason
+    return columns, separator, rows, [(shown, f"row {number} {reasons[number]}") for number in sorted(reasons)]
 
 
 @contextlib.contextmanager
@@ -202,17 +240,18 @@ def _columns(reader: Iterator[list[str]], shown: str, data: DataConfig) -> _Colu
     path_names = PATH_NAMES
     if not any(Path(cell.strip()).suffix.lower() in IMAGE_SUFFIXES for cell in first_row):
         # An image_id often is no file's name.
-        path_names = tuple(name for name in PATH_NAMES if name != "image_id")
-    path = label = split = group = -1
+        path_names = tuple(name for name in PATH_NAMES if name not in _RARELY_FILES)
+    path = split = group = -1
+    label = LabelColumns([], [])
     faults = Faults()
     with faults.noting():
         path = table.position(data.path_column, path_names, "data.path_column", "image paths", "path")
     with faults.noting():
-        label = table.position(data.label_column, LABEL_NAMES, "data.label_column", "classes", "label")
-    with faults.noting():
         split = table.position(data.split_column, SPLIT_NAMES, "data.split_column")
     with faults.noting():
         group = table.position(data.group_column, (), "data.group_column")
+    with faults.noting():
+        label = table.label_columns(data.label_column, first_row, (path, split, group))
     faults.tell()
     return _Columns(header, path, label, split, group, first_row)
 
@@ -253,6 +292,33 @@ class _Header:
             )
         return matches[0]
 
+    def label_columns(self, chosen: str, first_row: list[str], others: tuple[int, ...]) -> LabelColumns:
+        """Return where the classes stand: as the user says, else in a column that has a usual name, else by 0 and 1.
+
+        Raises:
+            DataError: There are no such columns, or two of a name.
+
+        """
+        field = "data.label_column"
+        if "," in chosen and _plain(chosen) not in map(_plain, self.names):
+            return self._one_a_class([name.strip() for name in chosen.split(",") if name.strip()], are_guessed=False)
+        position = self.position(chosen, LABEL_NAMES, field)
+        if position >= 0:
+            return LabelColumns([position], [])
+        # A column without a name is the numbers of rows, as pandas writes them.
+        ones = [
+            name
+            for idx, (name, cell) in enumerate(zip(self.names, first_row, strict=False))
+            if name and idx not in others and is_yes_or_no(cell)
+        ]
+        if len(ones) < 2:
+            raise self._lacks("classes", "label", field)
+        return self._one_a_class(ones, are_guessed=True)
+
+    def _one_a_class(self, names: list[str], *, are_guessed: bool) -> LabelColumns:
+        positions = list(dict.fromkeys(self.position(name, (), "data.label_column") for name in names))
+        return LabelColumns(positions, [tidied(self.names[idx]) for idx in positions], are_guessed)
+
     def _lacks(self, what: str, name: str, field: str) -> DataError:
         return DataError(
             f'{self.shown} has no column of {what}: its first row has {self._listed()}. Name one "{name}", or choose '
@@ -262,22 +328,17 @@ class _Header:
         )
 
     def _listed(self) -> str:
-        shown = ", ".join(f'"{_tidied(name)[:_LONGEST_SHOWN]}"' for name in self.names[:_MOST_SHOWN])
+        shown = ", ".join(f'"{tidied(name)[:_LONGEST_SHOWN]}"' for name in self.names[:_MOST_SHOWN])
         return shown + (" and more" if len(self.names) > _MOST_SHOWN else "")
 
 
 def _offered(names: list[str]) -> list[str]:
     """Return the names to choose from; each is found again, however it is spelt in the table."""
-    return [tidied for name in names if (tidied := _tidied(name))][:_MOST_OFFERED]
+    return [offered for name in names if (offered := tidied(name))][:_MOST_OFFERED]
 
 
 def _plain(name: str) -> str:
     return re.sub(r"[\s-]+", "_", unicodedata.normalize("NFC", name).strip().casefold())
-
-
-def _tidied(text: str) -> str:
-    """Return text in NFC as one line, with single spaces."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def _reason_against(cells: list[str], columns: _Columns) -> str:
@@ -286,13 +347,11 @@ def _reason_against(cells: list[str], columns: _Columns) -> str:
         return f"has {counted(abs(excess), 'column')} too {'many' if excess > 0 else 'few'}"
     if not cells[columns.path].strip():
         return "names no image"
-    if not _tidied(cells[columns.label]):
-        return f'gives no class to "{_tidied(cells[columns.path])}"'
     return ""
 
 
 def _split(cell: str, number: int, shown: str) -> str:
-    word = _tidied(cell)
+    word = tidied(cell)
     if word.lower() not in SPLIT_WORDS and word:
         raise DataError(
             f'{shown} has the split "{word[:_LONGEST_SHOWN]}" in row {number}, which is none of train, validation and '
@@ -331,8 +390,8 @@ def _located(cell: str, folder: Path, confines: Path | None) -> tuple[Path, str]
 
 
 def _difference(first: LabelledFile, second: LabelledFile) -> str:
-    if first.label != second.label:
-        return f'different classes, "{first.label}" and "{second.label}"'
+    if set(first.labels) != set(second.labels):
+        return f'different classes, "{"; ".join(first.labels)}" and "{"; ".join(second.labels)}"'
     if first.split != second.split:
         return f'different splits, "{first.split}" and "{second.split}"'
     if first.group != second.group:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trainer.messages.base import Record
 
@@ -25,14 +25,17 @@ class DataSummary(Record):
     """What a scan of a data set found, in a few figures. Every image and issue is in the report (``data_report``).
 
     ``counts`` has for each split ("train", "validation", "test") the images of each class, in the order of
-    ``class_names``. ``issue_counts`` counts the issues by kind. ``advice`` are sentences about what to look at before a
-    run. ``image_sides`` are the smallest, median and largest (width, height), by area, in pixels; ``aspects`` the
-    lowest, median and highest of width divided by height. ``columns`` are a table's, None in another layout.
+    ``class_names``; ``num_images`` all images of each split, and ``is_multi_label`` says whether some of them have
+    several classes, or none. ``issue_counts`` counts the issues by kind. ``advice`` are sentences about what to look at
+    before a run. ``image_sides`` are the smallest, median and largest (width, height), by area, in pixels; ``aspects``
+    the lowest, median and highest of width divided by height. ``columns`` are a table's, None in another layout.
     """
 
     layout: str
     class_names: list[str]
     counts: dict[str, list[int]]
+    num_images: dict[str, int] = Field(default_factory=dict)
+    is_multi_label: bool = False
     num_skipped: int = 0
     issue_counts: dict[str, int] = Field(default_factory=dict)
     advice: list[str] = Field(default_factory=list)
@@ -40,6 +43,13 @@ class DataSummary(Record):
     aspects: list[float] = Field(default_factory=list)
     num_bytes: int = 0
     columns: TableColumns | None = None
+
+    @model_validator(mode="after")
+    def _counts_images(self) -> DataSummary:
+        # Not in those that earlier versions wrote: there, each image had one class.
+        if not self.num_images:
+            self.num_images.update({split: sum(counts) for split, counts in self.counts.items()})
+        return self
 
     @property
     def class_counts(self) -> dict[str, int]:
@@ -51,8 +61,8 @@ class ImageView(Record):
     """What the model sees of an image in an epoch: the PNG file of its pixels, "" where the epoch does without it.
 
     ``epoch`` counts from 1; None stands for every epoch. ``num_times`` says how often the epoch has the image: the file
-    shows the first time. ``mixed_with`` is the class of the image that is mixed in, "" if none is, and ``mixed_share``
-    that image's share, 0 to 1.
+    shows the first time. ``mixed_with`` names the classes of the image that is mixed in, "" if it has none or no image
+    is, and ``mixed_share`` is that image's share, 0 to 1.
     """
 
     file: str
