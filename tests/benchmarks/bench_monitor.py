@@ -70,6 +70,7 @@ class RandomImages:
 
     class_names = tuple(str(number) for number in range(NUM_CLASSES))
     class_counts = (NUM_BATCHES * BATCH_SIZE // NUM_CLASSES,) * NUM_CLASSES
+    num_train = NUM_BATCHES * BATCH_SIZE
     batches_per_epoch = NUM_BATCHES
     num_test = 0
     fingerprint = "random"

@@ -62,6 +62,7 @@ class RandomData:
 
     class_names = ("a", "b", "c")
     class_counts = (8, 8, 8)
+    num_train = 24
     batches_per_epoch = 6
     num_test = 0
     fingerprint = "random"
