@@ -54,6 +54,10 @@ class LayerNorms:
         self._before = [parameter.clone() for parameter in self._parameters]
         self._cost_s = time.perf_counter() - started
 
+    def forget(self) -> None:
+        """Drop the copy: the update was not made."""
+        self._before = []
+
     @torch.no_grad()
     def finish(self, step: int, segment: int) -> None:
         """Take the norms of the update that was made, if its beginning was taken.

@@ -209,9 +209,7 @@ class LiveChanges:
         run.set_length(
             before.epochs if epochs is None else epochs, before.patience if patience is None else patience or None
         )
-        run.batch_parts = (
-            before.batch_parts if batch_parts is None else min(batch_parts, run.config.training.batch_size)
-        )
+        run.batch_parts = before.batch_parts if batch_parts is None else min(batch_parts, run.most_parts)
         changed = TrainingChanged(
             epochs=run.num_epochs,
             before_epochs=before.epochs,

@@ -30,6 +30,9 @@ from trainer.rewinds import KeptState, Rewinds, size_of
 from trainer.runs import RunFolder
 from trainer.schedules import Plan, check_plan, multiplied_units
 
+MIN_PART = 2
+"""The fewest images in a part of a batch."""
+
 
 class LiveRun:
     """One run in memory: model, optimizer, freeze set and the position in the data.
@@ -97,6 +100,11 @@ class LiveRun:
     def total_steps(self) -> int:
         """Return the optimizer updates in the whole run."""
         return self.num_epochs * self.steps_per_epoch
+
+    @property
+    def most_parts(self) -> int:
+        """Return the most parts in which a batch can go through the model."""
+        return max(1, self.config.training.batch_size // MIN_PART)
 
     @property
     def has_epochs_left(self) -> bool:
@@ -357,7 +365,7 @@ class LiveRun:
         self.reporter.flush(self)
         self._load_state(content, source)
         self.segment = self._folder.begin_segment(self.step, resume_from, time.time())
-        self.non_finite_step = None
+        self.non_finite_step, self.lacks_memory = None, False
         self._unsaved = None
         self._has_jumped = True
         self.reporter.forget()

@@ -18,7 +18,7 @@ from trainer.data.loader import ImageData
 from trainer.data.mixing import BatchMixer
 from trainer.data.stream import Batch
 from trainer.live_changes import LiveChanges
-from trainer.live_run import LiveRun
+from trainer.live_run import MIN_PART, LiveRun
 from trainer.messages.base import Event
 from trainer.messages.events import ChangeAdvised, LogWritten
 from trainer.messages.run_info import CheckpointInfo, Series
@@ -39,8 +39,8 @@ class RunStopped(Exception):  # noqa: N818 (a request that ends the fit, not an 
     """Raised between two steps to end the fit there."""
 
 
-class OutOfMemory(Exception):  # noqa: N818 (the run can go on)
-    """The device has no memory for an update, of which nothing was done."""
+class OutOfMemory(torch.OutOfMemoryError):
+    """The device has no memory for an update, and the weights, the buffers and the position are as before it."""
 
 
 class Trainer(LiveRun):
@@ -82,7 +82,8 @@ class Trainer(LiveRun):
         # More epochs may be asked for while the test split is evaluated.
         while not is_tested or self.has_epochs_left:
             while self.has_epochs_left:
-                self._has_jumped = False
+                # What was said of an earlier end is not so any more.
+                self._has_jumped, sentence = False, ""
                 self._train_epoch(between_steps)
                 evaluation = None if self._has_jumped else self._validate(between_steps)
                 if evaluation is None:
@@ -126,6 +127,7 @@ class Trainer(LiveRun):
 
     def _has_memory_for(self, batches: Sequence[Batch]) -> bool:
         """Make an update, or find that the device lacks the memory. Returns whether it was made."""
+        self.lacks_memory = False
         try:
             self.train_step(batches)
         except OutOfMemory:
@@ -156,7 +158,7 @@ class Trainer(LiveRun):
         The update is left out where the loss or the gradient is NaN or infinite.
 
         Raises:
-            OutOfMemory: The device has no memory for it; nothing has changed.
+            OutOfMemory: The device has no memory for it. Only what the forward pass drew of the generators is gone.
 
         Args:
             batches: Images, shape (B, 3, H, W), float32, and the task's targets; on the run's device.
@@ -173,7 +175,8 @@ class Trainer(LiveRun):
             # In the optimizer's step it is not caught: what that had moved already could not be put back.
             self._put_buffers_back(buffers)
             self.optimizer.zero_grad(set_to_none=True)
-            raise OutOfMemory from error
+            self.reporter.layer_norms.forget()
+            raise OutOfMemory(str(error)) from error
         self.batch += len(batches)
         # On a GPU this waits for the device, once a step.
         if torch.isfinite(loss + gradient_norm):
@@ -199,7 +202,9 @@ class Trainer(LiveRun):
         loss, right = torch.zeros((2,), device=self.device)
         for batch, (images, target) in enumerate(batches, start=self.batch):
             mixed = (images, target) if self._mixer is None else self._mixer(images, target, self.epoch, batch)
-            parts = (whole.chunk(self.batch_parts) for whole in mixed)
+            # BatchNorm in train mode cannot take a single image.
+            num_parts = max(1, min(self.batch_parts, len(target) // MIN_PART))
+            parts = (whole.tensor_split(num_parts) for whole in mixed)
             for part, part_target in zip(*parts, strict=True):
                 with autocast(self.precision, self.device):
                     logits = self.module(part)
@@ -258,9 +263,11 @@ class Trainer(LiveRun):
             between_steps()
             if self._has_jumped:
                 return None
-            with autocast(self.precision, self.device):
-                logits = module(images.to(self.device, non_blocking=True))
-            metrics.add(logits, target.to(self.device, non_blocking=True))
+            parts = (whole.chunk(self.batch_parts) for whole in (images, target))
+            for part, part_target in zip(*parts, strict=True):
+                with autocast(self.precision, self.device):
+                    logits = module(part.to(self.device, non_blocking=True))
+                metrics.add(logits, part_target.to(self.device, non_blocking=True))
         return metrics.compute()
 
     def _log(self, evaluation: Evaluation, step: int) -> None:

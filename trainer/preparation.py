@@ -248,7 +248,7 @@ class Preparation:
         torch.set_num_threads(config.training.num_threads or self._default_num_threads)
         with _data_of(owner_of_data):
             scanned = look_through()
-        check_task(config.data, scanned.summary)
+            check_task(config.data, scanned.summary)
         loaded = build_model(
             config.model,
             config.data.num_outputs(len(scanned.class_names)),

@@ -168,7 +168,11 @@ class RunFolder:
             ConfigError: It is damaged.
 
         """
-        return load_config(self.path / "run.toml")
+        config = load_config(self.path / "run.toml")
+        if "label_separator" in config.data.model_fields_set:
+            return config
+        # Of an earlier Thaw, for which a cell of a table was one class, whatever stood in it.
+        return config.model_copy(update={"data": config.data.model_copy(update={"label_separator": "none"})})
 
     # -- the worker's address ---------------------------------------------------------------------------------
 

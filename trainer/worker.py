@@ -112,7 +112,7 @@ _WORDS = {
     "SetRateMultiplier": "Multiplying the rate",
     "SetPlan": "Changing the plan",
     "SetBatchNorm": "Changing what statistics do",
-    "ChangeTraining": "Changing the epochs or the patience",
+    "ChangeTraining": "Changing the epochs, the patience or the parts of a batch",
     "Rewind": "Rewinding",
     "UnfreezeLayers": "Unfreezing",
     "SaveCheckpoint": "Saving a checkpoint",
@@ -454,12 +454,12 @@ class Worker:
             f"The device {run.device} has no memory for step {run.step + 1:,} with {at_once} images at a time; "
             "nothing was changed. "
         )
-        if at_once < 2:
+        parts = min(run.batch_parts * 2, run.most_parts)
+        if parts == run.batch_parts:
             sentence += "Freeze more layers, or stop and begin anew with smaller images."
             self._enter(RunState.PAUSED, sentence)
             return
-        parts = run.batch_parts * 2
-        sentence += f"Batches in {parts} parts make the same updates with about half of that"
+        sentence += f"Batches in {parts} parts make the same updates with less of it"
         has_statistics = any(layer.has_statistics for layer in run.layers)
         sentence += ", though BatchNorm sees fewer images at once." if has_statistics else "."
         self._enter(RunState.PAUSED, sentence, offered_parts=parts)

@@ -231,6 +231,25 @@ def children() -> list[multiprocessing.process.BaseProcess]:
     return [child for child in multiprocessing.active_children() if child.name == "image-check"]
 
 
+def test_what_a_decoder_had_answered_when_it_died_is_kept(tmp_path: Path, in_processes: None) -> None:
+    paths = write_images(tmp_path / "images", 2)
+    decoder = decoding._Decoder()
+    assert decoder.connection.poll(30)
+    assert decoder.take() == []
+    for idx, path in enumerate(paths):
+        decoder.slices.append([decoding.File(idx, path, 1)])
+        decoder.connection.send([str(path)])
+    answers = decoder.take()
+    assert decoder.connection.poll(30)
+    decoder.process.kill()
+    decoder.process.join()
+    answers += decoder.take_rest()
+    assert [idx for idx, _ in answers] == [0, 1]
+    assert not any(facts.reason for _, facts in answers)
+    assert not decoder.slices, "none of them is to blame"
+    decoder.end()
+
+
 @needs_fifos
 def test_a_decoder_that_crashes_loses_only_its_file(
     tmp_path: Path, cache_path: Path, in_processes: None, monkeypatch: pytest.MonkeyPatch

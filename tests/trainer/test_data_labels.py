@@ -213,3 +213,12 @@ def test_one_class_alone_is_refused(photos: Path) -> None:
     lines = ["path,label", *(f"{number}.png,{'sea;sea' * (number % 2)}" for number in range(20))]
     with pytest.raises(DataError, match='has only one class, "sea"'):
         scanned(table(photos.parent, *lines))
+
+
+def test_classes_in_validation_alone_leave_nothing_to_learn(tmp_path: Path) -> None:
+    rows = ["path,label,split"]
+    for number in range(6):
+        save(tmp_path / "photos" / f"{number}.png", number)
+        rows.append(f"{number}.png,{'' if number < 3 else 'sea;sky'},{'train' if number < 3 else 'val'}")
+    with pytest.raises(DataError, match="No train image has a class, so there is nothing to learn"):
+        scanned(table(tmp_path / "photos", *rows))

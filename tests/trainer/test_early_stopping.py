@@ -131,6 +131,27 @@ def test_epochs_that_are_added_during_the_test_are_trained(
     assert (trainer.epoch, tested) == (2, [1, 2])
 
 
+def test_a_run_that_goes_on_from_its_test_and_ends_early_again_is_put_back_and_told_again(
+    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, events = make_trainer(worsening(small_config))
+    tested: list[int] = []
+
+    def test(_: object) -> bool:
+        tested.append(trainer.step)
+        if len(tested) == 1:
+            trainer.change_training(None, trainer.early_stopping.patience + 1)
+        return True
+
+    monkeypatch.setattr(trainer, "_test", test)
+    sentence = trainer.fit(lambda: None)
+    assert len(tested) == 2
+    assert sentence.startswith("Stopped early: ")
+    assert f"for {trainer.early_stopping.patience} epochs" in sentence
+    assert len([event for event in events if isinstance(event, CheckpointRestored)]) == 2
+    assert tested[0] == tested[1], "both times the same best"
+
+
 def test_a_resume_goes_on_counting(make_trainer: Make, small_config: RunConfig) -> None:
     straight, straight_events = make_trainer(worsening(small_config))
     straight.fit(lambda: None)

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 import trainer.preparation
-from trainer.config import OptimizerConfig, PlanPhase, RunConfig
+from trainer.config import ConfigError, OptimizerConfig, PlanPhase, RunConfig
 from trainer.data.store import MAX_CHOSEN_BYTES
 from trainer.estimate import check_no_run_uses
 from trainer.freezing import hash_layer
+from trainer.look_ups import answer
+from trainer.messages.commands import EstimateRun, FindRate
 from trainer.messages.events import RunPrepared, StateChanged
 from trainer.messages.model_info import ModelSummary
 from trainer.messages.run_info import RunInfo
@@ -178,3 +180,16 @@ def test_a_refused_trial_has_touched_neither_data_nor_gpu(
     monkeypatch.setattr(Preparation, "scan", lambda *_: pytest.fail("the data were looked through"))
     with pytest.raises(ValueError, match="No trial was made"):
         preparation().estimate(small_config, gpu_run.path.parent)
+
+
+@pytest.mark.parametrize("kind", [EstimateRun, FindRate])
+def test_a_trial_that_finds_no_memory_says_which_field_to_change(
+    small_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type
+) -> None:
+    def backward(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("trainer.loop.Trainer._backward", backward)
+    with pytest.raises(ConfigError, match=r"ran out of memory\. Choose a smaller batch") as caught:
+        answer(kind(config=small_config, runs_dir=str(tmp_path / "runs")), preparation())
+    assert caught.value.field == "training.batch_size"

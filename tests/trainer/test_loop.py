@@ -484,10 +484,30 @@ def test_an_update_without_the_memory_for_it_changes_nothing_and_is_made_in_part
     assert logged == list(range(1, 13))
 
 
-def test_no_batch_has_more_parts_than_images(make_trainer: Make, small_config: RunConfig) -> None:
+@pytest.mark.parametrize(("num_images", "parts", "sizes"), [(3, 2, [3]), (5, 4, [3, 2]), (8, 4, [2, 2, 2, 2])])
+def test_no_part_is_a_single_image_which_batchnorm_could_not_take(
+    make_trainer: Make, small_config: RunConfig, num_images: int, parts: int, sizes: list[int]
+) -> None:
+    trainer, _ = make_trainer(small_config)
+    seen = lack_memory_for(trainer, 100)
+    trainer.batch_parts = parts
+    trainer.freeze_set.set_mode(training=True)
+    trainer.train_step([(torch.rand(num_images, 3, 32, 32), torch.arange(num_images) % 3)])
+    assert seen == sizes
+
+
+def test_a_restore_leaves_the_want_of_memory_behind(make_trainer: Make, small_config: RunConfig) -> None:
+    trainer, _ = make_trainer(small_config)
+    info = trainer.save(reason="user")
+    trainer.lacks_memory = True
+    trainer.restore(info.name)
+    assert not trainer.lacks_memory
+
+
+def test_no_batch_has_more_parts_than_pairs_of_images(make_trainer: Make, small_config: RunConfig) -> None:
     trainer, _ = make_trainer(small_config)
     trainer.change_training(None, None, 1000)
-    assert trainer.batch_parts == small_config.training.batch_size == 8
+    assert (trainer.batch_parts, small_config.training.batch_size) == (4, 8)
 
 
 def test_an_epoch_of_accumulated_batches_ends_with_what_is_left(make_trainer: Make, small_config: RunConfig) -> None:

@@ -232,3 +232,11 @@ def test_the_confusion_matrices_of_the_best_and_the_latest_validation_are_kept(f
     of_test = ConfusionMatrix(split="test", checkpoint="second", step=8, class_names=["a", "b"], counts=[[1, 0]] * 2)
     folder.keep_test_confusion(of_test)
     assert folder.confusion("test") == of_test
+
+
+def test_a_cell_of_a_table_stays_one_class_in_a_run_that_knew_no_separators(folder: RunFolder) -> None:
+    assert folder.config().data.label_separator == "auto"
+    toml = folder.path / "run.toml"
+    lines = toml.read_text(encoding="utf-8").splitlines()
+    toml.write_text("\n".join(line for line in lines if "label_separator" not in line), encoding="utf-8")
+    assert folder.config().data.label_separator == "none"

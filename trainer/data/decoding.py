@@ -96,6 +96,7 @@ def _in_processes(files: Iterator[File]) -> Generator[Found, None, None]:
                     found += decoder.take()
                     decoder.give(waiting)
                 except (EOFError, OSError):
+                    found += decoder.take_rest()
                     found += _put_back(decoder, waiting)
                     decoder.end()
                     decoders[position] = _Decoder()
@@ -113,14 +114,17 @@ class _Waiting:
         self._slices: deque[list[File]] = deque()
 
     def __bool__(self) -> bool:
-        if not self._slices and (some := list(islice(self._files, FILES_PER_SLICE))):
-            self._slices.append(some)
+        self._look_ahead()
         return bool(self._slices)
 
     def take(self) -> list[File]:
         """Take the next slice, where there is one."""
-        assert self
+        self._look_ahead()
         return self._slices.popleft()
+
+    def _look_ahead(self) -> None:
+        if not self._slices and (some := list(islice(self._files, FILES_PER_SLICE))):
+            self._slices.append(some)
 
     def put_back(self, slices: Iterable[list[File]]) -> None:
         """Have slices be the next ones."""
@@ -175,6 +179,14 @@ class _Decoder:
             self.has_begun = True
             return []
         return [(file.idx, found) for file, found in zip(self.slices.popleft(), facts, strict=True)]
+
+    def take_rest(self) -> Found:
+        """Return what it had sent before it died: only of what it has not answered can the cause be."""
+        rest: Found = []
+        with contextlib.suppress(EOFError, OSError):
+            while self.connection.poll():
+                rest += self.take()
+        return rest
 
     def give(self, waiting: _Waiting) -> None:
         """Give it what there is to do. Raises as ``take``."""

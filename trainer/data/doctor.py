@@ -110,7 +110,7 @@ def advice(summary: DataSummary, left_out: Sequence[str], num_of_none: int) -> l
     if few:
         found.append(f"{_named(few)}: fewer than {FEW_IMAGES} train images.")
     present = [count for count in train if count]
-    if max(present) >= IMBALANCE * min(present):
+    if present and max(present) >= IMBALANCE * min(present):
         largest, smallest = names[train.index(max(present))], names[train.index(min(present))]
         found.append(
             f"{largest} has {max(present) / min(present):.0f} times the train images of {smallest}: consider balancing "

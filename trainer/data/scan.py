@@ -108,6 +108,8 @@ def scan(
         ReportedImage(file.path, file.shown, file.class_idxs, split, fact.width, fact.height, fact.size_bytes)
         for file, split, fact in zip(files, splits, facts, strict=True)
     ]
+    if not any(image.class_idxs for image in images if image.split == "train"):
+        raise DataError("No train image has a class, so there is nothing to learn. Give the train images theirs.")
     groups, are_splits_given = [file.group for file in files], any(file.split for file in files)
     issues = find_issues(images, class_names, pairs, groups, are_splits_given, unreadable, source.skipped)
     skipped = [*source.skipped, *((file.shown, reason) for file, reason in unreadable)]
