@@ -225,7 +225,7 @@ def batch_parts(
     json: Json = False,
     timeout: Timeout = STEER_TIMEOUT_S,
 ) -> None:
-    """Have batches go through the model in parts, for less memory; all of a batch makes one update as before."""
+    """Have batches go through the model in parts, for less memory; only BatchNorm sees fewer images at once."""
     _steer(find_run(run, runs_dir(context, runs)), ChangeTraining(batch_parts=num_parts), json, timeout)
 
 

@@ -231,6 +231,7 @@ def status_values(record: RunRecord, is_live: bool, progress: ProgressReported |
         "num_epochs": (record.info.present if record.info else record.config.training).epochs,
         "step": progress.step if progress else record.step,
         "total_steps": record.info.total_steps if record.info else None,
+        "batch_parts": record.info.present.batch_parts if record.info else 1,
         "samples_per_s": progress.samples_per_s if progress else None,
         "seconds_left": progress.seconds_left if progress else None,
         "num_trainable": _num_trainable(record),
@@ -254,6 +255,8 @@ def status_table(values: dict[str, Any]) -> Table:
         ("Epoch", f"{values['epoch']} of {values['num_epochs']} completed"),
         ("Step", f"{values['step']:,}{total}"),
     ]
+    if values["batch_parts"] > 1:
+        facts.append(("Batches", f"in {values['batch_parts']} parts"))
     if values["samples_per_s"] is not None:
         facts.append(("Speed", f"{values['samples_per_s']:,.0f} images/s"))
     if values["seconds_left"] is not None:

@@ -195,11 +195,17 @@ class LiveChanges:
         None leaves a value as it is, a patience of 0 ends nothing early.
 
         Raises:
-            ConfigError: The run is longer than that already.
+            ConfigError: The run is longer than that already, or a batch has too few images for so many parts.
 
         """
         run = self._run
         before = run.in_force
+        if batch_parts is not None and batch_parts > run.most_parts:
+            raise ConfigError(
+                f"A batch of {run.config.training.batch_size} goes through the model in {run.most_parts} parts at "
+                "most, each of two images: BatchNorm cannot take a single one.",
+                "training.batch_size",
+            )
         if epochs is not None and epochs != before.epochs and epochs <= run.epoch:
             raise ConfigError(
                 f"Epochs cannot be {epochs}: the run is in epoch {run.epoch + 1} already. Choose {run.epoch + 1} or "
@@ -209,7 +215,7 @@ class LiveChanges:
         run.set_length(
             before.epochs if epochs is None else epochs, before.patience if patience is None else patience or None
         )
-        run.batch_parts = before.batch_parts if batch_parts is None else min(batch_parts, run.most_parts)
+        run.batch_parts = before.batch_parts if batch_parts is None else batch_parts
         changed = TrainingChanged(
             epochs=run.num_epochs,
             before_epochs=before.epochs,
@@ -222,6 +228,12 @@ class LiveChanges:
         )
         never = [phase for phase in run.plan.phases[run.plan.num_begun :] if self._is_after_the_end(phase)]
         texts = [f"The plan's phase at {phase.start} never comes: the run now ends before it." for phase in never]
+        if run.batch_parts > before.batch_parts and run.freeze_set.adapting_buffers:
+            at_once = run.config.training.batch_size // run.batch_parts
+            texts.append(
+                f"BatchNorm now takes its statistics from {at_once} images at a time: layers that learn may train less "
+                "steadily. Frozen ones are as before."
+            )
         return [changed, *(LogWritten(level="warning", text=text) for text in texts)]
 
     def follow_plan(self) -> list[Event]:

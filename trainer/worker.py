@@ -459,7 +459,7 @@ class Worker:
             sentence += "Freeze more layers, or stop and begin anew with smaller images."
             self._enter(RunState.PAUSED, sentence)
             return
-        sentence += f"Batches in {parts} parts make the same updates with less of it"
+        sentence += f"Batches in {parts} parts make the updates of whole ones with less of it"
         has_statistics = any(layer.has_statistics for layer in run.layers)
         sentence += ", though BatchNorm sees fewer images at once." if has_statistics else "."
         self._enter(RunState.PAUSED, sentence, offered_parts=parts)

@@ -112,6 +112,8 @@ class ConfusionView(QWidget):
                 table.setCurrentIndex(QModelIndex())
             elif row != table.currentIndex().row():
                 table.selectRow(row)
+        # What was chosen last is told, wherever the pointer rests.
+        self._pointed = QModelIndex()
         self._say_cell()
 
     def _point(self, index: QModelIndex) -> None:

@@ -168,6 +168,9 @@ def test_the_keys_walk_over_the_cells_and_the_lists_follow(qtbot, shown: Confusi
     shown.map.setFocus()
     shown._confusion.choose_cell(0, 0)
     assert shown.classes.currentIndex().data() == "zero"
+    # Wherever the pointer rests.
+    shown.map.cell_pointed.emit(shown.map.model().index(2, 2))
+    assert shown._cell_text.whole_text.startswith("two ")
     qtbot.keyClick(shown.map, Qt.Key.Key_Right)
     assert shown._confusion.cell == (0, 1)
     assert shown._cell_text.whole_text == "zero taken for one: 2 of 20 (10.0 %)"

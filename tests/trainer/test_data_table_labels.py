@@ -140,7 +140,7 @@ def test_a_column_that_only_looks_like_a_class_is_asked_about(folder: Path) -> N
     lines = ["image,fold,sky,sea", "1.png,0,1,1", "2.png,1,0,1", "3.png,2,1,0"]
     text = sentence(folder, "data.label_column", *lines)
     assert 'row 4 has "2" in the column "fold", which should be 0 or 1' in text
-    assert 'with commas between them: "fold, sky"' in text
+    assert 'Choose which of them are classes, with commas between them: "fold, sky, sea"' in text
 
 
 def test_a_single_column_of_0_and_1_is_no_class_by_itself(folder: Path) -> None:

@@ -470,7 +470,7 @@ def test_an_update_without_the_memory_for_it_changes_nothing_and_is_made_in_part
         assert all(parameter.grad is None for parameter in trainer.module.parameters())
         # The first time, it is tried again as it is.
         if len(told) == 2:
-            (changed,) = trainer.change_training(None, None, 2 * trainer.batch_parts)
+            changed, *_ = trainer.change_training(None, None, 2 * trainer.batch_parts)
             assert isinstance(changed, TrainingChanged)
             assert (changed.batch_parts, changed.before_batch_parts, changed.epochs) == (2, 1, 3)
 
@@ -506,8 +506,16 @@ def test_a_restore_leaves_the_want_of_memory_behind(make_trainer: Make, small_co
 
 def test_no_batch_has_more_parts_than_pairs_of_images(make_trainer: Make, small_config: RunConfig) -> None:
     trainer, _ = make_trainer(small_config)
-    trainer.change_training(None, None, 1000)
-    assert (trainer.batch_parts, small_config.training.batch_size) == (4, 8)
+    with pytest.raises(ConfigError, match="A batch of 8 goes through the model in 4 parts at most"):
+        trainer.change_training(None, None, 5)
+    assert trainer.batch_parts == 1
+    assert len(trainer.change_training(None, None, 4)) == 1, "every BatchNorm is frozen"
+    trainer.change_training(None, None, 1)
+    trainer.unfreeze(["backbone"])
+    _, told = trainer.change_training(None, None, 4)
+    assert isinstance(told, LogWritten)
+    assert told.text.startswith("BatchNorm now takes its statistics from 2 images at a time")
+    assert len(trainer.change_training(None, None, 2)) == 1, "more at a time than before is no trouble"
 
 
 def test_an_epoch_of_accumulated_batches_ends_with_what_is_left(make_trainer: Make, small_config: RunConfig) -> None:

@@ -38,10 +38,11 @@ class LabelColumns:
 
     def guess_failed(self, shown: str, number: int, reason: str, choices: list[str]) -> DataError:
         """Return the error of columns that only looked like classes in the first row."""
+        # All of them: with some, the classes of the others would be gone without a word.
+        looked_at = ", ".join(self.class_names)
         return DataError(
             f"{shown} has no column of classes by its name, so its columns of 0 and 1 were looked at; but row {number} "
-            f'{reason}. Choose the columns of classes, with commas between them: "{self.class_names[0]}, '
-            f'{self.class_names[1]}".',
+            f'{reason}. Choose which of them are classes, with commas between them: "{looked_at}".',
             "data.label_column",
             choices,
         )
