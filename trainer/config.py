@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
 from pathlib import Path
@@ -369,10 +370,26 @@ def _as_config_error(error: ValidationError, source: str) -> ConfigError:
 def _sentence(error: ErrorDetails, field: str, prefix: str) -> str:
     what = f"{prefix}{field}" if field else f"{prefix}the configuration"
     if error["type"] == "extra_forbidden":
-        return f"{what} is not a field of a run. Remove it or mend its name."
+        meant = _similar_field(field)
+        mend = f"Did you mean {meant}?" if meant else "Remove it or mend its name."
+        return f"{what} is not a field of a run. {mend}"
     if error["type"] == "missing":
         return f"{what} is missing. Add it."
     return f"{what} is {_shown(error['input'])}, but should be {_wanted(error)}. Change it."
+
+
+def _similar_field(field: str) -> str:
+    """Return the field that is spelt much alike, or has this name in another section; "" for none."""
+    sections = {name: info.annotation for name, info in RunConfig.model_fields.items()}
+    names = [
+        f"{section}.{name}"
+        for section, kind in sections.items()
+        if isinstance(kind, type) and issubclass(kind, _Section)
+        for name in kind.model_fields
+    ]
+    own_name = field.rpartition(".")[2]
+    elsewhere = [name for name in names if name.rpartition(".")[2] == own_name]
+    return next(iter((*elsewhere, *difflib.get_close_matches(field, names, n=1, cutoff=0.8))), "")
 
 
 def _shown(value: object) -> str:

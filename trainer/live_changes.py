@@ -22,7 +22,7 @@ from trainer.messages.changes import (
 )
 from trainer.messages.events import LogWritten
 from trainer.optim import even_out_momentum
-from trainer.schedules import check_plan, frozen_after, start_step
+from trainer.schedules import by_rate, check_plan, frozen_after, start_step
 
 
 class LiveChanges:
@@ -250,7 +250,7 @@ class LiveChanges:
                 changes: tuple[FreezeChanged | RateMultiplierChanged, ...] = (
                     self.unfreeze(phase.unfreeze, source="plan"),
                     self.freeze(phase.freeze, but=phase.unfreeze, source="plan"),
-                    *(self.set_rate_multiplier([layer], rate, source="plan") for layer, rate in phase.rates.items()),
+                    *(self.set_rate_multiplier(layers, rate, source="plan") for layers, rate in by_rate(phase.rates)),
                 )
                 events += (change for change in changes if change.layers)
             except FreezeError as error:

@@ -63,11 +63,7 @@ class Trainer(LiveRun):
         self._task = make_task(config, data.class_names, data.class_counts, data.num_train, device)
         self._stages = stages(self.layers)
         # The worker asks for these by a person's command, the plan and the advisor by themselves.
-        changes = LiveChanges(self)
-        self.freeze, self.unfreeze, self.set_batchnorm = changes.freeze, changes.unfreeze, changes.set_batchnorm
-        self.set_rate, self.set_rate_multiplier = changes.set_rate, changes.set_rate_multiplier
-        self.set_plan, self.change_training = changes.set_plan, changes.change_training
-        self._due_changes = changes.follow_plan
+        self.changes = LiveChanges(self)
 
     def fit(self, between_steps: Callable[[], None]) -> str:
         """Train to the last epoch, or until the patience is at its end. Returns why it ended early, or "".
@@ -235,7 +231,7 @@ class Trainer(LiveRun):
             self._emit(LogWritten(level="info", text=text))
 
     def _follow_plan(self) -> None:
-        for event in self._due_changes():
+        for event in self.changes.follow_plan():
             self._emit(event)
 
     def _set_phase(self, phase: Phase) -> None:
@@ -316,7 +312,7 @@ class Trainer(LiveRun):
             )
             return
         self._emit(LogWritten(level="info", text=advice.sentence))
-        change = self.freeze if advice.is_freeze else self.unfreeze
+        change = self.changes.freeze if advice.is_freeze else self.changes.unfreeze
         self._emit(change(advice.layers, source="advisor"))
 
     def _end_early(self, said: str) -> str:
@@ -407,4 +403,4 @@ class Trainer(LiveRun):
         if has_patience_anew and self.early_stopping.is_over:
             self.early_stopping.num_epochs = 0
         # An epoch's checkpoint is saved before the plan's change for the next one.
-        return self._due_changes()
+        return self.changes.follow_plan()

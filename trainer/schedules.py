@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
-from operator import itemgetter
 from typing import Any
 
 from trainer.config import ConfigError, PlanPhase
@@ -140,8 +139,8 @@ def check_layers(phases: Sequence[PlanPhase], freeze_set: FreezeSet, frozen: set
     """
     for phase in phases:
         try:
-            for layer in phase.rates:
-                freeze_set.resolve_units([layer])
+            for layers, _ in by_rate(phase.rates):
+                freeze_set.resolve_units(layers)
             frozen = frozen_after(phase, freeze_set, frozen)
             freeze_set.check(frozen)
         except FreezeError as error:
@@ -156,13 +155,20 @@ def multiplied_units(multipliers: Mapping[str, float], freeze_set: FreezeSet) ->
 
     """
     found = []
-    # Those of one rate go together: only all the parameters that a layer owns name the layer.
-    for multiplier, named in groupby(multipliers.items(), key=itemgetter(1)):
+    for layers, multiplier in by_rate(multipliers):
         try:
-            found.append((freeze_set.resolve_units(layer for layer, _ in named), multiplier))
+            found.append((freeze_set.resolve_units(layers), multiplier))
         except FreezeError as error:
             raise ConfigError(f"The rate multiplier {multiplier:g}: {error}", "optimizer.multipliers") from error
     return found
+
+
+def by_rate(rates: Mapping[str, float]) -> list[tuple[list[str], float]]:
+    """Return layers with what their rate is multiplied by, those together that follow each other with one number.
+
+    Only all the parameters that a layer owns, named together, name the layer.
+    """
+    return [(list(layers), rate) for rate, layers in groupby(rates, key=rates.__getitem__)]
 
 
 def start_step(phase: PlanPhase, steps_per_epoch: int) -> int | None:

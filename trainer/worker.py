@@ -236,23 +236,25 @@ class Worker:
 
     def _changed(self, command: Change, requested_step: int) -> list[Event]:
         """Change the live run as asked. Returns what there is to tell of that."""
-        run = self._loaded
+        changes = self._loaded.changes
         asked: dict[str, Any] = {"requested_step": requested_step, "command_id": command.command_id}
         match command:
             case FreezeLayers():
-                return [run.freeze(command.layers, is_exact=command.is_exact, **asked)]
+                return [changes.freeze(command.layers, is_exact=command.is_exact, **asked)]
             case UnfreezeLayers():
-                return [run.unfreeze(command.layers, is_exact=command.is_exact, **asked)]
+                return [changes.unfreeze(command.layers, is_exact=command.is_exact, **asked)]
             case SetRate():
-                return [run.set_rate(command.rate, **asked)]
+                return [changes.set_rate(command.rate, **asked)]
             case SetRateMultiplier():
-                return [run.set_rate_multiplier(command.layers, command.multiplier, is_exact=command.is_exact, **asked)]
+                return [
+                    changes.set_rate_multiplier(command.layers, command.multiplier, is_exact=command.is_exact, **asked)
+                ]
             case SetPlan():
-                return [run.set_plan(command.phases, **asked)]
+                return [changes.set_plan(command.phases, **asked)]
             case SetBatchNorm():
-                return [run.set_batchnorm(command.layers, is_adapting=command.is_adapting, **asked)]
+                return [changes.set_batchnorm(command.layers, is_adapting=command.is_adapting, **asked)]
             case ChangeTraining():
-                return run.change_training(command.epochs, command.patience, command.batch_parts, **asked)
+                return changes.change_training(command.epochs, command.patience, command.batch_parts, **asked)
 
     def _go_back(self, events: Sequence[Event], sentence: str) -> None:
         """Tell that the run has an earlier state, from which one that was over can go on."""

@@ -9,7 +9,7 @@ from PySide6.QtCore import QObject, Qt
 
 from app.viewmodels.field_words import split_text
 from app.viewmodels.quantities import count_text, percent_text
-from app.viewmodels.table_item_model import Index, TableItemModel
+from app.viewmodels.table_item_model import Index, OrderedItemModel
 from trainer.messages.data_info import SPLITS
 
 NAME, BAR, COUNT = range(3)
@@ -22,7 +22,7 @@ SharesRole = Qt.ItemDataRole.UserRole + 2
 """list[tuple[str, float]]: the splits that the row has images in, each with its share of the longest bar, 0 to 1."""
 
 
-class BarItemModel(TableItemModel):
+class BarItemModel(OrderedItemModel):
     """A row for all images together, then one a bar, in whatever order. A subclass says what the bars are."""
 
     number_columns = frozenset({COUNT})
@@ -32,7 +32,6 @@ class BarItemModel(TableItemModel):
         self._names: list[str] = []
         # Of each bar in each of SPLITS; the last one is that of all images, as an index of ALL has it.
         self._counts: list[list[int]] = []
-        self._rows: list[int] = []
         self._largest = 0
 
     def show_bars(self, names: Sequence[str], counts: Sequence[Sequence[int]], of_all: Sequence[int]) -> None:
@@ -80,10 +79,6 @@ class BarItemModel(TableItemModel):
         return self.name_of(bar_idx)
 
     # -- TableItemModel ---------------------------------------------------------------------------------------
-
-    def num_rows(self) -> int:
-        """Return the number of rows."""
-        return len(self._rows)
 
     def data(self, index: Index, role: int = int(Qt.ItemDataRole.DisplayRole)) -> Any:
         """Return what a cell shows."""

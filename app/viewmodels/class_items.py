@@ -31,17 +31,9 @@ class ClassItemModel(BarItemModel):
 
     def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
         """Sort by name, as the data set does ("2" before "10"), or by number of images. "All classes" stays first."""
-        self.layoutAboutToBeChanged.emit()
-        before = self._rows
-        classes = sorted(class_idx for class_idx in before if class_idx != ALL)
+        classes = sorted(class_idx for class_idx in self._rows if class_idx != ALL)
         if column != NAME:
             classes.sort(key=self.num_images, reverse=order == Qt.SortOrder.DescendingOrder)
         elif order == Qt.SortOrder.DescendingOrder:
             classes.reverse()
-        self._rows = [*before[:1], *classes]
-        row_of = {class_idx: row for row, class_idx in enumerate(self._rows)}
-        kept = self.persistentIndexList()
-        self.changePersistentIndexList(
-            kept, [self.index(row_of[before[index.row()]], index.column()) for index in kept]
-        )
-        self.layoutChanged.emit()
+        self.put_in_order([*self._rows[:1], *classes])

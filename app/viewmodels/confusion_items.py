@@ -10,7 +10,7 @@ from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, Qt
 
 from app.confusion import Confusion
 from app.viewmodels.quantities import count_text, percent_text
-from app.viewmodels.table_item_model import Index, TableItemModel
+from app.viewmodels.table_item_model import Index, OrderedItemModel
 
 NAME, IMAGES, RECALL, PRECISION, F1 = range(5)
 TRUE, TAKEN, COUNT, SHARE = range(4)
@@ -94,7 +94,7 @@ class ConfusionItemModel(QAbstractTableModel):
         )
 
 
-class SortedItemModel(TableItemModel):
+class SortedItemModel(OrderedItemModel):
     """A table that is sorted by its numbers. What has none comes last, whatever the order."""
 
     def __init__(self, column: int, order: Qt.SortOrder, parent: QObject | None = None) -> None:
@@ -102,7 +102,6 @@ class SortedItemModel(TableItemModel):
         super().__init__(parent)
         self.confusion: Confusion | None = None
         self._sorted_by = column, order
-        self._rows: list[int] = []
 
     def show(self, confusion: Confusion | None) -> None:
         """Show a matrix's rows; None shows nothing."""
@@ -114,22 +113,11 @@ class SortedItemModel(TableItemModel):
     def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
         """Sort by a column; a row that is selected stays so."""
         self._sorted_by = column, order
-        self.layoutAboutToBeChanged.emit()
-        before, self._rows = self._rows, self._in_order()
-        row_of = {each: row for row, each in enumerate(self._rows)}
-        kept = self.persistentIndexList()
-        self.changePersistentIndexList(
-            kept, [self.index(row_of[before[index.row()]], index.column()) for index in kept]
-        )
-        self.layoutChanged.emit()
+        self.put_in_order(self._in_order())
 
     def row_of(self, cell: tuple[int, int]) -> int | None:
         """Return the row that is about a cell of the matrix, or None."""
         return next((row for row, each in enumerate(self._rows) if self.cell_of(each) == cell), None)
-
-    def num_rows(self) -> int:
-        """Return the number of rows."""
-        return len(self._rows)
 
     def data(self, index: Index, role: int = int(Qt.ItemDataRole.DisplayRole)) -> Any:
         """Return what a cell shows."""

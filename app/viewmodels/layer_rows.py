@@ -205,12 +205,12 @@ class LayerRows:
         if info.fqn in ids:
             row = self._rows[ids[info.fqn]]
             row.type, row.num_params, row.own_unit = info.type, info.num_params - taken_out, own_unit
-            row.output_shape, row.own_atoms = _shape_of(info), info.atoms
+            row.output_shape, row.own_atoms = info.output_shape, info.atoms
             return
         parent = HEAD_ID if info.fqn in heads else ids[_nearest(info.fqn, ids.keys())]
         name = info.fqn if info.fqn in heads else info.fqn.rpartition(".")[2]
         row = LayerRow(len(self._rows), parent, info.fqn, name, info.type, info.num_params - taken_out, own_unit)
-        row.output_shape, row.own_atoms = _shape_of(info), info.atoms
+        row.output_shape, row.own_atoms = info.output_shape, info.atoms
         ids[info.fqn] = row.id
         self._rows.append(row)
         self._rows[parent].children.append(row.id)
@@ -305,10 +305,6 @@ def _nearest(fqn: str, known: Container[str]) -> str:
         if fqn in known:
             return fqn
     return ""
-
-
-def _shape_of(info: LayerInfo) -> list[int]:
-    return list(getattr(info, "output_shape", ()))
 
 
 def _is_meant(atom: str, name: str) -> bool:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, Qt
+from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
 
 Index = QModelIndex | QPersistentModelIndex
 
@@ -52,3 +52,27 @@ class TableItemModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return self.headings()[section]
         return self.alignment(section) if role == Qt.ItemDataRole.TextAlignmentRole else None
+
+
+class OrderedItemModel(TableItemModel):
+    """A table of things that have numbers, in an order that may change."""
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._rows: list[int] = []
+        """The number of what each row shows."""
+
+    def num_rows(self) -> int:
+        """Return the number of rows."""
+        return len(self._rows)
+
+    def put_in_order(self, rows: list[int]) -> None:
+        """Show the same rows in another order; one that is selected stays so."""
+        self.layoutAboutToBeChanged.emit()
+        before, self._rows = self._rows, rows
+        row_of = {number: row for row, number in enumerate(rows)}
+        kept = self.persistentIndexList()
+        self.changePersistentIndexList(
+            kept, [self.index(row_of[before[index.row()]], index.column()) for index in kept]
+        )
+        self.layoutChanged.emit()

@@ -107,3 +107,17 @@ def test_every_field_says_what_it_means() -> None:
         assert section is not None
         for name, field in section.model_fields.items():
             assert field.description, name
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "meant"),
+    [
+        ("training", "batchsize", "Did you mean training.batch_size?"),
+        ("model", "task", "Did you mean data.task?"),
+        ("training", "moonphase", "Remove it or mend its name."),
+    ],
+)
+def test_a_field_that_there_is_not_is_answered_with_the_one_that_was_meant(section: str, name: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config_from_dict({section: {name: 1}})
+    assert str(caught.value) == f"{section}.{name} is not a field of a run. {meant}"

@@ -123,7 +123,7 @@ def test_epochs_that_are_added_during_the_test_are_trained(
     def test(_: object) -> bool:
         tested.append(trainer.epoch)
         if len(tested) == 1:
-            trainer.change_training(2, None)
+            trainer.changes.change_training(2, None)
         return True
 
     monkeypatch.setattr(trainer, "_test", test)
@@ -140,7 +140,7 @@ def test_a_run_that_goes_on_from_its_test_and_ends_early_again_is_put_back_and_t
     def test(_: object) -> bool:
         tested.append(trainer.step)
         if len(tested) == 1:
-            trainer.change_training(None, trainer.early_stopping.patience + 1)
+            trainer.changes.change_training(None, trainer.early_stopping.patience + 1)
         return True
 
     monkeypatch.setattr(trainer, "_test", test)

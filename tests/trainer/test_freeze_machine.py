@@ -139,7 +139,7 @@ class FreezeMachine(RuleBasedStateMachine):
     def freeze(self, layer: str) -> None:
         before = set(self.trainer.freeze_set.frozen)
         try:
-            event = self.trainer.freeze([layer])
+            event = self.trainer.changes.freeze([layer])
         except FreezeError:
             assert self.trainer.freeze_set.frozen == before
             return
@@ -149,14 +149,14 @@ class FreezeMachine(RuleBasedStateMachine):
 
     @rule(layer=st.sampled_from(LAYERS + PARAMETERS + PATTERNS))
     def unfreeze(self, layer: str) -> None:
-        event = self.trainer.unfreeze([layer])
+        event = self.trainer.changes.unfreeze([layer])
         assert event.num_trainable == self.num_trainable()
         self.frozen -= self.atoms_of(event.layers)
         self.take_what_is_still()
 
     @rule(layer=st.sampled_from(["stem", "body.norm", "backbone"]), is_adapting=st.booleans())
     def let_statistics_adapt(self, layer: str, is_adapting: bool) -> None:
-        event = self.trainer.set_batchnorm([layer], is_adapting=is_adapting)
+        event = self.trainer.changes.set_batchnorm([layer], is_adapting=is_adapting)
         self.adapting = self.adapting.union(event.layers) if is_adapting else self.adapting.difference(event.layers)
         assert set(event.adapting) == self.adapting
         # What its bytes are from here on is another question; that its weights stay is asked of the loop's own proof.

@@ -50,7 +50,7 @@ def test_a_run_gets_shorter_or_longer_as_it_trains(
 ) -> None:
     trainer, events = make_trainer(with_optimizer(small_config, schedule="cosine"))
     changed: list[object] = []
-    trainer.fit(at_step(trainer, 5, lambda: changed.extend(trainer.change_training(epochs, None))))
+    trainer.fit(at_step(trainer, 5, lambda: changed.extend(trainer.changes.change_training(epochs, None))))
     (event,) = changed
     assert isinstance(event, TrainingChanged)
     assert (event.epochs, event.before_epochs, event.applied_step) == (epochs, 3, 5)
@@ -65,12 +65,12 @@ def test_a_run_cannot_end_before_the_epoch_that_it_is_in(make_trainer: Make, sma
     trainer, _ = make_trainer(small_config)
     trainer.epoch = 1
     with pytest.raises(ConfigError, match=r"the run is in epoch 2 already\. Choose 2 or more") as caught:
-        trainer.change_training(1, None)
+        trainer.changes.change_training(1, None)
     assert caught.value.field == "training.epochs"
     assert trainer.num_epochs == 3
-    trainer.change_training(2, 4)
+    trainer.changes.change_training(2, 4)
     assert trainer.in_force == InForce(rate=small_config.optimizer.rate, epochs=2, patience=4)
-    trainer.change_training(None, 0)
+    trainer.changes.change_training(None, 0)
     assert trainer.in_force.patience is None
 
 
@@ -78,7 +78,7 @@ def test_phases_of_the_plan_that_a_shorter_run_never_reaches_are_told(
     make_trainer: Make, small_config: RunConfig
 ) -> None:
     trainer, _ = make_trainer(with_plan(small_config, PlanPhase(epoch=2, unfreeze=["conv5"])))
-    _, warning = trainer.change_training(2, None)
+    _, warning = trainer.changes.change_training(2, None)
     assert isinstance(warning, LogWritten)
     assert warning.text == "The plan's phase at epoch 2 never comes: the run now ends before it."
     trainer.fit(lambda: None)
@@ -92,7 +92,7 @@ def test_what_is_in_force_survives_a_resume_and_a_restore(make_trainer: Make, sm
     folder.add_event(RunPrepared(run=info_of(first), step=0, epoch=0))
     early = first.save(reason="user")
     phases = [PlanPhase(epoch=3, unfreeze=["conv5"])]
-    for event in (*first.change_training(7, 2), first.set_rate(0.02), first.set_plan(phases)):
+    for event in (*first.changes.change_training(7, 2), first.changes.set_rate(0.02), first.changes.set_plan(phases)):
         folder.add_event(event)
     late = first.save(reason="user")
     run = folder.run_info()

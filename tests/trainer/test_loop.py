@@ -100,7 +100,7 @@ def test_the_plan_unfreezes_at_the_start_of_its_epoch(make_trainer: Make, small_
 
 def test_a_plan_goes_by_steps_swaps_what_learns_and_changes_rates(make_trainer: Make, small_config: RunConfig) -> None:
     plan = (
-        PlanPhase(step=2, unfreeze=["conv5"], freeze=["head"], rates={"conv5": 0.5}),
+        PlanPhase(step=2, unfreeze=["conv5"], freeze=["head"], rates={"conv5.0.weight": 0.5, "conv5.1": 0.5}),
         PlanPhase(epoch=2, unfreeze=["head"], freeze=["backbone"]),
     )
     trainer, events = make_trainer(with_plan(small_config, *plan))
@@ -130,12 +130,12 @@ def test_a_plan_that_is_changed_as_it_runs_goes_on_from_what_has_begun_and_a_res
     def meddle() -> None:
         if trainer.step == 2 and not names:
             names.append(trainer.save(reason="user").name)
-            changed = trainer.set_plan([PlanPhase(step=3, freeze=["conv5"])])
+            changed = trainer.changes.set_plan([PlanPhase(step=3, freeze=["conv5"])])
             assert (changed.num_begun, [phase.step for phase in changed.plan]) == (1, [1, 3])
             with pytest.raises(ConfigError, match="stage9"):
-                trainer.set_plan([PlanPhase(step=3, freeze=["stage9"])])
+                trainer.changes.set_plan([PlanPhase(step=3, freeze=["stage9"])])
             with pytest.raises(ConfigError, match="step 1 is in the past: the run is at step 2, in epoch 1"):
-                trainer.set_plan([PlanPhase(step=1, freeze=["conv5"])])
+                trainer.changes.set_plan([PlanPhase(step=1, freeze=["conv5"])])
         if trainer.step == 5 and len(names) == 1:
             restored = trainer.restore(names[0])[0]
             assert isinstance(restored, CheckpointRestored)
@@ -155,7 +155,7 @@ def test_a_hand_made_change_at_the_plans_epoch_stays(make_trainer: Make, small_c
         if trainer.step == 6 and not done:
             (first, *_) = [e.checkpoint.name for e in events if isinstance(e, CheckpointSaved)]
             done.extend(type(event).__name__ for event in trainer.restore(first))
-            trainer.freeze(["conv5"])
+            trainer.changes.freeze(["conv5"])
 
     trainer.fit(meddle)
     assert done == ["CheckpointRestored", "PhaseBegan", "LayersUnfrozen"]
@@ -187,7 +187,7 @@ def test_a_plan_that_would_freeze_all_that_is_left_in_mid_run_is_passed_over_wit
     model = small_config.model.model_copy(update={"frozen": []})
     config = with_plan(small_config.model_copy(update={"model": model}), PlanPhase(epoch=1, freeze=["backbone"]))
     trainer, events = make_trainer(config)
-    trainer.freeze(["head"])
+    trainer.changes.freeze(["head"])
     trainer.fit(lambda: None)
     (warning,) = [event for event in events if isinstance(event, LogWritten) and event.level == "warning"]
     assert "nothing would be left to train" in warning.text
@@ -235,7 +235,7 @@ def test_a_restore_in_mid_epoch_goes_on_from_there_and_ends_where_the_straight_r
         if trainer.step == 5 and not done:
             done.append(trainer.save(reason="user").name)
         if trainer.step == 7 and len(done) == 1:
-            trainer.unfreeze(["stage4"])
+            trainer.changes.unfreeze(["stage4"])
         if trainer.step == 10 and len(done) == 1:
             trainer.restore(done[0])
             done.append("restored")
@@ -274,7 +274,7 @@ def test_adapting_statistics_go_on_in_a_frozen_backbone_and_into_its_checkpoints
     def meddle() -> None:
         if trainer.step == 4 and not step_names:
             step_names["adapting"] = trainer.save(reason="user").name
-            changed = trainer.set_batchnorm(["conv1"], is_adapting=False, requested_step=3)
+            changed = trainer.changes.set_batchnorm(["conv1"], is_adapting=False, requested_step=3)
             assert (changed.layers, changed.requested_step, changed.applied_step) == (["conv1.1"], 3, 4)
             assert changed.sentence == "statistics of conv1.1 freeze with the layer"
         elif trainer.step == 8:
@@ -313,10 +313,10 @@ def test_a_rate_multiplier_holds_from_the_next_update_on_and_a_restore_brings_it
         nonlocal name
         if trainer.step == 3 and not changes:
             assert rates_of(trainer, "stage4.0.branch1.0", "conv5.0", "fc") == pytest.approx([5e-4, 1e-4, 1e-3])
-            changes.append(trainer.set_rate_multiplier(["fc", "conv5"], 2.0, requested_step=2))
+            changes.append(trainer.changes.set_rate_multiplier(["fc", "conv5"], 2.0, requested_step=2))
             name = trainer.save(reason="user").name
-            changes.append(trainer.set_rate_multiplier(["conv5"], 1.0))
-            changes.append(trainer.set_rate_multiplier(["conv5"], 1.0))
+            changes.append(trainer.changes.set_rate_multiplier(["conv5"], 1.0))
+            changes.append(trainer.changes.set_rate_multiplier(["conv5"], 1.0))
         elif trainer.step == 4 and len(changes) == 3:
             assert rates_of(trainer, "stage4.0.branch1.0", "conv5.0", "fc") == pytest.approx([5e-4, 1e-3, 2e-3])
             changes.append(trainer.restore(name)[0])
@@ -348,7 +348,7 @@ def test_a_rate_is_of_a_whole_layer_by_its_name_or_by_all_its_parameters(
     trainer, _ = make_trainer(small_config.model_copy(update={"optimizer": config}))
     assert trainer.summary().multipliers == {"fc": 0.5}
     with pytest.raises(FreezeError, match=r"'fc\.bias' is only a part of the layer 'fc'\. Name the whole layer"):
-        trainer.set_rate_multiplier(["fc.bias"], 0.1)
+        trainer.changes.set_rate_multiplier(["fc.bias"], 0.1)
     config = small_config.optimizer.model_copy(update={"multipliers": {"*.bias": 0.5}})
     with pytest.raises(ConfigError, match="only a part of the layer"):
         make_trainer(small_config.model_copy(update={"optimizer": config}))
@@ -382,7 +382,7 @@ def test_a_step_whose_loss_is_not_finite_changes_nothing_and_is_told(
 ) -> None:
     """Not even BatchNorm's statistics, which the forward pass has spoilt by then."""
     trainer, _ = make_trainer(with_optimizer(small_config, name=name))
-    trainer.unfreeze(["stage4"])
+    trainer.changes.unfreeze(["stage4"])
     batches = trainer.data.train_batches(0)
     trainer.freeze_set.set_mode(training=True)
     trainer.train_step(trainer.take_batches(batches))
@@ -470,7 +470,7 @@ def test_an_update_without_the_memory_for_it_changes_nothing_and_is_made_in_part
         assert all(parameter.grad is None for parameter in trainer.module.parameters())
         # The first time, it is tried again as it is.
         if len(told) == 2:
-            changed, *_ = trainer.change_training(None, None, 2 * trainer.batch_parts)
+            changed, *_ = trainer.changes.change_training(None, None, 2 * trainer.batch_parts)
             assert isinstance(changed, TrainingChanged)
             assert (changed.batch_parts, changed.before_batch_parts, changed.epochs) == (2, 1, 3)
 
@@ -507,15 +507,15 @@ def test_a_restore_leaves_the_want_of_memory_behind(make_trainer: Make, small_co
 def test_no_batch_has_more_parts_than_pairs_of_images(make_trainer: Make, small_config: RunConfig) -> None:
     trainer, _ = make_trainer(small_config)
     with pytest.raises(ConfigError, match="A batch of 8 goes through the model in 4 parts at most"):
-        trainer.change_training(None, None, 5)
+        trainer.changes.change_training(None, None, 5)
     assert trainer.batch_parts == 1
-    assert len(trainer.change_training(None, None, 4)) == 1, "every BatchNorm is frozen"
-    trainer.change_training(None, None, 1)
-    trainer.unfreeze(["backbone"])
-    _, told = trainer.change_training(None, None, 4)
+    assert len(trainer.changes.change_training(None, None, 4)) == 1, "every BatchNorm is frozen"
+    trainer.changes.change_training(None, None, 1)
+    trainer.changes.unfreeze(["backbone"])
+    _, told = trainer.changes.change_training(None, None, 4)
     assert isinstance(told, LogWritten)
     assert told.text.startswith("BatchNorm now takes its statistics from 2 images at a time")
-    assert len(trainer.change_training(None, None, 2)) == 1, "more at a time than before is no trouble"
+    assert len(trainer.changes.change_training(None, None, 2)) == 1, "more at a time than before is no trouble"
 
 
 def test_an_epoch_of_accumulated_batches_ends_with_what_is_left(make_trainer: Make, small_config: RunConfig) -> None:
@@ -574,7 +574,7 @@ def test_the_state_of_an_unfrozen_layer_is_kept_after_a_short_freeze_and_dropped
     trainer, _ = make_trainer(with_optimizer(small_config, state_on_unfreeze=choice, ramp_steps=10))
     conv5 = trainer.freeze_set.parameters(trainer.freeze_set.resolve(["conv5"]))
     trainer.freeze_set.set_mode(training=True)
-    trainer.unfreeze(["conv5"])
+    trainer.changes.unfreeze(["conv5"])
 
     def train(num_steps: int) -> None:
         batches = trainer.data.train_batches(0)
@@ -584,9 +584,9 @@ def test_the_state_of_an_unfrozen_layer_is_kept_after_a_short_freeze_and_dropped
 
     train(2)
     assert all(parameter in trainer.optimizer.state for parameter in conv5)
-    trainer.freeze(["conv5"])
+    trainer.changes.freeze(["conv5"])
     train(num_steps_frozen)
-    trainer.unfreeze(["conv5"])
+    trainer.changes.unfreeze(["conv5"])
     assert all((parameter in trainer.optimizer.state) == is_kept for parameter in conv5)
     train(1)
     rates = {group["name"]: group["lr"] for group in trainer.optimizer.param_groups}
@@ -601,10 +601,10 @@ def test_the_state_is_kept_by_parameter_and_the_rate_rises_by_layer(
     weight, bias = trainer.freeze_set.parameters(["fc.weight", "fc.bias"])
     trainer.freeze_set.set_mode(training=True)
     trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
-    trainer.freeze(["fc.weight"])
+    trainer.changes.freeze(["fc.weight"])
     assert trainer.freeze_set.frozen >= {"fc.weight"}
     trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
-    event = trainer.unfreeze(["fc"])
+    event = trainer.changes.unfreeze(["fc"])
     assert (event.layers, event.sentence) == (["fc.weight"], "fc.weight unfrozen")
     assert (weight in trainer.optimizer.state, bias in trainer.optimizer.state) == (False, True)
     trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
@@ -617,9 +617,9 @@ def test_a_weight_unfrozen_beside_a_bias_that_learned_goes_on_with_momentum(
 ) -> None:
     trainer, _ = make_trainer(with_optimizer(small_config, name="SGD", momentum=0.9))
     trainer.freeze_set.set_mode(training=True)
-    trainer.freeze(["fc.weight"])
+    trainer.changes.freeze(["fc.weight"])
     trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
-    trainer.unfreeze(["fc.weight"])
+    trainer.changes.unfreeze(["fc.weight"])
     before = trainer.module.fc.weight.detach().clone()
     trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
     assert not torch.equal(trainer.module.fc.weight, before)
@@ -629,18 +629,18 @@ def test_a_bias_alone_comes_back_frozen_from_a_checkpoint_and_so_does_one_that_n
     make_trainer: Make, small_config: RunConfig
 ) -> None:
     trainer, _ = make_trainer(small_config)
-    trainer.freeze(["fc.bias"])
+    trainer.changes.freeze(["fc.bias"])
     saved = trainer.save(reason="user")
     assert "fc.bias" in saved.frozen
     content = trainer._content()
-    trainer.unfreeze(["*.bias"])
+    trainer.changes.unfreeze(["*.bias"])
     trainer.restore(saved.name)
     assert {"fc.bias"} == {name for name in trainer.freeze_set.frozen if name.startswith("fc")}
     # As an earlier Thaw wrote it: since when a layer was frozen, and not its parameters.
     layers = {atom.rpartition(".")[0]: step for atom, step in content["frozen_since"].items()}
     state = {**content, "frozen_since": layers, "model_state_dict": trainer.module.state_dict()}
     trainer._load_state(state, "The checkpoint")
-    assert trainer.unfreeze(["conv1"]).layers == ["conv1.0", "conv1.1"]
+    assert trainer.changes.unfreeze(["conv1"]).layers == ["conv1.0", "conv1.1"]
 
 
 # -- mixing and balance ---------------------------------------------------------------------------------------

@@ -161,6 +161,16 @@ def test_a_plan_that_cannot_come_true_is_refused(phases: list[PlanPhase], words:
         check_plan(phases, freeze_set, 3, 10)
 
 
+def test_the_parameters_of_a_layer_name_it_together_and_not_alone() -> None:
+    freeze_set, _ = tree_of("resnet18")
+    freeze_set.frozen_atoms = set(freeze_set.resolve(["backbone"]))
+    both = {"layer4.0.bn1.weight": 0.5, "layer4.0.bn1.bias": 0.5}
+    check_plan([PlanPhase(epoch=1, unfreeze=["layer4"], rates=both)], freeze_set, 3, 10)
+    alone = [PlanPhase(epoch=1, unfreeze=["layer4"], rates={"layer4.0.bn1.bias": 0.5})]
+    with pytest.raises(ConfigError, match=r"only a part of the layer 'layer4\.0\.bn1'"):
+        check_plan(alone, freeze_set, 3, 10)
+
+
 def test_a_pattern_names_layers_all_over_the_model() -> None:
     freeze_set, _ = tree_of("resnet18")
     assert freeze_set.names_of(freeze_set.resolve(["layer[34].*.bn?"])) == [

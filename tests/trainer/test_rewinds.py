@@ -43,10 +43,10 @@ def acting(trainer: Trainer, *acts: tuple[int, Callable[[], object]]) -> Callabl
 
 
 CHANGES: dict[str, Callable[[Trainer], Event]] = {
-    "unfreeze": lambda trainer: trainer.unfreeze(["stage4"]),
-    "freeze": lambda trainer: trainer.freeze(["conv5"]),
-    "rate": lambda trainer: trainer.set_rate(0.05),
-    "multiplier": lambda trainer: trainer.set_rate_multiplier(["head"], 0.1),
+    "unfreeze": lambda trainer: trainer.changes.unfreeze(["stage4"]),
+    "freeze": lambda trainer: trainer.changes.freeze(["conv5"]),
+    "rate": lambda trainer: trainer.changes.set_rate(0.05),
+    "multiplier": lambda trainer: trainer.changes.set_rate_multiplier(["head"], 0.1),
 }
 
 
@@ -106,7 +106,12 @@ def test_a_run_goes_back_before_any_change_that_is_kept_and_forgets_the_later_on
 ) -> None:
     trainer, events = make_trainer(small_config)
     trainer.freeze_set.set_mode(training=True)
-    changes = [trainer.set_rate(0.01), trainer.unfreeze(["conv5"]), trainer.set_rate(0.02), trainer.set_rate(0.02)]
+    changes = [
+        trainer.changes.set_rate(0.01),
+        trainer.changes.unfreeze(["conv5"]),
+        trainer.changes.set_rate(0.02),
+        trainer.changes.set_rate(0.02),
+    ]
     assert [event.change for event in changes] == [1, 2, 3, 0]
     kept = [event for event in events if isinstance(event, RewindsKept)]
     assert [event.changes for event in kept] == [[1], [1, 2], [1, 2, 3]]
@@ -116,7 +121,7 @@ def test_a_run_goes_back_before_any_change_that_is_kept_and_forgets_the_later_on
     assert (rewound.sentence, rewound.rate, kept_now.changes) == ("conv5 unfrozen", 0.01, [1])
     with pytest.raises(RewindError, match=r"What is: before the change at step 0 \(rate 0\.01\)"):
         trainer.rewind(3, None)
-    assert trainer.set_rate(0.5).change == 4
+    assert trainer.changes.set_rate(0.5).change == 4
     trainer.rewind(None, 0)
     assert trainer.rates.rate == small_config.optimizer.rate
     with pytest.raises(RewindError, match="No state is kept"):
@@ -138,7 +143,7 @@ def test_a_killed_run_that_was_rewound_goes_on_from_the_checkpoint_before_the_ch
 ) -> None:
     trainer, _ = make_trainer(small_config)
     first = trainer.save(reason="user")
-    trainer.set_rate(0.5)
+    trainer.changes.set_rate(0.5)
     trainer.save(reason="user")
     trainer.rewind(None, None)
     assert trainer._folder.resume_point() == first
@@ -147,19 +152,19 @@ def test_a_killed_run_that_was_rewound_goes_on_from_the_checkpoint_before_the_ch
 def test_numbers_of_changes_rise_over_a_resume(make_trainer: Make, small_config: RunConfig) -> None:
     first, _ = make_trainer(small_config)
     for rate in (0.1, 0.2):
-        first._folder.add_event(first.set_rate(rate))
+        first._folder.add_event(first.changes.set_rate(rate))
     info = first.save(reason="user")
     second, _ = make_trainer(small_config)
     second.go_on(first._folder, info)
-    event = second.set_rate(0.3)
+    event = second.changes.set_rate(0.3)
     assert isinstance(event, RateChanged)
     assert event.change == 3
 
 
 def test_a_state_that_is_too_large_is_not_kept_and_that_is_told(make_trainer: Make, small_config: RunConfig) -> None:
     trainer, events = make_trainer(with_training(small_config, rewind_gb=1e-9))
-    trainer.set_rate(0.01)
-    trainer.set_rate(0.02)
+    trainer.changes.set_rate(0.01)
+    trainer.changes.set_rate(0.02)
     (warning,) = [event.text for event in events if isinstance(event, LogWritten)]
     assert warning.startswith("The state before a change is not kept for a rewind: it takes ")
     assert not [event for event in events if isinstance(event, RewindsKept)]
@@ -179,9 +184,9 @@ def test_what_changes_nothing_copies_no_state(
 ) -> None:
     trainer, events = make_trainer(small_config)
     monkeypatch.setattr(trainer, "_present_state", lambda: pytest.fail("the state was copied"))
-    assert trainer.freeze(["conv1"]).layers == []
-    assert trainer.unfreeze(["head"]).layers == []
-    assert trainer.set_rate_multiplier(["head"], 1.0).layers == []
+    assert trainer.changes.freeze(["conv1"]).layers == []
+    assert trainer.changes.unfreeze(["head"]).layers == []
+    assert trainer.changes.set_rate_multiplier(["head"], 1.0).layers == []
     assert not [event for event in events if isinstance(event, RewindsKept)]
 
 
@@ -191,9 +196,9 @@ def test_a_restore_forgets_the_states_that_lie_after_it(make_trainer: Make, smal
     trainer.fit(
         acting(
             trainer,
-            (2, lambda: trainer.set_rate(0.01)),
+            (2, lambda: trainer.changes.set_rate(0.01)),
             (3, lambda: names.append(trainer.save(reason="user").name)),
-            (6, lambda: trainer.set_rate(0.02)),
+            (6, lambda: trainer.changes.set_rate(0.02)),
             (7, lambda: events.extend(trainer.restore(names[0]))),
         )
     )
