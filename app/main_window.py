@@ -30,7 +30,8 @@ from app.views.run_list import RunListView
 from app.views.status_bar import StatusBar
 from app.views.toolbar import Toolbar
 from trainer.config import RunConfig
-from trainer.messages.events import ChangeAdvised
+from trainer.messages.changes import FreezeChanged, StateRestored
+from trainer.messages.events import ChangeAdvised, StateChanged
 from trainer.messages.states import RunState
 
 
@@ -47,6 +48,7 @@ class MainWindow(QWidget):
         self._settings = settings
         self._tensorboard = TensorBoardServer(self)
         self._is_closing = False
+        self._advice = ""
         self._build_views()
         self._lay_out()
         self._connect_session()
@@ -154,6 +156,8 @@ class MainWindow(QWidget):
         self.display.rate_offered.connect(self._offer_rate)
         self.display.parts_offered.connect(self._offer_parts)
         self.display.advised.connect(self._offer_change)
+        for signal in (session.freeze_changed, session.checkpoint_restored, session.state_changed):
+            signal.connect(self._take_back_advice)
         self.display.settled.connect(self.notice.hide)
 
     def _connect_views(self) -> None:
@@ -227,7 +231,13 @@ class MainWindow(QWidget):
             words, change = self.tr("Freeze {}").format(names), self._freeze
         else:
             words, change = self.tr("Unfreeze {}").format(names), self._unfreeze
+        self._advice = event.sentence
         self.notice.tell(event.sentence, actions=[(words, partial(change, event.layers))], is_trouble=False)
+
+    def _take_back_advice(self, event: FreezeChanged | StateRestored | StateChanged) -> None:
+        """Offer no change any more: what learns is another set by now, or nothing does."""
+        if not isinstance(event, StateChanged) or event.state is not RunState.PAUSED:
+            self.notice.take_back(self._advice)
 
     def _offer_rate(self, sentence: str, rate: float) -> None:
         """Offer what can be done where a loss was not finite; with each of these the run goes on."""

@@ -125,6 +125,7 @@ class LayerTreeViewModel(QObject):
         self.stats = LayerStats(self.rows)
         self._say("")
         self.states_changed.emit()
+        self.measures_changed.emit()
 
     def mark_pending(self, command_id: str, layers: Sequence[str]) -> None:
         """Show that a command about these layers is on its way. Call it with the id that the session returns."""

@@ -24,6 +24,7 @@ from app.views.plot_markers import EpochLines, MarkerItem, marker_text, place_ma
 MAX_POINTS = 2000
 _MAX_SYMBOLS = 200
 _RAW_ALPHA = 95
+_ABANDONED_ALPHA = 190
 _ABANDONED_DASHES = [5, 3]
 # A spike of the raw values may leave the plot; the curves themselves never do.
 _SPIKE_LIMIT = 3.0
@@ -208,8 +209,8 @@ class MetricPlot(QWidget):
         self._symbols.setBrush(pg.mkBrush(colors.validation))
         self._crosshair.setPen(pg.mkPen(colors.dim, width=1))
         for curve, color in ((self._left_train, colors.train), (self._left_validation, colors.validation)):
-            # Thin and broken, and not faint: on a dark ground a faint line of one pixel is not to be seen.
-            curve.setPen(pg.mkPen(color, width=1, dash=_ABANDONED_DASHES))
+            # Broken rather than faint: on a dark ground a faint line of one pixel is not to be seen.
+            curve.setPen(pg.mkPen(_faint(color, _ABANDONED_ALPHA), width=1, dash=_ABANDONED_DASHES))
         self._epoch_lines.restyle(colors)
         for marker in self._marker_items:
             marker.restyle(colors)

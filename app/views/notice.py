@@ -64,6 +64,11 @@ class Notice(QFrame):
             self._layout.insertWidget(2 + place, button)
         self.show()
 
+    def take_back(self, sentence: str) -> None:
+        """Hide a sentence that is not so any more, if it is the one that is shown."""
+        if self.text == sentence:
+            self.hide()
+
     def _button(self, words: str, act: Callable[[], None]) -> QPushButton:
         button = QPushButton(words, self)
         button.clicked.connect(self.hide)

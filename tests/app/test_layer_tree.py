@@ -565,6 +565,14 @@ def test_a_frozen_row_says_that_it_did_not_drift_once_that_was_proven(live):
     assert live.frozen.drift_text(_id(live, "stage1")) == "0 drift"
 
 
+def test_what_was_measured_and_proven_in_a_run_goes_with_it(live, qtbot):
+    live.verify(FreezeVerified(step=10, num_verified=5, drifted=[]))
+    live.show_stats(STATS)
+    with qtbot.waitSignal(live.measures_changed):
+        live.leave_run()
+    assert not any(live.frozen.drift_text(row.id) or live.stats.of(row.id) for row in live.rows.in_order())
+
+
 def test_statistics_that_adapt_are_asked_for_and_told(live):
     conv1, conv = _id(live, "conv1"), _id(live, "conv1.0")
     asked = []

@@ -1222,6 +1222,28 @@ def test_advice_is_offered_and_done_by_its_button_only(qtbot, window: MainWindow
     assert rows[-1] == "Advice"
 
 
+@pytest.mark.parametrize("what", ["freeze", "stop"])
+def test_advice_goes_when_what_learns_is_another_set_or_nothing_does(
+    qtbot, window: MainWindow, running: ScriptedClient, what: str
+) -> None:
+    sentence = "Validation has not improved. Unfreeze stage2?"
+    running.say(ChangeAdvised(layers=["stage2"], is_freeze=False, sentence=sentence, step=90, segment=0, time=5.0))
+    qtbot.waitUntil(lambda: window.notice.text == sentence)
+    frozen = LayersFrozen(
+        layers=["conv1.0"],
+        sentence="conv1 frozen",
+        frozen=["conv1.0"],
+        num_trainable=1,
+        requested_step=91,
+        applied_step=91,
+        segment=0,
+        source="user",
+        time=6.0,
+    )
+    running.say(frozen if what == "freeze" else StateChanged(state=RunState.STOPPING, time=6.0))
+    qtbot.waitUntil(lambda: window.notice.text == "")
+
+
 def test_a_plan_that_is_chosen_is_written_into_the_tree_and_the_form(
     qtbot, window: MainWindow, clients, summary
 ) -> None:
