@@ -28,6 +28,7 @@ from trainer.config import ConfigError
 from trainer.messages.base import Command
 from trainer.messages.changes import (
     BatchNormChanged,
+    FreezeChanged,
     LayersFrozen,
     LayersUnfrozen,
     PhaseBegan,
@@ -312,7 +313,7 @@ class RunDisplay(QObject):
         self.log.reset(record.log)
         if record.info is not None:
             self._show_run(record.info)
-            self._replay_freezes(record)
+            self._replay_changes(record)
         else:
             self.run_config.show_config(record.config)
             self.data.clear()
@@ -324,11 +325,17 @@ class RunDisplay(QObject):
                 self._session.can_resume,
             )
 
-    def _replay_freezes(self, record: RunRecord) -> None:
+    def _replay_changes(self, record: RunRecord) -> None:
         if record.layer_stats is not None and record.layer_stats.segment == record.segment:
             self.layer_tree.show_stats(record.layer_stats)
         # What happened before the present segment was undone by the restore or the resume that began it.
         for event in record.log:
+            if (
+                isinstance(event, FreezeChanged | RateChanged | RateMultiplierChanged)
+                and event.segment == record.segment
+            ):
+                # Where no worker has the run, its state, which is told next, forgets them again.
+                self.changes.take(event)
             if isinstance(event, LayersFrozen | LayersUnfrozen) and event.segment == record.segment:
                 self.layer_tree.settle(event)
             elif isinstance(event, BatchNormChanged) and event.segment == record.segment:
@@ -417,6 +424,8 @@ class RunDisplay(QObject):
 
     def _on_training_changed(self, event: TrainingChanged) -> None:
         self.status.change_training(event)
+        if event.batch_parts != event.before_batch_parts:
+            self.layer_tree.forget_step_ms()
         self.history.set_epochs(self.history.steps_per_epoch, event.total_steps)
         self.run_config.change_in_force(
             event.command_id, epochs=event.epochs, patience=event.patience, batch_parts=event.batch_parts

@@ -1,4 +1,4 @@
-"""ChangeHistory: the user's own changes of the live run, to be undone and done again."""
+"""ChangeHistory: what people have changed of the live run, to be undone and done again."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class _Action:
 
 
 class ChangeHistory(QObject):
-    """Follows what this window asked for, and what the worker says became of it.
+    """Follows what was asked for, here or by another client, and what the worker says became of it.
 
-    Nothing counts as done, undone or done again before the worker's event says so. What a plan or another client
-    changes is none of the user's changes here, and is not undone.
+    Nothing counts as done, undone or done again before the worker's event says so. What a plan or the advisor changes
+    is nobody's change, and is not undone.
     """
 
     changed = Signal()
@@ -109,8 +109,9 @@ class ChangeHistory(QObject):
         if event.command_id in self._moving:
             self._settle(event.command_id)
             return
-        action, change = self._asked.pop(event.command_id, None), self._change_of(event)
-        if action is None or change is None:
+        # Of another client, nobody tells what it asked for in one go.
+        action, change = self._asked.pop(event.command_id, _Action()), self._change_of(event)
+        if change is None:
             return
         if not action.changes:
             self._done.append(action)
@@ -134,15 +135,18 @@ class ChangeHistory(QObject):
 
     def _change_of(self, event: AnyEvent) -> Change | None:
         match event:
-            case LayersFrozen(layers=[_, *_] as units):
+            case LayersFrozen(layers=[_, *_] as units, source="user"):
                 exactly = {"layers": units, "is_exact": True}
                 return Change(event.sentence, [UnfreezeLayers(**exactly)], FreezeLayers(**exactly))
-            case LayersUnfrozen(layers=[_, *_] as units):
+            case LayersUnfrozen(layers=[_, *_] as units, source="user"):
                 exactly = {"layers": units, "is_exact": True}
                 return Change(event.sentence, [FreezeLayers(**exactly)], UnfreezeLayers(**exactly))
             case RateChanged(rate=rate, before=before) if rate != before:
                 return Change(self.tr("rate {}").format(rate_text(rate)), [SetRate(rate=before)], SetRate(rate=rate))
-            case RateMultiplierChanged(layers=[_, *_] as units, before=before, multiplier=multiplier):
+            # Without what was before: of an earlier Thaw.
+            case RateMultiplierChanged(
+                layers=[_, *_] as units, before=[_, *_] as before, multiplier=multiplier, source="user"
+            ):
                 undo = [
                     SetRateMultiplier(
                         layers=[unit for unit, was in zip(units, before, strict=True) if was == value],

@@ -198,6 +198,11 @@ class LayerTreeViewModel(QObject):
         self.step_ms = step_ms or None
         self.figures_changed.emit()
 
+    def forget_step_ms(self) -> None:
+        """Take back what a step costs, and what it was predicted to: from here on, it is made otherwise."""
+        self.step_ms = self.predicted_ms = None
+        self.figures_changed.emit()
+
     def point_at(self, row_id: int | None) -> None:
         """Say which row the user points at, for what its change would save; None for none."""
         if row_id != self._pointed_at:

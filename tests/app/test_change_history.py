@@ -1,4 +1,4 @@
-"""Undo and redo: of the user's own changes only, and never ahead of the worker."""
+"""Undo and redo: of what people changed, in this window or another, and never ahead of the worker."""
 
 from __future__ import annotations
 
@@ -137,11 +137,40 @@ def test_what_was_asked_for_in_one_go_is_undone_in_one_go_backwards(bench: Bench
     assert (bench.history.undo_text, bench.history.redo_text) == ("", "a unfrozen, b frozen")
 
 
-def test_what_others_change_is_not_undone(bench: Bench) -> None:
+def test_what_the_plan_or_the_advisor_changes_is_not_undone_and_what_changed_nothing_neither(bench: Bench) -> None:
     bench.history.take(event_of(FreezeLayers(layers=["a"]), source="plan"))
-    bench.history.take(event_of(SetRate(rate=0.5), command_id="another window's"))
+    bench.history.take(event_of(UnfreezeLayers(layers=["a"]), source="advisor"))
     bench.ask(FreezeLayers(layers=["b"]))
     bench.answer(layers=[])
+    assert not bench.history.can_undo
+
+
+def test_the_newest_change_of_another_client_is_undone_first_to_what_was_just_before_it(bench: Bench) -> None:
+    bench.ask(SetRate(rate=0.01))
+    bench.answer()
+    bench.history.undo()
+    bench.answer(before=0.01)
+    bench.history.redo()
+    bench.answer()
+    bench.history.take(event_of(SetRate(rate=0.5), before=0.01, command_id="another window's"))
+    bench.history.take(event_of(UnfreezeLayers(layers=["a"]), command_id="a shell's"))
+    assert (bench.history.undo_text, bench.history.redo_text) == ("a unfrozen", "")
+    bench.history.undo()
+    assert (bench.sent[-1].kind, bench.sent[-1].layers) == ("FreezeLayers", ["a"])
+    bench.answer()
+    bench.history.undo()
+    assert bench.sent[-1].rate == 0.01
+    bench.answer(before=0.5)
+    bench.history.undo()
+    assert bench.sent[-1].rate == 0.001
+
+
+def test_a_multiplier_of_an_earlier_thaw_that_does_not_say_what_was_before_is_not_undone(bench: Bench) -> None:
+    event = RateMultiplierChanged(
+        layers=["stage4"], multiplier=0.5, multipliers={}, sentence="stage4 at rate × 0.5", requested_step=1,
+        applied_step=1, source="user", segment=0,
+    )  # fmt: skip
+    bench.history.take(event)
     assert not bench.history.can_undo
 
 

@@ -886,6 +886,8 @@ def test_the_footer_tells_what_a_change_would_save_and_then_what_it_did(qtbot, q
     tree.set_step_ms(61.0)
     view.select([_id(tree, "b")])
     assert view.step_label.whole_text == "Step 61 ms, 65 ms predicted · b frozen: about 38 ms"
+    tree.forget_step_ms()
+    assert view.step_label.whole_text == "Step not measured yet"
     tree.is_live = False
     assert view.step_label.isHidden()
 

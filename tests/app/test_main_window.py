@@ -21,7 +21,7 @@ from app.views.rate_dialog import RateDialog
 from tests.app.conftest import ScriptedClient, checked, checkpoint
 from tests.app.test_run_form import entry, weight_set
 from tests.app.test_session import write_run
-from trainer.client import WorkerLost
+from trainer.client import RunOpened, WorkerLost
 from trainer.config import DataConfig, ModelConfig, PlanPhase, RunConfig
 from trainer.messages.changes import (
     LayersFrozen,
@@ -445,6 +445,41 @@ def test_a_window_that_comes_later_is_told_why_the_run_is_paused_and_what_is_off
     qtbot.waitUntil(lambda: window.notice.text == "NaN at step 9.")
     assert [button.text() for button in window.notice._buttons] == ["Set the rate to 0.0005", "Go on without it"]
     assert window.display.log.rowCount() == num_rows, "the log has it from the run's folder"
+
+
+def test_a_window_that_comes_later_can_undo_what_a_shell_has_changed(
+    qtbot, window: MainWindow, clients, tmp_path, run_info
+) -> None:
+    run_dir = write_run(tmp_path / "runs", run_info)
+    with RunFolder(run_dir) as folder:
+        folder.add_event(rate_event("a shell's", 0.5, before=0.01))
+        record = folder.read()
+    clients[0].say(
+        RunOpened(record, is_live=True),
+        WorkerAttached(state=RunState.RUNNING, pid=1, torch_version="2", devices=["cpu"], run=run_info, time=5.0),
+    )
+    qtbot.waitUntil(lambda: window.session.state is RunState.RUNNING)
+    assert window.toolbar._undo.toolTip() == "Undo: rate 0.5 (Ctrl+Z)"
+    qtbot.mouseClick(window.toolbar._undo, Qt.MouseButton.LeftButton)
+    assert (clients[0].sent[-1].kind, clients[0].sent[-1].rate) == ("SetRate", 0.01)
+    # Of the same run without a worker, nothing can be undone.
+    clients[0].say(RunOpened(record, is_live=False))
+    qtbot.waitUntil(lambda: window.session.state is record.state)
+    assert not window.toolbar._undo.isEnabled()
+
+
+def test_other_parts_of_a_batch_make_a_step_cost_what_nobody_has_measured_or_predicted(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    tree = window.display.layer_tree
+    tree.set_step_ms(40.0)
+    tree.predicted_ms = 50.0
+    running.say(length_event("", 12))
+    qtbot.waitUntil(lambda: window.form._editors["training.epochs"].text() == "12")
+    assert (tree.step_ms, tree.predicted_ms) == (40.0, 50.0)
+    running.say(length_event("", 12).model_copy(update={"batch_parts": 2}))
+    qtbot.waitUntil(lambda: tree.step_ms is None)
+    assert tree.predicted_ms is None
 
 
 def test_a_run_from_disk_is_shown_whole(qtbot, window: MainWindow, tmp_path, run_info) -> None:
