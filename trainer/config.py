@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -363,19 +365,32 @@ def _as_config_error(error: ValidationError, source: str) -> ConfigError:
     sentences: dict[str, str] = {}
     for details in error.errors():
         field = ".".join(str(part) for part in details["loc"])
-        sentences.setdefault(field, _sentence(details, field, f"{source}: " if source else ""))
+        sentences.setdefault(field, _sentence(details, f"{source}: " if source else ""))
     return ConfigError("\n".join(sentences.values()), next(iter(sentences)), sentences)
 
 
-def _sentence(error: ErrorDetails, field: str, prefix: str) -> str:
-    what = f"{prefix}{field}" if field else f"{prefix}the configuration"
+def _sentence(error: ErrorDetails, prefix: str) -> str:
+    what = f"{prefix}{_place(error['loc']) or 'the configuration'}"
     if error["type"] == "extra_forbidden":
-        meant = _similar_field(field)
+        meant = _similar_field(".".join(str(part) for part in error["loc"]))
         mend = f"Did you mean {meant}?" if meant else "Remove it or mend its name."
         return f"{what} is not a field of a run. {mend}"
     if error["type"] == "missing":
         return f"{what} is missing. Add it."
+    if error["type"] == "value_error":
+        return f"{what}: {error['ctx']['error']}."
     return f"{what} is {_shown(error['input'])}, but should be {_wanted(error)}. Change it."
+
+
+def _place(parts: Sequence[int | str]) -> str:
+    """Write where a value stands for people, who count from 1: "plan, phase 1: epoch", "data.mean, entry 3"."""
+    words = ""
+    for before, part in pairwise(("", *parts)):
+        if isinstance(part, int):
+            words += f", {'phase' if before == 'plan' else 'entry'} {part + 1}"
+        else:
+            words += f"{': ' if isinstance(before, int) else '.' if words else ''}{part}"
+    return words
 
 
 def _similar_field(field: str) -> str:
@@ -409,4 +424,4 @@ def _wanted(error: ErrorDetails) -> str:
         return "three numbers, for red, green and blue"
     if kind in {"model_type", "model_attributes_type", "dict_type"}:
         return "a section with fields"
-    return error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return error["msg"].removeprefix("Input should be ")

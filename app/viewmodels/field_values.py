@@ -51,8 +51,8 @@ def typed_error(field: str, text: str) -> str:
     try:
         config_from_dict(values)
     except ConfigError as error:
-        sentence = error.sentences[error.field]
-        return sentence.replace(error.field, field_label(field), 1) if error.field else sentence
+        # What stands within a field follows its name there: "plan, phase 1: epoch".
+        return error.sentences[error.field].replace(field, field_label(field), 1)
     return ""
 
 

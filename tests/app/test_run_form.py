@@ -85,9 +85,9 @@ def test_values_of_another_version_fall_back_to_the_defaults(qapp) -> None:
         ("training.epochs", "six", "Epochs is 'six', but should be a whole number"),
         ("data.image_size", "4", "Image size is '4', but should be greater than or equal to 8"),
         ("data.mean", "0.5", "Mean is ['0.5'], but should be three numbers, for red, green and blue. Change it."),
-        ("data.std", "0.5, x, 0.5", "Deviation is 'x', but should be a number"),
+        ("data.std", "0.5, x, 0.5", "Deviation, entry 2 is 'x', but should be a number"),
         ("plan", "stage4 later", "Write the plan as"),
-        ("plan", "0: +stage4", "should be greater than or equal to 1"),
+        ("plan", "0: +stage4", "Plan, phase 1: epoch is 0, but should be greater than or equal to 1"),
     ],
 )
 def test_each_field_says_what_is_wrong_with_it(run_config, field: str, text: str, sentence: str) -> None:

@@ -89,8 +89,30 @@ def test_every_bad_field_is_named_at_once() -> None:
     assert list(caught.value.sentences) == fields
     assert caught.value.field == fields[0]
     lines = str(caught.value).splitlines()
-    assert [line.split()[1] for line in lines] == fields
+    assert [line.removeprefix("run.toml: ").partition(" is ")[0] for line in lines] == [
+        "data.mean, entry 1", "data.mean, entry 2", *fields[2:]
+    ]  # fmt: skip
     assert lines[3] == "run.toml: training.epochs is 'ten', but should be a whole number. Change it."
+
+
+def test_a_field_of_a_phase_of_the_plan_is_named_by_the_phase_as_people_count() -> None:
+    phases = [
+        {"epoch": 0, "unfreeze": ["layer4"]},
+        {"step": 9, "rates": {"layer3.0": 0}},
+        {"step": 9, "epoch": 1, "freeze": ["fc"]},
+        {"step": 9, "unfreeze": [1], "epok": 2},
+    ]
+    with pytest.raises(ConfigError) as caught:
+        config_from_dict({"plan": phases}, "run.toml")
+    assert caught.value.sentences == {
+        "plan.0.epoch": "run.toml: plan, phase 1: epoch is 0, but should be greater than or equal to 1. Change it.",
+        "plan.1.rates.layer3.0": "run.toml: plan, phase 2: rates.layer3.0 is 0, but should be greater than 0. "
+        "Change it.",
+        "plan.2": "run.toml: plan, phase 3: a phase of the plan needs one of epoch, step and plateau.",
+        "plan.3.unfreeze.0": "run.toml: plan, phase 4: unfreeze, entry 1 is 1, but should be a valid string. "
+        "Change it.",
+        "plan.3.epok": "run.toml: plan, phase 4: epok is not a field of a run. Remove it or mend its name.",
+    }
 
 
 def test_a_file_that_is_no_toml_or_is_not_there_is_named(tmp_path: Path) -> None:
