@@ -97,6 +97,27 @@ def test_the_same_picture_with_other_labels_is_a_conflict(photos: Path) -> None:
     assert "1 file is there twice, with different classes: one of the two is wrong." in found.summary.advice
 
 
+def test_classes_that_differ_by_case_or_spaces_only_are_pointed_out_with_their_counts(tmp_path: Path) -> None:
+    labels = ["Sky"] * 12 + ["sky"] * 3 + ["open sea"] * 5 + ["Open  sea"] * 4 + ["skies"] * 4
+    for number in range(len(labels)):
+        save(tmp_path / "views" / f"{number}.png", number)
+    path = table(tmp_path / "views", "path,label", *(f"{number}.png,{label}" for number, label in enumerate(labels)))
+    said = (
+        '"Open sea" (4 images) and "open sea" (5 images); "Sky" (12 images) and "sky" (3 images) differ by case or '
+        "spaces only. If they are one class, give it one name in the data."
+    )
+    assert said in scanned(path).summary.advice
+    path.write_text(path.read_text().replace("Sky", "sky").replace("Open  sea", "open sea"))
+    assert not any("differ by case" in sentence for sentence in scanned(path).summary.advice)
+
+
+def test_class_folders_that_differ_by_a_space_are_pointed_out(tmp_path: Path) -> None:
+    for number, name in enumerate(("sky", "sky ", "sea") * 3):
+        save(tmp_path / "views" / name / f"{number}.png", number)
+    (sentence,) = [text for text in scanned(tmp_path / "views").summary.advice if "differ by case" in text]
+    assert sentence.startswith('"sky" (3 images) and "sky " (3 images) differ by case or spaces only.')
+
+
 def test_labels_that_look_like_several_put_together_are_pointed_out(tmp_path: Path) -> None:
     tags = [f"{weather} {ground}{more}" for weather in "ABC" for ground in "xyz" for more in ("", " primary")]
     for number in range(36):

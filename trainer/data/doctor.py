@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -91,6 +92,7 @@ def advice(summary: DataSummary, left_out: Sequence[str], num_of_none: int) -> l
             "classes: one of the two is wrong."
         )
     found += _parts_advice(summary)
+    found += _alike_advice(summary)
     if num_of_none:
         found.append(
             f"{num_of_none:,} {'image has' if num_of_none == 1 else 'images have'} no class: the run learns that none "
@@ -133,6 +135,24 @@ def _parts_advice(summary: DataSummary) -> list[str]:
                 f"several, choose {called} as what separates its classes, and the task multi_label."
             ]
     return []
+
+
+def _alike_advice(summary: DataSummary) -> list[str]:
+    """Name the classes that differ by case or spaces only: "Sky" in one row is "sky " in the next."""
+    alike: dict[str, list[str]] = {}
+    for name in summary.class_names:
+        alike.setdefault(unicodedata.normalize("NFC", " ".join(name.split())).casefold(), []).append(name)
+    counts = summary.class_counts
+    groups = [
+        " and ".join(f'"{name}" ({counts[name]:,} {"image" if counts[name] == 1 else "images"})' for name in names)
+        for names in alike.values()
+        if len(names) > 1
+    ]
+    if not groups:
+        return []
+    if len(groups) > _MAX_NAMED:
+        groups[_MAX_NAMED:] = [f"{len(groups) - _MAX_NAMED:,} more such"]
+    return [f"{'; '.join(groups)} differ by case or spaces only. If they are one class, give it one name in the data."]
 
 
 def folder_advice(
