@@ -11,11 +11,11 @@ from PySide6.QtWidgets import QLabel, QWidget
 from app import theme
 
 _ELLIPSIS = "…"
-_MORE_LINES_FOR_ERROR = 2
+_MAY_BREAK = "\u200b"
 
 
 class FieldNote(QLabel):
-    """Small text with room for some lines, empty or not, and a little more for an error. A longer one is shortened."""
+    """Small text with room for some lines, empty or not. A longer note is shortened; an error gets all that it needs."""
 
     def __init__(self, num_lines: int, tip: str = "", parent: QWidget | None = None) -> None:
         """Keep room for ``num_lines``; with 0, there is only room for an error, while there is one.
@@ -45,7 +45,7 @@ class FieldNote(QLabel):
         return self._is_error
 
     def show_text(self, text: str, *, is_error: bool) -> None:
-        """Show an error, or a note, as much of it as there is room for; "" for nothing."""
+        """Show an error whole, or a note, as much of it as there is room for; "" for nothing."""
         if (text, is_error) == (self._whole, self._is_error):
             return
         self._whole, self._is_error = text, is_error
@@ -65,10 +65,10 @@ class FieldNote(QLabel):
         self.updateGeometry()
 
     def heightForWidth(self, width: int) -> int:
-        """Ask for the lines that are kept; for an error, for no more of them than it needs."""
+        """Ask for the lines that are kept, or for those that an error needs."""
         if not self._is_error:
             return self._kept_height
-        return max(self._kept_height, min(self._height_of(self._whole, width), self._most_height))
+        return max(self._kept_height, self._height_of(self._breakable(width), width))
 
     def sizeHint(self) -> QSize:
         """Ask for any width."""
@@ -88,33 +88,29 @@ class FieldNote(QLabel):
         self.ensurePolished()
         return self._num_lines * self.fontMetrics().lineSpacing()
 
-    @property
-    def _most_height(self) -> int:
-        more_lines = _MORE_LINES_FOR_ERROR if self._is_error else 0
-        return self._kept_height + more_lines * self.fontMetrics().lineSpacing()
-
     def _fit(self) -> None:
-        shown = self._shortened()
+        shown = self._breakable(self.width()) if self._is_error else self._shortened()
         if shown != self.text():
             self.setText(shown)
-            self.setToolTip(self._tip if shown == self._whole else self._whole)
+            self.setToolTip(self._tip if self._is_error or shown == self._whole else self._whole)
+
+    def _breakable(self, width: int) -> str:
+        """Return the whole text, in which what is longer than a line, as a path may be, can be broken anywhere."""
+        words = self._whole.split(" ")
+        return " ".join(
+            _MAY_BREAK.join(word) if self.fontMetrics().horizontalAdvance(word) > width else word for word in words
+        )
 
     def _shortened(self) -> str:
-        if self._has_room(self._whole):
-            return self._whole
-        # An error's last sentence says what to do: rather than that, the end of what happened goes.
-        happened, _, to_do = self._whole.rpartition(". ") if self._is_error else ("", "", "")
-        if happened and not self._has_room(f"{happened}."):
-            return self._cut(happened, f"{_ELLIPSIS} {to_do}")
-        return self._cut(self._whole, _ELLIPSIS)
-
-    def _cut(self, text: str, ending: str) -> str:
+        text = self._whole
+        if self._has_room(text):
+            return text
         lengths = range(1, len(text) + 1)
-        length = bisect_right(lengths, 0, key=lambda length: not self._has_room(text[:length].rstrip() + ending))
-        return text[:length].rstrip(" .,") + ending
+        length = bisect_right(lengths, 0, key=lambda length: not self._has_room(text[:length].rstrip() + _ELLIPSIS))
+        return text[:length].rstrip(" .,") + _ELLIPSIS
 
     def _has_room(self, text: str) -> bool:
-        return self._height_of(text, self.width()) <= self._most_height
+        return self._height_of(text, self.width()) <= self._kept_height
 
     def _height_of(self, text: str, width: int) -> int:
         room = QRect(0, 0, width, 1 << 20)
