@@ -10,6 +10,7 @@ from PySide6.QtWidgets import (
     QAbstractItemView,
     QComboBox,
     QCompleter,
+    QLineEdit,
     QStyle,
     QStyledItemDelegate,
     QStyleOptionViewItem,
@@ -27,8 +28,10 @@ _NOTE_ROLE = Qt.ItemDataRole.UserRole + 1
 class ChoiceField(QComboBox):
     """Tells a change only if the user made it: ``currentTextChanged``, or ``currentIndexChanged`` of a closed list."""
 
-    def __init__(self, values: Sequence[str], *, is_free: bool, parent: QWidget | None = None) -> None:
-        """Offer values in their own words, or as they are where other words may be typed (``is_free``)."""
+    def __init__(
+        self, values: Sequence[str], *, is_free: bool, line: QLineEdit | None = None, parent: QWidget | None = None
+    ) -> None:
+        """Offer values in their own words, or as they are where other words may be typed (``is_free``, in ``line``)."""
         super().__init__(parent)
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(_LEAST_LENGTH)
@@ -39,6 +42,8 @@ class ChoiceField(QComboBox):
         self._notes: list[str] = []
         if is_free:
             self.setEditable(True)
+            if line is not None:
+                self.setLineEdit(line)
             self.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
             completer = self.completer()
             assert completer is not None
@@ -85,15 +90,15 @@ class ChoiceField(QComboBox):
         popup = None if completer is None else completer.popup()
         return [self.view()] if popup is None else [self.view(), popup]
 
-    def show_value(self, value: str, *, is_end_seen: bool = False) -> None:
-        """Show a value: its beginning where it is longer than the field, or its end."""
+    def show_value(self, value: str) -> None:
+        """Show a value: its beginning where it is longer than the field."""
         with QSignalBlocker(self):
             line = self.lineEdit()
             if line is None:
                 self.setCurrentIndex(self.findData(value))
             elif self.currentText() != value:
                 self.setEditText(value)
-                line.setCursorPosition(len(value) if is_end_seen else 0)
+                line.setCursorPosition(0)
 
     def hidePopup(self) -> None:
         """Close the list. Qt does not tell that the pointer has left the field meanwhile: its frame would stay."""

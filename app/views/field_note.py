@@ -15,7 +15,7 @@ _MAY_BREAK = "\u200b"
 
 
 class FieldNote(QLabel):
-    """Small text with room for some lines, empty or not. A longer note is shortened; an error gets all that it needs."""
+    """Small text with room for some lines, empty or not. A longer note is shortened; an error has what it needs."""
 
     def __init__(self, num_lines: int, tip: str = "", parent: QWidget | None = None) -> None:
         """Keep room for ``num_lines``; with 0, there is only room for an error, while there is one.

@@ -31,6 +31,7 @@ from app.viewmodels.run_config import RunConfigViewModel
 from app.viewmodels.run_fields import CHECKED_FIELDS, COLUMN_FIELDS, LIVE_FIELDS, MODEL_FIELDS, SECTIONS
 from app.views.choice_field import ChoiceField
 from app.views.field_note import FieldNote
+from app.views.path_line import PathLine
 from app.views.section_heading import SectionHeading
 from trainer.messages.model_info import ModelEntry
 from trainer.plans import PlanName
@@ -133,7 +134,7 @@ class RunForm(QWidget):
         self._show_need()
         self._apply.setVisible(is_live and not is_editable)
         self._live_note.setText(
-            self.tr("Rate, epochs, patience and plan can be changed as it runs.")
+            self.tr("Plan, epochs, patience and rate can still change.")
             if is_live
             else self.tr("The values of this run. New run begins another with them.")
         )
@@ -177,8 +178,8 @@ class RunForm(QWidget):
     # -- building ---------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        heading = QLabel(self.tr("Run"))
-        heading.setProperty("role", "heading")
+        title = QLabel(self.tr("Run"))
+        title.setProperty("role", "heading")
         self._start = QPushButton(self.tr("Start"))
         self._start.setProperty("kind", "primary")
         self._start.clicked.connect(self.start_requested)
@@ -192,8 +193,7 @@ class RunForm(QWidget):
         self._live_note.setWordWrap(True)
 
         fields = QWidget()
-        grid = QGridLayout(fields)
-        grid.setContentsMargins(0, 0, theme.SPACE, 0)
+        grid = QGridLayout()
         grid.setHorizontalSpacing(theme.SPACE * 2)
         grid.setVerticalSpacing(0)
         grid.setColumnStretch(1, 1)
@@ -213,6 +213,12 @@ class RunForm(QWidget):
         self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         # Its place is kept: where there is nothing to scroll, the bar shows nothing.
         self._scroll.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOn)
+        # What is said of all values stands above them and goes by with them: the height is theirs.
+        page = QVBoxLayout(fields)
+        page.setContentsMargins(0, 0, theme.SPACE, 0)
+        page.setSpacing(theme.SPACE)
+        page.addWidget(self._live_note)
+        page.addLayout(grid, 1)
         bar = self._scroll.verticalScrollBar()
         bar.rangeChanged.connect(lambda lowest, highest: bar.setEnabled(highest > lowest))
         self._scroll.setWidget(fields)
@@ -222,15 +228,18 @@ class RunForm(QWidget):
         )
         self._scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
 
+        head = QHBoxLayout()
+        # As high with Apply as without, so that the fields stay where they are.
+        head.addStrut(self._apply.sizeHint().height())
+        head.addWidget(title, 1)
+        head.addWidget(self._apply)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(theme.SPACE * 2)
-        layout.addWidget(heading)
+        layout.addLayout(head)
         layout.addWidget(self._scroll, 1)
         layout.addWidget(self._need)
         layout.addWidget(self._start)
-        layout.addWidget(self._apply)
-        layout.addWidget(self._live_note)
         self._apply.hide()
         self._live_note.hide()
         self._show_apply()
@@ -273,12 +282,13 @@ class RunForm(QWidget):
 
     def _editor(self, field: str) -> QLineEdit | ChoiceField:
         if field not in _CHOICES:
-            edit = QLineEdit()
+            edit = PathLine() if field == "data.path" else QLineEdit()
             edit.textEdited.connect(lambda text: self._take(field, text))
             if field in LIVE_FIELDS.values():
                 edit.returnPressed.connect(self._apply.click)
             return edit
-        choice = ChoiceField(_CHOICES[field], is_free=field in _FREE_CHOICES)
+        line = PathLine() if field == "model.weights" else None
+        choice = ChoiceField(_CHOICES[field], is_free=field in _FREE_CHOICES, line=line)
         if field in _FREE_CHOICES:
             choice.currentTextChanged.connect(lambda text: self._take(field, text))
         else:
@@ -400,8 +410,7 @@ class RunForm(QWidget):
         for field, editor in self._editors.items():
             text = self._run_config.text(field)
             if isinstance(editor, ChoiceField):
-                # A name is known by its beginning, a path by its end.
-                editor.show_value(text, is_end_seen=field == "model.weights")
+                editor.show_value(text)
             elif editor.text() != text:
                 editor.setText(text)
             line = editor.lineEdit() if isinstance(editor, ChoiceField) else editor

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import QMimeData, QPointF, Qt, QUrl
 from PySide6.QtGui import QDesktopServices, QDragEnterEvent, QDropEvent
-from PySide6.QtWidgets import QApplication, QMessageBox
+from PySide6.QtWidgets import QApplication, QLabel, QMessageBox, QStyle, QStyleOptionFrame
 
 from app import theme
 from app.main_window import MainWindow
@@ -1255,6 +1255,54 @@ def test_advice_is_offered_and_done_by_its_button_only(qtbot, window: MainWindow
     assert window.notice.text == ""
     rows = [window.display.log.index(row, 1).data() for row in range(window.display.log.rowCount())]
     assert rows[-1] == "Advice"
+
+
+def test_the_live_form_keeps_its_height_under_advice_beside_a_matrix_in_a_small_window(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    form = window.form
+    running.say(ChangeAdvised(layers=["stage2"], is_freeze=False, step=9, segment=0, sentence="Unfreeze it.", time=4.0))
+    qtbot.waitUntil(lambda: window.notice.isVisible())
+    window.tabs.setCurrentWidget(window.confusion_view)
+    QApplication.processEvents()
+    assert (window.width(), window.height()) == (1280, 800)
+    assert form._scroll.height() >= 270
+    title = form._apply.parentWidget().childAt(4, form._apply.geometry().center().y())
+    assert isinstance(title, QLabel)
+    assert title.text() == "Run"
+
+
+def test_apply_comes_and_goes_without_moving_the_sections(qtbot, window: MainWindow, clients, begin_run: Begin) -> None:
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    top = window.form._scroll.y()
+    begin_run(clients[0])
+    qtbot.waitUntil(lambda: window.form._apply.isVisible())
+    QApplication.processEvents()
+    assert window.form._scroll.y() == top
+
+
+@pytest.mark.parametrize("is_live", [False, True])
+def test_a_small_window_shows_a_models_name_whole_and_a_path_with_its_file(
+    qtbot, window: MainWindow, clients, begin_run: Begin, is_live: bool
+) -> None:
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    if is_live:
+        begin_run(clients[0])
+        qtbot.waitUntil(lambda: window.session.state is RunState.RUNNING)
+    config = window.display.run_config
+    weights = "/home/somebody/projects/fine-tuning/leaves.pt"
+    config.set_text("model.name", "shufflenet_v2_x0_5")
+    config.set_text("model.weights", weights)
+    QApplication.processEvents()
+    name, path = (window.form._editors[field].lineEdit() for field in ("model.name", "model.weights"))
+    option = QStyleOptionFrame()
+    name.initStyleOption(option)
+    room = name.style().subElementRect(QStyle.SubElement.SE_LineEditContents, option, name).width() - 4
+    assert name.fontMetrics().horizontalAdvance(name.text()) <= room
+    assert (path.text(), path.shown_text().endswith("/leaves.pt")) == (weights, True)
+    assert "…" in path.shown_text()
 
 
 @pytest.mark.parametrize("what", ["freeze", "stop"])
