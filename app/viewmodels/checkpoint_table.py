@@ -71,6 +71,10 @@ class CheckpointItemModel(TableItemModel):
         """Return what is listed, oldest first."""
         return list(self._checkpoints)
 
+    def longest_tags(self) -> str:
+        """Return the longest that a checkpoint's tags may be, as long as its file is whole."""
+        return ", ".join((self.tr("best"), self.tr("last"), self._reason_text("stop")))
+
     def problem_of(self, name: str) -> str:
         """Say what is wrong with a checkpoint's file, "" if nothing is known to be."""
         return self._problems.get(name, "")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, Qt, QTimer, Signal
-from PySide6.QtGui import QGuiApplication, QHideEvent, QPainter, QShowEvent
+from PySide6.QtGui import QGuiApplication, QHideEvent, QPainter, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
@@ -36,6 +37,7 @@ from app.views.table import Table
 from app.views.table_delegate import TableDelegate
 
 _AGES_INTERVAL_MS = 1000
+_LEAST_FROZEN_WIDTH = 190
 _STAR_SIZE = 16
 
 
@@ -56,7 +58,9 @@ class CheckpointsView(QWidget):
         self._checkpoints_dir: Path | None = None
         self._can_restore, self._can_resume = False, False
         self._has_chosen = False
-        self._table = Table(self.tr("A checkpoint is saved after every epoch, and whenever you press Save checkpoint."))
+        self._table = _CheckpointTable(
+            self.tr("A checkpoint is saved after every epoch, and whenever you press Save checkpoint.")
+        )
         self._table.setModel(CheckpointSortModel(checkpoints, self))
         self._table.setItemDelegate(_CheckpointDelegate(self._table))
         self._table.setSelectionMode(Table.SelectionMode.SingleSelection)
@@ -67,12 +71,14 @@ class CheckpointsView(QWidget):
         header.setSectionResizeMode(STAR, QHeaderView.ResizeMode.Fixed)
         header.setSectionResizeMode(TAGS, QHeaderView.ResizeMode.Stretch)
         self._table.set_widths(
-            {STAR: 32, EPOCH: 72, STEP: 80, LOSS: 88, ACCURACY: 96, FROZEN: 190, SIZE: 88, SAVED: 120}
+            {STAR: 32, EPOCH: 72, STEP: 80, LOSS: 88, ACCURACY: 96, FROZEN: _LEAST_FROZEN_WIDTH, SIZE: 88, SAVED: 120}
         )
+        header.sectionResized.connect(self._table.note_width)
         self._table.doubleClicked.connect(lambda _: self._restore.click())
         self._table.selectionModel().selectionChanged.connect(self._enable_buttons)
         self._table.clicked.connect(self._note_choice)
         checkpoints.rowsInserted.connect(self._select_newest)
+        checkpoints.rowsInserted.connect(self._give_room)
         checkpoints.dataChanged.connect(self._enable_buttons)
         checkpoints.modelReset.connect(self._forget_choice)
         self._build()
@@ -146,6 +152,11 @@ class CheckpointsView(QWidget):
     def _forget_choice(self) -> None:
         self._has_chosen = False
         self._select_newest()
+        self._give_room()
+
+    def _give_room(self) -> None:
+        summaries = {checkpoint.frozen_summary for checkpoint in self._checkpoints.checkpoints()}
+        self._table.give_room(summaries, self._checkpoints.longest_tags())
 
     def _select_newest(self) -> None:
         # The newest is the likely one, until the user has chosen another.
@@ -170,6 +181,44 @@ class CheckpointsView(QWidget):
     def _show_in_folder(self) -> None:
         if self._checkpoints_dir is not None:
             self.folder_wanted.emit(self._checkpoints_dir)
+
+
+class _CheckpointTable(Table):
+    """Gives what is frozen the room that it needs and the tags can spare, unless the user has chosen a width."""
+
+    def __init__(self, empty_text: str, parent: QWidget | None = None) -> None:
+        super().__init__(empty_text, parent)
+        self._wanted_width = self._tags_width = 0
+        self._is_fitting = self._is_width_chosen = False
+
+    def give_room(self, frozen: Iterable[str], tags: str) -> None:
+        """Make room for what is frozen in the checkpoints, and leave room for tags as long as these."""
+        self._wanted_width = max((self._width_of(text) for text in frozen), default=0)
+        self._tags_width = self._width_of(tags)
+        self._fit()
+
+    def note_width(self, column: int) -> None:
+        """Leave a width that the user has chosen as it is."""
+        if column == FROZEN and not self._is_fitting:
+            self._is_width_chosen = True
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Share the room anew."""
+        super().resizeEvent(event)
+        self._fit()
+
+    def _width_of(self, text: str) -> int:
+        # Widths are rounded: with a pixel less than it takes, a text is shortened by a word.
+        return self.fontMetrics().horizontalAdvance(text) + 4 * theme.SPACE + 2
+
+    def _fit(self) -> None:
+        if self._is_width_chosen:
+            return
+        others = sum(self.columnWidth(column) for column in range(TAGS) if column != FROZEN)
+        spare = self.viewport().width() - others - self._tags_width
+        self._is_fitting = True
+        self.setColumnWidth(FROZEN, max(_LEAST_FROZEN_WIDTH, min(self._wanted_width, spare)))
+        self._is_fitting = False
 
 
 class _CheckpointDelegate(TableDelegate):

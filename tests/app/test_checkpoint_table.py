@@ -8,10 +8,12 @@ import time
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QAbstractItemModelTester
+from PySide6.QtWidgets import QApplication
 
 from app.viewmodels.checkpoint_table import (
     ACCURACY,
     EPOCH,
+    FROZEN,
     LOSS,
     SAVED,
     SIZE,
@@ -126,6 +128,37 @@ def test_the_selection_follows_the_newest_until_the_user_chooses(qtbot, themed) 
     view._table.selectRow(1)
     checkpoints.add(checkpoint(3, 0.6, 0.7))
     assert view.selected_name == "checkpoint_tiny_001.pt"
+
+
+@pytest.mark.window
+@pytest.mark.qt_log_ignore("propagateSizeHints")
+def test_what_is_frozen_has_the_room_that_the_tags_can_spare_until_a_width_is_chosen(qtbot, themed) -> None:
+    checkpoints = CheckpointItemModel()
+    view = CheckpointsView(checkpoints)
+    qtbot.addWidget(view)
+    view.resize(1230, 300)
+    view.show()
+    table = view._table
+    checkpoints.reset([checkpoint(1, 0.5, 0.8)])
+    QApplication.processEvents()
+    narrow = table.columnWidth(FROZEN)
+    long = "conv1, maxpool, stage2, stage3, stage4.0, stage4.1"
+    checkpoints.add(checkpoint(2, 0.4, 0.8, frozen_summary=long))
+    wide = table.columnWidth(FROZEN)
+    assert wide > narrow
+    assert table.fontMetrics().elidedText(long, Qt.TextElideMode.ElideMiddle, wide - 16) == long
+    # Other numbers, and less that is frozen, leave the widths as they are.
+    checkpoints.add(checkpoint(300, 123.4, 0.8))
+    assert table.columnWidth(FROZEN) == wide
+    checkpoints.add(checkpoint(301, 0.4, 0.8, frozen_summary=", ".join([long] * 5)))
+    tags = table.fontMetrics().horizontalAdvance("best, last, saved at the stop")
+    assert table.columnWidth(FROZEN) > wide
+    assert table.columnWidth(TAGS) >= tags + 16
+    table.horizontalHeader().resizeSection(FROZEN, 250)
+    checkpoints.add(checkpoint(302, 0.4, 0.8))
+    view.resize(1800, 300)
+    QApplication.processEvents()
+    assert table.columnWidth(FROZEN) == 250
 
 
 def test_names_are_told_to_whoever_asks(table: CheckpointItemModel) -> None:
