@@ -20,7 +20,7 @@ from app.terminal import TerminalView
 from app.worker_talk import RunFailedError
 from trainer.client import ClientEvent, WorkerClient
 from trainer.config import RunConfig, load_config
-from trainer.data_path import look_at
+from trainer.data_path import load_run
 from trainer.messages.commands import OpenRun, PrepareRun
 from trainer.run_list import find_run
 from trainer.run_record import RunFolderError
@@ -106,10 +106,7 @@ def train(
     json: Json = False,
 ) -> int:
     """Train as a configuration says. Ctrl+C stops and saves; a second Ctrl+C ends it at once."""
-    loaded = load_config(config)
-    # The worker says the same, but not before it has loaded torch.
-    look_at(loaded.data)
-    return _follow(PrepareRun(config=loaded, runs_dir=str(runs_dir(context, runs))), json)
+    return _follow(PrepareRun(config=load_run(config), runs_dir=str(runs_dir(context, runs))), json)
 
 
 @thaw.command()

@@ -51,7 +51,7 @@ from app.terminal import TerminalView
 from app.worker_talk import CommandRefusedError, with_fields
 from trainer.client import WorkerClient
 from trainer.config import ConfigError, RunConfig, config_from_dict, config_to_toml, load_config, resolve_paths
-from trainer.data_path import look_at
+from trainer.data_path import load_run, look_at
 from trainer.data_report import DataReport, DataReportError, check_csv_path, write_issues_csv
 from trainer.messages.commands import CheckData, EstimateRun, FindRate, InspectModel, ListModels
 from trainer.messages.events import CommandRejected, DataChecked, ModelInspected, ModelsListed, RateFound, RunEstimated
@@ -219,7 +219,7 @@ def check(
     """Scan a data set: classes, splits, leaks, duplicates, and the files that no run will read."""
     is_run = dataset.suffix.lower() == ".toml"
     if is_run:
-        config = load_config(dataset)
+        config = load_run(dataset)
     else:
         data = {
             "path": str(dataset.expanduser().absolute()),
@@ -325,9 +325,7 @@ def find_rate(
     json: Json = False,
 ) -> None:
     """Try rising learning rates on a run, and suggest one."""
-    loaded = load_config(config)
-    # The worker says the same, but not before it has loaded torch.
-    look_at(loaded.data)
+    loaded = load_run(config)
     (found,) = _ask(FindRate(config=loaded, runs_dir=str(runs_dir(context, runs))))
     assert isinstance(found, RateFound)
     if json:

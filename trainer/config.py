@@ -324,13 +324,32 @@ def load_config(path: Path) -> RunConfig:
         ConfigError: The file cannot be read, is no TOML, or has a bad field.
 
     """
+    return config_from_toml(read_toml(path), path)
+
+
+def config_from_toml(values: dict[str, Any], path: Path) -> RunConfig:
+    """Check what was read from a file, as ``load_config`` does.
+
+    Raises:
+        ConfigError: There is a bad field.
+
+    """
+    return resolve_paths(config_from_dict(values, str(path)), path.resolve().parent)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a file of TOML as plain values.
+
+    Raises:
+        ConfigError: The file cannot be read, or is no TOML.
+
+    """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"Cannot read the configuration {path}: {error.strerror}. Check the path.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}. Mend that line.") from error
-    return resolve_paths(config_from_dict(values, str(path)), path.resolve().parent)
 
 
 def resolve_paths(config: RunConfig, folder: Path) -> RunConfig:

@@ -15,7 +15,8 @@ import zlib
 from pathlib import Path
 from typing import Literal
 
-from trainer.config import ConfigError, DataConfig
+from trainer.config import ConfigError, DataConfig, RunConfig, config_from_toml, read_toml
+from trainer.config_error import Faults
 from trainer.path_text import displayed
 
 Kind = Literal["folder", "archive", "table"]
@@ -78,6 +79,28 @@ def look_at(data: DataConfig) -> tuple[Path, Kind]:
     if data.layout == "table" or path.suffix.lower() in TABLE_SUFFIXES:
         return path, "table"
     raise ConfigError(_neither(shown), "data.path")
+
+
+def load_run(path: Path) -> RunConfig:
+    """Read the configuration of a run that is to begin, and look at its data's path, all before torch is loaded.
+
+    Raises:
+        ConfigError: The file cannot be read, a field is bad, or the path leads to no data: with all that is wrong.
+
+    """
+    values, faults = read_toml(path), Faults()
+    config: RunConfig | None = None
+    with faults.noting():
+        config = config_from_toml(values, path)
+    with faults.noting():
+        # By itself, as a bad field elsewhere says nothing against it.
+        section = values.get("data", {})
+        if isinstance(section, dict):
+            section = {key: section[key] for key in ("path", "layout") if key in section}
+        look_at(config_from_toml({"data": section}, path).data)
+    faults.tell()
+    assert config is not None
+    return config
 
 
 def _is_folder(path: Path, shown: str) -> bool:

@@ -157,7 +157,8 @@ def scripted_worker(run_folder, tmp_path):
     ],
 )
 def test_wrong_input_gets_one_sentence_and_exit_code_2(arguments, sentence, run_folder, capsys):
-    Path("bad.toml").write_text('[training]\nepochs = "many"\n')
+    Path("photos.zip").touch()
+    Path("bad.toml").write_text('[data]\npath = "photos.zip"\n[training]\nepochs = "many"\n')
     Path("gone.toml").write_text('[data]\npath = "gone"\n')
     assert main(arguments) == 2
     printed = capsys.readouterr()

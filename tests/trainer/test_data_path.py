@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trainer.config import ConfigError, DataConfig
-from trainer.data_path import is_archive, look_at
+from trainer.data_path import is_archive, load_run, look_at
 
 
 def sentence(path: Path | str) -> str:
@@ -34,6 +34,24 @@ def test_a_folder_an_archive_and_a_table_are_told_apart(tmp_path: Path) -> None:
     assert look_at(DataConfig(path=str(tmp_path / "labels.csv"))) == (tmp_path / "labels.csv", "table")
     assert look_at(DataConfig(path=str(tmp_path / "labels.dat"), layout="table"))[1] == "table"
     assert "is neither a folder nor" in sentence(tmp_path / "labels.dat")
+
+
+def test_bad_fields_of_a_run_and_a_path_to_no_data_are_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('[data]\npath = "gone"\ntask = "both"\n[training]\nepochs = 0\n')
+    with pytest.raises(ConfigError) as caught:
+        load_run(path)
+    assert list(caught.value.sentences) == ["data.task", "training.epochs", "data.path"]
+    assert str(caught.value).splitlines()[2] == f"There is no file or folder {tmp_path / 'gone'}. Check the path."
+    path.write_text("data = 3\n[training]\nepochs = 0\n")
+    with pytest.raises(ConfigError) as caught:
+        load_run(path)
+    assert list(caught.value.sentences) == ["data", "training.epochs"]
+    path.write_text('[data]\npath = "labels.csv"\n')
+    with pytest.raises(ConfigError, match="There is no file or folder"):
+        load_run(path)
+    (tmp_path / "labels.csv").touch()
+    assert load_run(path).data.path == str(tmp_path / "labels.csv")
 
 
 def test_other_files_are_no_archives(tmp_path: Path) -> None:
