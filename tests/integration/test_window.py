@@ -22,8 +22,8 @@ from app.viewmodels.image_items import SplitRole
 from app.views.data import DataView
 from tests.integration.conftest import Driver
 from trainer.config import RunConfig, load_config
-from trainer.messages.changes import LayersFrozen
-from trainer.messages.commands import PauseRun, StopRun
+from trainer.messages.changes import LayersFrozen, RateChanged
+from trainer.messages.commands import PauseRun, SetRate, StopRun
 from trainer.messages.events import StateChanged
 from trainer.messages.states import RunState
 from trainer.runs import RunFolder
@@ -197,6 +197,13 @@ def test_a_shell_and_the_window_steer_the_same_run(
     window.session.unfreeze(["conv5"])
     window.session.freeze(["conv5"])
     assert shell.wait(LayersFrozen).sentence == "conv5 frozen"
+    # What the shell changes, the window can undo.
+    shell.send(SetRate(rate=0.5))
+    qtbot.waitUntil(lambda: window.display.changes.undo_text == "rate 0.5", timeout=PATIENCE_MS)
+    window.display.changes.undo()
+    rate = small_config.optimizer.rate
+    assert shell.wait(RateChanged, lambda event: event.before == 0.5).rate == rate
+    qtbot.waitUntil(lambda: window.display.changes.undo_text.endswith("conv5 frozen"), timeout=PATIENCE_MS)
     shell.send(StopRun())
     wait_state(qtbot, window, RunState.STOPPED)
     shell.wait(StateChanged, lambda event: event.state is RunState.STOPPED)
