@@ -130,7 +130,7 @@ class RunDisplay(QObject):
         except ConfigError as error:
             self.run_config.say_wrong("plan", str(error))
             return
-        self.layer_tree.show_draft(summary, plan.frozen, plan.multipliers)
+        self.layer_tree.show_draft(summary, plan.frozen, plan.multipliers, self.run_config.adapting_layers)
         self._keep_frozen()
         self._keep_multipliers()
         self.run_config.set_text("plan", plan_text([phase.model_dump() for phase in plan.phases]))
@@ -248,6 +248,8 @@ class RunDisplay(QObject):
             signal.connect(self.log.add)
         self.layer_tree.frozen_layers_changed.connect(self._keep_frozen)
         self.layer_tree.multipliers_changed.connect(self._keep_multipliers)
+        self.layer_tree.adapting_layers_changed.connect(self._keep_adapting)
+        self.run_config.batchnorm_chosen.connect(self._show_adapting)
         self.layer_tree.columns_changed.connect(self._keep_columns)
         self._reader.runs_listed.connect(self.runs.show_runs)
         self._reader.folder_measured.connect(self._show_measures)
@@ -294,12 +296,13 @@ class RunDisplay(QObject):
         self.layer_tree.leave_run()
         if run is not None and run.config.plan and self.layer_tree.summary is not None:
             # The plan begins anew, from what it began with.
-            config = run.config
-            self.layer_tree.show_draft(self.layer_tree.summary, config.model.frozen, config.optimizer.multipliers)
+            form = self.run_config
+            self.layer_tree.show_draft(self.layer_tree.summary, form.frozen, form.multipliers, form.adapting_layers)
         self._look_ups.forget_model()
         if not self.layer_tree.is_empty:
             self._keep_frozen()
             self._keep_multipliers()
+            self._keep_adapting()
         # A worker that is idle already is kept, so nothing attaches that would ask for what the form needs.
         self._look_ups.ask_for_missing()
         self.settled.emit()
@@ -454,6 +457,15 @@ class RunDisplay(QObject):
 
     def _keep_multipliers(self) -> None:
         self.run_config.multipliers = self.layer_tree.rates.by_name()
+
+    def _keep_adapting(self) -> None:
+        if not self.layer_tree.are_adapting(self.run_config.adapting_layers):
+            self.run_config.choose_adapting(self.layer_tree.adapting_layers)
+            self._look_ups.estimate_soon()
+
+    def _show_adapting(self) -> None:
+        if self._look_ups.is_form_open:
+            self.layer_tree.show_adapting(self.run_config.adapting_layers)
 
     # -- measures ---------------------------------------------------------------------------------------------
 

@@ -140,6 +140,11 @@ class ModelConfig(_Section):
         description="What the running statistics of a frozen BatchNorm do: they are frozen with the whole of it, or go "
         "on adapting to the data. Where its weight or its bias learns, they go on.",
     )
+    adapting: list[str] = Field(
+        default_factory=list,
+        description="Layers whose running statistics go on adapting to the data while they are frozen, whatever those "
+        'of the others do, by qualified name, or patterns ("*.bn1").',
+    )
 
     @property
     def weight_set(self) -> str:

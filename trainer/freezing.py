@@ -180,6 +180,21 @@ class FreezeSet:
             FreezeError: A name is no layer, or there are no running statistics at or below any of them.
 
         """
+        units = self.with_statistics(layers)
+        changed = [unit for unit in units if (unit in self.adapting) != is_adapting]
+        self.adapting = self.adapting.union(changed) if is_adapting else self.adapting.difference(changed)
+        # The weights' hashes stay those of the freeze: only of the statistics does the proof begin anew.
+        self._buffer_hashes |= {unit: self._hash_buffers(unit) for unit in self._still() if unit in changed}
+        self._follow()
+        return changed
+
+    def with_statistics(self, layers: Iterable[str]) -> list[str]:
+        """Return the units with running statistics among what the names stand for, in the model's order.
+
+        Raises:
+            FreezeError: As ``resolve_units``, or there are none.
+
+        """
         names = list(layers)
         units = [unit for unit in self.resolve_units(names) if has_statistics(self._modules[unit])]
         if not units:
@@ -187,12 +202,7 @@ class FreezeSet:
                 f"There are no running statistics in {', '.join(map(repr, names))}. Name a BatchNorm, or a layer "
                 "above one."
             )
-        changed = [unit for unit in units if (unit in self.adapting) != is_adapting]
-        self.adapting = self.adapting.union(changed) if is_adapting else self.adapting.difference(changed)
-        # The weights' hashes stay those of the freeze: only of the statistics does the proof begin anew.
-        self._buffer_hashes |= {unit: self._hash_buffers(unit) for unit in self._still() if unit in changed}
-        self._follow()
-        return changed
+        return units
 
     def check(self, names: Iterable[str]) -> set[str]:
         """Check that these, named as for ``set_frozen``, could be what is frozen. Returns the atoms.

@@ -86,6 +86,8 @@ class LiveRun:
         self.frozen_since = dict.fromkeys(self.freeze_set.frozen_atoms, 0)
         if config.model.batchnorm == "adapting" and any(layer.has_statistics for layer in self.layers):
             self.freeze_set.set_adapting([BACKBONE, HEAD], is_adapting=True)
+        for layer in config.model.adapting:
+            self.freeze_set.set_adapting([layer], is_adapting=True)
         self.plan = Plan(config.plan)
         check_plan(config.plan, self.freeze_set, config.training.epochs, self.steps_per_epoch)
         self._multiply_at_start()

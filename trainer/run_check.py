@@ -58,6 +58,8 @@ def _check_layers(config: RunConfig, freeze_set: FreezeSet, faults: Faults) -> N
     with faults.noting():
         frozen = _frozen_atoms(config.model.frozen, freeze_set)
     with faults.noting():
+        _check_adapting(config.model.adapting, freeze_set)
+    with faults.noting():
         check_layers(config.plan, freeze_set, set(frozen))
     with faults.noting():
         multiplied_units(config.optimizer.multipliers, freeze_set)
@@ -70,6 +72,15 @@ def _frozen_atoms(layers: Sequence[str], freeze_set: FreezeSet) -> list[str]:
     except FreezeError as error:
         raise ConfigError(str(error), "model.frozen") from error
     return atoms
+
+
+def _check_adapting(layers: Sequence[str], freeze_set: FreezeSet) -> None:
+    # Each by itself: one that has no statistics was meant to be another.
+    for layer in layers:
+        try:
+            freeze_set.with_statistics([layer])
+        except FreezeError as error:
+            raise ConfigError(str(error), "model.adapting") from error
 
 
 def _check_fit(

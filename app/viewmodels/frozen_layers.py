@@ -101,6 +101,11 @@ class FrozenLayers:
             return LayerState.TRAINABLE
         return LayerState.FROZEN if num_frozen == len(row.atoms) else LayerState.PARTLY
 
+    @property
+    def adapting(self) -> set[str]:
+        """Return the units whose statistics go on while they are frozen."""
+        return self._adapting
+
     def statistics_of(self, row_id: int) -> set[str]:
         """Return the units at and below a row that keep running statistics."""
         return self._rows.with_statistics.intersection(self._rows[row_id].units)

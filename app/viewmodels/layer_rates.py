@@ -55,10 +55,8 @@ class LayerRates:
 
     def names_of(self, units: set[str]) -> list[str]:
         """Name units by the fewest names that a command takes."""
-        # Units without parameters have no rate; taken along, they let a whole row go by its one name.
-        taken = units.union(unit for unit in self._rows.units if not self._rows.has_params(unit))
-        names = self._rows.names_of({atom for unit in taken for atom in self._rows.atoms_of_unit[unit]})
-        return [name for name in names if not units.isdisjoint(self._rows.units_of([name]))]
+        # Units without parameters have no rate.
+        return self._rows.names_of_units(units, {unit for unit in self._rows.units if self._rows.has_params(unit)})
 
     def units_of(self, row_id: int) -> list[str]:
         """Return the units below a row that have parameters."""

@@ -116,6 +116,13 @@ class LayerRows:
         """Name a set of atoms by the fewest names that a command takes."""
         return [name for top in self._rows[ROOT_ID].children for name in self._names_below(top, atoms)]
 
+    def names_of_units(self, units: set[str], of_all: set[str]) -> list[str]:
+        """Name units by the fewest names that a command takes, where it is about those ``of_all`` and no others."""
+        # Units that it is not about are taken along, so that a whole row goes by its one name.
+        taken = units.union(unit for unit in self.units if unit not in of_all)
+        names = self.names_of({atom for unit in taken for atom in self.atoms_of_unit[unit]})
+        return [name for name in names if not units.isdisjoint(self.units_of([name]))]
+
     def atoms_up_to(self, row_id: int) -> set[str]:
         """Return the atoms from the input to the end of a row."""
         below = self[row_id].atoms

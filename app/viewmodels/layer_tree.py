@@ -45,6 +45,8 @@ class LayerTreeViewModel(QObject):
     """Multiply the rate of these layers (list of names as SetRateMultiplier takes them) by this number."""
     batchnorm_requested = Signal(list, bool)
     """Let the statistics of these layers (list of names) adapt while they are frozen, or not."""
+    adapting_layers_changed = Signal()
+    """Before a run, the user chose other ``adapting_layers``."""
     multipliers_changed = Signal()
     """Before a run, the user chose other ``multipliers``."""
     message_changed = Signal(str)
@@ -104,15 +106,33 @@ class LayerTreeViewModel(QObject):
         self.states_changed.emit()
 
     def show_draft(
-        self, summary: ModelSummary, frozen: Sequence[str], multipliers: Mapping[str, float] | None = None
+        self,
+        summary: ModelSummary,
+        frozen: Sequence[str],
+        multipliers: Mapping[str, float] | None = None,
+        adapting: Sequence[str] = (),
     ) -> None:
-        """Show a model for the next run, with the layers that the user wants frozen there, and their rates."""
+        """Show a model for the next run: which layers are to be frozen there, their rates, and whose statistics go on.
+
+        All are named as a configuration names them.
+        """
         rows = LayerRows(summary)
         atoms = rows.atoms_of(frozen)
         num_trainable = summary.num_params - sum(rows.num_params_of[atom] for atom in atoms)
         by_unit = {unit: number for name, number in (multipliers or {}).items() for unit in rows.units_of([name])}
-        draft = {"frozen": sorted(atoms), "num_trainable": num_trainable, "multipliers": by_unit}
+        draft = {
+            "frozen": sorted(atoms),
+            "num_trainable": num_trainable,
+            "multipliers": by_unit,
+            "adapting": sorted(rows.with_statistics & rows.units_of(adapting)),
+        }
         self.set_summary(summary.model_copy(update=draft))
+
+    def show_adapting(self, adapting: Sequence[str]) -> None:
+        """Show in a draft whose statistics are to go on, named as a configuration names them."""
+        if not self.are_adapting(adapting):
+            self.frozen.set_adapting(self.rows.with_statistics & self.rows.units_of(adapting))
+            self.states_changed.emit()
 
     def leave_run(self) -> None:
         """Become the draft of the next run: the freeze set stays, what was seen in the run goes."""
@@ -290,10 +310,17 @@ class LayerTreeViewModel(QObject):
             self._change(frozen, set(self.rows.atoms) - frozen)
 
     def set_adapting(self, row_ids: Iterable[int], is_adapting: bool) -> None:
-        """Ask that the statistics below rows adapt while these are frozen, or not."""
+        """Let the statistics below rows adapt while these are frozen, or not."""
         units = {unit for row_id in row_ids for unit in self.frozen.statistics_of(row_id)}
-        if self.is_live and units:
+        if self.is_closed:
+            self._say(self.tr("The run is not training. Resume it to change what statistics do, or begin a new run."))
+        elif self.is_live and units:
             self.batchnorm_requested.emit([unit for unit in self.rows.units if unit in units], is_adapting)
+        elif units:
+            self._say("")
+            self.frozen.set_adapting(self.frozen.adapting | units if is_adapting else self.frozen.adapting - units)
+            self.states_changed.emit()
+            self.adapting_layers_changed.emit()
 
     def multiply_rows(self, row_ids: Iterable[int], text: str) -> None:
         """Multiply the rate of rows by what was typed."""
@@ -322,6 +349,15 @@ class LayerTreeViewModel(QObject):
     def frozen_layers(self) -> list[str]:
         """Return the freeze set by the fewest names, as ``config.model.frozen`` takes it."""
         return self.rows.names_of(self.frozen.atoms)
+
+    @property
+    def adapting_layers(self) -> list[str]:
+        """Return whose statistics go on while frozen by the fewest names, as ``config.model.adapting`` takes them."""
+        return self.rows.names_of_units(self.frozen.adapting, self.rows.with_statistics)
+
+    def are_adapting(self, layers: Sequence[str]) -> bool:
+        """Whether the statistics of just these layers, named as a configuration names them, go on while frozen."""
+        return self.frozen.adapting == self.rows.with_statistics & self.rows.units_of(layers)
 
     @property
     def summary(self) -> ModelSummary | None:

@@ -10,6 +10,7 @@ from app.plan_syntax import parse_plan, plan_text
 from app.viewmodels.field_values import field_of, shown_value, typed_error, typed_values, value_at
 from app.viewmodels.field_words import choice_text, field_label
 from app.viewmodels.found_data import FoundData, summary_text
+from app.viewmodels.layer_rows import BACKBONE, HEAD
 from app.viewmodels.live_changes import LiveChanges
 from app.viewmodels.model_offer import ModelOffer
 from app.viewmodels.plan_text import plan_sentence
@@ -45,6 +46,8 @@ class RunConfigViewModel(QObject):
     """Values, notes or errors have changed."""
     live_changed = Signal()
     """It is another question whether what was typed for the live run is to be sent."""
+    batchnorm_chosen = Signal()
+    """It was chosen what the statistics of all layers do while they are frozen."""
     refused = Signal(str)
     """The field for whose error a start came to nothing."""
 
@@ -57,6 +60,8 @@ class RunConfigViewModel(QObject):
         self.frozen: list[str] = ["backbone"]
         self.multipliers: dict[str, float] = {}
         """What the rate is multiplied by in single layers; like ``frozen``, from the model's tree."""
+        self.adapting: list[str] = []
+        """Whose running statistics go on while frozen, where ``model.batchnorm`` does not say so of all."""
         self._last_stage: list[str] = ["backbone"]
         self._texts: dict[str, str] = {}
         self._notes: dict[str, str] = {}
@@ -157,6 +162,9 @@ class RunConfigViewModel(QObject):
             # Another model, or another head, has other layers; only two names hold in every one.
             self.frozen = ["backbone"]
             self.multipliers = {}
+            self.adapting = []
+        if field == "model.batchnorm":
+            self.batchnorm_chosen.emit()
         if field == "model.name" and self.offer.has_foreign_weights:
             self._texts["model.weights"] = "published"
         if field in MODEL_FIELDS:
@@ -185,6 +193,7 @@ class RunConfigViewModel(QObject):
             self._texts[field] = plan_text(values["plan"]) if field == "plan" else shown_value(value_at(values, field))
         self.frozen = list(config.model.frozen if frozen is None else frozen)
         self.multipliers = dict(config.optimizer.multipliers)
+        self.adapting = list(config.model.adapting)
         self._hidden = {
             "num_loader_workers": config.training.num_loader_workers,
             "num_threads": config.training.num_threads,
@@ -197,7 +206,7 @@ class RunConfigViewModel(QObject):
     def values(self) -> dict[str, Any]:
         """Return the form as RunConfig's nested plain values; what cannot be read stays text, for the check to name."""
         values = typed_values(self._texts, FIELDS)
-        values["model"]["frozen"] = list(self.frozen)
+        values["model"] |= {"frozen": list(self.frozen), "adapting": list(self.adapting)}
         values["optimizer"]["multipliers"] = dict(self.multipliers)
         values["training"].update({key: value for key, value in self._hidden.items() if value is not None})
         return values
@@ -243,6 +252,16 @@ class RunConfigViewModel(QObject):
         values["model"]["frozen"] = list(self.frozen)
         config = config_from_dict(values)
         return config.model, config.data.image_size
+
+    @property
+    def adapting_layers(self) -> list[str]:
+        """Return whose statistics go on while they are frozen, for the model's tree."""
+        return [BACKBONE, HEAD] if self._texts["model.batchnorm"] == "adapting" else self.adapting
+
+    def choose_adapting(self, layers: list[str]) -> None:
+        """Take from the model's tree whose statistics are to go on: of these, and not of all."""
+        self.adapting = list(layers)
+        self.set_text("model.batchnorm", "frozen")
 
     @property
     def is_table(self) -> bool:

@@ -161,7 +161,7 @@ class LayerTreeView(QWidget):
         adapts.setCheckable(True)
         with_statistics = [row for row in rows if self._layer_tree.frozen.has_statistics(row)]
         adapts.setChecked(bool(with_statistics) and all(map(self._layer_tree.frozen.is_adapting, with_statistics)))
-        adapts.setEnabled(self._layer_tree.is_live and bool(with_statistics))
+        adapts.setEnabled(bool(with_statistics))
         adapts.toggled.connect(lambda is_adapting: self._layer_tree.set_adapting(rows, is_adapting))
         rate = menu.addAction(self.tr("Change the rate multiplier"), lambda: self.edit_multiplier(rows[-1]))
         rate.setEnabled(bool(rows) and self._layer_tree.rates.has_rate(rows[-1]))

@@ -595,9 +595,34 @@ def test_statistics_that_adapt_are_asked_for_and_told(live):
     assert (live.frozen.drift_text(conv1), live.frozen.drift_text(conv)) == ("adapting", "0 drift")
     live.settle(_changed(LayersUnfrozen, ["conv1.0", "conv1.1"], BACKBONE_UNITS[2:]))
     assert live.explain(conv1) == "trainable since step 128, asked at 127"
-    live.is_live = False
+    live.is_live, live.is_closed = False, True
     live.set_adapting([conv1], False)
+    assert live.message == "The run is not training. Resume it to change what statistics do, or begin a new run."
     assert len(asked) == 1
+    assert live.frozen.is_adapting(conv1)
+
+
+def test_before_a_run_it_is_chosen_whose_statistics_adapt(tree, qtbot):
+    conv1 = _id(tree, "conv1")
+    with qtbot.waitSignal(tree.adapting_layers_changed):
+        tree.set_adapting([conv1, _id(tree, "stage1")], True)
+    # Of all that the backbone has of statistics.
+    assert tree.adapting_layers == ["backbone"]
+    assert (tree.explain(conv1), tree.frozen.drift_text(conv1)) == ("weights frozen, statistics adapting", "adapting")
+    with qtbot.waitSignal(tree.adapting_layers_changed):
+        tree.set_adapting([conv1], False)
+    assert tree.adapting_layers == []
+    assert tree.explain(conv1) == "frozen"
+
+
+def test_a_draft_shows_whose_statistics_a_configuration_lets_adapt(tree):
+    summary = tree.summary
+    tree.show_draft(summary, ["backbone"], adapting=["*.1", "stage1"])
+    assert tree.adapting_layers == ["backbone"]
+    assert tree.frozen.is_adapting(_id(tree, "conv1.1"))
+    assert tree.are_adapting(["conv1"])
+    tree.show_draft(summary, ["backbone"])
+    assert not tree.frozen.is_adapting(_id(tree, "conv1.1"))
 
 
 def _shown(model, parent=None):
@@ -730,7 +755,12 @@ def test_the_menu_acts_on_the_selection(view, tree, qtbot):
     assert tree.frozen_layers == ["conv1"]
     actions["Freeze up to here"].trigger()
     assert tree.frozen_layers == ["conv1", "stage1"]
-    assert not actions["Statistics adapt while frozen"].isEnabled()
+    assert not actions["Statistics adapt while frozen"].isEnabled(), "stage1 has none"
+    view.select([_id(tree, "conv1")])
+    actions = {action.text(): action for action in view.make_menu().actions()}
+    actions["Statistics adapt while frozen"].trigger()
+    assert tree.adapting_layers == ["backbone"]
+    tree.set_adapting([_id(tree, "conv1")], False)
     tree.is_live = True
     view.select([_id(tree, "conv1"), _id(tree, "stage1")])
     actions = {action.text(): action for action in view.make_menu().actions()}

@@ -240,6 +240,54 @@ def test_start_sends_the_form_with_the_layers_ticked_in_the_tree(qtbot, window, 
     assert prepared.start
 
 
+def with_statistics(summary: ModelSummary) -> ModelSummary:
+    """Let both layers of the backbone keep running statistics."""
+    layers = [
+        layer.model_copy(update={"has_statistics": layer.fqn in {"conv1", "stage2.0"}}) for layer in summary.layers
+    ]
+    return summary.model_copy(update={"layers": layers})
+
+
+def test_whose_statistics_adapt_is_chosen_in_the_tree_or_for_all_in_the_form(
+    qtbot, window, clients, summary, tmp_path
+) -> None:
+    clients[0].serve()
+    config = RunConfig(
+        data=DataConfig(path=str(tmp_path)), model=ModelConfig(name="tiny", adapting=["stage?.0", "conv?"])
+    )
+    window.show_config(config, start=False)
+    qtbot.waitUntil(lambda: "InspectModel" in clients[0].kinds())
+    show_model(clients[0], with_statistics(summary))
+    tree, form = window.display.layer_tree, window.display.run_config
+    qtbot.waitUntil(lambda: not tree.is_empty)
+    assert tree.adapting_layers == ["backbone"]
+    assert form.config() == config, "its own names, as long as nothing was chosen"
+    (conv1,) = [row.id for row in tree.rows.in_order() if row.fqn == "conv1"]
+    tree.set_adapting([conv1], False)
+    assert form.config().model.adapting == ["stage2"]
+    batchnorm = window.form._editors["model.batchnorm"]
+    batchnorm.setCurrentIndex(batchnorm.findText("adapting"))
+    assert tree.adapting_layers == ["backbone"]
+    tree.set_adapting([conv1], False)
+    assert (form.text("model.batchnorm"), batchnorm.currentText()) == ("frozen", "frozen")
+    qtbot.mouseClick(window.form._start, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: "PrepareRun" in clients[0].kinds())
+    assert clients[0].sent[-1].config.model.adapting == ["stage2"]
+
+
+def test_a_new_run_lets_adapt_what_did_so_last_in_the_run_before(
+    qtbot, window, clients, summary, tmp_path, run_info
+) -> None:
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    run = run_info.model_copy(update={"summary": with_statistics(summary).model_copy(update={"adapting": ["conv1"]})})
+    window.session.open_run(write_run(tmp_path / "runs", run))
+    qtbot.waitUntil(lambda: window.session.run_dir is not None)
+    assert window.display.layer_tree.adapting_layers == ["conv1"]
+    qtbot.mouseClick(window.toolbar._new, Qt.MouseButton.LeftButton)
+    assert window.display.run_config.adapting == ["conv1"]
+
+
 def test_start_with_a_bad_field_sends_nothing_and_says_why(qtbot, window: MainWindow, clients) -> None:
     clients[0].serve()
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)

@@ -63,7 +63,14 @@ def test_a_configuration_comes_back_as_it_was_shown(run_config: RunConfigViewMod
             mixing="mixup",
             task="binary",
         ),
-        model=ModelConfig(name="resnet18", head="append", head_dropout=0.5, head_hidden=64, frozen=["conv1", "layer1"]),
+        model=ModelConfig(
+            name="resnet18",
+            head="append",
+            head_dropout=0.5,
+            head_hidden=64,
+            frozen=["conv1", "layer1"],
+            adapting=["layer?.*.bn1"],
+        ),
         training=TrainingConfig(label_smoothing=0.1),
         plan=[PlanPhase(epoch=3, unfreeze=["layer4", "layer3"]), PlanPhase(epoch=5, freeze=["layer3"])],
     )

@@ -296,6 +296,22 @@ def test_adapting_statistics_go_on_in_a_frozen_backbone_and_into_its_checkpoints
     assert all(event.drifted == [] and event.num_adapting > 0 for event in verified)
 
 
+def test_the_statistics_of_the_layers_that_a_configuration_names_adapt_from_the_start_and_no_others(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    model = small_config.model.model_copy(update={"adapting": ["conv1", "stage2.0.branch?.1"]})
+    trainer, _ = make_trainer(small_config.model_copy(update={"model": model}))
+    adapting = ["conv1.1", "stage2.0.branch1.1", "stage2.0.branch2.1"]
+    assert trainer.summary().adapting == adapting
+    before = weights(trainer)
+    trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
+    after = weights(trainer)
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    assert {name.rpartition(".")[0] for name in moved if name.endswith("running_mean")} == set(adapting)
+    assert {name for name in moved if name.endswith((".weight", ".bias"))} == {"fc.weight", "fc.bias"}
+    assert trainer.freeze_set.find_drifted() == []
+
+
 def rates_of(trainer: Trainer, *layers: str) -> list[float]:
     rates = {group["name"]: group["lr"] for group in trainer.optimizer.param_groups}
     return [rates[layer] for layer in layers]

@@ -75,17 +75,28 @@ def test_layers_a_plan_and_sides_that_a_model_has_not_are_said_at_once_with_the_
         "label_column": "bird",
         "resize_size": 16,
     }
-    values["model"]["frozen"] = ["stem"]
+    values["model"] |= {"frozen": ["stem"], "adapting": ["conv1", "stage2.0.branch1.*.nothing"]}
     values["optimizer"]["multipliers"] = {"stage9": 0.5}
     values["plan"] = [{"epoch": 1, "unfreeze": ["stage?.*.nothing"]}]
     sentences = faults_of(RunConfig.model_validate(values), tmp_path / "runs")
     assert sentences["model.frozen"].startswith("The model has no layer 'stem'.")
+    assert sentences["model.adapting"].startswith("The pattern 'stage2.0.branch1.*.nothing' matches no layer")
     assert sentences["plan"].startswith("The plan's phase at epoch 1: The pattern 'stage?.*.nothing' matches no layer")
     assert sentences["optimizer.multipliers"].startswith("The rate multiplier 0.5: The model has no layer 'stage9'")
     assert sentences["data.resize_size"].startswith("A square of 32 pixels cannot be cut from images of 16.")
     assert 'has no column "photo". It has "file", "species": choose' in sentences["data.path_column"]
     assert 'has no column "bird". It has "file", "species": choose' in sentences["data.label_column"]
-    assert len(sentences) == 6
+    assert len(sentences) == 7
+
+
+def test_a_layer_without_statistics_cannot_be_said_to_have_them_adapt_beside_one_that_has_some(
+    small_config: RunConfig, tmp_path: Path
+) -> None:
+    model = small_config.model.model_copy(update={"adapting": ["conv1", "fc"]})
+    sentences = faults_of(small_config.model_copy(update={"model": model}), tmp_path / "runs")
+    assert sentences == {
+        "model.adapting": "There are no running statistics in 'fc'. Name a BatchNorm, or a layer above one."
+    }
 
 
 def test_no_image_is_decoded_for_a_run_that_something_else_keeps_from_beginning(
