@@ -139,10 +139,11 @@ class FormLookUps(QObject):
 
     def _on_model_inspected(self, event: ModelInspected) -> None:
         if self._session.run_dir is None and event.command_id == self._inspect_id:
-            # Shown as it is ticked now, not as it was when it was asked for.
             form = self._run_config
-            self._layer_tree.show_draft(event.summary, form.frozen, form.multipliers, form.adapting_layers)
             form.show_model(event)
+            # Shown as it is ticked now, not as it was when it was asked for.
+            self._layer_tree.show_draft(event.summary, form.frozen, form.multipliers, form.adapting_layers)
+            self._layer_tree.tell(form.left_out)
 
     def _on_data_checked(self, event: DataChecked) -> None:
         if event.command_id != self._check_id or not self.is_form_open:

@@ -449,14 +449,14 @@ class RunDisplay(QObject):
             self.run_config.change_in_force("", rate=event.rate, plan=event.plan[event.num_phases_begun :])
 
     def _keep_frozen(self) -> None:
-        self.run_config.frozen = self.layer_tree.frozen_layers
+        self.run_config.frozen, self.run_config.left_out = self.layer_tree.frozen_layers, ""
         self._look_ups.estimate_soon()
 
     def _keep_columns(self) -> None:
         self._settings.tree_columns = self.layer_tree.columns
 
     def _keep_multipliers(self) -> None:
-        self.run_config.multipliers = self.layer_tree.rates.by_name()
+        self.run_config.multipliers, self.run_config.left_out = self.layer_tree.rates.by_name(), ""
 
     def _keep_adapting(self) -> None:
         if not self.layer_tree.are_adapting(self.run_config.adapting_layers):

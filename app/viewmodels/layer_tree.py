@@ -73,6 +73,8 @@ class LayerTreeViewModel(QObject):
         self._cost = StepCost(self.rows, None)
         self._pointed_at: int | None = None
         self.message = ""
+        self.is_refusal = False
+        """Whether the message says why something was not done."""
 
     # -- what comes in ----------------------------------------------------------------------------------------
 
@@ -133,6 +135,10 @@ class LayerTreeViewModel(QObject):
         if not self.are_adapting(adapting):
             self.frozen.set_adapting(self.rows.with_statistics & self.rows.units_of(adapting))
             self.states_changed.emit()
+
+    def tell(self, sentence: str) -> None:
+        """Say something of the draft, until the next choice; "" for nothing."""
+        self._say(sentence, is_refusal=False)
 
     def leave_run(self) -> None:
         """Become the draft of the next run: the freeze set stays, what was seen in the run goes."""
@@ -461,7 +467,7 @@ class LayerTreeViewModel(QObject):
     def _wanted_frozen(self, row: LayerRow) -> bool:
         return self._wanted().issuperset(row.atoms)
 
-    def _say(self, message: str) -> None:
+    def _say(self, message: str, *, is_refusal: bool = True) -> None:
         if message != self.message:
-            self.message = message
+            self.message, self.is_refusal = message, is_refusal
             self.message_changed.emit(message)

@@ -10,7 +10,8 @@ from app.plan_syntax import parse_plan, plan_text
 from app.viewmodels.field_values import field_of, shown_value, typed_error, typed_values, value_at
 from app.viewmodels.field_words import choice_text, field_label
 from app.viewmodels.found_data import FoundData, summary_text
-from app.viewmodels.layer_rows import BACKBONE, HEAD
+from app.viewmodels.layer_choice import NO_LAYER_CHOSEN, LayerChoice
+from app.viewmodels.layer_rows import BACKBONE, HEAD, LayerRows
 from app.viewmodels.live_changes import LiveChanges
 from app.viewmodels.model_offer import ModelOffer
 from app.viewmodels.plan_text import plan_sentence
@@ -62,6 +63,9 @@ class RunConfigViewModel(QObject):
         """What the rate is multiplied by in single layers; like ``frozen``, from the model's tree."""
         self.adapting: list[str] = []
         """Whose running statistics go on while frozen, where ``model.batchnorm`` does not say so of all."""
+        self.left_out = ""
+        """What of these was left out as another model was chosen, in a sentence; "" for nothing."""
+        self._is_other_model = False
         self._last_stage: list[str] = ["backbone"]
         self._texts: dict[str, str] = {}
         self._notes: dict[str, str] = {}
@@ -159,10 +163,10 @@ class RunConfigViewModel(QObject):
             # Of other data, or of these as they are read otherwise: the task follows what is found.
             self._is_task_chosen = False
         if field in MODEL_FIELDS_THAT_NAME_LAYERS:
-            # Another model, or another head, has other layers; only two names hold in every one.
-            self.frozen = ["backbone"]
-            self.multipliers = {}
-            self.adapting = []
+            # It has other layers. Which of those that were chosen are among them is told with its tree.
+            self._is_other_model = True
+        if field == "model.name":
+            self.left_out = ""
         if field == "model.batchnorm":
             self.batchnorm_chosen.emit()
         if field == "model.name" and self.offer.has_foreign_weights:
@@ -194,6 +198,7 @@ class RunConfigViewModel(QObject):
         self.frozen = list(config.model.frozen if frozen is None else frozen)
         self.multipliers = dict(config.optimizer.multipliers)
         self.adapting = list(config.model.adapting)
+        self._is_other_model, self.left_out = False, ""
         self._hidden = {
             "num_loader_workers": config.training.num_loader_workers,
             "num_threads": config.training.num_threads,
@@ -206,8 +211,9 @@ class RunConfigViewModel(QObject):
     def values(self) -> dict[str, Any]:
         """Return the form as RunConfig's nested plain values; what cannot be read stays text, for the check to name."""
         values = typed_values(self._texts, FIELDS)
-        values["model"] |= {"frozen": list(self.frozen), "adapting": list(self.adapting)}
-        values["optimizer"]["multipliers"] = dict(self.multipliers)
+        chosen = self._known_choice
+        values["model"] |= {"frozen": list(chosen.frozen), "adapting": list(chosen.adapting)}
+        values["optimizer"]["multipliers"] = dict(chosen.multipliers)
         values["training"].update({key: value for key, value in self._hidden.items() if value is not None})
         return values
 
@@ -249,7 +255,7 @@ class RunConfigViewModel(QObject):
         if any(self._check(field) for field in MODEL_FIELDS):
             return None
         values = typed_values(self._texts, MODEL_FIELDS)
-        values["model"]["frozen"] = list(self.frozen)
+        values["model"]["frozen"] = list(self._known_choice.frozen)
         config = config_from_dict(values)
         return config.model, config.data.image_size
 
@@ -260,7 +266,7 @@ class RunConfigViewModel(QObject):
 
     def choose_adapting(self, layers: list[str]) -> None:
         """Take from the model's tree whose statistics are to go on: of these, and not of all."""
-        self.adapting = list(layers)
+        self.adapting, self.left_out = list(layers), ""
         self.set_text("model.batchnorm", "frozen")
 
     @property
@@ -301,6 +307,8 @@ class RunConfigViewModel(QObject):
     def show_model(self, event: ModelInspected) -> None:
         """Note how the file of weights fits the model; what was wrong with the model is mended."""
         self._show_stages(event.summary)
+        if self._is_other_model:
+            self._keep_layers_of(event.summary)
         for field in MODEL_FIELDS:
             self._errors[field] = self._check(field)
         if event.weights is not None and event.weights.is_usable:
@@ -308,6 +316,23 @@ class RunConfigViewModel(QObject):
         elif event.weights is not None:
             self._errors["model.weights"] = event.weights.sentence
         self.changed.emit()
+
+    def _keep_layers_of(self, summary: ModelSummary) -> None:
+        """Keep what was chosen of layers that another model has, too."""
+        chosen = self._layer_choice
+        kept = chosen.within(LayerRows(summary))
+        self.left_out = chosen.left_out_text(kept, summary.model) or self.left_out
+        self.frozen, self.multipliers, self.adapting = kept.frozen, kept.multipliers, kept.adapting
+        self._is_other_model = False
+
+    @property
+    def _known_choice(self) -> LayerChoice:
+        """Return what was chosen of layers, as far as the model is known to have them."""
+        return NO_LAYER_CHOSEN if self._is_other_model else self._layer_choice
+
+    @property
+    def _layer_choice(self) -> LayerChoice:
+        return LayerChoice(self.frozen, self.multipliers, self.adapting)
 
     def _show_stages(self, summary: ModelSummary) -> None:
         """Take the model's last stage for the example of a plan, which names layers that there are."""

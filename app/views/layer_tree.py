@@ -42,6 +42,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from app import theme
 from app.theme import LIGHT, SPACE, Palette, palette_of
 from app.viewmodels.freeze_presets import Preset
 from app.viewmodels.layer_rows import BACKBONE_ID, PARAMETER
@@ -296,6 +297,7 @@ class LayerTreeView(QWidget):
         return f"{text} · {change.format(row.fqn, milliseconds_text(predicted_ms))}"
 
     def _show_message(self, message: str) -> None:
+        theme.set_property(self.message, "role", "error" if self._layer_tree.is_refusal else "note")
         self.message.setText(message)
         self.message.setVisible(bool(message))
 

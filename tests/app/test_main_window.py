@@ -275,6 +275,41 @@ def test_whose_statistics_adapt_is_chosen_in_the_tree_or_for_all_in_the_form(
     assert clients[0].sent[-1].config.model.adapting == ["stage2"]
 
 
+def test_what_another_model_lacks_of_the_chosen_layers_stands_under_the_tree_until_the_next_choice(
+    qtbot, window, clients, summary
+) -> None:
+    clients[0].serve()
+    window.show_config(RunConfig(model=ModelConfig(name="tiny", frozen=["conv1", "stage2"])), start=False)
+    qtbot.waitUntil(lambda: "InspectModel" in clients[0].kinds())
+    show_model(clients[0], summary)
+    tree, message = window.display.layer_tree, window.tree_view.message
+    qtbot.waitUntil(lambda: not tree.is_empty)
+    assert message.isHidden()
+    clients[0].sent.clear()
+    window.display.run_config.set_text("model.name", "small")
+    window.display.inspect_model()
+    show_model(
+        clients[0], summary.model_copy(update={"model": "small", "layers": [*summary.layers[:2], summary.layers[-1]]})
+    )
+    qtbot.waitUntil(lambda: message.isVisible())
+    assert message.text() == "Not in small, so left out: stage2."
+    assert message.property("role") == "note"
+    assert tree.frozen_layers == ["backbone"]
+    # The number of classes may become known meanwhile.
+    window.display.inspect_model()
+    with qtbot.waitSignal(window.session.model_inspected):
+        show_model(clients[0], summary.model_copy(update={"num_params": 131}))
+    assert message.isVisible()
+    tree.unfreeze_rows([BACKBONE_ID])
+    assert message.isHidden()
+    tree.freeze_rows([BACKBONE_ID, HEAD_ID])
+    assert (message.isVisible(), message.property("role")) == (True, "error")
+    window.display.inspect_model()
+    with qtbot.waitSignal(window.session.model_inspected):
+        show_model(clients[0], summary)
+    assert message.isHidden()
+
+
 def test_a_new_run_lets_adapt_what_did_so_last_in_the_run_before(
     qtbot, window, clients, summary, tmp_path, run_info
 ) -> None:

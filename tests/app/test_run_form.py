@@ -129,10 +129,69 @@ def test_an_unknown_model_is_told_by_name(run_config: RunConfigViewModel) -> Non
     assert run_config.error("model.name") == "No model is named resnet99. Choose one from the list."
 
 
-def test_another_model_begins_with_its_whole_backbone_frozen(run_config: RunConfigViewModel) -> None:
-    run_config.frozen = ["layer1"]
+def another_model(*fqns: str, name: str = "resnet34") -> ModelInspected:
+    """Return the tree of a model whose layers have parameters, and those named "bn" statistics."""
+    layers = [
+        LayerInfo(fqn=fqn, type="Any", num_params=10, is_unit=bool(fqn), has_statistics="bn" in fqn)
+        for fqn in ("", *fqns)
+    ]
+    layers.append(LayerInfo(fqn="fc", type="Linear", num_params=10, is_unit=True, is_head=True))
+    return ModelInspected(summary=ModelSummary(model=name, layers=layers, frozen=[], num_params=10, num_trainable=10))
+
+
+def choose_layers(run_config: RunConfigViewModel) -> None:
+    run_config.frozen, run_config.adapting = ["layer1", "layer2"], ["bn1", "layer1"]
+    run_config.multipliers = {"layer2": 0.5, "layer1": 0.1}
+
+
+def test_another_model_keeps_what_was_chosen_of_layers_that_it_has_and_names_the_others(
+    run_config: RunConfigViewModel,
+) -> None:
+    run_config.set_text("data.path", "images")
+    choose_layers(run_config)
     run_config.set_text("model.name", "resnet34")
+    started = run_config.config()
+    assert (started.model.frozen, started.optimizer.multipliers) == (["backbone"], {}), "before its tree is known"
+    assert run_config.chosen_model()[0].frozen == ["backbone"]
+    run_config.show_model(another_model("layer1", "layer3"))
+    assert (run_config.frozen, run_config.multipliers, run_config.adapting) == (["layer1"], {"layer1": 0.1}, [])
+    assert run_config.left_out == "Not in resnet34, so left out: layer2, statistics of bn1, statistics of layer1."
+    assert run_config.config().model.frozen == ["layer1"]
+
+
+def test_another_model_that_has_all_chosen_layers_says_nothing(run_config: RunConfigViewModel) -> None:
+    choose_layers(run_config)
+    run_config.set_text("model.name", "resnet34")
+    run_config.show_model(another_model("bn1", "layer1", "layer1.bn", "layer2"))
+    assert run_config.left_out == ""
+    assert run_config.frozen == ["layer1", "layer2"]
+    assert run_config.multipliers == {"layer2": 0.5, "layer1": 0.1}
+    assert run_config.adapting == ["bn1", "layer1"]
+
+
+def test_a_model_with_none_of_the_frozen_layers_has_its_backbone_frozen_and_says_so(
+    run_config: RunConfigViewModel,
+) -> None:
+    run_config.frozen = ["layer1"]
+    run_config.set_text("model.name", "vit_b_16")
+    run_config.show_model(another_model("conv_proj", name="vit_b_16"))
     assert run_config.frozen == ["backbone"]
+    assert run_config.left_out == "Not in vit_b_16, so left out: layer1. Its backbone is frozen."
+    # Where everything was to learn, it does so in another model, too.
+    run_config.frozen = []
+    run_config.set_text("model.name", "resnet34")
+    assert run_config.left_out == ""
+    run_config.show_model(another_model("layer1"))
+    assert (run_config.frozen, run_config.left_out) == ([], "")
+
+
+def test_names_in_a_configuration_that_is_loaded_are_left_for_the_worker_to_refuse(
+    run_config: RunConfigViewModel,
+) -> None:
+    run_config.show_config(RunConfig(model=ModelConfig(name="resnet34", frozen=["stem"])))
+    assert run_config.chosen_model()[0].frozen == ["stem"]
+    run_config.show_model(another_model("layer1"))
+    assert (run_config.frozen, run_config.left_out) == (["stem"], "")
 
 
 def test_a_refusal_stands_beside_its_field(run_config: RunConfigViewModel) -> None:
@@ -802,7 +861,8 @@ def test_the_head_is_chosen_in_the_form(qtbot, form: RunForm, run_config) -> Non
     head = form._editors["model.head"]
     with qtbot.waitSignal(form.model_chosen):
         head.setCurrentIndex(head.findText("append a layer"))
-    assert run_config.frozen == ["backbone"], "another head has other layers"
+    run_config.show_model(another_model("layer1"))
+    assert run_config.frozen == ["head"]
     qtbot.keyClicks(form._editors["model.head_hidden"], "64")
     dropout = form._editors["model.head_dropout"]
     dropout.selectAll()
