@@ -30,7 +30,7 @@ _NUM_RATES_SHOWN = 20
 
 def runs_table(listings: list[RunListing]) -> Table:
     """Return the runs of a folder, one a row; ``listings`` newest first."""
-    table = new_table("run", "state", "model", "epoch>", "step>", "best accuracy>", "began")
+    table = new_table("run", "state", "model", "epoch>", "step>", "accuracy at best>", "began")
     for run in listings:
         began = datetime.datetime.fromtimestamp(run.created_at).strftime("%Y-%m-%d %H:%M")
         if run.problem:
@@ -55,10 +55,12 @@ def listed_state(run: RunListing) -> str:
 def checkpoints_table(folder: RunFolder) -> Table:
     """Return a run's checkpoints, one a row, oldest first."""
     listed = folder.checkpoints()
-    best = best_checkpoint(listed)
+    metric = folder.best_metric()
+    best = best_checkpoint(listed, metric)
     table = new_table("", "checkpoint", "epoch>", "step>", "validation loss>", "accuracy>", "size>", "frozen", "")
     for info in listed:
-        note = folder.problem_of(info) or ("last" if info is listed[-1] else "")
+        tags = [f"best by {metric}"] * (info is best) + ["last"] * (info is listed[-1])
+        note = folder.problem_of(info) or ", ".join(tags)
         loss = "–" if info.loss is None else f"{info.loss:.4f}"
         accuracy = "–" if info.accuracy is None else f"{info.accuracy:.4f}"
         star = "★" if info is best else ""
@@ -81,7 +83,7 @@ def checkpoints_table(folder: RunFolder) -> Table:
 def checkpoint_values(folder: RunFolder) -> list[dict[str, Any]]:
     """Return a run's checkpoints as plain values."""
     listed = folder.checkpoints()
-    best = best_checkpoint(listed)
+    best = best_checkpoint(listed, folder.best_metric())
     return [
         {
             **info.model_dump(mode="json"),
@@ -220,7 +222,7 @@ def suggestion_sentence(curve: RateCurve) -> str:
 
 def status_values(record: RunRecord, is_live: bool, progress: ProgressReported | None) -> dict[str, Any]:
     """Return where a run stands; ``progress`` is the live worker's report, None if there is none."""
-    best = best_checkpoint(record.checkpoints)
+    best = best_checkpoint(record.checkpoints, record.best_metric)
     summary = record.info.summary if record.info else None
     return {
         "run": record.path.name,
@@ -239,6 +241,7 @@ def status_values(record: RunRecord, is_live: bool, progress: ProgressReported |
         "last": {tag: curve.values[-1] for tag, curve in record.curves.items() if curve.values},
         "num_checkpoints": len(record.checkpoints),
         "best_checkpoint": best.name if best else None,
+        "best_by": record.best_metric,
         "best_accuracy": best.accuracy if best else None,
         "sentence": record.sentence,
     }
@@ -264,7 +267,7 @@ def status_table(values: dict[str, Any]) -> Table:
     if values["num_trainable"] is not None:
         facts.append(("Trainable", f"{count(values['num_trainable'])} of {count(values['num_params'])} parameters"))
     facts.extend((tag, f"{value:.4g}") for tag, value in values["last"].items())
-    best = "" if values["best_checkpoint"] is None else f", best {values['best_checkpoint']}"
+    best = "" if values["best_checkpoint"] is None else f", best by {values['best_by']} {values['best_checkpoint']}"
     facts.append(("Checkpoints", f"{values['num_checkpoints']}{best}"))
     if values["sentence"]:
         facts.append(("Note", values["sentence"]))

@@ -226,7 +226,14 @@ class RunDisplay(QObject):
         session.rate_multiplier_changed.connect(self.changes.take)
         session.freeze_verified.connect(self.layer_tree.verify)
         # The test split is evaluated just before the run's last state.
-        for signal in (session.run_opened, session.run_prepared, session.checkpoint_saved, session.state_changed):
+        # Another patience may tell the best by another metric.
+        for signal in (
+            session.run_opened,
+            session.run_prepared,
+            session.checkpoint_saved,
+            session.training_changed,
+            session.state_changed,
+        ):
             signal.connect(lambda _: self.confusion.follow(session.run_dir))
         session.run_left.connect(lambda: self.confusion.follow(None))
         session.open_failed.connect(lambda sentence: self.told.emit(sentence, False))
@@ -312,6 +319,7 @@ class RunDisplay(QObject):
         self.status.open_run(event)
         self.history.open_run(record)
         self.timeline.open_run(record)
+        self.checkpoints.rank_by(record.best_metric)
         self.checkpoints.reset(record.checkpoints)
         self.log.reset(record.log)
         if record.info is not None:
@@ -362,6 +370,7 @@ class RunDisplay(QObject):
 
     def _show_run(self, run: RunInfo) -> None:
         self.run_config.show_run(run)
+        self.checkpoints.rank_by(run.best_metric)
         if run.data_summary is None:
             self.data.clear()
         else:
@@ -426,6 +435,8 @@ class RunDisplay(QObject):
         self.run_config.change_in_force(event.command_id, plan=event.plan[event.num_begun :])
 
     def _on_training_changed(self, event: TrainingChanged) -> None:
+        if self.run_config.run is not None:
+            self.checkpoints.rank_by(self.run_config.run.config.training.best_metric(event.patience))
         self.status.change_training(event)
         if event.batch_parts != event.before_batch_parts:
             self.layer_tree.forget_step_ms()

@@ -25,6 +25,7 @@ from app.event_sentences import (
 from app.figures import count, counted, duration, printable, shown_path, size
 from app.following import Ending
 from trainer.client import ClientEvent
+from trainer.config import Metric
 from trainer.messages.changes import (
     BatchNormChanged,
     CheckpointRestored,
@@ -35,6 +36,7 @@ from trainer.messages.changes import (
     RateMultiplierChanged,
     RunRewound,
     TrainingChanged,
+    follow,
 )
 from trainer.messages.events import (
     ChangeAdvised,
@@ -90,7 +92,7 @@ class TerminalView:
         self._train: dict[str, deque[float]] = {}
         self._validation: dict[str, float] = {}
         self._num_trainable: int | None = None
-        self._best: CheckpointInfo | None = None
+        self._saved: list[CheckpointInfo] = []
         self._verified: FreezeVerified | None = None
         self._began_at: float | None = None
         self._ended_at = 0.0
@@ -136,8 +138,10 @@ class TerminalView:
         took = f", in {duration(self._ended_at - self._began_at)}" if self._began_at and self._ended_at else ""
         self._print("")
         self._print(f"{how}{epoch}{took}.", "bold")
-        if self._best is not None:
-            self._print_pair("Best", f"★ {self._best.name} · epoch {self._best.epoch} · {_scores(self._best)}")
+        best = best_checkpoint(self._saved, self._metric)
+        if best is not None:
+            scores = f"{_scores(best)} · best by {self._metric}"
+            self._print_pair("Best", f"★ {best.name} · epoch {best.epoch} · {scores}")
         if self._verified is not None:
             self._print_pair("Frozen layers", _verified_sentence(self._verified))
         path = shown_path(ending.run_dir)
@@ -184,7 +188,7 @@ class TerminalView:
         self._num_trainable = run.summary.num_trainable
         if step:
             with RunFolder(Path(run.run_dir), read_only=True) as folder:
-                self._best = best_checkpoint(folder.checkpoints())
+                self._saved = folder.checkpoints()
         skipped = f", {counted(run.num_skipped, 'file')} skipped" if run.num_skipped else ""
         validation = counted(run.num_validation, "validation image")
         classes = counted(len(run.class_names), "class", "classes")
@@ -245,14 +249,20 @@ class TerminalView:
         verb = "freeze" if event.is_freeze else "unfreeze"
         self._print(f"{event.sentence} `thaw {verb} last {' '.join(event.layers)}` does it.")
 
+    @property
+    def _metric(self) -> Metric:
+        """By what the best checkpoint is told."""
+        return "accuracy" if self._run is None else self._run.best_metric
+
     def _take_training(self, event: TrainingChanged) -> None:
+        if self._run is not None:
+            self._run = follow(self._run, event)
         self._print(training_sentence(event))
 
     def _take_checkpoint(self, event: CheckpointSaved) -> None:
         saved = event.checkpoint
-        best = best_checkpoint([saved] if self._best is None else [self._best, saved])
-        star = "★" if best is saved else " "
-        self._best = best
+        self._saved.append(saved)
+        star = "★" if best_checkpoint(self._saved, self._metric) is saved else " "
         self._print(
             f"{star} epoch {saved.epoch} · step {saved.step:,} · {_scores(saved)} · "
             f"{saved.name} ({size(saved.size_bytes)})"

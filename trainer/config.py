@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,6 +20,10 @@ _LONGEST_SHOWN = 60
 _WEIGHT_SET = re.compile(r"IMAGENET1K_[A-Z0-9_]+")
 _DATA_SUFFIXES = r"\.(zip|tar|tgz|tar\.gz|tar\.bz2|tar\.xz|csv|tsv)$"
 
+
+Metric = Literal["loss", "accuracy"]
+"""What of validation tells one epoch from a better one."""
+METRICS: tuple[Metric, ...] = get_args(Metric)
 
 _THREE = Field(min_length=3, max_length=3)
 
@@ -209,7 +213,7 @@ class TrainingConfig(_Section):
         le=10_000,
         description="Epochs without a better validation after which the run ends; empty trains all epochs.",
     )
-    stop_metric: Literal["loss", "accuracy"] = Field("loss", description="What the patience watches on validation.")
+    stop_metric: Metric = Field("loss", description="What the patience watches on validation.")
     min_change: float = Field(
         0, ge=0, le=1000, description="How much better an epoch must be to count; an accuracy goes from 0 to 1."
     )
@@ -251,6 +255,13 @@ class TrainingConfig(_Section):
     )
     num_threads: int | None = Field(None, ge=1, le=1024, description="CPU threads for torch; empty takes all cores.")
 
+    def best_metric(self, patience: int | None) -> Metric:
+        """Return by what the best checkpoint is told: what the patience watches, or accuracy where there is none.
+
+        ``patience`` is the one that the run has now: it may change as the run goes on.
+        """
+        return "accuracy" if patience is None else self.stop_metric
+
 
 class PlanPhase(_Section):
     """A change of what learns, once its time has come and the phases before it have begun. One field says when."""
@@ -262,7 +273,7 @@ class PlanPhase(_Section):
         ge=1,
         description="Or the number of epochs for which validation got no better, since the phase before this began.",
     )
-    metric: Literal["loss", "accuracy"] = Field("loss", description="What of validation a plateau is of.")
+    metric: Metric = Field("loss", description="What of validation a plateau is of.")
     freeze: list[str] = Field(
         default_factory=list, description='Layers to freeze then, "layer4.*.bn1" or "*.bias" for several.'
     )

@@ -27,6 +27,7 @@ from trainer.optim import choose_precision, make_optimizer
 from trainer.rates import RateSchedule
 from trainer.reporting import Phase, Reporter
 from trainer.rewinds import KeptState, Rewinds, size_of
+from trainer.run_record import best_checkpoint
 from trainer.runs import RunFolder
 from trainer.schedules import Plan, check_plan, multiplied_units
 
@@ -112,6 +113,13 @@ class LiveRun:
     def has_epochs_left(self) -> bool:
         """Whether there is more to train."""
         return self.epoch < self.num_epochs and not self.early_stopping.is_over
+
+    @property
+    def best_checkpoint(self) -> CheckpointInfo | None:
+        """Return the run's best checkpoint, by what the patience watches that it has now."""
+        assert self._folder is not None
+        metric = self.config.training.best_metric(self.early_stopping.patience)
+        return best_checkpoint(self._folder.checkpoints(), metric)
 
     @property
     def in_force(self) -> InForce:
@@ -203,8 +211,6 @@ class LiveRun:
         metrics = {} if evaluation is None else evaluation.values
         loss, accuracy = metrics.get(VALIDATION_LOSS), metrics.get(VALIDATION_ACCURACY)
         name = self._store.unused_name(checkpoint_name(self.config.model.name, self.epoch, self.step, loss, accuracy))
-        if reason == "epoch":
-            self.early_stopping.name_epoch(name)
         frozen = sorted(self.freeze_set.frozen)
         content: dict[str, Any] = {
             **self._content(),

@@ -28,7 +28,7 @@ from trainer.models import LoadedModel
 from trainer.optim import autocast, total_norm
 from trainer.plans import stages
 from trainer.reporting import Phase
-from trainer.run_record import RunFolderError, best_checkpoint, metrics_text
+from trainer.run_record import RunFolderError, metrics_text
 from trainer.runs import RunFolder
 from trainer.task import make_task
 
@@ -325,14 +325,14 @@ class Trainer(LiveRun):
         if said:
             return said
         counted = self.early_stopping.state_dict()
-        sentence, name = self.early_stopping.sentence(), self.early_stopping.best_name
-        if self.config.training.restore_best and name:
+        sentence, best = self.early_stopping.sentence(), self.best_checkpoint
+        if self.config.training.restore_best and best is not None:
             try:
-                for event in self.put_checkpoint_back(name):
+                for event in self.put_checkpoint_back(best.name):
                     self._emit(event)
                 # The run is over all the same, though it was not when that checkpoint was saved.
                 self.early_stopping.load_state_dict(counted)
-                sentence = f"{sentence} Its best checkpoint by that, {name}, is restored."
+                sentence = f"{sentence} Its best checkpoint by that, {best.name}, is restored."
             except (CheckpointError, RunFolderError) as error:
                 sentence = f"{sentence} Its best checkpoint was not restored. {error}"
         # Whoever runs this says it with the run's last state.
@@ -344,8 +344,7 @@ class Trainer(LiveRun):
             return True
         assert self._folder is not None
         assert self._store is not None
-        checkpoints = self._folder.checkpoints()
-        best = self._kept_as_best(checkpoints) or best_checkpoint(checkpoints) or checkpoints[-1]
+        best = self.best_checkpoint or self._folder.checkpoints()[-1]
         # A copy: a person may save, freeze or restore meanwhile, and means the model that was trained last.
         try:
             module = copy.deepcopy(self.module).eval()
@@ -364,11 +363,6 @@ class Trainer(LiveRun):
         text = f"Test split ({self.data.num_test:,} images), {best.name}: {metrics_text(evaluation.values)}."
         self._emit(LogWritten(level="info", text=text))
         return True
-
-    def _kept_as_best(self, checkpoints: list[CheckpointInfo]) -> CheckpointInfo | None:
-        """Return the best checkpoint by what the patience watches, None without a patience."""
-        name = self.early_stopping.best_name if self.early_stopping.patience is not None else ""
-        return next((info for info in checkpoints if info.name == name), None)
 
     # -- from elsewhere ---------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from trainer.config import RunConfig
+from trainer.config import Metric, RunConfig
 from trainer.messages.changes import LayersFrozen, LayersUnfrozen
 from trainer.messages.events import AnyEvent, LayerStatsReported
 from trainer.messages.run_info import CheckpointInfo, RunInfo
@@ -77,6 +77,11 @@ class RunRecord:
     last_event_id: int
     layer_stats: LayerStatsReported | None = None
 
+    @property
+    def best_metric(self) -> Metric:
+        """Return by what the run's best checkpoint is told."""
+        return best_metric(self.config, self.info)
+
 
 @dataclass(frozen=True)
 class RunListing:
@@ -107,10 +112,20 @@ def metrics_text(values: dict[str, float]) -> str:
     return ", ".join(f"{metric_word(tag)} {value:.4f}" for tag, value in values.items())
 
 
-def best_checkpoint(listed: list[CheckpointInfo]) -> CheckpointInfo | None:
-    """Return the checkpoint with the highest validation accuracy (the lower loss among equals), or None.
+def best_metric(config: RunConfig, info: RunInfo | None) -> Metric:
+    """Return by what a run's best checkpoint is told; ``info`` is None where it was never prepared."""
+    return config.training.best_metric(config.training.patience) if info is None else info.best_metric
 
-    A checkpoint that was not validated, or whose loss is NaN, is never the best.
+
+def best_checkpoint(listed: list[CheckpointInfo], metric: Metric) -> CheckpointInfo | None:
+    """Return the first checkpoint with the lowest validation loss, or with the highest accuracy, or None.
+
+    Among equals the other metric decides. A checkpoint that was not validated, or with a NaN, is never the best.
     """
-    ranked = [c for c in listed if c.accuracy is not None and c.loss is not None and not math.isnan(c.loss)]
-    return max(ranked, key=lambda c: (c.accuracy or 0.0, -(c.loss or 0.0)), default=None)
+    costs: list[tuple[float, float, int]] = []
+    for position, info in enumerate(listed):
+        if info.loss is None or info.accuracy is None or math.isnan(info.loss) or math.isnan(info.accuracy):
+            continue
+        cost = (info.loss, -info.accuracy) if metric == "loss" else (-info.accuracy, info.loss)
+        costs.append((*cost, position))
+    return listed[min(costs)[-1]] if costs else None

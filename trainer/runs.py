@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from trainer.config import RunConfig, config_to_toml, load_config
+from trainer.config import METRICS, Metric, RunConfig, config_to_toml, load_config
 from trainer.frames import as_json, event_from_json
 from trainer.messages.base import Event
 from trainer.messages.changes import LayersFrozen, LayersUnfrozen, follow
 from trainer.messages.events import AnyEvent, LayerStatsReported, RunPrepared, StateChanged
 from trainer.messages.run_info import CheckpointInfo, ConfusionMatrix, RunInfo, Series
 from trainer.messages.states import RunState
-from trainer.run_record import Curve, RunFolderError, RunListing, RunRecord, WorkerAddress, best_checkpoint
+from trainer.run_record import Curve, RunFolderError, RunListing, RunRecord, WorkerAddress, best_checkpoint, best_metric
 
 SCHEMA_VERSION = 1
 _MAX_SLUG_BYTES = 180
@@ -251,16 +251,14 @@ class RunFolder:
     def add_checkpoint(self, info: CheckpointInfo, confusion: ConfusionMatrix | None = None) -> None:
         """List a checkpoint, and keep its validation's confusion matrix. Its file must be durable already.
 
-        A matrix of a thousand classes has a million numbers: only the latest and the best checkpoint's are kept.
+        A matrix of a thousand classes has a million numbers: only the latest and the best checkpoints' are kept.
         """
-        kept: dict[str, ConfusionMatrix] = {}
-        if confusion is not None:
-            kept["latest"] = confusion
-            if best_checkpoint([*self.checkpoints(), info]) is info:
-                kept["best"] = confusion
+        listed = [*self.checkpoints(), info]
+        # By what the best is told may change as the run goes on.
+        best_by = [f"best {metric}" for metric in METRICS if best_checkpoint(listed, metric) is info]
         with self._writing(durable=True) as db:
-            for which, matrix in kept.items():
-                _keep_confusion(db, which, matrix)
+            if confusion is not None:
+                _keep_confusion(db, ["latest", *best_by], confusion)
             db.execute(
                 "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?)",
                 (info.name, info.step, info.saved_at, info.model_dump_json()),
@@ -269,7 +267,7 @@ class RunFolder:
     def keep_test_confusion(self, confusion: ConfusionMatrix) -> None:
         """Keep the confusion matrix of the test split."""
         with self._writing() as db:
-            _keep_confusion(db, "test", confusion)
+            _keep_confusion(db, ["test"], confusion)
 
     # -- reading ----------------------------------------------------------------------------------------------
 
@@ -280,9 +278,12 @@ class RunFolder:
             RunFolderError: There is none of it.
 
         """
-        key = (f"confusion {which}",)
-        rows = self._read("SELECT json_set(value, '$.counts', json_array()) FROM meta WHERE key = ?", key)
-        if rows:
+        # An earlier Thaw kept one of the best, by accuracy.
+        names = [f"best {self.best_metric()}", "best"] if which == "best" else [which]
+        for key in ((f"confusion {name}",) for name in names):
+            rows = self._read("SELECT json_set(value, '$.counts', json_array()) FROM meta WHERE key = ?", key)
+            if not rows:
+                continue
             # Row by row: a million numbers read in one call would hold up every other thread of the window.
             sql = "SELECT row.value FROM meta, json_each(meta.value, '$.counts') AS row WHERE meta.key = ?"
             counts = [json.loads(row) for (row,) in self._read(sql, key)]
@@ -323,7 +324,7 @@ class RunFolder:
         if name == "last":
             return listed[-1]
         if name == "best":
-            return best_checkpoint(listed) or listed[-1]
+            return best_checkpoint(listed, self.best_metric()) or listed[-1]
         exact = [info for info in listed if info.name == name]
         if name.isdecimal():
             # The newest, where an epoch was trained again after a restore.
@@ -382,6 +383,10 @@ class RunFolder:
         for (body,) in self._read(sql, _CHANGING_KINDS):
             run = follow(run, event_from_json(body))
         return run
+
+    def best_metric(self) -> Metric:
+        """Return by what the best checkpoint is told by now."""
+        return best_metric(self.config(), self.run_info())
 
     def num_epochs(self) -> int:
         """Return how many epochs the run is to have by now."""
@@ -446,8 +451,8 @@ class RunFolder:
         state, _ = self.recorded_state()
         worker = self.worker()
         config = self.config()
-        best = best_checkpoint(self.checkpoints())
         info = self.run_info()
+        best = best_checkpoint(self.checkpoints(), best_metric(config, info))
         step, epoch = self._position(info)
         return RunListing(
             path=self.path,
@@ -513,9 +518,9 @@ class RunFolder:
                     self._db.execute("ROLLBACK")
 
 
-def _keep_confusion(db: sqlite3.Connection, which: str, confusion: ConfusionMatrix) -> None:
-    row = (f"confusion {which}", confusion.model_dump_json())
-    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
+def _keep_confusion(db: sqlite3.Connection, names: list[str], confusion: ConfusionMatrix) -> None:
+    body = confusion.model_dump_json()
+    db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(f"confusion {name}", body) for name in names])
 
 
 def created_at(path: Path) -> float:

@@ -10,6 +10,7 @@ from PySide6.QtCore import QModelIndex, QObject, QSortFilterProxyModel, Qt
 
 from app.viewmodels.quantities import ago_text, count_text, moment_text, number_text, percent_text, size_text
 from app.viewmodels.table_item_model import Index, TableItemModel
+from trainer.config import Metric
 from trainer.messages.run_info import CheckpointInfo
 from trainer.run_record import best_checkpoint
 
@@ -33,7 +34,15 @@ class CheckpointItemModel(TableItemModel):
         super().__init__(parent)
         self._checkpoints: list[CheckpointInfo] = []
         self._problems: dict[str, str] = {}
+        self._metric: Metric = "accuracy"
         self._best_name: str | None = None
+
+    def rank_by(self, metric: Metric) -> None:
+        """Give the star to the best by another metric of validation."""
+        if metric != self._metric:
+            self._metric = metric
+            self._find_best()
+            self._refresh(0, NUM_COLUMNS - 1)
 
     def reset(self, checkpoints: list[CheckpointInfo]) -> None:
         """Show these checkpoints, oldest first; an empty list clears the table."""
@@ -120,7 +129,7 @@ class CheckpointItemModel(TableItemModel):
                 return self.alignment(column)
             case Qt.ItemDataRole.AccessibleTextRole:
                 is_best = column == STAR and checkpoint.name == self._best_name
-                return self.tr("best") if is_best else self._text(checkpoint, column)
+                return self._best_text() if is_best else self._text(checkpoint, column)
         if role == SortRole:
             return self._sort_key(index.row(), column)
         if role == NameRole:
@@ -163,6 +172,15 @@ class CheckpointItemModel(TableItemModel):
             tags.append(self._reason_text(checkpoint.reason))
         return tags
 
+    def _best_text(self) -> str:
+        return {"loss": self.tr("best by loss"), "accuracy": self.tr("best by accuracy")}[self._metric]
+
+    def _best_sentence(self) -> str:
+        return {
+            "loss": self.tr("The lowest validation loss so far: the patience watches the loss."),
+            "accuracy": self.tr("The highest validation accuracy so far."),
+        }[self._metric]
+
     def _reason_text(self, reason: str) -> str:
         return {"user": self.tr("saved by hand"), "stop": self.tr("saved at the stop")}.get(reason, reason)
 
@@ -178,6 +196,8 @@ class CheckpointItemModel(TableItemModel):
                 return self.tr("{} bytes").format(count_text(checkpoint.size_bytes))
             case 7:
                 return moment_text(checkpoint.saved_at)
+            case 0 | 8 if checkpoint.name == self._best_name and checkpoint.name not in self._problems:
+                return self._best_sentence()
             case _:
                 return self._problems.get(checkpoint.name) or checkpoint.name
 
@@ -204,7 +224,7 @@ class CheckpointItemModel(TableItemModel):
                 return self._text(checkpoint, column).casefold()
 
     def _find_best(self) -> None:
-        best = best_checkpoint(self._checkpoints)
+        best = best_checkpoint(self._checkpoints, self._metric)
         self._best_name = best.name if best is not None else None
 
     def _refresh(self, first_column: int, last_column: int) -> None:

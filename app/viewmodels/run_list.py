@@ -55,7 +55,7 @@ class RunListItemModel(TableItemModel):
             self.tr("Model"),
             self.tr("State"),
             self.tr("Epoch"),
-            self.tr("Best accuracy"),
+            self.tr("Accuracy at best"),
             self.tr("Started"),
             self.tr("Folder"),
         )

@@ -56,6 +56,23 @@ def test_the_best_has_the_star_and_the_newest_is_tagged_last(table: CheckpointIt
     assert column(table, TAGS) == ["", "best", "last"]
 
 
+def test_the_star_says_by_which_metric_it_is_the_best(table: CheckpointItemModel, qtbot) -> None:
+    table.reset([checkpoint(1, 0.2, 0.7), checkpoint(2, 0.4, 0.9)])
+    tip, spoken = Qt.ItemDataRole.ToolTipRole, Qt.ItemDataRole.AccessibleTextRole
+    assert column(table, TAGS) == ["", "best, last"]
+    assert table.index(1, STAR).data(tip) == "The highest validation accuracy so far."
+    assert table.index(1, STAR).data(spoken) == "best by accuracy"
+    with qtbot.waitSignal(table.dataChanged):
+        table.rank_by("loss")
+    assert column(table, TAGS) == ["best", "last"]
+    for cell in (STAR, TAGS):
+        assert table.index(0, cell).data(tip) == "The lowest validation loss so far: the patience watches the loss."
+    assert table.index(0, STAR).data(spoken) == "best by loss"
+    assert table.index(1, STAR).data(tip) == "checkpoint_tiny_002.pt"
+    table.add(checkpoint(3, 0.1, 0.1))
+    assert column(table, TAGS) == ["", "", "best, last"]
+
+
 def test_a_loss_that_is_no_number_is_never_the_best_and_sorts_last(table: CheckpointItemModel) -> None:
     table.reset([checkpoint(1, math.nan, 0.99), checkpoint(2, 0.4, 0.9), checkpoint(3, None, None)])
     assert column(table, TAGS)[1] == "best"

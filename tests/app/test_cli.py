@@ -571,6 +571,7 @@ def test_checkpoints_show_the_best_the_last_and_what_is_damaged(run_folder, caps
     rows = [line for line in capsys.readouterr().out.splitlines() if "checkpoint_" in line]
     assert rows[0].rstrip().endswith("file is missing")
     assert rows[1].startswith("★")
+    assert rows[1].rstrip().endswith("best by accuracy")
     assert rows[2].rstrip().endswith("last")
 
 
@@ -589,7 +590,7 @@ def test_status_of_a_run_without_a_worker_comes_from_its_folder(run_folder, caps
     assert not status["is_live"]
     assert status["step"] == 2
     assert status["last"] == {"Loss/train": 2.25}
-    assert status["best_checkpoint"] == "checkpoint_2.pt"
+    assert (status["best_checkpoint"], status["best_by"]) == ("checkpoint_2.pt", "accuracy")
 
 
 @pytest.mark.parametrize("is_resume", [False, True])

@@ -12,7 +12,7 @@ from app.json_lines import JsonLines
 from app.terminal import TerminalView
 from trainer.client import WorkerLost
 from trainer.config import RunConfig
-from trainer.messages.changes import LayersFrozen, LayersUnfrozen
+from trainer.messages.changes import LayersFrozen, LayersUnfrozen, TrainingChanged
 from trainer.messages.events import (
     CheckpointSaved,
     CommandRejected,
@@ -166,6 +166,21 @@ def test_only_the_best_checkpoint_so_far_gets_a_star():
     view.show(checkpoint("c.pt", 3, math.nan, 0.99))
     view.show(checkpoint("d.pt", 4, 0.4, 0.95))
     assert [line[0] for line in output.getvalue().splitlines()] == ["★", " ", " ", "★"]
+
+
+def test_the_star_is_by_the_loss_where_the_patience_watches_it(tmp_path):
+    view, output = make_view()
+    ready = prepared(str(tmp_path / "one"))
+    view.show(ready)
+    view.show(checkpoint("a.pt", 1, 0.5, 0.9))
+    view.show(checkpoint("b.pt", 2, 0.4, 0.8))
+    changed = {"epochs": 6, "before_epochs": 6, "total_steps": 60, "requested_step": 2, "applied_step": 2, "segment": 0}
+    view.show(TrainingChanged(patience=3, before_patience=None, **changed))
+    view.show(checkpoint("c.pt", 3, 0.3, 0.7))
+    view.show(checkpoint("d.pt", 4, 0.35, 0.95))
+    assert [line[0] for line in output.getvalue().splitlines() if ".pt" in line] == ["★", " ", "★", " "]
+    view.summarize(Ending(0, "", tmp_path / "one"))
+    assert "★ c.pt · epoch 3 · validation loss 0.3000, accuracy 0.7000 · best by loss" in output.getvalue()
 
 
 def test_lines_are_whole_where_there_is_no_terminal():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,10 +12,12 @@ import torch
 from tests.trainer.test_loop import Make, make_trainer, weights, with_optimizer, with_training
 from trainer.config import PlanPhase, RunConfig, TrainingConfig
 from trainer.early_stopping import EarlyStopping
-from trainer.loop import RunStopped
+from trainer.loop import RunStopped, Trainer
 from trainer.messages.changes import CheckpointRestored, PhaseBegan
 from trainer.messages.events import CheckpointSaved, LogWritten, ProgressReported, StateChanged
 from trainer.messages.states import RunState
+from trainer.metrics import VALIDATION_ACCURACY, VALIDATION_LOSS, Evaluation
+from trainer.run_record import best_checkpoint
 
 __all__ = ["make_trainer"]
 
@@ -40,14 +44,6 @@ def test_a_loss_that_is_not_a_number_is_never_better() -> None:
     assert counts([float("nan"), 1.0, float("nan"), 0.9]) == [1, 0, 1, 0]
 
 
-def test_the_best_epoch_is_the_best_however_little_it_is_better() -> None:
-    stopping = EarlyStopping(TrainingConfig(patience=2, min_change=0.5))
-    for number, loss in enumerate([1.0, 0.9, 0.95]):
-        stopping.end_epoch({"Loss/validation": loss, "Accuracy/validation": 0.0})
-        stopping.name_epoch(f"{number}.pt")
-    assert (stopping.best_name, stopping.is_over) == ("1.pt", True)
-
-
 # So large a rate makes every epoch worse than the first.
 def worsening(config: RunConfig, **training: object) -> RunConfig:
     config = with_optimizer(config, name="SGD", rate=10.0, momentum=0.9, weight_decay=0.0, ramp_steps=0)
@@ -56,6 +52,33 @@ def worsening(config: RunConfig, **training: object) -> RunConfig:
 
 def losses_of(events: list[object]) -> list[float]:
     return [event.checkpoint.loss for event in events if isinstance(event, CheckpointSaved)]
+
+
+@pytest.mark.parametrize("metric", ["loss", "accuracy"])
+def test_what_is_restored_at_the_end_has_the_star(
+    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch, metric: str
+) -> None:
+    """The loss is lowest in the first epoch, the accuracy highest in the second."""
+    scores = iter([(0.5, 0.6), (0.7, 0.9), (0.6, 0.7), (0.8, 0.8)])
+    validate = Trainer._validate
+
+    def scored(trainer: Trainer, between_steps: Callable[[], None]) -> Evaluation | None:
+        evaluation = validate(trainer, between_steps)
+        loss, accuracy = next(scores)
+        return replace(evaluation, values={VALIDATION_LOSS: loss, VALIDATION_ACCURACY: accuracy})
+
+    monkeypatch.setattr(Trainer, "_validate", scored)
+    trainer, events = make_trainer(with_training(small_config, epochs=9, patience=2, stop_metric=metric))
+    trainer.fit(lambda: None)
+    saved = [event.checkpoint for event in events if isinstance(event, CheckpointSaved)]
+    assert len(saved) == {"loss": 3, "accuracy": 4}[metric]
+    best = saved[{"loss": 0, "accuracy": 1}[metric]]
+    assert [e.name for e in events if isinstance(e, CheckpointRestored)] == [best.name]
+    folder = trainer._folder
+    assert folder.best_metric() == metric
+    assert best_checkpoint(folder.checkpoints(), metric) == folder.checkpoint("best") == best
+    assert folder.confusion("best").checkpoint == best.name
+    assert folder.listing().best_accuracy == best.accuracy
 
 
 @pytest.mark.parametrize("restores", [True, False])

@@ -43,7 +43,7 @@ def test_several_labels_are_learned(make_trainer: Make, labels_config: RunConfig
     ]
     losses = [value for series in training for value in series.values]
     assert sum(losses[-10:]) < sum(losses[:10]) / 2
-    best = best_checkpoint(saved)
+    best = best_checkpoint(saved, "accuracy")
     assert best is not None
     assert best.accuracy == max(info.metrics["Accuracy/validation"] for info in saved)
     assert trainer._store.load(saved[-1])["metrics"] == saved[-1].metrics

@@ -9,9 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trainer.config import RunConfig
-from trainer.messages.events import LogWritten, StateChanged
-from trainer.messages.run_info import CheckpointInfo, ConfusionMatrix, Series
+from trainer.config import METRICS, RunConfig
+from trainer.messages.changes import TrainingChanged
+from trainer.messages.events import LogWritten, RunPrepared, StateChanged
+from trainer.messages.model_info import ModelSummary
+from trainer.messages.run_info import CheckpointInfo, ConfusionMatrix, RunInfo, Series
 from trainer.messages.states import RunState
 from trainer.run_list import check_writable, find_run, list_runs
 from trainer.run_record import RunFolderError, WorkerAddress, best_checkpoint
@@ -161,8 +163,51 @@ def test_a_resume_goes_on_from_the_last_checkpoint_saved_or_restored(folder: Run
 
 
 def test_a_checkpoint_with_a_nan_loss_is_never_the_best() -> None:
-    assert best_checkpoint([make_info("a", 1, math.nan, 0.99), make_info("b", 2, 0.5, 0.2)]).name == "b"
-    assert best_checkpoint([make_info("a", 1, math.nan, 0.99)]) is None
+    for metric in METRICS:
+        assert best_checkpoint([make_info("a", 1, math.nan, 0.99), make_info("b", 2, 0.5, 0.2)], metric).name == "b"
+        assert best_checkpoint([make_info("a", 1, 0.1, math.nan), make_info("b", 2, 0.5, 0.2)], metric).name == "b"
+        assert best_checkpoint([make_info("a", 1, math.nan, 0.99)], metric) is None
+        assert best_checkpoint([make_info("a", 1, None, None)], metric) is None
+
+
+def test_the_best_has_the_lowest_loss_or_the_highest_accuracy_and_among_equals_the_other_decides() -> None:
+    listed = [
+        make_info("low loss", 1, 0.2, 0.7),
+        make_info("low loss, right", 2, 0.2, 0.8),
+        make_info("right", 3, 0.4, 0.9),
+        make_info("right, low loss", 4, 0.3, 0.9),
+        make_info("the same again", 5, 0.3, 0.9),
+    ]
+    assert best_checkpoint(listed, "loss").name == "low loss, right"
+    assert best_checkpoint(listed, "accuracy").name == "right, low loss"
+
+
+def test_the_best_is_told_by_what_the_patience_watches_that_the_run_has_now(
+    folder: RunFolder, small_config: RunConfig
+) -> None:
+    by_loss, by_accuracy = make_info("loss", 4, 0.2, 0.7), make_info("accuracy", 8, 0.4, 0.9)
+    for info in (by_loss, by_accuracy):
+        counts = [[info.step, 0], [0, 1]]
+        matrix = ConfusionMatrix(
+            split="validation", checkpoint=info.name, step=info.step, class_names=["a", "b"], counts=counts
+        )
+        folder.add_checkpoint(info, matrix)
+    summary = ModelSummary(model="tiny", layers=[], frozen=[], num_params=1, num_trainable=1)
+    run = RunInfo(
+        run_dir=str(folder.path), config=small_config, summary=summary, class_names=["a", "b"], num_train=8,
+        num_validation=4, num_skipped=0, steps_per_epoch=4, total_steps=20, device="cpu", precision="fp32",
+        num_threads=1, image_size=32,
+    )  # fmt: skip
+    folder.add_event(RunPrepared(run=run, step=0, epoch=0))
+    assert folder.checkpoint("best") == by_accuracy, "no patience"
+    training = {"epochs": 5, "before_epochs": 5, "total_steps": 20, "requested_step": 8, "applied_step": 8}
+    for patience, before, best in ((3, None, by_loss), (None, 3, by_accuracy)):
+        event = TrainingChanged(patience=patience, before_patience=before, segment=0, **training)
+        folder.add_event(event)
+        assert folder.checkpoint("best") == best
+        assert folder.confusion("best").checkpoint == best.name
+        assert folder.listing().best_accuracy == best.accuracy
+        assert folder.read().best_metric == ("accuracy" if patience is None else "loss")
 
 
 def test_a_missing_or_altered_checkpoint_file_is_told(folder: RunFolder) -> None:

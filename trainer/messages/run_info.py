@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from trainer.config import PlanPhase, RunConfig
+from trainer.config import Metric, PlanPhase, RunConfig
 from trainer.messages.base import Record
 from trainer.messages.data_info import DataSummary
 from trainer.messages.model_info import ModelSummary
@@ -131,3 +131,8 @@ class RunInfo(Record):
             patience=config.training.patience,
             plan=config.plan,
         )
+
+    @property
+    def best_metric(self) -> Metric:
+        """Return by what the run's best checkpoint is told, as it goes on now."""
+        return self.config.training.best_metric(self.present.patience)
