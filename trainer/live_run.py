@@ -129,6 +129,7 @@ class LiveRun:
             epochs=self.num_epochs,
             patience=self.early_stopping.patience,
             plan=self.plan.phases[self.plan.num_begun :],
+            begun=self.plan.phases[: self.plan.num_begun],
             batch_parts=self.batch_parts,
         )
 
@@ -182,6 +183,7 @@ class LiveRun:
             # Of the run as a whole, and of no checkpoint: a restore does not change them back.
             self.set_length(run.present.epochs, run.present.patience)
             self.batch_parts = run.present.batch_parts
+            self.plan = Plan([*run.present.begun, *run.present.plan])
         if info is None:
             self._load_model(self._store.read_base(), "base.pt")
             self.segment = folder.begin_segment(0, None, time.time())
@@ -371,7 +373,10 @@ class LiveRun:
         """Put a whole state back and begin a new piece of the curve, which a killed run would begin at a checkpoint."""
         assert self._folder is not None
         self.reporter.flush(self)
+        phases = self.plan.phases
         self._load_state(content, source)
+        # What is to come of the plan is the run's, as its length is.
+        self.plan.go_on_with(phases)
         self.segment = self._folder.begin_segment(self.step, resume_from, time.time())
         self.non_finite_step, self.lacks_memory = None, False
         self._unsaved = None

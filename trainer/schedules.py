@@ -54,6 +54,15 @@ class Plan:
         else:
             self._num_epochs_no_better += 1
 
+    def go_on_with(self, phases: Sequence[PlanPhase]) -> None:
+        """Have those of some phases follow that are not among the phases that have begun."""
+        rest = list(phases)
+        for begun in self.phases[: self.num_begun]:
+            if begun in rest:
+                # Not all that are equal: a plan may make the same change twice.
+                rest.remove(begun)
+        self.replace_rest(rest)
+
     def replace_rest(self, phases: Sequence[PlanPhase]) -> None:
         """Have other phases follow those that have begun."""
         is_next_another = [*phases[:1]] != self.phases[self.num_begun : self.num_begun + 1]

@@ -174,9 +174,9 @@ def follow(run: RunInfo, event: Event) -> RunInfo:
     if isinstance(event, RateChanged) or (isinstance(event, StateRestored) and event.rate is not None):
         present = present.model_copy(update={"rate": event.rate})
         if isinstance(event, StateRestored):
-            present = present.model_copy(update={"plan": event.plan[event.num_phases_begun :]})
+            present = present.model_copy(update=_parted(event.plan, event.num_phases_begun))
     elif isinstance(event, PhaseBegan | PlanChanged):
-        present = present.model_copy(update={"plan": event.plan[event.num_begun :]})
+        present = present.model_copy(update=_parted(event.plan, event.num_begun))
     elif isinstance(event, TrainingChanged):
         changed = {"epochs": event.epochs, "patience": event.patience, "batch_parts": event.batch_parts}
         present = present.model_copy(update=changed)
@@ -184,3 +184,7 @@ def follow(run: RunInfo, event: Event) -> RunInfo:
     else:
         return run
     return run.model_copy(update={"in_force": present, "total_steps": total_steps})
+
+
+def _parted(plan: list[PlanPhase], num_begun: int) -> dict[str, list[PlanPhase]]:
+    return {"plan": plan[num_begun:], "begun": plan[:num_begun]}

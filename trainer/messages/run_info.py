@@ -86,14 +86,16 @@ class RateCurve(Record):
 class InForce(Record):
     """What of a run may change as it runs, as it is now.
 
-    ``patience`` is None where nothing ends the run early. ``plan`` are the phases that have not begun. A batch goes
-    through the model in ``batch_parts``, one after another, for less memory; all of them make one update.
+    ``patience`` is None where nothing ends the run early. ``plan`` are the phases that have not begun, ``begun`` those
+    before them. A batch goes through the model in ``batch_parts``, one after another, for less memory; all of them make
+    one update.
     """
 
     rate: float
     epochs: int
     patience: int | None
     plan: list[PlanPhase] = Field(default_factory=list)
+    begun: list[PlanPhase] = Field(default_factory=list)
     batch_parts: int = 1
 
 
