@@ -379,6 +379,7 @@ class RunDisplay(QObject):
         self.layer_tree.set_summary(run.summary)
         self._follow_run()
         self.history.set_epochs(run.steps_per_epoch, run.total_steps)
+        self.timeline.set_length(run.present.epochs, run.steps_per_epoch)
 
     def _follow_run(self) -> None:
         self.layer_tree.is_live = self._session.is_live
@@ -441,6 +442,7 @@ class RunDisplay(QObject):
         if event.batch_parts != event.before_batch_parts:
             self.layer_tree.forget_step_ms()
         self.history.set_epochs(self.history.steps_per_epoch, event.total_steps)
+        self.timeline.set_length(event.epochs, self.history.steps_per_epoch)
         self.run_config.change_in_force(
             event.command_id, epochs=event.epochs, patience=event.patience, batch_parts=event.batch_parts
         )

@@ -297,6 +297,18 @@ class PlanPhase(_Section):
             return f"epoch {self.epoch}"
         return f"step {self.step}" if self.step is not None else f"a plateau of {self.plateau} epochs"
 
+    def start_step(self, steps_per_epoch: int) -> int | None:
+        """Return the number of completed updates at which it begins, None where validation decides."""
+        return self.epoch * steps_per_epoch if self.epoch is not None else self.step
+
+    def never_comes(self, num_epochs: int, steps_per_epoch: int) -> bool:
+        """Tell whether a run of such a length is over before this could begin."""
+        start = self.start_step(steps_per_epoch)
+        if start is not None:
+            return start >= num_epochs * steps_per_epoch
+        # The first epoch sets what the next ones are held against.
+        return self.plateau is not None and self.plateau >= num_epochs - 1
+
 
 class RunConfig(_Section):
     """The whole configuration of a run, as ``run.toml`` holds it."""

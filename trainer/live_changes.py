@@ -22,7 +22,7 @@ from trainer.messages.changes import (
 )
 from trainer.messages.events import LogWritten
 from trainer.optim import even_out_momentum
-from trainer.schedules import by_rate, check_plan, frozen_after, start_step
+from trainer.schedules import by_rate, check_plan, frozen_after
 
 
 class LiveChanges:
@@ -226,7 +226,8 @@ class LiveChanges:
             total_steps=run.total_steps,
             **self._when(requested_step, command_id),
         )
-        never = [phase for phase in run.plan.phases[run.plan.num_begun :] if self._is_after_the_end(phase)]
+        to_come = run.plan.phases[run.plan.num_begun :]
+        never = [phase for phase in to_come if phase.never_comes(run.num_epochs, run.steps_per_epoch)]
         texts = [f"The plan's phase at {phase.start} never comes: the run now ends before it." for phase in never]
         if run.batch_parts > before.batch_parts and run.freeze_set.adapting_buffers:
             at_once = run.config.training.batch_size // run.batch_parts
@@ -281,7 +282,3 @@ class LiveChanges:
         return lambda atom: (
             choice == "drop" or (choice == "auto" and run.step - frozen_since[atom] >= run.steps_per_epoch)
         )
-
-    def _is_after_the_end(self, phase: PlanPhase) -> bool:
-        start = start_step(phase, self._run.steps_per_epoch)
-        return start is not None and start >= self._run.total_steps

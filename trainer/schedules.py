@@ -113,16 +113,14 @@ def check_plan(
     """
     check_layers(phases, freeze_set, freeze_set.frozen_atoms)
     for phase in phases:
-        start = start_step(phase, steps_per_epoch)
+        start = phase.start_step(steps_per_epoch)
         if start is not None and start < step:
             raise ConfigError(
                 f"The plan's phase at {phase.start} is in the past: the run is at step {step}, in epoch "
                 f"{step // steps_per_epoch + 1}. Choose a later start.",
                 "plan",
             )
-        is_late = start is not None and start >= num_epochs * steps_per_epoch
-        # The first epoch sets what the next ones are held against.
-        if is_late or (phase.plateau is not None and phase.plateau >= num_epochs - 1):
+        if phase.never_comes(num_epochs, steps_per_epoch):
             raise ConfigError(
                 f"The plan's phase at {phase.start} never comes: the run has {num_epochs} epochs. "
                 "Choose an earlier start, or more epochs.",
@@ -131,7 +129,7 @@ def check_plan(
     # Of a plateau, nobody can say when it comes.
     timed = [phase for phase in phases if phase.plateau is None]
     for earlier, later in pairwise(timed):
-        if (start_step(earlier, steps_per_epoch) or 0) > (start_step(later, steps_per_epoch) or 0):
+        if (earlier.start_step(steps_per_epoch) or 0) > (later.start_step(steps_per_epoch) or 0):
             raise ConfigError(
                 f"The plan's phase at {later.start} stands behind the one at {earlier.start}. "
                 "Write the phases in the order in which they come.",
@@ -178,8 +176,3 @@ def by_rate(rates: Mapping[str, float]) -> list[tuple[list[str], float]]:
     Only all the parameters that a layer owns, named together, name the layer.
     """
     return [(list(layers), rate) for rate, layers in groupby(rates, key=rates.__getitem__)]
-
-
-def start_step(phase: PlanPhase, steps_per_epoch: int) -> int | None:
-    """Return the number of completed updates at which a phase begins, None where validation decides."""
-    return phase.epoch * steps_per_epoch if phase.epoch is not None else phase.step

@@ -18,6 +18,7 @@ class Stage:
     """One phase as it is shown; the first stands for the run's start.
 
     ``when`` and ``what`` are short, ``sentence`` says all of it. ``is_by_hand``: a person changed what it set up.
+    ``is_never``: the run ends before it.
     """
 
     when: str
@@ -26,6 +27,7 @@ class Stage:
     is_past: bool
     is_present: bool
     is_by_hand: bool
+    is_never: bool
 
 
 class PlanTimeline(QObject):
@@ -40,6 +42,8 @@ class PlanTimeline(QObject):
         self._num_begun = 0
         self._is_by_hand = False
         self._segment = 0
+        self._length: tuple[int, int] | None = None
+        """Epochs of the run, and the updates in each; None while they are not known."""
 
     # -- what comes in ----------------------------------------------------------------------------------------
 
@@ -65,6 +69,12 @@ class PlanTimeline(QObject):
                 self.restore(event)
             elif isinstance(event, FreezeChanged):
                 self.note_change(event)
+
+    def set_length(self, num_epochs: int, steps_per_epoch: int) -> None:
+        """Say how long the run is: phases behind its end are shown as never coming."""
+        if (num_epochs, steps_per_epoch) != self._length:
+            self._length = num_epochs, steps_per_epoch
+            self.changed.emit()
 
     def begin_phase(self, event: PhaseBegan) -> None:
         """Take note that the next phase has begun."""
@@ -107,17 +117,26 @@ class PlanTimeline(QObject):
         for phase in (phase.model_dump() for phase in self._phases):
             sentence = f"{start_sentence(phase)}: {change_sentence(phase)}."
             texts.append((start_text(phase), changes_text(phase), sentence))
+        num_coming = 1 + self._num_coming
+        notes = {self._num_begun: self.tr("Changed by hand since.")} if self._is_by_hand else {}
+        notes |= dict.fromkeys(range(num_coming, len(texts)), self.tr("It never comes: the run ends before it."))
         return [
             Stage(
                 when,
                 what,
-                f"{sentence} {self.tr('Changed by hand since.')}" if self._is_by_hand_at(position) else sentence,
+                f"{sentence} {notes[position]}" if position in notes else sentence,
                 is_past=position < self._num_begun,
                 is_present=position == self._num_begun,
-                is_by_hand=self._is_by_hand_at(position),
+                is_by_hand=self._is_by_hand and position == self._num_begun,
+                is_never=position >= num_coming,
             )
             for position, (when, what, sentence) in enumerate(texts)
         ]
 
-    def _is_by_hand_at(self, position: int) -> bool:
-        return self._is_by_hand and position == self._num_begun
+    @property
+    def _num_coming(self) -> int:
+        """Count the phases that have begun or are to come; one that never does keeps those behind it from coming."""
+        if self._length is None:
+            return len(self._phases)
+        to_come = range(self._num_begun, len(self._phases))
+        return next((idx for idx in to_come if self._phases[idx].never_comes(*self._length)), len(self._phases))

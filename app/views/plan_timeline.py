@@ -68,15 +68,18 @@ class PlanTimelineView(QWidget):
         bar = QRect(place.left(), place.top(), place.width(), _BAR_HEIGHT)
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(QColor(colors.accent if stage.is_past or stage.is_present else colors.line))
-        painter.drawRoundedRect(bar, 1.5, 1.5)
+        if not stage.is_never:
+            painter.drawRoundedRect(bar, 1.5, 1.5)
         font = QFont(self.font())
         font.setPixelSize(theme.SIZE_LABEL)
         font.setWeight(QFont.Weight.DemiBold if stage.is_present else QFont.Weight.Normal)
+        font.setStrikeOut(stage.is_never)
         line_height = (place.height() - 2 * _BAR_HEIGHT) // 2
         line = QRect(place.left(), bar.bottom() + _BAR_HEIGHT, place.width() - theme.SPACE, line_height)
         self._write(painter, line, stage.what, font, colors.text if stage.is_present else colors.dim)
         small = QFont(self.font())
         small.setPixelSize(theme.SIZE_SMALL)
+        small.setStrikeOut(stage.is_never)
         when = self.tr("{} · changed by hand").format(stage.when) if stage.is_by_hand else stage.when
         self._write(painter, line.translated(0, line_height), when, small, colors.dim)
 
@@ -92,5 +95,9 @@ class PlanTimelineView(QWidget):
         present = next((stage for stage in self._stages if stage.is_present), None)
         name = self.tr("Plan, phase {} of {}: {}")
         position = self._stages.index(present) + 1 if present else 0
-        self.setAccessibleName(name.format(position, len(self._stages), present.sentence) if present else "")
+        said = [name.format(position, len(self._stages), present.sentence)] if present else []
+        num_never = sum(stage.is_never for stage in self._stages)
+        if num_never:
+            said.append(self.tr("%n phase(s) never come: the run ends before.", "", num_never))
+        self.setAccessibleName(" ".join(said))
         self.update()

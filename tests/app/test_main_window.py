@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QApplication, QLabel, QMessageBox, QStyle, QStyleO
 from app import theme
 from app.main_window import MainWindow
 from app.run_display import RunDisplay
+from app.viewmodels.checkpoint_table import IsBestRole
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID
 from app.viewmodels.log import RESULT, WHAT
 from app.views.leave_dialog import LeaveDialog
@@ -1255,6 +1256,25 @@ def test_of_a_live_run_rate_epochs_and_patience_can_be_changed_and_settle_on_the
     assert window.display.history.total_steps == 405
     rows = [window.display.log.index(row, 1).data() for row in range(window.display.log.rowCount())]
     assert rows[-2:] == ["Rate 0.01", "Epochs 9"]
+
+
+def test_a_change_of_length_reaches_the_plans_strip_and_of_patience_the_star(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    display = window.display
+    plan = [PlanPhase(epoch=4, unfreeze=["stage2"])]
+    changed = PlanChanged(plan=plan, num_begun=0, requested_step=1, applied_step=1, segment=0, time=4.0)
+    saved = [CheckpointSaved(checkpoint=checkpoint(1, 0.2, 0.7)), CheckpointSaved(checkpoint=checkpoint(2, 0.4, 0.9))]
+    running.say(changed, *saved)
+    qtbot.waitUntil(lambda: display.checkpoints.num_rows() == 2)
+    assert [stage.is_never for stage in display.timeline.stages] == [False, False]
+    assert [display.checkpoints.index(row, 0).data(IsBestRole) for row in range(2)] == [False, True]
+    running.say(length_event("", 4, 3))
+    qtbot.waitUntil(lambda: display.timeline.stages[1].is_never)
+    assert [display.checkpoints.index(row, 0).data(IsBestRole) for row in range(2)] == [True, False]
+    running.say(length_event("", 5, None))
+    qtbot.waitUntil(lambda: not display.timeline.stages[1].is_never)
+    assert [display.checkpoints.index(row, 0).data(IsBestRole) for row in range(2)] == [False, True]
 
 
 def test_a_live_runs_plan_is_edited_and_settles_on_the_event(

@@ -112,6 +112,35 @@ def test_a_changed_plan_replaces_what_is_to_come(timeline: PlanTimeline) -> None
     assert [stage.when for stage in timeline.stages] == ["start", "epoch 2", "epoch 5"]
 
 
+def test_phases_behind_the_end_of_a_run_that_got_shorter_never_come_until_it_is_longer_again(
+    qtbot, timeline: PlanTimeline
+) -> None:
+    view = PlanTimelineView(timeline)
+    qtbot.addWidget(view)
+    timeline.set_length(6, 45)
+    assert not any(stage.is_never for stage in timeline.stages)
+    with qtbot.waitSignal(timeline.changed):
+        timeline.set_length(2, 45)
+    # A plateau would show in time, but the phase waits for those before it; the present one is begun.
+    assert [stage.is_never for stage in timeline.stages] == [False, True, True, True]
+    assert timeline.stages[1].sentence.endswith(" It never comes: the run ends before it.")
+    assert "3 phase(s) never come" in view.accessibleName()
+    timeline.begin_phase(PhaseBegan(plan=PHASES, num_begun=1, step=90, segment=0))
+    timeline.note_change(frozen_by("user"))
+    assert [stage.is_never for stage in timeline.stages] == [False, False, True, True]
+    assert timeline.stages[1].sentence.endswith(" Changed by hand since.")
+    timeline.set_length(6, 45)
+    assert not any(stage.is_never or "never" in stage.sentence for stage in timeline.stages)
+    assert "never" not in view.accessibleName()
+
+
+def test_a_plateau_that_has_no_epochs_to_show_never_comes(timeline: PlanTimeline) -> None:
+    timeline.set_length(4, 45)
+    assert not any(stage.is_never for stage in timeline.stages)
+    timeline.set_length(3, 45)
+    assert [stage.is_never for stage in timeline.stages] == [False, False, False, True]
+
+
 def test_where_not_all_have_room_the_present_phase_is_among_those_that_do(qtbot, timeline: PlanTimeline) -> None:
     view = PlanTimelineView(timeline)
     qtbot.addWidget(view)

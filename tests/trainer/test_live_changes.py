@@ -80,10 +80,14 @@ def test_a_run_cannot_end_before_the_epoch_that_it_is_in(make_trainer: Make, sma
 def test_phases_of_the_plan_that_a_shorter_run_never_reaches_are_told(
     make_trainer: Make, small_config: RunConfig
 ) -> None:
-    trainer, _ = make_trainer(with_plan(small_config, PlanPhase(epoch=2, unfreeze=["conv5"])))
-    _, warning = trainer.changes.change_training(2, None)
-    assert isinstance(warning, LogWritten)
-    assert warning.text == "The plan's phase at epoch 2 never comes: the run now ends before it."
+    phases = PlanPhase(epoch=2, unfreeze=["conv5"]), PlanPhase(plateau=1, unfreeze=["stage4"])
+    trainer, _ = make_trainer(with_plan(small_config, *phases))
+    _, *warnings = trainer.changes.change_training(2, None)
+    assert all(isinstance(warning, LogWritten) for warning in warnings)
+    assert [warning.text for warning in warnings] == [
+        "The plan's phase at epoch 2 never comes: the run now ends before it.",
+        "The plan's phase at a plateau of 1 epochs never comes: the run now ends before it.",
+    ]
     trainer.fit(lambda: None)
     assert (trainer.epoch, trainer.plan.num_begun) == (2, 0)
     assert trainer.freeze_set.describe(trainer.freeze_set.frozen) == "backbone"
