@@ -59,6 +59,9 @@ RewindStep = Annotated[
     int | None,
     typer.Argument(metavar="[STEP]", min=0, help="The step of the change to go back before; by default the last one."),
 ]
+UndoRewind = Annotated[
+    bool, typer.Option("--undo", help="Go back to where the run was before the last rewind, if nothing changed since.")
+]
 Phases = Annotated[
     str,
     typer.Argument(

@@ -23,6 +23,7 @@ from app.cli_options import (
     RunsDir,
     Statistics,
     Timeout,
+    UndoRewind,
     complain,
     console,
     print_line,
@@ -35,6 +36,7 @@ from app.event_sentences import (
     rate_sentence,
     rewound_sentence,
     training_sentence,
+    undone_rewind_sentence,
 )
 from app.figures import count, shown_path
 from app.json_lines import event_to_json, to_json
@@ -52,6 +54,7 @@ from trainer.messages.changes import (
     PlanChanged,
     RateChanged,
     RateMultiplierChanged,
+    RewindUndone,
     RunRewound,
     TrainingChanged,
 )
@@ -250,12 +253,15 @@ def rewind(
     context: typer.Context,
     run: Run,
     step: RewindStep = None,
+    undo: UndoRewind = False,
     runs: RunsDir = None,
     json: Json = False,
     timeout: Timeout = STEER_TIMEOUT_S,
 ) -> None:
-    """Go back to just before a freeze or a change of the rate, as long as the worker keeps that state."""
-    _steer(find_run(run, runs_dir(context, runs)), Rewind(step=step), json, timeout)
+    """Go back to just before a freeze or a change of the rate, as long as that state is kept."""
+    if undo and step is not None:
+        raise ConfigError(f"A rewind is undone as a whole. Leave out the step {step}, or --undo.")
+    _steer(find_run(run, runs_dir(context, runs)), Rewind(step=step, is_undo=undo), json, timeout)
 
 
 def _add_plain_command(name: str, command: Command, help_text: str) -> None:
@@ -308,9 +314,9 @@ def _answer_sentence(event: AnyEvent, run_dir: Path, found_state: RunState) -> s
             return f"Restored {event.name}: `thaw unpause {shown_path(run_dir)}` goes on from {place}."
         case CheckpointRestored():
             return f"Restored {event.name}: the run goes on from epoch {event.epoch}, step {event.step:,}."
-        case RunRewound():
+        case RunRewound() | RewindUndone():
             is_going = found_state is RunState.RUNNING
-            sentence = rewound_sentence(event)
+            sentence = rewound_sentence(event) if isinstance(event, RunRewound) else undone_rewind_sentence(event)
             return sentence if is_going else f"{sentence} with `thaw unpause {shown_path(run_dir)}`"
         case StateChanged():
             return event.sentence or f"{run_dir.name} is {event.state}."

@@ -10,6 +10,7 @@ from trainer.messages.changes import (
     PlanChanged,
     RateChanged,
     RateMultiplierChanged,
+    RewindUndone,
     RunRewound,
     TrainingChanged,
 )
@@ -46,6 +47,11 @@ def training_sentence(event: TrainingChanged) -> str:
 def rewound_sentence(event: RunRewound) -> str:
     """Say where a rewind went back to."""
     return f"Rewound to before: {event.sentence} · goes on from epoch {event.epoch}, step {event.step:,}"
+
+
+def undone_rewind_sentence(event: RewindUndone) -> str:
+    """Say where a run is again that was rewound."""
+    return f"The rewind is undone · goes on from epoch {event.epoch}, step {event.step:,}"
 
 
 def freeze_sentence(event: LayersFrozen | LayersUnfrozen) -> str:

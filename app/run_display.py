@@ -35,6 +35,7 @@ from trainer.messages.changes import (
     PlanChanged,
     RateChanged,
     RateMultiplierChanged,
+    RewindUndone,
     RunRewound,
     StateRestored,
     TrainingChanged,
@@ -293,6 +294,7 @@ class RunDisplay(QObject):
     def _on_run_left(self) -> None:
         self.status.leave_run()
         self.changes.clear()
+        self.changes.offer_undone_rewind(None)
         self.rate_search.leave()
         self.history.clear()
         self.timeline.clear()
@@ -391,7 +393,8 @@ class RunDisplay(QObject):
     def _on_worker_lost(self, event: WorkerLost) -> None:
         self.status.lose_worker(event)
         self.rate_search.leave()
-        # They were in its memory.
+        # Nobody can go back there before another worker has the run.
+        self.changes.offer_undone_rewind(None)
         self.history.set_rewinds([])
         if event.was_expected:
             return
@@ -427,6 +430,7 @@ class RunDisplay(QObject):
 
     def _on_rewinds_kept(self, event: RewindsKept) -> None:
         self.history.set_rewinds(event.changes)
+        self.changes.offer_undone_rewind(event.undo_step)
         self.status.keep_rewinds(event)
 
     def _on_rate_changed(self, event: RateChanged) -> None:
@@ -454,7 +458,10 @@ class RunDisplay(QObject):
     def _on_checkpoint_restored(self, event: StateRestored) -> None:
         self.status.restore_checkpoint(event)
         self.timeline.restore(event)
-        self.history.restore(event.step, event.segment, event.change if isinstance(event, RunRewound) else None)
+        if isinstance(event, RewindUndone):
+            self.history.undo_rewind(event)
+        else:
+            self.history.restore(event.step, event.segment, event.change if isinstance(event, RunRewound) else None)
         self.layer_tree.restore(event)
         # What was changed since is not so any more.
         self.changes.clear()

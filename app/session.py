@@ -53,7 +53,7 @@ class TrainingSession(QObject):
     training_changed = Signal(object)
     freeze_verified = Signal(object)
     checkpoint_saved = Signal(object)
-    checkpoint_restored = Signal(object)  # CheckpointRestored or RunRewound
+    checkpoint_restored = Signal(object)  # any StateRestored
     rewinds_kept = Signal(object)
     state_changed = Signal(object)
     command_rejected = Signal(object)
@@ -376,6 +376,7 @@ class TrainingSession(QObject):
             events.CheckpointSaved: self.checkpoint_saved,
             changes.CheckpointRestored: self.checkpoint_restored,
             changes.RunRewound: self.checkpoint_restored,
+            changes.RewindUndone: self.checkpoint_restored,
             events.RewindsKept: self.rewinds_kept,
             events.StateChanged: self.state_changed,
             events.CommandRejected: self.command_rejected,

@@ -17,6 +17,7 @@ from trainer.messages.changes import (
     PlanChanged,
     RateChanged,
     RateMultiplierChanged,
+    RewindUndone,
     RunRewound,
     TrainingChanged,
 )
@@ -132,4 +133,5 @@ _ANSWERS = (
     CheckpointSaved,
     CheckpointRestored,
     RunRewound,
+    RewindUndone,
 )

@@ -21,6 +21,7 @@ from app.event_sentences import (
     rate_sentence,
     rewound_sentence,
     training_sentence,
+    undone_rewind_sentence,
 )
 from app.figures import count, counted, duration, printable, shown_path, size
 from app.following import Ending
@@ -34,6 +35,7 @@ from trainer.messages.changes import (
     PlanChanged,
     RateChanged,
     RateMultiplierChanged,
+    RewindUndone,
     RunRewound,
     TrainingChanged,
     follow,
@@ -276,6 +278,10 @@ class TerminalView:
         self._num_trainable = event.num_trainable
         self._print(rewound_sentence(event), "yellow")
 
+    def _take_undone_rewind(self, event: RewindUndone) -> None:
+        self._num_trainable = event.num_trainable
+        self._print(undone_rewind_sentence(event), "yellow")
+
     def _take_verified(self, event: FreezeVerified) -> None:
         self._verified = event
         if event.drifted:
@@ -416,6 +422,7 @@ _HANDLERS: dict[type, Callable[[TerminalView, Any], None]] = {
     CheckpointSaved: TerminalView._take_checkpoint,
     CheckpointRestored: TerminalView._take_restored,
     RunRewound: TerminalView._take_rewound,
+    RewindUndone: TerminalView._take_undone_rewind,
     FreezeVerified: TerminalView._take_verified,
     CommandRejected: TerminalView._take_rejection,
     LogWritten: TerminalView._take_log,

@@ -75,13 +75,20 @@ class CheckpointStore:
             CheckpointError: It cannot be written; nothing that was there before is touched.
 
         """
-        payload = {
-            **content,
-            "model_state_dict": self.changed(model_state),
-            "base_sha256": self._base_sha256,
-            "format_version": FORMAT_VERSION,
-        }
-        return write_durably(self._folder.checkpoints_dir / name, payload)
+        return self.write(
+            self._folder.checkpoints_dir / name, {**content, "model_state_dict": self.changed(model_state)}
+        )
+
+    def write(self, path: Path, content: dict[str, Any]) -> tuple[int, str]:
+        """Write what ``read`` reads, durably; of the model, ``content`` has what ``changed`` returned.
+
+        Returns the size in bytes and the SHA-256.
+
+        Raises:
+            CheckpointError: It cannot be written; nothing that was there before is touched.
+
+        """
+        return write_durably(path, {**content, "base_sha256": self._base_sha256, "format_version": FORMAT_VERSION})
 
     def unused_name(self, name: str) -> str:
         """Return the name, with a number where a checkpoint of the run has it already."""
@@ -97,28 +104,34 @@ class CheckpointStore:
             CheckpointError: The file is missing, damaged, of another format, or its base is another.
 
         """
-        path = self._folder.checkpoints_dir / info.name
+        return self.read(self._folder.checkpoints_dir / info.name, info.sha256, f"The checkpoint {info.name}")
+
+    def read(self, path: Path, sha256: str, what: str) -> dict[str, Any]:
+        """Read what ``write`` wrote, as ``load`` does; ``what`` names it in a sentence.
+
+        Raises:
+            CheckpointError: The file is missing, damaged, of another format, or its base is another.
+
+        """
         if not path.is_file():
-            raise CheckpointError(f"The checkpoint {info.name} is missing from {path.parent}. Choose another one.")
-        if hash_file(path) != info.sha256:
+            raise CheckpointError(f"{what} is missing from {path.parent}. Choose another one.")
+        if hash_file(path) != sha256:
+            raise CheckpointError(f"{what} is damaged: its bytes changed since it was saved. Choose another one.")
+        content = read_file(path)
+        if content.get("format_version") != FORMAT_VERSION:
             raise CheckpointError(
-                f"The checkpoint {info.name} is damaged: its bytes changed since it was saved. Choose another one."
-            )
-        checkpoint = read_file(path)
-        if checkpoint.get("format_version") != FORMAT_VERSION:
-            raise CheckpointError(
-                f"The checkpoint {info.name} has format {checkpoint.get('format_version')}, but this Thaw reads "
-                f"format {FORMAT_VERSION}. Use the version that wrote it."
+                f"{what} has format {content.get('format_version')}, but this Thaw reads format {FORMAT_VERSION}. "
+                "Use the version that wrote it."
             )
         if not self._base:
             self.read_base()
-        if checkpoint["base_sha256"] != self._base_sha256:
+        if content["base_sha256"] != self._base_sha256:
             raise CheckpointError(
-                f"{self._folder.base_path.name} is not the one that {info.name} was saved with. "
+                f"{self._folder.base_path.name} is not the one that {path.name} was saved with. "
                 "Put it back from a copy."
             )
-        checkpoint["model_state_dict"] = self.whole(checkpoint["model_state_dict"])
-        return checkpoint
+        content["model_state_dict"] = self.whole(content["model_state_dict"])
+        return content
 
     def changed(self, model_state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return what of a state_dict differs from the base, on the CPU; there it may be the live tensors."""

@@ -240,7 +240,14 @@ class TrainingConfig(_Section):
         1.0,
         ge=0,
         le=1000,
-        description="Memory of the worker for the states before each freeze or new rate, in GB; 0 keeps none.",
+        description="Memory of the worker for the states before each freeze or new rate, in GB; 0 keeps none there.",
+    )
+    rewind_disk_gb: float = Field(
+        2.0,
+        ge=0,
+        le=1000,
+        description="Disk for files of these states in the run's folder, in GB, so that more of them are kept, and "
+        "outlast the worker; 0 writes none, and a state is written only where ten times its size is free.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Arithmetic of the forward pass: bf16 where a GPU does it well (auto), fp32, or bf16."

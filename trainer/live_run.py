@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -17,16 +18,16 @@ from trainer.data.loader import ImageData
 from trainer.early_stopping import EarlyStopping
 from trainer.freezing import BACKBONE, HEAD, FreezeSet
 from trainer.messages.base import Event
-from trainer.messages.changes import CheckpointRestored, RunRewound
+from trainer.messages.changes import CheckpointRestored, RewindUndone, RunRewound
 from trainer.messages.events import CheckpointSaved, FreezeVerified, LogWritten
 from trainer.messages.model_info import ModelSummary
-from trainer.messages.run_info import CheckpointInfo, ConfusionMatrix, InForce
+from trainer.messages.run_info import CheckpointInfo, ConfusionMatrix, InForce, RewindInfo
 from trainer.metrics import VALIDATION_ACCURACY, VALIDATION_LOSS, Evaluation
 from trainer.models import LoadedModel, layer_tree
 from trainer.optim import choose_precision, make_optimizer
 from trainer.rates import RateSchedule
 from trainer.reporting import Phase, Reporter
-from trainer.rewinds import KeptState, Rewinds, size_of
+from trainer.rewinds import KeptState, Rewinds, UndoneRewind, size_of
 from trainer.run_record import best_checkpoint
 from trainer.runs import RunFolder
 from trainer.schedules import Plan, check_plan, multiplied_units
@@ -77,9 +78,8 @@ class LiveRun:
         self._has_jumped = False
         self._trial_began_at: int | None = None
         self._unsaved: Evaluation | None = None
-        self._rewinds = Rewinds(round(config.training.rewind_gb * 1e9))
+        self._rewinds: Rewinds | None = None
         self._num_changes = 0
-        self._is_too_large_told = False
         self._folder: RunFolder | None = None
         self._store: CheckpointStore | None = None
         torch.manual_seed(config.training.seed)
@@ -155,8 +155,10 @@ class LiveRun:
         self.reporter.report(self, self._phase, force=force)
 
     def close(self) -> None:
-        """End the loader's processes."""
+        """End the loader's processes, and write what is to be kept."""
         self.data.close()
+        if self._rewinds is not None:
+            self._rewinds.close()
 
     # -- its folder -------------------------------------------------------------------------------------------
 
@@ -164,6 +166,7 @@ class LiveRun:
         """Begin a new run in a new folder: write its base and open the first piece of its curve."""
         self._folder, self._store = folder, CheckpointStore(folder)
         self._store.write_base(self.module.state_dict())
+        self._rewinds = Rewinds(self.config.training, folder, self._store, self._emit)
         self.segment = folder.begin_segment(0, None, time.time())
 
     def open(self, folder: RunFolder, info: CheckpointInfo | None) -> list[Event]:
@@ -176,6 +179,8 @@ class LiveRun:
 
         """
         self._folder, self._store = folder, CheckpointStore(folder)
+        self._rewinds = Rewinds(self.config.training, folder, self._store, self._emit)
+        self._rewinds.load()
         # Each change is an event: no number of this run is as large.
         self._num_changes = folder.last_event_id()
         run = folder.run_info()
@@ -187,6 +192,7 @@ class LiveRun:
         if info is None:
             self._load_model(self._store.read_base(), "base.pt")
             self.segment = folder.begin_segment(0, None, time.time())
+            self._rewinds.go_to([])
             return []
         return self.put_checkpoint_back(info.name)
 
@@ -255,6 +261,7 @@ class LiveRun:
         """
         assert self._folder is not None
         assert self._store is not None
+        assert self._rewinds is not None
         info = self._folder.checkpoint(name)
         checkpoint = self._store.load(info)
         if checkpoint["class_names"] != list(self.data.class_names):
@@ -264,7 +271,8 @@ class LiveRun:
             )
         self._put_back(checkpoint, info.name, info.name)
         events: list[Event] = [CheckpointRestored(name=info.name, **self._restored(command_id))]
-        if self._rewinds.forget_after(self.step):
+        # An earlier Thaw kept no states in files, to which its checkpoints could lead.
+        if self._rewinds.go_to(checkpoint.get("rewinds", [])):
             events.append(self._rewinds.event())
         if checkpoint["data_fingerprint"] != self.data.fingerprint:
             text = (
@@ -282,7 +290,9 @@ class LiveRun:
         before = self._present_state() if is_change else None
         yield self._num_changes + 1 if is_change else 0
         if is_change:
-            self._keep(before, sentence, source)
+            self._num_changes += 1
+            if before is not None and self._rewinds is not None:
+                self._rewinds.keep(KeptState(self._rewind_info(before, sentence, source), before))
 
     def rewind(self, change: int | None, step: int | None, *, command_id: str = "") -> list[Event]:
         """Go back to the state just before a change (None: before the first one at ``step``, or before the last).
@@ -291,47 +301,67 @@ class LiveRun:
 
         Raises:
             RewindError: That state is not kept.
+            CheckpointError: Its file is missing or damaged; nothing has changed then.
 
         """
-        assert self._store is not None
+        assert self._rewinds is not None
         kept = self._rewinds.find(change, step)
-        content = {**kept.content, "model_state_dict": self._store.whole(kept.content["model_state_dict"])}
-        self._put_back(content, "The state in memory", kept.resume_from)
-        self._unsaved = kept.unsaved
-        self._rewinds.forget_from(kept.change)
+        content, before = self._rewinds.read(kept), self._present_state()
+        # Counted as a change: the state before it has a number of its own.
+        self._num_changes += 1
+        info = None if before is None else self._rewind_info(before, kept.info.sentence, "user")
+        self._put_back(content, "The state before a change", kept.info.resume_from)
+        left = None
+        if before is not None and info is not None:
+            left = KeptState(info, before, UndoneRewind(self.segment, self.step, before["rewinds"]))
+        self._rewinds.go_back(content["rewinds"], left)
         rewound = RunRewound(
-            change=kept.change, sentence=kept.sentence, source=kept.source, **self._restored(command_id)
+            change=kept.info.change,
+            sentence=kept.info.sentence,
+            source=kept.info.source,
+            **self._restored(command_id),
         )
         return [rewound, self._rewinds.event()]
 
-    def _present_state(self) -> dict[str, Any] | None:
-        """Return a copy of the whole state, of the model what differs from the run's start; None where none is kept.
+    def undo_rewind(self, *, command_id: str = "") -> list[Event]:
+        """Go back to the state just before the last rewind, as long as nothing was changed since.
 
-        One that is larger than all the memory for these is not copied, and that is said once.
+        Returns the events that say so, which nobody has been told yet.
+
+        Raises:
+            RewindError: That state is not kept.
+            CheckpointError: Its file is missing or damaged; nothing has changed then.
+
         """
-        if self._store is None or not self._rewinds.budget_bytes:
-            return None
-        content = {**self._content(), "model_state_dict": self._store.changed(self.module.state_dict())}
-        num_bytes = size_of(content)
-        if num_bytes <= self._rewinds.budget_bytes:
-            return copy.deepcopy(content)
-        if not self._is_too_large_told:
-            self._is_too_large_told = True
-            text = (
-                f"The state before a change is not kept for a rewind: it takes {num_bytes / 1e9:.3g} GB, and rewind_gb "
-                f"is {self.config.training.rewind_gb:g}."
-            )
-            self._emit(LogWritten(level="warning", text=text))
-        return None
+        assert self._rewinds is not None
+        kept, undone = self._rewinds.find_undone()
+        content = self._rewinds.read(kept)
+        self._put_back(content, "The state before a rewind", kept.info.resume_from, undone.segment)
+        self._rewinds.go_forth(kept, undone)
+        event = RewindUndone(undone_segment=undone.segment, undone_step=undone.step, **self._restored(command_id))
+        return [event, self._rewinds.event()]
 
-    def _keep(self, content: dict[str, Any] | None, sentence: str, source: str) -> None:
-        self._num_changes += 1
-        if content is None or self._folder is None:
-            return
+    def _present_state(self) -> dict[str, Any] | None:
+        """Return a copy of the whole state, of the model what differs from the run's start; None where none is kept."""
+        if self._store is None or self._rewinds is None or not self._rewinds.keeps_any:
+            return None
+        content = {
+            **self._content(),
+            "unsaved": None if self._unsaved is None else asdict(self._unsaved),
+            "model_state_dict": self._store.changed(self.module.state_dict()),
+        }
+        return copy.deepcopy(content) if self._rewinds.has_room(size_of(content)) else None
+
+    def _rewind_info(self, content: dict[str, Any], sentence: str, source: str) -> RewindInfo:
+        assert self._folder is not None
         point = self._folder.resume_point()
-        resume_from = None if point is None else point.name
-        self._rewinds.keep(KeptState(self._num_changes, sentence, source, content, resume_from, self._unsaved))
-        self._emit(self._rewinds.event())
+        return RewindInfo(
+            change=self._num_changes,
+            sentence=sentence,
+            source=source,
+            step=content["step"],
+            resume_from=None if point is None else point.name,
+        )
 
     # -- the state as a whole ---------------------------------------------------------------------------------
 
@@ -367,9 +397,12 @@ class LiveRun:
             "freeze": sorted(self.freeze_set.frozen),
             "adapting": sorted(self.freeze_set.adapting),
             "frozen_since": dict(self.frozen_since),
+            "rewinds": [] if self._rewinds is None else self._rewinds.changes,
         }
 
-    def _put_back(self, content: dict[str, Any], source: str, resume_from: str | None) -> None:
+    def _put_back(
+        self, content: dict[str, Any], source: str, resume_from: str | None, undoes: int | None = None
+    ) -> None:
         """Put a whole state back and begin a new piece of the curve, which a killed run would begin at a checkpoint."""
         assert self._folder is not None
         self.reporter.flush(self)
@@ -377,9 +410,10 @@ class LiveRun:
         self._load_state(content, source)
         # What is to come of the plan is the run's, as its length is.
         self.plan.go_on_with(phases)
-        self.segment = self._folder.begin_segment(self.step, resume_from, time.time())
+        self.segment = self._folder.begin_segment(self.step, resume_from, time.time(), undoes)
         self.non_finite_step, self.lacks_memory = None, False
-        self._unsaved = None
+        unsaved = content.get("unsaved")
+        self._unsaved = None if unsaved is None else Evaluation(**unsaved)
         self._has_jumped = True
         self.reporter.forget()
 

@@ -12,6 +12,7 @@ from trainer.messages.changes import (
     CheckpointRestored,
     FreezeChanged,
     RateMultiplierChanged,
+    RewindUndone,
     StateRestored,
 )
 from trainer.messages.events import CheckpointSaved, MetricsLogged
@@ -53,7 +54,8 @@ class TensorBoardLog:
         elif isinstance(event, StateRestored):
             self._writer.close()
             self._begin(event.step)
-            what = f"checkpoint {event.name} restored" if isinstance(event, CheckpointRestored) else "rewound"
+            what = "rewind undone" if isinstance(event, RewindUndone) else "rewound"
+            what = f"checkpoint {event.name} restored" if isinstance(event, CheckpointRestored) else what
             self._writer.add_text("Interventions", what, event.step, event.time)
 
     def _begin(self, step: int | None) -> None:

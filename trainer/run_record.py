@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,19 +42,32 @@ class WorkerAddress:
 
 @dataclass
 class Curve:
-    """One tag's points along the run as it went on, and the pieces that a restore left behind."""
+    """One tag's points along the run as it went on, and what was left behind, by the piece that began then."""
 
     steps: array[int] = field(default_factory=lambda: array("q"))
     values: array[float] = field(default_factory=lambda: array("d"))
-    abandoned: list[tuple[array[int], array[float]]] = field(default_factory=list)
+    abandoned: dict[int, tuple[array[int], array[float]]] = field(default_factory=dict)
+    _segment: int = 0
 
-    def cut_after(self, step: int) -> None:
-        """Move the points after ``step`` to the abandoned pieces."""
+    def go_on(self, pieces: Sequence[tuple[int, int | None]], segment: int) -> None:
+        """Begin the pieces up to ``segment``: of each, where it starts, and which one it undoes, if any."""
+        for number in range(self._segment + 1, segment + 1):
+            start_step, undoes = pieces[number]
+            if undoes is None:
+                self._cut_after(start_step, number)
+            else:
+                self._cut_after(pieces[undoes][0], number)
+                steps, values = self.abandoned.pop(undoes, (array("q"), array("d")))
+                self.steps.extend(steps)
+                self.values.extend(values)
+        self._segment = max(self._segment, segment)
+
+    def _cut_after(self, step: int, segment: int) -> None:
         keep = len(self.steps)
         while keep and self.steps[keep - 1] > step:
             keep -= 1
         if keep < len(self.steps):
-            self.abandoned.append((self.steps[keep:], self.values[keep:]))
+            self.abandoned[segment] = self.steps[keep:], self.values[keep:]
             del self.steps[keep:], self.values[keep:]
 
 

@@ -20,12 +20,16 @@ from trainer.frames import as_json, event_from_json
 from trainer.messages.base import Event
 from trainer.messages.changes import LayersFrozen, LayersUnfrozen, follow
 from trainer.messages.events import AnyEvent, LayerStatsReported, RunPrepared, StateChanged
-from trainer.messages.run_info import CheckpointInfo, ConfusionMatrix, RunInfo, Series
+from trainer.messages.run_info import CheckpointInfo, ConfusionMatrix, RewindInfo, RunInfo, Series
 from trainer.messages.states import RunState
 from trainer.run_record import Curve, RunFolderError, RunListing, RunRecord, WorkerAddress, best_checkpoint, best_metric
 
 SCHEMA_VERSION = 1
 _MAX_SLUG_BYTES = 180
+
+# Keys of the meta table: a table of their own would be another format.
+_REWIND = "rewind "
+_UNDOES = "undoes "
 
 _LOGGED_KINDS = (
     "StateChanged",
@@ -42,6 +46,7 @@ _LOGGED_KINDS = (
     "CheckpointSaved",
     "CheckpointRestored",
     "RunRewound",
+    "RewindUndone",
     "CommandRejected",
     "LogWritten",
 )
@@ -53,6 +58,7 @@ _CHANGING_KINDS = (
     "PlanChanged",
     "CheckpointRestored",
     "RunRewound",
+    "RewindUndone",
 )
 """The kinds of events that change what a run trains with."""
 
@@ -147,6 +153,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def rewinds_dir(self) -> Path:
+        """Return the folder of the states before changes."""
+        return self.path / "rewinds"
+
+    @property
     def tensorboard_dir(self) -> Path:
         """Return the folder of the TensorBoard event files."""
         return self.path / "tensorboard"
@@ -205,12 +216,27 @@ class RunFolder:
 
     # -- writing ----------------------------------------------------------------------------------------------
 
-    def begin_segment(self, start_step: int, checkpoint: str | None, time: float) -> int:
-        """Begin a new piece of the curve that goes on from ``start_step``. Returns its number; the first is 0."""
+    def begin_segment(self, start_step: int, checkpoint: str | None, time: float, undoes: int | None = None) -> int:
+        """Begin a new piece of the curve that goes on from ``start_step``. Returns its number; the first is 0.
+
+        It goes on from the piece before it, or (``undoes``) from what another one had left behind as it began.
+        """
         with self._writing() as db:
             number: int = db.execute("SELECT COALESCE(MAX(id) + 1, 0) FROM segments").fetchone()[0]
             db.execute("INSERT INTO segments VALUES (?, ?, ?, ?)", (number, start_step, checkpoint, time))
+            if undoes is not None:
+                db.execute("INSERT INTO meta VALUES (?, ?)", (f"{_UNDOES}{number}", str(undoes)))
         return number
+
+    def keep_rewind(self, info: RewindInfo) -> None:
+        """List a state before a change. Its file must be durable already."""
+        with self._writing() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"{_REWIND}{info.change}", info.model_dump_json()))
+
+    def forget_rewind(self, change: int) -> None:
+        """List the state before a change no longer."""
+        with self._writing() as db:
+            db.execute("DELETE FROM meta WHERE key = ?", (f"{_REWIND}{change}",))
 
     def add_metrics(self, segment: int, series: dict[str, Series]) -> None:
         """Keep measurements by tag."""
@@ -352,6 +378,11 @@ class RunFolder:
         last: int = self._read("SELECT COALESCE(MAX(id), 0) FROM events")[0][0]
         return last
 
+    def rewinds(self) -> list[RewindInfo]:
+        """List the states before changes that have a file, oldest first."""
+        rows = self._read("SELECT value FROM meta WHERE key GLOB ?", (f"{_REWIND}*",))
+        return sorted((RewindInfo.model_validate_json(value) for (value,) in rows), key=lambda info: info.change)
+
     def base_sha256(self) -> str:
         """Return the SHA-256 that base.pt had when it was written, "" if it never was."""
         rows = self._read("SELECT value FROM meta WHERE key = 'base_sha256'")
@@ -395,23 +426,27 @@ class RunFolder:
 
     def curves(self) -> dict[str, Curve]:
         """Read every tag's points, along the run as it went on."""
-        start_steps = dict(self._read("SELECT id, start_step FROM segments ORDER BY id"))
+        pieces = self._pieces()
         curves: dict[str, Curve] = {}
-        in_segment: dict[str, int] = {}
         rows = self._read("SELECT tag, segment, step, value FROM metrics ORDER BY tag, segment, step")
         for tag, segment, step, value in rows:
             curve = curves.setdefault(tag, Curve())
-            for passed in range(in_segment.get(tag, 0) + 1, segment + 1):
-                curve.cut_after(start_steps[passed])
-            in_segment[tag] = segment
+            curve.go_on(pieces, segment)
             curve.steps.append(step)
             # SQLite keeps a NaN as NULL.
             curve.values.append(math.nan if value is None else value)
-        last_segment = max(start_steps, default=0)
-        for tag, curve in curves.items():
-            for passed in range(in_segment[tag] + 1, last_segment + 1):
-                curve.cut_after(start_steps[passed])
+        for curve in curves.values():
+            curve.go_on(pieces, len(pieces) - 1)
         return curves
+
+    def _pieces(self) -> list[tuple[int, int | None]]:
+        """Return where each piece of the curve starts, and the piece that it undoes, if any."""
+        undoes = {
+            int(key.removeprefix(_UNDOES)): int(value)
+            for key, value in self._read("SELECT key, value FROM meta WHERE key GLOB ?", (f"{_UNDOES}*",))
+        }
+        rows = self._read("SELECT id, start_step FROM segments ORDER BY id")
+        return [(start_step, undoes.get(number)) for number, start_step in rows]
 
     def read(self) -> RunRecord:
         """Read everything that a view shows of the run."""

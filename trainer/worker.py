@@ -224,6 +224,8 @@ class Worker:
                 self._loaded.save(reason="user", command_id=command_id)
             case RestoreCheckpoint():
                 self._go_back(self._loaded.restore(command.name, command_id=command_id), f"Restored {command.name}.")
+            case Rewind(is_undo=True):
+                self._go_back(self._loaded.undo_rewind(command_id=command_id), "The rewind is undone.")
             case Rewind():
                 self._go_back(self._loaded.rewind(command.change, command.step, command_id=command_id), "Rewound.")
             case ShutDown():

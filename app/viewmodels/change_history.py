@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from app.viewmodels.quantities import rate_text
+from app.viewmodels.quantities import count_text, rate_text
 from trainer.messages.base import Command
 from trainer.messages.changes import LayersFrozen, LayersUnfrozen, RateChanged, RateMultiplierChanged
-from trainer.messages.commands import FreezeLayers, SetRate, SetRateMultiplier, UnfreezeLayers
+from trainer.messages.commands import FreezeLayers, Rewind, SetRate, SetRateMultiplier, UnfreezeLayers
 from trainer.messages.events import AnyEvent
 
 _UNDOABLE = (FreezeLayers, UnfreezeLayers, SetRate, SetRateMultiplier)
@@ -52,6 +52,7 @@ class ChangeHistory(QObject):
         self._send = send
         self._done: list[_Action] = []
         self._undone: list[_Action] = []
+        self._undone_rewind_step: int | None = None
         self._asked: dict[str, _Action] = {}
         self._present: _Action | None = None
         self._moving: set[str] = set()
@@ -68,9 +69,11 @@ class ChangeHistory(QObject):
             )
 
     def redo(self) -> None:
-        """Ask for the change that was undone last to be made again."""
-        if self.can_redo:
+        """Ask for the change that was undone last to be made again, or for a rewind to be undone."""
+        if self.can_redo and self._undone:
             self._move(self._undone[-1], [change.redo for change in self._undone[-1].changes])
+        elif self.can_redo:
+            self._move(None, [Rewind(is_undo=True)])
 
     @property
     def can_undo(self) -> bool:
@@ -80,7 +83,7 @@ class ChangeHistory(QObject):
     @property
     def can_redo(self) -> bool:
         """Whether there is a change to make again, and none under way."""
-        return bool(self._undone) and not self._moving
+        return bool(self.redo_text) and not self._moving
 
     @property
     def undo_text(self) -> str:
@@ -90,7 +93,11 @@ class ChangeHistory(QObject):
     @property
     def redo_text(self) -> str:
         """Name what would be made again, "" for nothing."""
-        return self._undone[-1].text if self._undone else ""
+        if self._undone:
+            return self._undone[-1].text
+        if self._undone_rewind_step is None:
+            return ""
+        return self.tr("step {}, as before the rewind").format(count_text(self._undone_rewind_step))
 
     # -- what happens -----------------------------------------------------------------------------------------
 
@@ -118,6 +125,12 @@ class ChangeHistory(QObject):
             self._undone.clear()
         action.changes.append(change)
         self.changed.emit()
+
+    def offer_undone_rewind(self, step: int | None) -> None:
+        """Offer to go back to this step, where the run was before a rewind; None: that is not possible."""
+        if step != self._undone_rewind_step:
+            self._undone_rewind_step = step
+            self.changed.emit()
 
     def refuse(self, command_id: str) -> None:
         """Take a refusal."""
@@ -160,7 +173,7 @@ class ChangeHistory(QObject):
             case _:
                 return None
 
-    def _move(self, action: _Action, commands: list[Command]) -> None:
+    def _move(self, action: _Action | None, commands: list[Command]) -> None:
         self._moved, self._is_refused, self._is_sending = action, False, True
         self._moving = {self._send(command) for command in commands}
         self._is_sending = False

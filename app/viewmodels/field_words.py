@@ -57,6 +57,7 @@ def field_label(field: str) -> str:
         "data.balance": QCoreApplication.translate("RunForm", "Balance"),
         "data.cache_gb": QCoreApplication.translate("RunForm", "Cache, GB"),
         "training.rewind_gb": QCoreApplication.translate("RunForm", "Rewind, GB"),
+        "training.rewind_disk_gb": QCoreApplication.translate("RunForm", "On disk, GB"),
         "data.validation_fraction": QCoreApplication.translate("RunForm", "Validation"),
     }
     return labels[field]
@@ -120,7 +121,11 @@ def field_tip(field: str) -> str:
             "RunForm", "Batches whose gradients make one step, as one large batch would"
         ),
         "training.rewind_gb": QCoreApplication.translate(
-            "RunForm", "Memory of the worker for the states before each change, to go back to; 0 keeps none"
+            "RunForm", "Memory of the worker for the states before each change, to go back to; 0 keeps none there"
+        ),
+        "training.rewind_disk_gb": QCoreApplication.translate(
+            "RunForm",
+            "Files of the states before each change: more of them are kept, and they outlast the worker; 0 writes none",
         ),
         "optimizer.ramp_steps": QCoreApplication.translate(
             "RunForm", "Steps over which the rate of an unfrozen layer rises from 0"

@@ -20,6 +20,7 @@ from trainer.messages.changes import (
     PlanChanged,
     RateChanged,
     RateMultiplierChanged,
+    RewindUndone,
     RunRewound,
     TrainingChanged,
 )
@@ -169,6 +170,8 @@ class LogItemModel(TableItemModel):
             case RunRewound():
                 result = self.tr("to before: {}").format(event.sentence)
                 return LogRow(event.time, self.tr("Rewound"), None, event.step, result)
+            case RewindUndone():
+                return LogRow(event.time, self.tr("Rewind undone"), None, event.step, self.tr("as before the rewind"))
             case CommandRejected():
                 return LogRow(
                     event.time,

@@ -20,6 +20,7 @@ from trainer.messages.changes import (
     LayersUnfrozen,
     RateChanged,
     RateMultiplierChanged,
+    RewindUndone,
     RunRewound,
     StateRestored,
 )
@@ -33,8 +34,9 @@ _POINTS_A_SLICE = 25_000
 
 @dataclass(frozen=True)
 class Marker:
-    """An intervention on the run, at the step where it took hold. Abandoned if a restore went back before it.
+    """An intervention on the run, at the step where it took hold.
 
+    ``abandoned_by`` is the segment that began as a restore or a rewind went back before it, None if none has.
     ``kind`` is "freeze", "unfreeze", "rate" or "multiplier". ``change`` is the number of the change, 0 if it has none;
     the run can go back to the state before it if ``can_rewind``.
     """
@@ -46,8 +48,13 @@ class Marker:
     source: str
     segment: int
     change: int = 0
-    is_abandoned: bool = False
+    abandoned_by: int | None = None
     can_rewind: bool = False
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the run went back before it."""
+        return self.abandoned_by is not None
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,8 @@ class MetricHistory(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._traces: dict[str, Trace] = {}
-        self._abandoned: dict[str, list[Trace]] = {}
+        # By the segment that began as they were left behind.
+        self._abandoned: dict[str, dict[int, Trace]] = {}
         self._segment = 0
         self._markers: list[Marker] = []
         self._rewinds: frozenset[int] = frozenset()
@@ -113,7 +121,9 @@ class MetricHistory(QObject):
             if isinstance(entry, RateChanged | RateMultiplierChanged):
                 self.add_marker(entry)
         for entry in record.log:
-            if isinstance(entry, StateRestored):
+            if isinstance(entry, RewindUndone):
+                self._take_markers_back(entry.undone_segment)
+            elif isinstance(entry, StateRestored):
                 self._abandon_markers(entry.step, entry.segment, _change_of(entry))
 
     def set_curves(self, curves: dict[str, Curve], segment: int = 0) -> None:
@@ -121,7 +131,7 @@ class MetricHistory(QObject):
         self._segment = segment
         self._traces = {tag: self._new_trace(tag, curve.steps, curve.values) for tag, curve in curves.items()}
         self._abandoned = {
-            tag: [self._new_trace(tag, steps, values) for steps, values in curve.abandoned]
+            tag: {by: self._new_trace(tag, steps, values) for by, (steps, values) in curve.abandoned.items()}
             for tag, curve in curves.items()
         }
         self._advance()
@@ -148,11 +158,21 @@ class MetricHistory(QObject):
         if segment <= self._segment:
             return
         self._segment = segment
-        for tag, trace in self._traces.items():
-            taken = trace.cut_after(step)
-            if taken is not None:
-                self._abandoned.setdefault(tag, []).append(self._new_trace(tag, *taken))
+        self._cut_after(step)
         self._abandon_markers(step, segment, change)
+        self._advance()
+
+    def undo_rewind(self, event: RewindUndone) -> None:
+        """Go on in a new segment from what a rewind had left behind; what came of the rewind is abandoned in turn."""
+        if event.segment <= self._segment:
+            return
+        self._segment = event.segment
+        self._cut_after(event.undone_step)
+        for tag, pieces in self._abandoned.items():
+            piece = pieces.pop(event.undone_segment, None)
+            if piece is not None:
+                self._traces[tag].append(piece.steps, piece.values)
+        self._take_markers_back(event.undone_segment)
         self._advance()
 
     def add_marker(self, event: FreezeChanged | RateChanged | RateMultiplierChanged) -> None:
@@ -174,7 +194,7 @@ class MetricHistory(QObject):
             segment=event.segment,
             change=event.change,
         )
-        if any(replace(known, is_abandoned=False, can_rewind=False) == marker for known in self._markers):
+        if any(replace(known, abandoned_by=None, can_rewind=False) == marker for known in self._markers):
             return
         self._markers.append(replace(marker, can_rewind=self._can_rewind(marker)))
         self.markers_changed.emit()
@@ -234,7 +254,8 @@ class MetricHistory(QObject):
     ) -> Points:
         """Return what restores left behind between two steps: pieces with a gap after each."""
         pieces = [
-            piece.query(first_step, last_step, max_points, smoothed=smoothed) for piece in self._abandoned.get(tag, [])
+            piece.query(first_step, last_step, max_points, smoothed=smoothed)
+            for piece in self._abandoned.get(tag, {}).values()
         ]
         pieces = [piece for piece in pieces if len(piece)]
         if not pieces:
@@ -263,7 +284,7 @@ class MetricHistory(QObject):
             for tag in sorted(self._traces.keys() | self._abandoned.keys())
             for is_abandoned, traces in (
                 (False, [self._traces[tag]] if tag in self._traces else []),
-                (True, self._abandoned.get(tag, [])),
+                (True, list(self._abandoned.get(tag, {}).values())),
             )
             for trace in traces
         ]
@@ -277,20 +298,33 @@ class MetricHistory(QObject):
         return trace
 
     def _all_traces(self) -> list[Trace]:
-        return list(chain(self._traces.values(), *self._abandoned.values()))
+        return list(chain(self._traces.values(), *(pieces.values() for pieces in self._abandoned.values())))
+
+    def _cut_after(self, step: int) -> None:
+        for tag, trace in self._traces.items():
+            taken = trace.cut_after(step)
+            if taken is not None:
+                self._abandoned.setdefault(tag, {})[self._segment] = self._new_trace(tag, *taken)
 
     def _abandon_markers(self, step: int, segment: int, change: int | None) -> None:
         def is_undone(known: Marker) -> bool:
-            return known.applied_step > step or (change is not None and known.change >= change)
+            is_after = known.applied_step > step or (change is not None and known.change >= change)
+            return is_after and not known.is_abandoned
 
         self._set_markers(
             [
-                replace(known, is_abandoned=True, can_rewind=False)
+                replace(known, abandoned_by=segment, can_rewind=False)
                 if known.segment < segment and is_undone(known)
                 else known
                 for known in self._markers
             ]
         )
+
+    def _take_markers_back(self, segment: int) -> None:
+        kept = [
+            replace(known, abandoned_by=None) if known.abandoned_by == segment else known for known in self._markers
+        ]
+        self._set_markers([replace(known, can_rewind=self._can_rewind(known)) for known in kept])
 
     def _can_rewind(self, marker: Marker) -> bool:
         return marker.change in self._rewinds and not marker.is_abandoned

@@ -63,6 +63,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "training.seed",
         "data.cache_gb",
         "training.rewind_gb",
+        "training.rewind_disk_gb",
         "name",
     ),
 }
@@ -110,6 +111,7 @@ NUMBERS = frozenset(
         "optimizer.clip_norm",
         "training.min_change",
         "training.rewind_gb",
+        "training.rewind_disk_gb",
         "data.validation_fraction",
         "data.cache_gb",
         "training.label_smoothing",

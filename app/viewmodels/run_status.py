@@ -142,12 +142,12 @@ class RunStatusViewModel(QObject):
         self.changed.emit()
 
     def keep_rewinds(self, event: RewindsKept) -> None:
-        """Take what the worker keeps in memory to go back to."""
+        """Take what the worker keeps to go back to, in memory and in files."""
         self._rewinds = event
         self.changed.emit()
 
     def restore_checkpoint(self, event: StateRestored) -> None:
-        """Go back to where the checkpoint was, or the state that was kept in memory."""
+        """Go back to where the checkpoint was, or to a state that was kept."""
         self._step, self._epoch, self._progress = event.step, event.epoch, None
         self.changed.emit()
 
@@ -271,12 +271,20 @@ class RunStatusViewModel(QObject):
         parts = []
         if self._progress is not None and self.state.is_live and self._progress.worker_bytes:
             parts.append(self.tr("worker {}").format(size_text(self._progress.worker_bytes)))
-            if self._rewinds is not None and self._rewinds.num_bytes:
-                kept = part_text(self._rewinds.num_bytes, self._rewinds.budget_bytes)
-                parts.append(self.tr("rewinds {}").format(kept))
+            if self._rewinds is not None and (self._rewinds.num_bytes or self._rewinds.disk_bytes):
+                parts.append(self._rewinds_text(self._rewinds))
         if self.window_bytes:
             parts.append(self.tr("window {}").format(size_text(self.window_bytes)))
         return " · ".join(parts)
+
+    def _rewinds_text(self, kept: RewindsKept) -> str:
+        in_memory = part_text(kept.num_bytes, kept.budget_bytes)
+        on_disk = part_text(kept.disk_bytes, kept.disk_budget_bytes)
+        if not kept.disk_budget_bytes:
+            return self.tr("rewinds {}").format(in_memory)
+        if not kept.budget_bytes:
+            return self.tr("rewinds {} on disk").format(on_disk)
+        return self.tr("rewinds {}, {} on disk").format(in_memory, on_disk)
 
     @property
     def disk_text(self) -> str:

@@ -14,7 +14,7 @@ from trainer.loop import Trainer
 from trainer.messages.base import Event
 from trainer.messages.changes import LayersUnfrozen, RateChanged, RunRewound
 from trainer.messages.events import CheckpointSaved, LogWritten, MetricsLogged, RewindsKept
-from trainer.rewinds import KeptState, RewindError, Rewinds
+from trainer.rewinds import RewindError
 
 __all__ = ["make_trainer"]
 
@@ -51,22 +51,26 @@ CHANGES: dict[str, Callable[[Trainer], Event]] = {
 
 
 @pytest.mark.parametrize(
-    ("change", "optimizer"),
+    ("change", "optimizer", "rewind_gb"),
     [
-        pytest.param(CHANGES["unfreeze"], "AdamW", id="unfreeze"),
-        pytest.param(CHANGES["freeze"], "AdamW", id="freeze", marks=pytest.mark.slow),
-        pytest.param(CHANGES["rate"], "AdamW", id="rate"),
-        pytest.param(CHANGES["multiplier"], "AdamW", id="multiplier", marks=pytest.mark.slow),
-        pytest.param(CHANGES["unfreeze"], "SGD", id="unfreeze under momentum", marks=pytest.mark.slow),
+        pytest.param(CHANGES["unfreeze"], "AdamW", 1.0, id="unfreeze"),
+        pytest.param(CHANGES["unfreeze"], "AdamW", 0.0, id="unfreeze, from a file"),
+        pytest.param(CHANGES["freeze"], "AdamW", 1.0, id="freeze", marks=pytest.mark.slow),
+        pytest.param(CHANGES["rate"], "AdamW", 1.0, id="rate"),
+        pytest.param(CHANGES["multiplier"], "AdamW", 1.0, id="multiplier", marks=pytest.mark.slow),
+        pytest.param(CHANGES["unfreeze"], "SGD", 1.0, id="unfreeze under momentum", marks=pytest.mark.slow),
+        pytest.param(
+            CHANGES["unfreeze"], "SGD", 0.0, id="unfreeze under momentum, from a file", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_rewound_run_ends_as_the_run_that_never_changed(
-    make_trainer: Make, small_config: RunConfig, change: Callable[[Trainer], Event], optimizer: str
+    make_trainer: Make, small_config: RunConfig, change: Callable[[Trainer], Event], optimizer: str, rewind_gb: float
 ) -> None:
     """In mid-epoch, with augmentation, mixing and BatchNorm that adapts."""
     model = small_config.model.model_copy(update={"frozen": ["conv1", "stage2", "stage3", "stage4"]})
     config = with_data(small_config, mixing="mixup", augmentation="standard").model_copy(update={"model": model})
-    config = with_training(with_optimizer(config, name=optimizer, schedule="cosine"), epochs=2)
+    config = with_training(with_optimizer(config, name=optimizer, schedule="cosine"), epochs=2, rewind_gb=rewind_gb)
     straight, straight_events = make_trainer(config)
     at_change: list[str] = []
     straight.fit(acting(straight, (5, lambda: at_change.append(digest(straight)))))
@@ -75,6 +79,8 @@ def test_a_rewound_run_ends_as_the_run_that_never_changed(
     told: list[Event] = []
 
     def rewind() -> None:
+        trainer._rewinds.close()
+        assert (trainer._rewinds.find(None, None).content is None) == (rewind_gb == 0)
         assert digest(trainer) != at_change[0]
         told.extend(trainer.rewind(None, None))
         assert (digest(trainer), trainer.step, trainer.epoch, trainer.batch) == (at_change[0], 5, 1, 1)
@@ -88,14 +94,14 @@ def test_a_rewound_run_ends_as_the_run_that_never_changed(
     assert isinstance(rewound, RunRewound)
     assert (rewound.change, rewound.step, rewound.epoch, rewound.segment) == (made[0].change, 5, 1, 1)
     assert isinstance(kept, RewindsKept)
-    assert (kept.changes, kept.num_bytes) == ([], 0)
+    assert (kept.changes, kept.undo_step) == ([], 7)
     # The abandoned piece stays, and the run's own line is the straight run's.
     folder = trainer._folder
     for event in (event for event in events if isinstance(event, MetricsLogged)):
         folder.add_metrics(event.segment, event.series)
     curve = folder.curves()["Loss/train"]
     assert list(curve.steps) == list(range(1, 9))
-    assert [list(steps) for steps, _ in curve.abandoned] == [[6, 7]]
+    assert [list(steps) for steps, _ in curve.abandoned.values()] == [[6, 7]]
     theirs = [value for e in straight_events if isinstance(e, MetricsLogged) and "Loss/train" in e.series
               for value in e.series["Loss/train"].values]  # fmt: skip
     assert list(curve.values) == theirs
@@ -104,7 +110,7 @@ def test_a_rewound_run_ends_as_the_run_that_never_changed(
 def test_a_run_goes_back_before_any_change_that_is_kept_and_forgets_the_later_ones(
     make_trainer: Make, small_config: RunConfig
 ) -> None:
-    trainer, events = make_trainer(small_config)
+    trainer, events = make_trainer(with_training(small_config, rewind_disk_gb=0.0))
     trainer.freeze_set.set_mode(training=True)
     changes = [
         trainer.changes.set_rate(0.01),
@@ -121,7 +127,8 @@ def test_a_run_goes_back_before_any_change_that_is_kept_and_forgets_the_later_on
     assert (rewound.sentence, rewound.rate, kept_now.changes) == ("conv5 unfrozen", 0.01, [1])
     with pytest.raises(RewindError, match=r"What is: before the change at step 0 \(rate 0\.01\)"):
         trainer.rewind(3, None)
-    assert trainer.changes.set_rate(0.5).change == 4
+    # The rewind has a number too.
+    assert trainer.changes.set_rate(0.5).change == 5
     trainer.rewind(None, 0)
     assert trainer.rates.rate == small_config.optimizer.rate
     with pytest.raises(RewindError, match="No state is kept"):
@@ -162,21 +169,12 @@ def test_numbers_of_changes_rise_over_a_resume(make_trainer: Make, small_config:
 
 
 def test_a_state_that_is_too_large_is_not_kept_and_that_is_told(make_trainer: Make, small_config: RunConfig) -> None:
-    trainer, events = make_trainer(with_training(small_config, rewind_gb=1e-9))
+    trainer, events = make_trainer(with_training(small_config, rewind_gb=1e-9, rewind_disk_gb=1e-9))
     trainer.changes.set_rate(0.01)
     trainer.changes.set_rate(0.02)
     (warning,) = [event.text for event in events if isinstance(event, LogWritten)]
     assert warning.startswith("The state before a change is not kept for a rewind: it takes ")
     assert not [event for event in events if isinstance(event, RewindsKept)]
-
-
-def test_the_oldest_state_goes_first() -> None:
-    rewinds = Rewinds(budget_bytes=250)
-    for change in (1, 2, 3):
-        content = {"step": change, "w": torch.zeros(25), "deep": [{"a": torch.zeros(0)}]}
-        rewinds.keep(KeptState(change, "", "user", content, None, None))
-    event = rewinds.event()
-    assert (event.changes, event.num_bytes) == ([2, 3], 200)
 
 
 def test_what_changes_nothing_copies_no_state(
@@ -191,7 +189,7 @@ def test_what_changes_nothing_copies_no_state(
 
 
 def test_a_restore_forgets_the_states_that_lie_after_it(make_trainer: Make, small_config: RunConfig) -> None:
-    trainer, events = make_trainer(small_config)
+    trainer, events = make_trainer(with_training(small_config, rewind_disk_gb=0.0))
     names: list[str] = []
     trainer.fit(
         acting(

@@ -59,7 +59,7 @@ def test_a_restore_cuts_the_curve_and_loses_nothing(folder: RunFolder) -> None:
     folder.add_metrics(1, {"Loss/train": Series(steps=[3], values=[9])})
     curve = folder.curves()["Loss/train"]
     assert (list(curve.steps), list(curve.values)) == ([1, 2, 3], [4, 3, 9])
-    assert [(list(steps), list(values)) for steps, values in curve.abandoned] == [([3, 4], [2, 1])]
+    assert [(list(steps), list(values)) for steps, values in curve.abandoned.values()] == [([3, 4], [2, 1])]
 
 
 def test_a_run_whose_worker_is_gone_counts_as_interrupted(folder: RunFolder) -> None:

@@ -168,6 +168,17 @@ class RunRewound(StateRestored):
     source: str = "user"
 
 
+class RewindUndone(StateRestored):
+    """The state is the one just before a rewind again, and so is the curve.
+
+    The rewind had begun the piece ``undone_segment`` of it, at ``undone_step``.
+    """
+
+    kind: Literal["RewindUndone"] = "RewindUndone"
+    undone_segment: int
+    undone_step: int
+
+
 def follow(run: RunInfo, event: Event) -> RunInfo:
     """Bring what a run trains with up to date with an event."""
     present, total_steps = run.present, run.total_steps

@@ -190,12 +190,14 @@ class Rewind(Command):
     """Go back to the state just before a change, at the next step boundary, as long as the worker keeps that state.
 
     ``change`` is the number of a freeze or a change of the rate; else ``step`` names the first change after that many
-    updates; without either it is the last one.
+    updates; without either it is the last one. With ``is_undo``, go back to the state just before the last rewind, as
+    long as nothing was changed since.
     """
 
     kind: Literal["Rewind"] = "Rewind"
     change: int | None = None
     step: int | None = None
+    is_undo: bool = False
 
 
 class SaveCheckpoint(Command):

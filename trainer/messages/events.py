@@ -16,6 +16,7 @@ from trainer.messages.changes import (
     PlanChanged,
     RateChanged,
     RateMultiplierChanged,
+    RewindUndone,
     RunRewound,
     TrainingChanged,
 )
@@ -26,12 +27,19 @@ from trainer.messages.states import RunState
 
 
 class RewindsKept(Event):
-    """The worker keeps the states before these ``changes``, by their numbers; they take ``num_bytes``."""
+    """The worker keeps the states before these ``changes``, by their numbers.
+
+    They take ``num_bytes`` of memory and ``disk_bytes`` in files. ``undo_step`` is where the run was before the last
+    rewind, None where that cannot be undone.
+    """
 
     kind: Literal["RewindsKept"] = "RewindsKept"
     changes: list[int]
     num_bytes: int
     budget_bytes: int
+    disk_bytes: int = 0
+    disk_budget_bytes: int = 0
+    undo_step: int | None = None
 
 
 class WorkerAttached(Event):
@@ -271,6 +279,7 @@ AnyEvent = Annotated[
     | CheckpointSaved
     | CheckpointRestored
     | RunRewound
+    | RewindUndone
     | RewindsKept
     | LogWritten,
     Field(discriminator="kind"),

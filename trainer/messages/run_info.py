@@ -35,6 +35,23 @@ class CheckpointInfo(Record):
     segment: int
 
 
+class RewindInfo(Record):
+    """A state of a run that is kept from just before a change, which it can go back to.
+
+    ``change`` is the number of the change, ``sentence`` names it, by ``source``; ``step`` counts completed updates.
+    ``resume_from`` is the checkpoint from which a run that is killed would have gone on then, None for its start.
+    ``size_bytes`` and ``sha256`` are its file's, 0 and "" before there is one.
+    """
+
+    change: int
+    sentence: str
+    source: str
+    step: int
+    resume_from: str | None
+    size_bytes: int = 0
+    sha256: str = ""
+
+
 class ConfusionMatrix(Record):
     """What the images of each class were taken for: ``counts[i][j]`` of class ``i`` were taken for class ``j``.
 
