@@ -33,6 +33,7 @@ from trainer.messages.changes import (
     LayersUnfrozen,
     RateChanged,
     RateMultiplierChanged,
+    RewindUndone,
     RunRewound,
     TrainingChanged,
 )
@@ -738,6 +739,21 @@ def test_a_rewind_says_where_the_run_goes_on(scripted_worker, capsys):
     scripted_worker(rewind)
     assert main(["rewind", "digits", "128"]) == 0
     assert capsys.readouterr().out == "Rewound to before: stage4 unfrozen · goes on from epoch 2, step 128\n"
+
+
+def test_a_rewind_is_undone_as_a_whole(scripted_worker, capsys):
+    def undo(command):
+        assert command.is_undo
+        yield RewindUndone(
+            step=160, epoch=3, frozen=[], num_trainable=10, segment=2, undone_segment=1, undone_step=128,
+            command_id=command.command_id,
+        )  # fmt: skip
+
+    scripted_worker(undo)
+    assert main(["rewind", "digits", "--undo"]) == 0
+    assert capsys.readouterr().out == "The rewind is undone · goes on from epoch 3, step 160\n"
+    assert main(["rewind", "digits", "128", "--undo"]) == 2
+    assert "Leave out the step 128, or --undo." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

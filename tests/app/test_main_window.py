@@ -31,6 +31,7 @@ from trainer.messages.changes import (
     PlanChanged,
     RateChanged,
     RateMultiplierChanged,
+    RewindUndone,
     RunRewound,
     TrainingChanged,
 )
@@ -1545,6 +1546,39 @@ def test_a_marker_offers_the_state_before_it_as_long_as_that_is_kept(
     assert window.display.run_config.text("optimizer.rate") == "0.001"
     qtbot.waitUntil(lambda: not loss._marker_items[0].marker.can_rewind)
     assert loss.marker_menu(at_marker) is None
+    assert not window.toolbar._redo.isEnabled()
+
+
+def test_redo_after_a_rewind_takes_the_run_back_to_where_it_was(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    redo, loss = window.toolbar._redo, window.metrics_view.loss
+    losses = Series(steps=list(range(1, 21)), values=[2.0] * 20)
+    restored = {"epoch": 0, "frozen": ["conv1"], "num_trainable": 110, "time": 5.0}
+    kept = {"num_bytes": 2_000_000, "budget_bytes": 1_000_000_000}
+    running.say(
+        MetricsLogged(segment=0, series={"Loss/train": losses}),
+        rate_event("elsewhere", 0.01).model_copy(update={"applied_step": 12, "change": 7}),
+        RunRewound(change=7, sentence="rate 0.01", step=12, segment=1, rate=0.001, **restored),
+        RewindsKept(changes=[], undo_step=20, **kept),
+    )
+    qtbot.waitUntil(redo.isEnabled)
+    assert redo.toolTip() == "Redo: step 20, as before the rewind (Ctrl+Shift+Z)"
+    qtbot.keyClick(window, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier)
+    command = running.sent[-1]
+    assert (command.kind, command.is_undo) == ("Rewind", True)
+    assert not redo.isEnabled()
+    running.say(
+        RewindUndone(
+            undone_segment=1, undone_step=12, step=20, segment=2, rate=0.01, command_id=command.command_id, **restored
+        ),
+        RewindsKept(changes=[7], **kept),
+    )
+    qtbot.waitUntil(lambda: [item.marker.can_rewind for item in loss._marker_items] == [True])
+    assert redo.toolTip() == "Redo (Ctrl+Shift+Z): nothing was undone"
+    assert [len(piece.steps) for piece in window.display.history.all_points()] == [20]
+    assert window.display.run_config.text("optimizer.rate") == "0.01"
+    assert window.display.status.progress_text.startswith("Epoch 1 of ")
 
 
 CURVE = RateCurve(rates=[1e-4, 1e-3, 1e-2], losses=[2.0, 1.0, 3.0], smoothed=[2.0, 1.5, 1.8], suggestion=0.00123)

@@ -14,7 +14,7 @@ from app.viewmodels.metric_history import MetricHistory
 from app.viewmodels.pyramid import GrowingArray, Pyramid
 from app.viewmodels.smoothing import Smoother
 from app.viewmodels.trace import Trace
-from trainer.messages.changes import LayersFrozen, LayersUnfrozen, RateMultiplierChanged
+from trainer.messages.changes import LayersFrozen, LayersUnfrozen, RateMultiplierChanged, RewindUndone
 from trainer.messages.events import MetricsLogged
 from trainer.messages.run_info import Series
 from trainer.run_record import Curve
@@ -77,6 +77,23 @@ def test_a_restore_moves_the_points_after_it_to_an_abandoned_piece(history):
     assert left.values[:-1].tolist() == [2.0, 1.0]
     assert math.isnan(left.values[-1])
     assert [marker.is_abandoned for marker in history.markers] == [False, True]
+
+
+def test_an_undone_rewind_brings_the_curve_and_its_markers_back(history):
+    history.add(_logged([1, 2, 3, 4], [4.0, 3.0, 2.0, 1.0]))
+    history.add_marker(_unfrozen(2).model_copy(update={"change": 1}))
+    history.set_rewinds([1])
+    history.restore(2, segment=1, change=1)
+    history.add(_logged([3], [2.5], segment=1))
+    assert [(marker.is_abandoned, marker.can_rewind) for marker in history.markers] == [(True, False)]
+    undone = RewindUndone(step=4, epoch=0, frozen=[], num_trainable=1, segment=2, undone_segment=1, undone_step=2)
+    # As it comes, and again with what was read.
+    history.undo_rewind(undone)
+    history.undo_rewind(undone)
+    history.add(_logged([5], [0.5], segment=2))
+    assert history.query(LOSS, 0, 10).values.tolist() == [4.0, 3.0, 2.0, 1.0, 0.5]
+    assert history.query_abandoned(LOSS, 0, 10).values[:-1].tolist() == [2.5]
+    assert [(marker.is_abandoned, marker.can_rewind) for marker in history.markers] == [(False, True)]
 
 
 def test_the_first_points_of_a_new_segment_cut_the_old_one_when_no_restore_was_seen(history):

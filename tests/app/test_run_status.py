@@ -240,3 +240,9 @@ def test_what_the_kept_states_take_is_told_with_their_budget(status: RunStatusVi
     status.progress(PROGRESS)
     status.keep_rewinds(RewindsKept(changes=[1], num_bytes=2_000_000, budget_bytes=1_000_000_000))
     assert status.memory_text == "worker 900 MB · rewinds 2.0 MB of 1.0 GB"
+    on_disk = {"disk_bytes": 128_000, "disk_budget_bytes": 2_000_000_000}
+    status.keep_rewinds(RewindsKept(changes=[1], num_bytes=2_000_000, budget_bytes=1_000_000_000, **on_disk))
+    assert status.memory_text == "worker 900 MB · rewinds 2.0 MB of 1.0 GB, 128 kB of 2.0 GB on disk"
+    # Of a run that was resumed, and where memory may hold none.
+    status.keep_rewinds(RewindsKept(changes=[1], num_bytes=0, budget_bytes=0, **on_disk))
+    assert status.memory_text == "worker 900 MB · rewinds 128 kB of 2.0 GB on disk"

@@ -18,6 +18,7 @@ import torchvision
 from PIL import Image
 
 from tests.integration.conftest import Driver
+from trainer.checkpoints import is_same
 from trainer.client import RunOpened, WorkerLost
 from trainer.config import DataConfig, PlanPhase, RunConfig
 from trainer.data_report import DataReport
@@ -29,6 +30,7 @@ from trainer.messages.changes import (
     PlanChanged,
     RateChanged,
     RateMultiplierChanged,
+    RewindUndone,
     RunRewound,
     TrainingChanged,
 )
@@ -72,6 +74,7 @@ from trainer.messages.events import (
     PreparationProgressed,
     ProgressReported,
     RateFound,
+    RewindsKept,
     RunEstimated,
     RunPrepared,
     StateChanged,
@@ -447,6 +450,64 @@ def test_a_killed_worker_is_noticed_within_two_seconds_and_its_run_resumes(
     assert isinstance(resumed, RunPrepared)
     assert resumed.step == record.checkpoints[-1].step
     again.wait(MetricsLogged)
+
+
+@pytest.mark.slow
+def test_a_killed_run_that_is_resumed_goes_back_before_a_change_of_the_worker_that_was_killed(
+    start_worker: Start, attach: Callable[[Path], Driver], small_config: RunConfig, tmp_path: Path
+) -> None:
+    first = start_worker()
+    run_dir = first.prepare(longer(small_config), tmp_path / "runs")
+    first.wait(MetricsLogged)
+    first.ask(PauseRun(), StateChanged)
+    before = first.ask(SaveCheckpoint(), CheckpointSaved)
+    unfrozen = first.ask(UnfreezeLayers(layers=["conv5"]), LayersUnfrozen)
+    first.ask(UnpauseRun(), StateChanged)
+    first.wait(MetricsLogged, after=len(first.seen))
+    first.ask(PauseRun(), StateChanged)
+    after = first.ask(SaveCheckpoint(), CheckpointSaved)
+    # Nothing that is resumed has led to this one.
+    abandoned = first.ask(SetRate(rate=0.5), RateChanged)
+    assert isinstance(before, CheckpointSaved)
+    assert isinstance(unfrozen, LayersUnfrozen)
+    assert isinstance(after, CheckpointSaved)
+    assert isinstance(abandoned, RateChanged)
+    with RunFolder(run_dir, read_only=True) as folder:
+        first.wait(RewindsKept, lambda event: abandoned.change in [info.change for info in folder.rewinds()])
+    os.kill(first.client.pid, signal.SIGKILL)
+    first.wait(WorkerLost)
+
+    second = start_worker()
+    resumed = second.ask(OpenRun(run_dir=str(run_dir), start=False), RunPrepared)
+    assert isinstance(resumed, RunPrepared)
+    assert resumed.step == after.checkpoint.step
+    kept = second.wait(RewindsKept)
+    assert (kept.changes, kept.num_bytes, kept.undo_step) == ([unfrozen.change], 0, None)
+    assert attach(run_dir).wait(WorkerAttached).rewinds == kept
+    rewound = second.ask(Rewind(change=unfrozen.change), RunRewound)
+    assert isinstance(rewound, RunRewound)
+    again = second.ask(SaveCheckpoint(), CheckpointSaved)
+    assert isinstance(again, CheckpointSaved)
+    ours, theirs = (
+        torch.load(run_dir / "checkpoints" / saved.checkpoint.name, weights_only=True) for saved in (again, before)
+    )
+    assert ours["step"] == theirs["step"] == rewound.step
+    for part in ("model_state_dict", "optimizer_state_dict", "scheduler_state_dict", "rng", "batch", "freeze", "plan"):
+        assert same(ours[part], theirs[part]), part
+    undone = second.ask(Rewind(is_undo=True), RewindUndone)
+    assert isinstance(undone, RewindUndone)
+    assert undone.step == resumed.step
+
+
+def same(a: object, b: object) -> bool:
+    """Compare two pieces of a checkpoint to the bit."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return is_same(a, b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
 
 
 @pytest.mark.slow
