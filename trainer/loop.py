@@ -9,7 +9,7 @@ from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from trainer.advisor import Stage
 from trainer.checkpoints import CheckpointError
@@ -25,7 +25,7 @@ from trainer.messages.run_info import CheckpointInfo, Series
 from trainer.messages.states import RunState
 from trainer.metrics import VALIDATION_ACCURACY, VALIDATION_LOSS, Evaluation, SplitMetrics
 from trainer.models import LoadedModel
-from trainer.optim import autocast, total_norm
+from trainer.optim import autocast
 from trainer.plans import stages
 from trainer.reporting import Phase
 from trainer.run_record import RunFolderError, metrics_text
@@ -218,7 +218,7 @@ class Trainer(LiveRun):
     def _clipped_norm(self) -> Tensor:
         """Return the L2 norm of the whole gradient, shape (), and shorten the gradient to the run's limit."""
         parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
-        norm = total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         if self.config.optimizer.clip_norm is not None:
             clip_grads_with_norm_(parameters, self.config.optimizer.clip_norm, norm)
         return norm

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
+from torch import nn
 
 from trainer.config import ConfigError, OptimizerConfig
 
@@ -57,15 +55,6 @@ def even_out_momentum(optimizer: torch.optim.Optimizer) -> None:
         if len(new) < len(learning):
             for parameter in new:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-
-
-def total_norm(gradients: Sequence[Tensor]) -> Tensor:
-    """Return the L2 norm of gradients as if they were one vector, shape (); NaN or infinite where one of them is."""
-    if {gradient.device.type for gradient in gradients} != {"cpu"}:
-        return get_total_norm(gradients)
-    # It is taken in every step: on a CPU, a dot product reads as fast as memory does, and torch's norms do not.
-    flat = [gradient.reshape(-1).float() for gradient in gradients]
-    return torch.stack([torch.dot(vector, vector) for vector in flat]).sum().sqrt()
 
 
 def choose_device(wanted: str) -> torch.device:
