@@ -277,12 +277,21 @@ class RunStatusViewModel(QObject):
             parts.append(self.tr("window {}").format(size_text(self.window_bytes)))
         return " · ".join(parts)
 
-    def _rewinds_text(self, kept: RewindsKept) -> str:
+    @property
+    def memory_tip(self) -> str:
+        """Say what the states before changes may take; "" where there are none."""
+        kept = self._rewinds
+        if kept is None or not (kept.num_bytes or kept.disk_bytes) or not self.state.is_live:
+            return ""
         in_memory = part_text(kept.num_bytes, kept.budget_bytes)
         on_disk = part_text(kept.disk_bytes, kept.disk_budget_bytes)
-        if not kept.disk_budget_bytes:
+        return self.tr("Rewinds are the states before changes: {} in memory, {} on disk").format(in_memory, on_disk)
+
+    def _rewinds_text(self, kept: RewindsKept) -> str:
+        in_memory, on_disk = size_text(kept.num_bytes), size_text(kept.disk_bytes)
+        if not kept.disk_bytes:
             return self.tr("rewinds {}").format(in_memory)
-        if not kept.budget_bytes:
+        if not kept.num_bytes:
             return self.tr("rewinds {} on disk").format(on_disk)
         return self.tr("rewinds {}, {} on disk").format(in_memory, on_disk)
 

@@ -96,6 +96,20 @@ def test_an_undone_rewind_brings_the_curve_and_its_markers_back(history):
     assert [(marker.is_abandoned, marker.can_rewind) for marker in history.markers] == [(False, True)]
 
 
+def test_markers_offer_their_states_again_once_another_worker_has_the_run(history):
+    history.add(_logged([1, 2, 3, 4, 5, 6], [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]))
+    for step, change in ((2, 1), (3, 2), (5, 3)):
+        history.add_marker(_unfrozen(step).model_copy(update={"change": change}))
+    history.set_rewinds([1, 2, 3])
+    history.set_rewinds([])
+    assert not any(marker.can_rewind for marker in history.markers)
+    # It goes on from a checkpoint at step 4, and of one state there is no file.
+    history.restore(4, segment=1)
+    history.set_rewinds([2])
+    assert [marker.can_rewind for marker in history.markers] == [False, True, False]
+    assert [marker.is_abandoned for marker in history.markers] == [False, False, True]
+
+
 def test_the_first_points_of_a_new_segment_cut_the_old_one_when_no_restore_was_seen(history):
     history.add(_logged([1, 2, 3, 4], [4.0, 3.0, 2.0, 1.0]))
     history.add(_logged([3], [2.5], segment=1))

@@ -236,13 +236,19 @@ def test_the_patience_is_told_while_the_run_lives(status: RunStatusViewModel) ->
     assert status.patience_text == ""
 
 
-def test_what_the_kept_states_take_is_told_with_their_budget(status: RunStatusViewModel) -> None:
+def test_what_the_kept_states_take_of_memory_and_disk_is_told_and_their_budgets_in_the_tip(
+    status: RunStatusViewModel,
+) -> None:
     status.progress(PROGRESS)
-    status.keep_rewinds(RewindsKept(changes=[1], num_bytes=2_000_000, budget_bytes=1_000_000_000))
-    assert status.memory_text == "worker 900 MB · rewinds 2.0 MB of 1.0 GB"
-    on_disk = {"disk_bytes": 128_000, "disk_budget_bytes": 2_000_000_000}
-    status.keep_rewinds(RewindsKept(changes=[1], num_bytes=2_000_000, budget_bytes=1_000_000_000, **on_disk))
-    assert status.memory_text == "worker 900 MB · rewinds 2.0 MB of 1.0 GB, 128 kB of 2.0 GB on disk"
-    # Of a run that was resumed, and where memory may hold none.
-    status.keep_rewinds(RewindsKept(changes=[1], num_bytes=0, budget_bytes=0, **on_disk))
-    assert status.memory_text == "worker 900 MB · rewinds 128 kB of 2.0 GB on disk"
+    budgets = {"changes": [1], "budget_bytes": 1_000_000_000, "disk_budget_bytes": 2_000_000_000}
+    status.keep_rewinds(RewindsKept(num_bytes=2_000_000, **budgets))
+    assert status.memory_text == "worker 900 MB · rewinds 2.0 MB"
+    status.keep_rewinds(RewindsKept(num_bytes=2_000_000, disk_bytes=128_000, **budgets))
+    assert status.memory_text == "worker 900 MB · rewinds 2.0 MB, 128 kB on disk"
+    tip = "Rewinds are the states before changes: 2.0 MB of 1.0 GB in memory, 128 kB of 2.0 GB on disk"
+    assert status.memory_tip == tip
+    # Of a run that was resumed.
+    status.keep_rewinds(RewindsKept(num_bytes=0, disk_bytes=128_000, **budgets))
+    assert status.memory_text == "worker 900 MB · rewinds 128 kB on disk"
+    status.keep_rewinds(RewindsKept(num_bytes=0, **budgets))
+    assert (status.memory_text, status.memory_tip) == ("worker 900 MB", "")

@@ -261,6 +261,7 @@ class FreezeMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if self.folder is not None:
+            self.trainer.close()
             self.folder.close()
         self.folder_of_runs.cleanup()
 

@@ -111,7 +111,7 @@ def test_what_is_in_force_survives_a_resume_and_a_restore(make_trainer: Make, sm
     second.go_on(folder, late)
     assert second.in_force == first.in_force
     # The rate belongs to the checkpoint, the length and the plan to the run.
-    (restored,) = second.restore(early.name)
+    restored, *_ = second.restore(early.name)
     assert restored.rate == small_config.optimizer.rate
     assert second.in_force == InForce(rate=small_config.optimizer.rate, epochs=7, patience=2, plan=phases)
     folder.add_event(restored)
