@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -23,12 +23,14 @@ from hypothesis.stateful import (
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-from trainer.config import ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
+from trainer.config import ConfigError, ModelConfig, OptimizerConfig, PlanPhase, RunConfig, TrainingConfig
 from trainer.data.loader import ImageData
 from trainer.data.stream import Batch
 from trainer.data.transforms import Preprocessing
 from trainer.freezing import FreezeError, has_statistics
 from trainer.loop import Trainer
+from trainer.messages.base import Event
+from trainer.messages.changes import FreezeChanged, LayersFrozen, LayersUnfrozen, PhaseBegan, RateMultiplierChanged
 from trainer.models import LoadedModel
 from trainer.runs import RunFolder
 
@@ -80,16 +82,18 @@ class RandomData:
         pass
 
 
-class Saved(NamedTuple):
-    """What was so when a checkpoint was saved."""
+class Moment(NamedTuple):
+    """What was so at a moment to which the run may go back."""
 
-    name: str
     state: dict[str, Tensor]
     frozen: set[str]
     still: dict[str, list[Tensor]]
     optimizer_state: list[dict[str, Tensor]]
     rates: dict[str, Any]
     adapting: set[str]
+    position: tuple[int, int, int]
+    rng: Tensor
+    begun: list[PlanPhase]
 
 
 class FreezeMachine(RuleBasedStateMachine):
@@ -131,28 +135,25 @@ class FreezeMachine(RuleBasedStateMachine):
         self.adapting: set[str] = set()
         self.still: dict[str, list[Tensor]] = {}
         self.take_what_is_still()
-        self.saved: list[Saved] = []
+        self.saved: list[tuple[str, Moment]] = []
+        self.before: dict[int, Moment] = {}
 
     # -- what may happen --------------------------------------------------------------------------------------
 
     @rule(layer=st.sampled_from(LAYERS + PARAMETERS + PATTERNS))
     def freeze(self, layer: str) -> None:
-        before = set(self.trainer.freeze_set.frozen)
+        before, moment = set(self.trainer.freeze_set.frozen), self.now()
         try:
             event = self.trainer.changes.freeze([layer])
         except FreezeError:
             assert self.trainer.freeze_set.frozen == before
             return
-        assert event.num_trainable == self.num_trainable()
-        self.frozen |= self.atoms_of(event.layers)
-        self.take_what_is_still()
+        self.take([event], moment)
 
     @rule(layer=st.sampled_from(LAYERS + PARAMETERS + PATTERNS))
     def unfreeze(self, layer: str) -> None:
-        event = self.trainer.changes.unfreeze([layer])
-        assert event.num_trainable == self.num_trainable()
-        self.frozen -= self.atoms_of(event.layers)
-        self.take_what_is_still()
+        moment = self.now()
+        self.take([self.trainer.changes.unfreeze([layer])], moment)
 
     @rule(layer=st.sampled_from(["stem", "body.norm", "backbone"]), is_adapting=st.booleans())
     def let_statistics_adapt(self, layer: str, is_adapting: bool) -> None:
@@ -164,11 +165,30 @@ class FreezeMachine(RuleBasedStateMachine):
 
     @rule(layer=st.sampled_from(LAYERS), multiplier=st.sampled_from([0.1, 1.0, 3.0]))
     def change_the_rate(self, layer: str, multiplier: float) -> None:
-        self.trainer.rates.multiply(self.trainer.freeze_set.resolve_units([layer]), multiplier)
+        moment = self.now()
+        self.take([self.trainer.changes.set_rate_multiplier([layer], multiplier)], moment)
+
+    @rule(
+        in_steps=st.integers(1, 3),
+        layers=st.lists(st.sampled_from(LAYERS + PARAMETERS), min_size=2, max_size=2),
+        num_frozen=st.integers(0, 2),
+        rates=st.sampled_from([{}, {"body": 0.5}]),
+    )
+    def plan_a_phase(self, in_steps: int, layers: list[str], num_frozen: int, rates: dict[str, float]) -> None:
+        step = self.trainer.step + in_steps
+        phase = PlanPhase(step=step, freeze=layers[:num_frozen], unfreeze=layers[num_frozen:], rates=rates)
+        before = self.trainer.plan.phases
+        try:
+            event = self.trainer.changes.set_plan([phase])
+        except ConfigError:
+            assert self.trainer.plan.phases == before
+            return
+        assert event.plan == [*before[: event.num_begun], phase]
 
     @rule(num_steps=st.integers(1, 3))
     def train(self, num_steps: int) -> None:
         for _ in range(num_steps):
+            self.follow_plan()
             before, statistics = self.parameters(), self.statistics()
             batches = self.next_batches()
             self.trainer.train_step(batches)
@@ -197,33 +217,36 @@ class FreezeMachine(RuleBasedStateMachine):
 
     @rule()
     def save(self) -> None:
-        info = self.trainer.save(reason="user")
-        state = {name: tensor.clone() for name, tensor in self.trainer.module.state_dict().items()}
-        self.saved.append(
-            Saved(
-                info.name,
-                state,
-                set(self.frozen),
-                dict(self.still),
-                self.optimizer_state(),
-                self.trainer.rates.state_dict(),
-                set(self.adapting),
-            )
-        )
+        self.saved.append((self.trainer.save(reason="user").name, self.now()))
 
     @precondition(lambda self: self.saved)
     @rule(data=st.data())
     def restore(self, data: st.DataObject) -> None:
-        saved = self.saved[data.draw(st.integers(0, len(self.saved) - 1))]
-        self.trainer.restore(saved.name)
+        name, moment = self.saved[data.draw(st.integers(0, len(self.saved) - 1))]
+        _, *events = self.trainer.restore(name)
         self.trainer.freeze_set.set_mode(training=True)
-        self.frozen, self.still, self.adapting = set(saved.frozen), dict(saved.still), set(saved.adapting)
-        self.check_same(saved.state)
-        assert self.trainer.rates.state_dict() == saved.rates
-        assert self.trainer.freeze_set.adapting == self.adapting
-        for ours, theirs in zip(self.optimizer_state(), saved.optimizer_state, strict=True):
-            assert ours.keys() == theirs.keys()
-            assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+        is_at_rest = not any(isinstance(event, PhaseBegan) for event in events)
+        self.check_back(moment, is_at_rest=is_at_rest)
+        self.take(events, moment)
+
+    @precondition(lambda self: self.rewinds())
+    @rule(data=st.data())
+    def rewind(self, data: st.DataObject) -> None:
+        rewinds = self.rewinds()
+        change = rewinds[data.draw(st.integers(0, len(rewinds) - 1))]
+        self.trainer.rewind(change, None)
+        self.trainer.freeze_set.set_mode(training=True)
+        self.check_back(self.before[change])
+        assert max(self.rewinds(), default=0) < change
+
+    @rule(num_steps=st.integers(1, 2))
+    def try_what_is_undone(self, num_steps: int) -> None:
+        moment, changes = self.now(), self.rewinds()
+        with self.trainer.trial():
+            for _ in range(num_steps):
+                self.trainer.train_step(self.next_batches())
+        self.check_back(moment)
+        assert self.rewinds() == changes
 
     # -- what must hold ---------------------------------------------------------------------------------------
 
@@ -264,6 +287,70 @@ class FreezeMachine(RuleBasedStateMachine):
             self.trainer.close()
             self.folder.close()
         self.folder_of_runs.cleanup()
+
+    # -- what comes of it -------------------------------------------------------------------------------------
+
+    def follow_plan(self) -> None:
+        """Have the phases begin whose time has come, as the loop does before a step."""
+        if self.trainer.plan.due(self.trainer.epoch, self.trainer.step) is None:
+            return
+        moment = self.now()
+        self.take(self.trainer.changes.follow_plan(), moment)
+        assert self.trainer.changes.follow_plan() == []
+
+    def take(self, events: Sequence[Event], before: Moment) -> None:
+        """Note what was frozen and unfrozen, and what was so before the first of these changes."""
+        first = None
+        for event in events:
+            if isinstance(event, PhaseBegan) and first is None:
+                # A phase stays begun when the run goes back to just before what it changes.
+                before = before._replace(begun=event.plan[: event.num_begun])
+            elif isinstance(event, LayersFrozen):
+                self.frozen |= self.atoms_of(event.layers)
+            elif isinstance(event, LayersUnfrozen):
+                self.frozen -= self.atoms_of(event.layers)
+            if isinstance(event, FreezeChanged | RateMultiplierChanged):
+                first = first or event.change
+        if first:
+            self.before[first] = before
+        freezes = [event for event in events if isinstance(event, FreezeChanged)]
+        assert not freezes or freezes[-1].num_trainable == self.num_trainable()
+        self.take_what_is_still()
+
+    def now(self) -> Moment:
+        trainer = self.trainer
+        return Moment(
+            {name: tensor.clone() for name, tensor in trainer.module.state_dict().items()},
+            set(self.frozen),
+            dict(self.still),
+            self.optimizer_state(),
+            trainer.rates.state_dict(),
+            set(self.adapting),
+            (trainer.step, trainer.epoch, trainer.batch),
+            torch.get_rng_state(),
+            trainer.plan.phases[: trainer.plan.num_begun],
+        )
+
+    def rewinds(self) -> list[int]:
+        """Return the changes before which the run can be put back, of those whose moment is known."""
+        return [] if self.folder is None else [n for n in self.trainer._rewinds.event().changes if n in self.before]
+
+    def check_back(self, moment: Moment, *, is_at_rest: bool = True) -> None:
+        """Check that all is as it was at a moment; ``is_at_rest``: no phase of the plan began at once."""
+        self.frozen, self.still, self.adapting = set(moment.frozen), dict(moment.still), set(moment.adapting)
+        trainer = self.trainer
+        self.check_same(moment.state)
+        assert trainer.freeze_set.adapting == self.adapting
+        assert (trainer.step, trainer.epoch, trainer.batch) == moment.position
+        assert torch.equal(torch.get_rng_state(), moment.rng)
+        assert trainer.plan.phases[: len(moment.begun)] == moment.begun
+        if not is_at_rest:
+            return
+        assert trainer.plan.num_begun == len(moment.begun)
+        assert trainer.rates.state_dict() == moment.rates
+        for ours, theirs in zip(self.optimizer_state(), moment.optimizer_state, strict=True):
+            assert ours.keys() == theirs.keys()
+            assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
     # -- looking ----------------------------------------------------------------------------------------------
 
@@ -346,9 +433,9 @@ AS_MACHINE = settings(
     phases=[phase for phase in Phase if phase is not Phase.explain],
 )
 TestFreezeMachine = FreezeMachine.TestCase
-TestFreezeMachine.settings = settings(AS_MACHINE, max_examples=8, stateful_step_count=20)
+TestFreezeMachine.settings = settings(AS_MACHINE, max_examples=6, stateful_step_count=18)
 
 
 @pytest.mark.slow
 def test_freeze_machine_at_length() -> None:
-    run_state_machine_as_test(FreezeMachine, settings=settings(AS_MACHINE, max_examples=60, stateful_step_count=40))
+    run_state_machine_as_test(FreezeMachine, settings=settings(AS_MACHINE, max_examples=50, stateful_step_count=40))
