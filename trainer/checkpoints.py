@@ -26,10 +26,13 @@ class CheckpointError(ValueError):
 class CheckpointStore:
     """A run's checkpoints on disk, compact: each holds the tensors whose bytes differ from ``base.pt``."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, *, read_only: bool = False) -> None:
         self._folder = folder
         self._base: dict[str, Tensor] = {}
         self._base_sha256 = ""
+        if read_only:
+            # A worker may be writing one of these at this moment.
+            return
         for left_over in (*folder.path.glob(f"{_UNFINISHED}*"), *folder.checkpoints_dir.glob(f"{_UNFINISHED}*")):
             # A kill in mid-save left it; it has no name and no row, so nobody can want it.
             left_over.unlink(missing_ok=True)
@@ -164,7 +167,7 @@ def write_durably(path: Path, payload: object) -> tuple[int, str]:
             os.fsync(file.fileno())
         size, digest = temporary.stat().st_size, hash_file(temporary)
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         # torch reports a full disk as a RuntimeError of its writer.
         temporary.unlink(missing_ok=True)
@@ -241,7 +244,8 @@ def _bytes(tensor: Tensor) -> Tensor:
     return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, so that a file's new name outlives a power failure."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import math
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -265,17 +267,22 @@ def _check_image_size(config: ModelConfig, image_size: int) -> None:
 
 
 def _stock_model(name: str, image_size: int, is_drawn: bool) -> nn.Module:
-    options: dict[str, Any] = {}
+    options = stock_options(name, image_size, is_drawn=is_drawn)
+    model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+    return model
+
+
+def stock_options(name: str, image_size: int, *, is_drawn: bool = False) -> dict[str, Any]:
+    """Return what torchvision's ``get_model`` is to be told of a model; ``is_drawn``: its weights will be used."""
     if name in AUXILIARY_MODELS:
         # The published weights were trained on input that the model itself scales anew; always doing so keeps a
         # file's meaning the same, whichever weights it began with.
-        options = {"aux_logits": False, "transform_input": True, "init_weights": is_drawn}
-    elif name.startswith("vit_"):
-        options = {"image_size": image_size}
-    elif name == "maxvit_t":
-        options = {"input_size": (image_size, image_size)}
-    model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
-    return model
+        return {"aux_logits": False, "transform_input": True, "init_weights": is_drawn}
+    if name.startswith("vit_"):
+        return {"image_size": image_size}
+    if name == "maxvit_t":
+        return {"input_size": (image_size, image_size)}
+    return {}
 
 
 class _NumbersOnCpu(TorchFunctionMode):
@@ -302,6 +309,19 @@ class _Appended(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         outputs: Tensor = self.appended(super().forward(x))
         return outputs
+
+
+def without_our_code(module: nn.Module) -> nn.Module:
+    """Return a model as modules of torch and torchvision alone: a Sequential of "model" and "appended" for such a head.
+
+    The given one is left as it is; the weights are shared.
+    """
+    if not isinstance(module, _Appended):
+        return module
+    stock = copy.copy(module)
+    stock.__class__ = type(module).__bases__[-1]
+    stock._modules = {name: child for name, child in module._modules.items() if name != APPENDED}
+    return nn.Sequential(OrderedDict({"model": stock, APPENDED: module.appended}))
 
 
 def _add_head(module: nn.Module, config: ModelConfig, num_classes: int) -> str:

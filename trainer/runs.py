@@ -424,12 +424,17 @@ class RunFolder:
         info = self.run_info()
         return self.config().training.epochs if info is None else info.present.epochs
 
-    def curves(self) -> dict[str, Curve]:
-        """Read every tag's points, along the run as it went on."""
+    def curves(self, last_segment: int | None = None) -> dict[str, Curve]:
+        """Read every tag's points, along the run as it went on; up to the end of one of its segments, if one is named.
+
+        A checkpoint that a restore has left behind is on the line of its own segment.
+        """
         pieces = self._pieces()
+        if last_segment is not None:
+            del pieces[last_segment + 1 :]
         curves: dict[str, Curve] = {}
-        rows = self._read("SELECT tag, segment, step, value FROM metrics ORDER BY tag, segment, step")
-        for tag, segment, step, value in rows:
+        sql = "SELECT tag, segment, step, value FROM metrics WHERE segment < ? ORDER BY tag, segment, step"
+        for tag, segment, step, value in self._read(sql, (len(pieces),)):
             curve = curves.setdefault(tag, Curve())
             curve.go_on(pieces, segment)
             curve.steps.append(step)

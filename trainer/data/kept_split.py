@@ -40,6 +40,19 @@ def read_split(run_dir: Path) -> Mapping[str, str] | None:
         DataError: The file is damaged.
 
     """
+    rows = read_split_rows(run_dir)
+    return None if rows is None else {place: split for place, _, split in rows}
+
+
+def read_split_rows(run_dir: Path) -> list[tuple[str, str, str]] | None:
+    """Return (path in the data set, classes with "; " between them, split) of each image, in the run's order.
+
+    None for a run that kept none.
+
+    Raises:
+        DataError: The file is damaged.
+
+    """
     path = run_dir / FILE_NAME
     if not path.is_file():
         return None
@@ -50,4 +63,4 @@ def read_split(run_dir: Path) -> Mapping[str, str] | None:
         raise DataError(f"Cannot read {displayed(path)}: {error}. Put it back from a copy.") from error
     if not rows or rows[0] != _COLUMNS or any(len(row) != len(_COLUMNS) for row in rows):
         raise DataError(f"{displayed(path)} is damaged: it should have the columns path, class, split. Put it back.")
-    return {place: split for place, _, split in rows[1:]}
+    return [(place, classes, split) for place, classes, split in rows[1:]]
