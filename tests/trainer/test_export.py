@@ -235,6 +235,16 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(run_dir, tmp_path, monkeyp
         shared(run_dir, tmp_path / "nowhere" / "model.pt")
 
 
+def test_a_model_that_an_exporter_gives_up_is_a_sentence(run_dir, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("No conversion of aten.strange.\nAnd many lines more")
+
+    monkeypatch.setitem(FORMATS, "pt", Format(fail, FORMATS["pt"].read))
+    with pytest.raises(ExportError, match=r"model\.pt could not be written: No conversion of aten\.strange\. Make"):
+        shared(run_dir, tmp_path / "model.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_onnx_without_its_packages_says_what_to_install(run_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(formats, "ONNX_PACKAGES", ("onnx", "no_such_package"))
     with pytest.raises(ExportError, match=r'ONNX needs no_such_package, .* pip install "thaw-studio\[export\]"'):

@@ -224,7 +224,7 @@ def test_train_script_repeats_whatever_a_run_can_be_configured_with(kind, tmp_pa
             data={"task": "multi_label", "augmentation": "strong", "balance": "class_weights", "mixing": "cutmix"},
             model={"frozen": []},
             optimizer={"name": "RMSprop", "schedule": "one_cycle", "rate": 1e-4},
-            training={"epochs": 21},
+            training={"epochs": 26},
         ),
         "binary": lambda: small(
             make_images(tmp_path / "images", num_classes=2, num_per_class=18),
@@ -269,6 +269,7 @@ def test_train_script_follows_the_line_of_a_run_that_went_back(tmp_path):
     assert_repeats(run_dir, tmp_path / "bundle")
     # One that the restore has left behind is on a line of its own.
     with RunFolder(run_dir, read_only=True) as folder:
+        assert folder.checkpoint("last").segment == 2
         behind = max((info for info in folder.checkpoints() if info.segment == 1), key=lambda info: info.step)
     bundled(run_dir, tmp_path / "behind", behind.name)
     assert_repeats(run_dir, tmp_path / "behind", behind.name)

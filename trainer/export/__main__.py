@@ -19,6 +19,9 @@ def main() -> int:
     """Do what standard input asks for. Returns 0 where it is done, 2 where it is refused."""
     # Ended by whoever waits for it: as an exception, so that what is half written is taken away.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+    if hasattr(os, "nice"):
+        # What trains beside it goes first.
+        os.nice(5)
     events = _take_standard_output()
     command = ExportCheckpoint.model_validate_json(sys.stdin.readline())
 
@@ -26,7 +29,7 @@ def main() -> int:
         events.write(as_json(event) + "\n")
         events.flush()
 
-    say(PreparationProgressed(what="Loading PyTorch", done=0, total=1, unit="steps"))
+    say(PreparationProgressed(what="Loading PyTorch", done=0, total=0, unit=""))
     from trainer.export.checkpoint_export import export
 
     try:
@@ -37,8 +40,6 @@ def main() -> int:
     except ValueError as error:
         say(CommandRejected(command=command.kind, reason=str(error), command_id=command.command_id))
         return 2
-    except KeyboardInterrupt:
-        return 130
     say(exported)
     return 0
 

@@ -62,7 +62,7 @@ def write_bundle(
     """
     is_archive = to.suffix.lower() == BUNDLE_ARCHIVE
     _check_place(to, is_archive=is_archive, overwrite=overwrite)
-    on_progress("Reading the checkpoint", 0, 1, "files")
+    on_progress("Reading the checkpoint", 0, 0, "")
     model = read_shared_model(folder, name)
     with unfinished_beside(to) as aside:
         bundle = aside / (to.stem if is_archive else to.name)
@@ -111,13 +111,13 @@ def _fill(bundle: Path, folder: RunFolder, model: SharedModel, on_progress: Prog
     checked = {"parity": {**largest.model_dump(), "sentence": largest.sentence}, "sha256": hashes}
     _write_json(bundle / "model.json", {**model.description(), **checked})
     _write_json(bundle / "class_names.json", model.class_names)
-    _write_json(bundle / "metrics.json", model.checkpoint.metrics)
+    _write_json(bundle / "metrics.json", model.description()["metrics"])
     _write_json(bundle / "environment.json", versions())
     _write_curves(bundle / "curves.csv", curves)
     draw_curves(curves, bundle / "curves.png")
     shutil.copyfile(folder.path / "run.toml", bundle / "run.toml")
     _write_text(bundle / "predict.py", predict_script(model))
-    on_progress("Writing the scripts", 0, 1, "files")
+    on_progress("Writing the scripts", 0, 0, "")
     notes = _write_recipe(bundle, folder, model, record, curves, root)
     present = {name: what for name, what in _FILES.items() if (bundle / name).exists()}
     changes = changes_until(model.checkpoint, record.log, record.checkpoints)

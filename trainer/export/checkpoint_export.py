@@ -37,7 +37,7 @@ def _export_file(
 ) -> CheckpointExported:
     beside = to.with_name(f"{to.name}.json")
     check_free([to, beside], overwrite=command.overwrite)
-    on_progress("Reading the checkpoint", 0, 1, "files")
+    on_progress("Reading the checkpoint", 0, 0, "")
     model = read_shared_model(folder, command.checkpoint)
     root = data_root(model.config, on_progress)
     images, is_random = sample_images(folder.path, root, model.preprocessing, on_progress)

@@ -169,9 +169,18 @@ def write_checked(
     """
     kind = FORMATS[name]
     description = {"format": name, "about": FORMAT_SENTENCES[name], **model.description()}
-    on_progress(f"Writing {path.name}", 0, 1, "files")
-    kind.write(model, path, description)
-    on_progress(f"Comparing {path.name} with the run", 0, 1, "files")
+    on_progress(f"Writing {path.name}", 0, 0, "")
+    try:
+        kind.write(model, path, description)
+    except (ExportError, OSError):
+        raise
+    except Exception as error:
+        # Torch's exporters raise what they like, and its writer a RuntimeError where the disk is full.
+        reason = (str(error).splitlines() or [type(error).__name__])[0].strip(" .")
+        raise ExportError(
+            f"{path.name} could not be written: {reason}. Make room if the disk is full, or choose another format."
+        ) from error
+    on_progress(f"Comparing {path.name} with the run", 0, 0, "")
     parity = compare(model.module, kind.read(model, path), images, is_random, kind.share, path.name)
     said = {
         **description,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -83,7 +84,8 @@ class SharedModel:
                 "shape": ["batch", self.num_outputs],
                 "meaning": _MEANINGS[self.config.data.task],
             },
-            "metrics": self.checkpoint.metrics,
+            # JSON has no word for what is not finite.
+            "metrics": {tag: value if isfinite(value) else None for tag, value in self.checkpoint.metrics.items()},
             "run": self.run_name,
             "checkpoint": self.checkpoint.name,
             "epoch": self.checkpoint.epoch,
