@@ -186,6 +186,17 @@ def test_what_is_not_the_same_is_refused_and_not_left_behind(run_dir, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_that_lack_a_tensor_are_refused(run_dir, tmp_path, monkeypatch):
+    def write_less(model, path, _):
+        state = model.module.state_dict()
+        safetensors.torch.save_file({key: tensor for key, tensor in state.items() if key != "fc.bias"}, path)
+
+    monkeypatch.setitem(FORMATS, "safetensors", Format(write_less, FORMATS["safetensors"].read))
+    with pytest.raises(ExportError, match=r"model\.safetensors was not kept: it cannot be loaded again \(.*fc\.bias"):
+        shared(run_dir, tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_model_that_computes_nan_is_refused(run_dir, tmp_path, monkeypatch):
     with RunFolder(run_dir, read_only=True) as folder:
         model = read_shared_model(folder, "last")
@@ -237,10 +248,13 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(run_dir, tmp_path, monkeyp
 
 def test_a_model_that_an_exporter_gives_up_is_a_sentence(run_dir, tmp_path, monkeypatch):
     def fail(*_: object) -> None:
-        raise RuntimeError("No conversion of aten.strange.\nAnd many lines more")
+        raise RuntimeError("No conversion of aten.strange.\n" + "And many lines more.\n" * 50)
 
     monkeypatch.setitem(FORMATS, "pt", Format(fail, FORMATS["pt"].read))
-    with pytest.raises(ExportError, match=r"model\.pt could not be written: No conversion of aten\.strange\. Make"):
+    with pytest.raises(
+        ExportError,
+        match=r"^model\.pt could not be written \(No conversion of aten\.strange\. And .{,200}\)\. Make room",
+    ):
         shared(run_dir, tmp_path / "model.pt")
     assert list(tmp_path.iterdir()) == []
 

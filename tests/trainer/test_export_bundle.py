@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import json
+import runpy
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -17,6 +19,7 @@ from PIL import Image
 from tests.conftest import make_images, make_label_table
 from tests.trainer.recorded_runs import Steering, record_run
 from trainer.config import DataConfig, ModelConfig, OptimizerConfig, PlanPhase, RunConfig, TrainingConfig
+from trainer.data.transforms import validation_transform
 from trainer.export.checkpoint_export import export
 from trainer.export.recipe import predict_script
 from trainer.export.shared_model import ExportError, read_shared_model
@@ -169,6 +172,32 @@ def test_names_of_classes_are_data_and_never_code(short_run):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "CLASS_NAMES"
     ]
     assert ast.literal_eval(found) == names
+
+
+def test_scripts_read_every_kind_of_image_as_the_run_does(short_run, tmp_path):
+    bundled(short_run, tmp_path / "bundle")
+    script = runpy.run_path(str(tmp_path / "bundle" / "predict.py"))
+    with RunFolder(short_run, read_only=True) as folder:
+        transform = validation_transform(read_shared_model(folder, "last").preprocessing)
+    values = np.random.default_rng(2).integers(0, 256, (512, 768, 4), dtype=np.uint8)
+    values[..., :3] = values[::64, ::64, :3].repeat(64, 0).repeat(64, 1)
+    picture = Image.fromarray(values)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    images: dict[str, Callable[[Path], None]] = {
+        "large.jpg": lambda path: picture.convert("RGB").save(path, exif=turned),
+        "cmyk.jpg": lambda path: picture.convert("CMYK").save(path),
+        "transparent.png": picture.save,
+        "palette.gif": lambda path: picture.convert("P").save(path, transparency=3),
+        "deep.png": lambda path: Image.fromarray(values[..., 0].astype(np.uint16) * 200).save(path),
+        "float.tiff": lambda path: Image.fromarray(values[..., 0].astype(np.float32) * 3 - 50).save(path),
+        "grey.png": lambda path: picture.convert("L").save(path),
+    }
+    for name, save in images.items():
+        save(tmp_path / name)
+        fitted = script["make_fit"]()(script["load_rgb"](tmp_path / name))
+        assert torch.equal(fitted, transform.read(str(tmp_path / name))), name
+        assert torch.equal(script["normalize"](fitted), transform.normalize(fitted))
 
 
 @pytest.mark.slow

@@ -6,7 +6,8 @@ import copy
 import importlib
 import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ DESCRIPTION_FILE = "description.json"
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 MAX_ONNX_BYTES = 2**31 - 2**20
 """A file of ONNX is one protobuf message, and these end at two gigabytes."""
+
+_LONGEST_REASON = 200
 
 _OF_PICKLES = frozenset({"torch", "torchvision", "collections", "functools", "builtins"})
 """The packages whose names a pickled model may hold: what plain PyTorch has."""
@@ -170,18 +173,11 @@ def write_checked(
     kind = FORMATS[name]
     description = {"format": name, "about": FORMAT_SENTENCES[name], **model.description()}
     on_progress(f"Writing {path.name}", 0, 0, "")
-    try:
+    with _in_words(f"{path.name} could not be written", "Make room if the disk is full, or choose another format"):
         kind.write(model, path, description)
-    except (ExportError, OSError):
-        raise
-    except Exception as error:
-        # Torch's exporters raise what they like, and its writer a RuntimeError where the disk is full.
-        reason = (str(error).splitlines() or [type(error).__name__])[0].strip(" .")
-        raise ExportError(
-            f"{path.name} could not be written: {reason}. Make room if the disk is full, or choose another format."
-        ) from error
     on_progress(f"Comparing {path.name} with the run", 0, 0, "")
-    parity = compare(model.module, kind.read(model, path), images, is_random, kind.share, path.name)
+    with _in_words(f"{path.name} was not kept: it cannot be loaded again", "Choose another format, and report this"):
+        parity = compare(model.module, kind.read(model, path), images, is_random, kind.share, path.name)
     said = {
         **description,
         "parity": {**parity.model_dump(), "sentence": parity.sentence},
@@ -191,10 +187,22 @@ def write_checked(
     return said, parity
 
 
+@contextmanager
+def _in_words(what: str, advice: str) -> Iterator[None]:
+    """Put what torch's exporters raise, which is anything, into a sentence; of a full disk it is a RuntimeError."""
+    try:
+        yield
+    except (ExportError, OSError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()).strip(" .") or type(error).__name__
+        raise ExportError(f"{what} ({reason[:_LONGEST_REASON]}). {advice}.") from error
+
+
 def _with_weights(model: SharedModel, state: dict[str, Tensor]) -> Forward:
     # Strict: whatever the file lacks is an error, and nothing of the copied weights is left.
     module = copy.deepcopy(model.module)
-    module.load_state_dict(with_version(module, state) if type(state) is dict else state)
+    module.load_state_dict(with_version(module, state))
     return module.eval()
 
 

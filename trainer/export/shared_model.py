@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
 
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.checkpoints import CheckpointStore
 from trainer.config import RunConfig
@@ -128,13 +130,14 @@ def read_shared_model(folder: RunFolder, name: str) -> SharedModel:
     )
 
 
-def with_version(module: nn.Module, state: dict[str, Any]) -> dict[str, Any]:
-    """Return a state_dict that tells its version, as mnasnet asks of one; a compact checkpoint does not keep it."""
-    whole = module.state_dict()
-    # Their order and what is told beside them are the module's, the tensors those of the state.
-    whole.update({key: state[key] for key in whole if key in state})
-    whole.update({key: value for key, value in state.items() if key not in whole})
-    return whole
+def with_version(module: nn.Module, state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """Return a state_dict that says of which version the module is, as mnasnet asks of one.
+
+    Neither a compact checkpoint nor a .safetensors file keeps that.
+    """
+    told = OrderedDict(state)
+    told._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
+    return told
 
 
 def versions() -> dict[str, str]:

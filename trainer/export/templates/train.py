@@ -3,8 +3,8 @@
     python train.py [--data FOLDER] [--steps N] [--workers N] [--device cpu] [--save reproduced.pt]
 
 On a CPU with the same versions (environment.json) each loss is that of the run, which curves.csv holds; on a GPU, which
-adds up in no fixed order, they are close. Beside torch and torchvision it needs the files of this folder: predict.py, base.pt (the weights at the
-start) and images.csv (which image is in which split, in the run's order).
+adds up in no fixed order, they are close. Beside torch and torchvision it needs the files of this folder: predict.py,
+base.pt (the weights at the start) and images.csv (which image is in which split, in the run's order).
 
 What a person, the plan or the advisor changed as the run went on is in CHANGES: each took hold after so many updates.
 """
