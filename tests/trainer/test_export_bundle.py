@@ -130,7 +130,7 @@ def test_bundle_comes_as_one_zip_too(short_run, tmp_path):
         assert archive.testzip() is None
 
 
-def test_a_folder_with_anything_else_in_it_is_never_replaced(short_run, tmp_path):
+def test_a_folder_with_anything_else_in_it_is_never_replaced(short_run, tmp_path, monkeypatch):
     bundle = tmp_path / "bundle"
     bundled(short_run, bundle)
     with pytest.raises(ExportError, match=r"There is a .*bundle already"):
@@ -138,6 +138,14 @@ def test_a_folder_with_anything_else_in_it_is_never_replaced(short_run, tmp_path
     (bundle / "README.md").write_text("old")
     bundled(short_run, bundle, overwrite=True)
     assert (bundle / "README.md").read_text().startswith("# small")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(ExportError, match="No space left"):
+        patched.setattr("trainer.export.bundle.put_in_place", fail)
+        bundled(short_run, bundle, overwrite=True)
+    assert {path.name for path in bundle.iterdir()} == FILES
     (bundle / "thesis.txt").write_text("mine")
     with pytest.raises(ExportError, match=r"thesis\.txt in it, which is of no bundle, and would be lost"):
         bundled(short_run, bundle, overwrite=True)

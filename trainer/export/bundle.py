@@ -74,9 +74,7 @@ def write_bundle(
             files = {to.name: bundle.stat().st_size}
         flush(bundle)
         _check_place(to, is_archive=is_archive, overwrite=overwrite)
-        if to.is_dir():
-            to.replace(aside / "replaced")
-        put_in_place([bundle], to.parent)
+        _put_in_place(bundle, to, aside / "replaced")
     return CheckpointExported(checkpoint=model.checkpoint.name, path=str(to), files=files, parity=parity, notes=notes)
 
 
@@ -91,6 +89,19 @@ def _check_place(to: Path, *, is_archive: bool, overwrite: bool) -> None:
         raise ExportError(
             f"{to} has {foreign[0]} in it, which is of no bundle, and would be lost. Choose another folder."
         )
+
+
+def _put_in_place(bundle: Path, to: Path, replaced: Path) -> None:
+    is_there = to.is_dir()
+    if is_there:
+        # A folder with anything in it is replaced by none.
+        to.replace(replaced)
+    try:
+        put_in_place([bundle], to.parent)
+    except OSError:
+        if is_there:
+            replaced.replace(to)
+        raise
 
 
 def _fill(bundle: Path, folder: RunFolder, model: SharedModel, on_progress: Progress) -> tuple[Parity, list[str]]:
