@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import random
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,9 @@ class CheckpointStore:
             CheckpointError: It cannot be written.
 
         """
-        self._base = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+        self._base = OrderedDict((name, tensor.detach().cpu().clone()) for name, tensor in state.items())
+        # What torch tells beside the tensors: mnasnet refuses a state_dict that does not say its version.
+        self._base._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]
         _, self._base_sha256 = write_durably(self._folder.base_path, self._base)
         self._folder.keep_base_sha256(self._base_sha256)
 

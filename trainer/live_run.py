@@ -23,7 +23,7 @@ from trainer.messages.events import CheckpointSaved, FreezeVerified, LogWritten
 from trainer.messages.model_info import ModelSummary
 from trainer.messages.run_info import CheckpointInfo, ConfusionMatrix, InForce, RewindInfo
 from trainer.metrics import VALIDATION_ACCURACY, VALIDATION_LOSS, Evaluation
-from trainer.models import LoadedModel, layer_tree
+from trainer.models import LoadedModel, layer_tree, with_version
 from trainer.optim import choose_precision, make_optimizer
 from trainer.rates import RateSchedule
 from trainer.reporting import Phase, Reporter
@@ -443,7 +443,7 @@ class LiveRun:
                 f"{source} holds another model than {self.config.model.name} with "
                 f"{len(self.data.class_names)} classes. Choose a checkpoint of this model."
             )
-        self.module.load_state_dict(state)
+        self.module.load_state_dict(with_version(self.module, state))
 
     def _restored(self, command_id: str) -> dict[str, Any]:
         return {

@@ -24,7 +24,7 @@ from trainer.messages.events import ChangeAdvised, LogWritten
 from trainer.messages.run_info import CheckpointInfo, Series
 from trainer.messages.states import RunState
 from trainer.metrics import VALIDATION_ACCURACY, VALIDATION_LOSS, Evaluation, SplitMetrics
-from trainer.models import LoadedModel
+from trainer.models import LoadedModel, with_version
 from trainer.optim import autocast
 from trainer.plans import stages
 from trainer.reporting import Phase
@@ -348,7 +348,7 @@ class Trainer(LiveRun):
         # A copy: a person may save, freeze or restore meanwhile, and means the model that was trained last.
         try:
             module = copy.deepcopy(self.module).eval()
-            module.load_state_dict(self._store.load(best)["model_state_dict"])
+            module.load_state_dict(with_version(module, self._store.load(best)["model_state_dict"]))
             evaluation = self._evaluate(module, "test", self.data.test_batches(), between_steps)
         except torch.OutOfMemoryError:
             text = f"The test split was not evaluated: the device {self.device} has no memory for a second model."

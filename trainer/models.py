@@ -311,6 +311,16 @@ class _Appended(nn.Module):
         return outputs
 
 
+def with_version(module: nn.Module, state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """Return a state_dict that says of which version the module is, as mnasnet asks of one.
+
+    Neither a compact checkpoint nor a .safetensors file keeps that.
+    """
+    told = OrderedDict(state)
+    told._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
+    return told
+
+
 def without_our_code(module: nn.Module) -> nn.Module:
     """Return a model as modules of torch and torchvision alone: a Sequential of "model" and "appended" for such a head.
 

@@ -326,7 +326,8 @@ def test_a_run_with_an_appended_head_is_resumed_and_read_by_plain_pytorch(here, 
         "model = torchvision.models.shufflenet_v2_x0_5()\n"
         "model.appended = nn.Sequential(nn.Dropout(), nn.Linear(1000, 8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 3))\n"
         "base, checkpoint = (torch.load(path, weights_only=True) for path in sys.argv[1:])\n"
-        "model.load_state_dict(base | checkpoint['model_state_dict'])\n"
+        "base.update(checkpoint['model_state_dict'])\n"
+        "model.load_state_dict(base)\n"
         "print(model.eval().appended(model(torch.zeros(1, 3, 32, 32))).shape)\n"
     )
     command = [sys.executable, "-c", script, str(run_dir / "base.pt"), str(checkpoint)]

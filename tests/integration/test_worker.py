@@ -136,7 +136,9 @@ def test_a_checkpoint_is_read_by_plain_pytorch_with_the_documented_keys(
         "import sys, torch, torchvision\n"
         "checkpoint = torch.load(sys.argv[2], weights_only=True)\n"
         "model = torchvision.models.shufflenet_v2_x0_5(num_classes=len(checkpoint['class_names']))\n"
-        "model.load_state_dict(torch.load(sys.argv[1], weights_only=True) | checkpoint['model_state_dict'])\n"
+        "base = torch.load(sys.argv[1], weights_only=True)\n"
+        "base.update(checkpoint['model_state_dict'])\n"
+        "model.load_state_dict(base)\n"
         "assert not any(name.split('.')[0] in ('trainer', 'app') for name in sys.modules)\n"
         "print(sorted(checkpoint))\n"
     )

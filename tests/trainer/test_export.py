@@ -26,9 +26,9 @@ from trainer.config import DataConfig, ModelConfig, RunConfig, TrainingConfig
 from trainer.export import formats
 from trainer.export.checkpoint_export import export
 from trainer.export.formats import DESCRIPTION_FILE, FORMATS, Format
-from trainer.export.shared_model import ExportError, read_shared_model, with_version
+from trainer.export.shared_model import ExportError, read_shared_model
 from trainer.messages.export import CheckpointExported, ExportCheckpoint, ExportFormat, format_of
-from trainer.models import build_model, list_models
+from trainer.models import build_model, list_models, with_version
 from trainer.runs import RunFolder
 
 SAID = {"model", "task", "class_names", "preprocessing", "input", "output", "metrics", "versions", "step"}

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+import torchvision
 from torch.nn.functional import cross_entropy
 
 from tests.conftest import make_images
@@ -247,6 +248,26 @@ def test_a_restore_in_mid_epoch_goes_on_from_there_and_ends_where_the_straight_r
     ours, theirs = weights(trainer), weights(straight)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert {e.segment for e in events if isinstance(e, MetricsLogged)} == {0, 1}
+
+
+def test_a_model_that_asks_for_the_version_of_its_weights_is_restored_and_loaded_by_plain_torch(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    small_config = small_config.model_copy(
+        update={"model": small_config.model.model_copy(update={"name": "mnasnet0_5"})}
+    )
+    trainer, _ = make_trainer(small_config)
+    trainer.fit(lambda: None)
+    saved = trainer._folder.checkpoint("last")
+    trained = weights(trainer)
+    trainer.restore(saved.name)
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in weights(trainer).items())
+    # The lines of the README.
+    base = torch.load(trainer._folder.base_path, weights_only=True)
+    base.update(torch.load(trainer._folder.checkpoints_dir / saved.name, weights_only=True)["model_state_dict"])
+    model = torchvision.models.mnasnet0_5(num_classes=3)
+    model.load_state_dict(base)
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_run_tells_what_its_updates_do_in_the_layers_that_learn(make_trainer: Make, small_config: RunConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import csv
 import json
 import shutil
@@ -17,10 +18,11 @@ from trainer.export.formats import write_checked
 from trainer.export.model_card import model_card
 from trainer.export.parity import Progress, data_root, sample_images
 from trainer.export.recipe import RecipeError, images_table, predict_script, train_script
-from trainer.export.shared_model import ExportError, SharedModel, read_shared_model, versions, with_version
+from trainer.export.shared_model import ExportError, SharedModel, read_shared_model, versions
 from trainer.export.timeline import changes_until
 from trainer.export.unfinished import check_free, flush, put_in_place, unfinished_beside
 from trainer.messages.export import BUNDLE_ARCHIVE, CheckpointExported, ExportFormat, Parity
+from trainer.models import with_version
 from trainer.run_record import Curve, RunRecord
 from trainer.runs import RunFolder
 
@@ -159,9 +161,8 @@ def _write_recipe(
 
 def _cut(curves: Mapping[str, Curve], step: int) -> dict[str, Curve]:
     """Return the curves up to a checkpoint's step."""
-    for curve in curves.values():
-        curve.cut_after(step)
-    return {tag: curve for tag, curve in curves.items() if curve.steps}
+    nums = {tag: bisect.bisect_right(curve.steps, step) for tag, curve in curves.items()}
+    return {tag: Curve(curves[tag].steps[:num], curves[tag].values[:num]) for tag, num in nums.items() if num}
 
 
 def _write_curves(path: Path, curves: Mapping[str, Curve]) -> None:

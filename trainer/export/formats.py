@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from trainer.checkpoints import hash_file
 from trainer.export.parity import Forward, Progress, compare
-from trainer.export.shared_model import INPUT_NAME, OUTPUT_NAME, ExportError, SharedModel, with_version
+from trainer.export.shared_model import INPUT_NAME, OUTPUT_NAME, ExportError, SharedModel
 from trainer.messages.export import FORMAT_SENTENCES, ExportFormat, Parity
-from trainer.models import without_our_code
+from trainer.models import with_version, without_our_code
 
 GRAPH_SHARE = 1e-4
 """What the outputs of a compiled graph may differ by, as a share of the largest: it adds up in another order. Weights

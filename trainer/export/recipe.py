@@ -149,11 +149,13 @@ def _of_config(config: RunConfig) -> dict[str, Any]:
 
 def _of_start(config: RunConfig, model: SharedModel) -> dict[str, Any]:
     freeze_set = FreezeSet(model.module, [model.head])
-    with_statistics = [name for name, module in model.module.named_modules() if has_statistics(module)]
+    adapting = [unit for layer in config.model.adapting for unit in freeze_set.with_statistics([layer])]
+    if config.model.batchnorm == "adapting":
+        adapting = [name for name, module in model.module.named_modules() if has_statistics(module)]
     multiplied = multiplied_units(config.optimizer.multipliers, freeze_set)
     return {
         "FROZEN": freeze_set.names_of(freeze_set.resolve(config.model.frozen)),
-        "ADAPTING": with_statistics if config.model.batchnorm == "adapting" else [],
+        "ADAPTING": adapting,
         "MULTIPLIERS": {unit: multiplier for units, multiplier in multiplied for unit in units},
     }
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
 
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 
 from trainer.checkpoints import CheckpointStore
 from trainer.config import RunConfig
 from trainer.data.transforms import Preprocessing
 from trainer.messages.run_info import CheckpointInfo
-from trainer.models import build_model
+from trainer.models import build_model, with_version
 from trainer.runs import RunFolder
 
 INPUT_NAME = "images"
@@ -128,16 +126,6 @@ def read_shared_model(folder: RunFolder, name: str) -> SharedModel:
         scheduler_state=checkpoint["scheduler_state_dict"],
         run_name=folder.path.resolve().name,
     )
-
-
-def with_version(module: nn.Module, state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
-    """Return a state_dict that says of which version the module is, as mnasnet asks of one.
-
-    Neither a compact checkpoint nor a .safetensors file keeps that.
-    """
-    told = OrderedDict(state)
-    told._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
-    return told
 
 
 def versions() -> dict[str, str]:

@@ -13,6 +13,7 @@ from trainer.messages.changes import (
     LayersUnfrozen,
     RateChanged,
     RateMultiplierChanged,
+    RewindUndone,
     RunRewound,
     StateRestored,
     TrainingChanged,
@@ -48,6 +49,7 @@ def changes_until(info: CheckpointInfo, log: list[AnyEvent], checkpoints: list[C
     """
     saved_at = {each.name: each.saved_at for each in checkpoints}
     taken: list[_Taken] = []
+    before_rewind: dict[int, list[_Taken]] = {}
     segment = 0
     for event in log:
         if not isinstance(event, Applied | StateRestored) or event.segment > info.segment:
@@ -58,7 +60,10 @@ def changes_until(info: CheckpointInfo, log: list[AnyEvent], checkpoints: list[C
         elif isinstance(event, RunRewound):
             numbers = [getattr(each.event, "change", 0) for each in taken]
             kept = taken[: numbers.index(event.change)] if event.change in numbers else taken
+            before_rewind[event.segment] = taken
             taken = _gone_back(taken, event, [each for each in kept if each.step <= event.step])
+        elif isinstance(event, RewindUndone):
+            taken = _gone_back(taken, event, before_rewind.get(event.undone_segment, taken))
         elif not isinstance(event, StateRestored):
             if event.segment > segment:
                 # It was begun anew, from its very start.
@@ -108,7 +113,8 @@ def decays(config: OptimizerConfig, validation: Curve, last_step: int) -> list[C
 
 def _gone_back(taken: list[_Taken], event: StateRestored, kept: list[_Taken]) -> list[_Taken]:
     # A run's length and the parts of its batches are of no checkpoint: they stay as they were when it went back.
-    stay = [each for each in taken if each not in kept and isinstance(each.event, TrainingChanged)]
+    known = [each.event for each in kept]
+    stay = [each for each in taken if each.event not in known and isinstance(each.event, TrainingChanged)]
     return kept + [replace(each, step=event.step) for each in stay]
 
 
