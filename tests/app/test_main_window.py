@@ -1664,8 +1664,8 @@ def test_a_checkpoint_of_the_live_run_brings_its_confusion_matrix(
     counts = [[3, 1], [0, 4]]
     matrix = ConfusionMatrix(split="validation", checkpoint="c.pt", step=45, class_names=["0", "1"], counts=counts)
     path = Path(run_info.run_dir)
-    path.mkdir(parents=True)
-    write_run(tmp_path / "written", run_info).joinpath("run.db").rename(path / "run.db")
+    path.parent.mkdir(parents=True)
+    write_run(tmp_path / "written", run_info).rename(path)
     with RunFolder(path) as folder:
         folder.add_checkpoint(checkpoint(2, 0.1, 0.95), matrix)
     window.tabs.setCurrentWidget(window.confusion_view)
