@@ -24,6 +24,14 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be written, read or used, with the sentence for the user."""
 
 
+class DiskFullError(CheckpointError):
+    """A checkpoint that the disk has no room for; it has when ``needed_bytes`` are free."""
+
+    def __init__(self, sentence: str, needed_bytes: int) -> None:
+        super().__init__(sentence)
+        self.needed_bytes = needed_bytes
+
+
 class CheckpointStore:
     """A run's checkpoints on disk, compact: each holds the tensors whose bytes differ from ``base.pt``."""
 
@@ -68,22 +76,6 @@ class CheckpointStore:
             raise CheckpointError(f"{path} is damaged: its bytes changed since the run began. Put it back from a copy.")
         self._base = read_file(path)
         return self._base
-
-    def save(self, name: str, content: dict[str, Any], model_state: dict[str, Tensor]) -> tuple[int, str]:
-        """Write one checkpoint durably. Returns its size in bytes and its SHA-256.
-
-        Args:
-            name: The file's name within the run's checkpoints folder.
-            content: The documented keys beside ``model_state_dict``; plain values and tensors only.
-            model_state: The whole state_dict; only what differs from the base is written.
-
-        Raises:
-            CheckpointError: It cannot be written; nothing that was there before is touched.
-
-        """
-        return self.write(
-            self._folder.checkpoints_dir / name, {**content, "model_state_dict": self.changed(model_state)}
-        )
 
     def write(self, path: Path, content: dict[str, Any]) -> tuple[int, str]:
         """Write what ``read`` reads, durably; of the model, ``content`` has what ``changed`` returned.
@@ -208,15 +200,42 @@ def is_same(a: Tensor, b: Tensor) -> bool:
     return torch.equal(_bytes(a), _bytes(b))
 
 
-def to_cpu(value: Any) -> Any:
-    """Return a state_dict with its tensors on the CPU, so that it loads on a machine without this one's device."""
-    if isinstance(value, Tensor):
-        return value.detach().cpu()
-    if isinstance(value, dict):
-        return {key: to_cpu(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [to_cpu(item) for item in value]
-    return value
+def copy_to_cpu(value: Any, *, is_fast: bool = False) -> Any:
+    """Return a copy of a state, with its tensors on the CPU, that no later step changes.
+
+    Args:
+        value: Dicts, lists, tensors and plain values.
+        is_fast: Whether a GPU's tensors go into pinned memory, of which a machine has little: for a short while only.
+
+    """
+    devices: set[torch.device] = set()
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.is_cuda and is_fast:
+            devices.add(value.device)
+            pinned = torch.empty_like(value.detach(), device="cpu", pin_memory=True)
+            return pinned.copy_(value.detach(), non_blocking=True)
+        if isinstance(value, Tensor):
+            return value.detach().to("cpu", copy=True)
+        if isinstance(value, dict):
+            return {key: copied(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [copied(item) for item in value]
+        return value
+
+    copy = copied(value)
+    for device in devices:
+        # The copies overlap, and are whole only now.
+        torch.cuda.current_stream(device).synchronize()
+    return copy
+
+
+def size_of(content: Any) -> int:
+    """Return the bytes that the tensors of a state take."""
+    if isinstance(content, Tensor):
+        return content.nbytes
+    values = content.values() if isinstance(content, dict) else content if isinstance(content, list | tuple) else ()
+    return sum(size_of(item) for item in values)
 
 
 def read_rng(device: torch.device) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,14 +11,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.checkpoints import CheckpointError, CheckpointStore, checkpoint_name, read_rng, restore_rng, to_cpu
+from trainer.checkpoints import (
+    CheckpointError,
+    CheckpointStore,
+    checkpoint_name,
+    copy_to_cpu,
+    read_rng,
+    restore_rng,
+    size_of,
+)
 from trainer.config import RunConfig
 from trainer.data.loader import ImageData
 from trainer.early_stopping import EarlyStopping
+from trainer.file_writer import FileWriter
 from trainer.freezing import BACKBONE, HEAD, FreezeSet
 from trainer.messages.base import Event
 from trainer.messages.changes import CheckpointRestored, RewindUndone, RunRewound
-from trainer.messages.events import CheckpointSaved, FreezeVerified, LogWritten
+from trainer.messages.events import FreezeVerified, LogWritten
 from trainer.messages.model_info import ModelSummary
 from trainer.messages.run_info import CheckpointInfo, ConfusionMatrix, InForce, RewindInfo
 from trainer.metrics import VALIDATION_ACCURACY, VALIDATION_LOSS, Evaluation
@@ -27,9 +35,10 @@ from trainer.models import LoadedModel, layer_tree, with_version
 from trainer.optim import choose_precision, make_optimizer
 from trainer.rates import RateSchedule
 from trainer.reporting import Phase, Reporter
-from trainer.rewinds import KeptState, Rewinds, UndoneRewind, size_of
+from trainer.rewinds import KeptState, Rewinds, UndoneRewind
 from trainer.run_record import best_checkpoint
 from trainer.runs import RunFolder
+from trainer.saving import PendingSave, Saver
 from trainer.schedules import Plan, check_plan, multiplied_units
 
 MIN_PART = 2
@@ -82,6 +91,8 @@ class LiveRun:
         self._num_changes = 0
         self._folder: RunFolder | None = None
         self._store: CheckpointStore | None = None
+        self._saver: Saver | None = None
+        self._writer = FileWriter("checkpoint-writer")
         torch.manual_seed(config.training.seed)
         self.freeze_set.freeze(config.model.frozen)
         self.frozen_since = dict.fromkeys(self.freeze_set.frozen_atoms, 0)
@@ -157,16 +168,14 @@ class LiveRun:
     def close(self) -> None:
         """End the loader's processes, and write what is to be kept."""
         self.data.close()
-        if self._rewinds is not None:
-            self._rewinds.close()
+        self._writer.finish()
 
     # -- its folder -------------------------------------------------------------------------------------------
 
     def begin(self, folder: RunFolder) -> None:
         """Begin a new run in a new folder: write its base and open the first piece of its curve."""
-        self._folder, self._store = folder, CheckpointStore(folder)
-        self._store.write_base(self.module.state_dict())
-        self._rewinds = Rewinds(self.config.training, folder, self._store, self._emit)
+        store = self._take(folder)
+        store.write_base(self.module.state_dict())
         self.segment = folder.begin_segment(0, None, time.time())
 
     def open(self, folder: RunFolder, info: CheckpointInfo | None) -> list[Event]:
@@ -178,8 +187,8 @@ class LiveRun:
             CheckpointError: A file that this needs is missing, damaged or another model's.
 
         """
-        self._folder, self._store = folder, CheckpointStore(folder)
-        self._rewinds = Rewinds(self.config.training, folder, self._store, self._emit)
+        store = self._take(folder)
+        assert self._rewinds is not None
         self._rewinds.load()
         # Each change is an event: no number of this run is as large.
         self._num_changes = folder.last_event_id()
@@ -190,11 +199,17 @@ class LiveRun:
             self.batch_parts = run.present.batch_parts
             self.plan = Plan([*run.present.begun, *run.present.plan])
         if info is None:
-            self._load_model(self._store.read_base(), "base.pt")
+            self._load_model(store.read_base(), "base.pt")
             self.segment = folder.begin_segment(0, None, time.time())
             self._rewinds.go_to([])
             return []
         return self.put_checkpoint_back(info.name)
+
+    def _take(self, folder: RunFolder) -> CheckpointStore:
+        self._folder, self._store = folder, CheckpointStore(folder)
+        self._rewinds = Rewinds(self.config.training, folder, self._store, self._writer, self._emit)
+        self._saver = Saver(folder, self._store, self._writer, self._emit)
+        return self._store
 
     def save(self, *, reason: str, evaluation: Evaluation | None = None, command_id: str = "") -> CheckpointInfo:
         """Save a checkpoint of this very moment, durable when this returns.
@@ -205,11 +220,54 @@ class LiveRun:
             command_id: The command that asked for it.
 
         Raises:
-            CheckpointError: It cannot be written.
+            CheckpointError: It, or one before it, cannot be written.
+            RunFolderError: Its row cannot be written.
 
         """
-        assert self._folder is not None
+        assert self._saver is not None
+        return self._saver.finish(self._copied(reason, evaluation, command_id, is_awaited=True))
+
+    def begin_save(self, *, reason: str, evaluation: Evaluation | None = None, command_id: str = "") -> None:
+        """Save a checkpoint of this very moment, written beside the steps that follow.
+
+        The arguments are those of ``save``. ``CheckpointSaved`` is told when it is durable; where that fails, whoever
+        asked for it is told so, and one that nobody asked for is what ``fit`` ends with at the next step boundary.
+
+        Raises:
+            CheckpointError: One before it cannot be written.
+            RunFolderError: The row of one before it cannot be written.
+
+        """
+        assert self._saver is not None
+        self._saver.begin(self._copied(reason, evaluation, command_id, is_awaited=False))
+
+    def settle(self) -> None:
+        """Return when what was saved is durable; what could not be written is tried again.
+
+        Raises:
+            CheckpointError: It cannot be written.
+            RunFolderError: Its row cannot be written.
+
+        """
+        assert self._saver is not None
+        self._saver.settle()
+
+    def check_saved(self) -> None:
+        """Tell, without waiting, whether what was last saved could not be written, and is to be tried again.
+
+        Raises:
+            CheckpointError: It could not; ``settle`` tries again.
+            RunFolderError: As above; its row could not be written.
+
+        """
+        assert self._saver is not None
+        self._saver.check()
+
+    def _copied(self, reason: str, evaluation: Evaluation | None, command_id: str, *, is_awaited: bool) -> PendingSave:
+        """Copy what a checkpoint of this moment holds."""
         assert self._store is not None
+        # First: one copy in memory at a time.
+        self.settle()
         self.report(force=True)
         drifted = self.freeze_set.find_drifted()
         num_adapting = len(self.freeze_set.adapting & self.freeze_set.frozen)
@@ -228,7 +286,8 @@ class LiveRun:
             "data_fingerprint": self.data.fingerprint,
             "config": self.config.model_dump(mode="json"),
         }
-        size_bytes, sha256 = self._store.save(name, content, self.module.state_dict())
+        # In one go: on a GPU the copies are waited for once.
+        content, model_state = copy_to_cpu([content, dict(self.module.state_dict())], is_fast=True)
         info = CheckpointInfo(
             name=name,
             epoch=self.epoch,
@@ -238,16 +297,14 @@ class LiveRun:
             metrics=metrics,
             frozen=frozen,
             frozen_summary=self.freeze_set.describe(frozen),
-            size_bytes=size_bytes,
-            sha256=sha256,
+            size_bytes=0,
+            sha256="",
             saved_at=time.time(),
             reason=reason,
             segment=self.segment,
         )
         confusion = None if evaluation is None else self._confusion(evaluation, "validation", name, self.step)
-        self._folder.add_checkpoint(info, confusion)
-        self._emit(CheckpointSaved(checkpoint=info, command_id=command_id))
-        return info
+        return PendingSave(info, content, model_state, confusion, command_id, is_awaited)
 
     def put_checkpoint_back(self, name: str, command_id: str = "") -> list[Event]:
         """Put the state of a checkpoint back: weights, optimizer, schedule, freeze set, position.
@@ -261,7 +318,10 @@ class LiveRun:
         """
         assert self._folder is not None
         assert self._store is not None
+        assert self._saver is not None
         assert self._rewinds is not None
+        # It may be the one that is asked for.
+        self._saver.wait()
         info = self._folder.checkpoint(name)
         checkpoint = self._store.load(info)
         if checkpoint["class_names"] != list(self.data.class_names):
@@ -350,17 +410,19 @@ class LiveRun:
             "unsaved": None if self._unsaved is None else asdict(self._unsaved),
             "model_state_dict": self._store.changed(self.module.state_dict()),
         }
-        return copy.deepcopy(content) if self._rewinds.has_room(size_of(content)) else None
+        return copy_to_cpu(content) if self._rewinds.has_room(size_of(content)) else None
 
     def _rewind_info(self, content: dict[str, Any], sentence: str, source: str) -> RewindInfo:
         assert self._folder is not None
+        assert self._saver is not None
         point = self._folder.resume_point()
         return RewindInfo(
             change=self._num_changes,
             sentence=sentence,
             source=source,
             step=content["step"],
-            resume_from=None if point is None else point.name,
+            # Where that is never durable, the run goes on from the one before it.
+            resume_from=self._saver.pending_name or (None if point is None else point.name),
         )
 
     # -- the state as a whole ---------------------------------------------------------------------------------
@@ -368,7 +430,7 @@ class LiveRun:
     @contextmanager
     def trial(self) -> Iterator[None]:
         """Undo to the bit, at the end, whatever is trained inside. Nothing of it is told or kept."""
-        content = copy.deepcopy({**self._content(), "model_state_dict": to_cpu(self.module.state_dict())})
+        content = copy_to_cpu({**self._content(), "model_state_dict": dict(self.module.state_dict())})
         rates, non_finite_step = self.rates, self.non_finite_step
         self._trial_began_at = self.step
         try:
@@ -389,7 +451,7 @@ class LiveRun:
             "epoch": self.epoch,
             "batch": self.batch,
             "step": self.step,
-            "optimizer_state_dict": to_cpu(self.optimizer.state_dict()),
+            "optimizer_state_dict": self.optimizer.state_dict(),
             "scheduler_state_dict": self.rates.state_dict(),
             "plan": self.plan.state_dict(),
             "early_stopping": self.early_stopping.state_dict(),

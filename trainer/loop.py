@@ -72,6 +72,8 @@ class Trainer(LiveRun):
             between_steps: Called at every step boundary, where it may change anything here, wait, or raise RunStopped.
 
         """
+        # What could not be written before the run was paused for it.
+        self.settle()
         self._save_epoch()
         is_tested = False
         sentence = ""
@@ -93,6 +95,8 @@ class Trainer(LiveRun):
                 self._unsaved = evaluation
                 self._save_epoch()
                 self._advise(values[VALIDATION_LOSS])
+            # The best one is looked for among those that are durable.
+            self.settle()
             sentence = self._end_early(sentence)
             self._has_jumped = False
             is_tested = self._test(between_steps)
@@ -108,6 +112,7 @@ class Trainer(LiveRun):
         while self.batch < num_batches:
             self._follow_plan()
             between_steps()
+            self.check_saved()
             if self._has_jumped:
                 return
             started = time.perf_counter()
@@ -279,10 +284,10 @@ class Trainer(LiveRun):
             self._emit(LogWritten(level="info", text=text))
 
     def _save_epoch(self) -> None:
-        """Save the epoch that has just ended; again, if that failed before the run was paused for it."""
+        """Save the epoch that has just ended."""
         if self._unsaved is None:
             return
-        self.save(reason="epoch", evaluation=self._unsaved)
+        self.begin_save(reason="epoch", evaluation=self._unsaved)
         self._unsaved = None
         self._follow_plan()
 

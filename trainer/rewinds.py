@@ -5,15 +5,13 @@ from __future__ import annotations
 import copy
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from trainer.checkpoints import CheckpointError, CheckpointStore
+from trainer.checkpoints import CheckpointError, CheckpointStore, size_of
 from trainer.config import TrainingConfig
 from trainer.file_writer import FileWriter
 from trainer.messages.base import Event
@@ -68,12 +66,17 @@ class KeptState:
 class Rewinds:
     """The kept states, oldest first: each is in memory, in a file, or in both, as far as the two budgets go.
 
-    Each is written as it comes, on a thread of its own. In memory and on the disk the oldest make room for new ones.
+    Each is written as it comes, on the writer's thread. In memory and on the disk the oldest make room for new ones.
     Those that the run has gone back behind are kept as long as that rewind can be undone: until another change.
     """
 
     def __init__(
-        self, config: TrainingConfig, folder: RunFolder, store: CheckpointStore, emit: Callable[[Event], None]
+        self,
+        config: TrainingConfig,
+        folder: RunFolder,
+        store: CheckpointStore,
+        writer: FileWriter,
+        emit: Callable[[Event], None],
     ) -> None:
         self._memory_bytes = round(config.rewind_gb * 1e9)
         self._disk_bytes = round(config.rewind_disk_gb * 1e9)
@@ -85,7 +88,7 @@ class Rewinds:
         """The changes that led to where the run is now."""
         self._writing: KeptState | None = None
         self._told: set[str] = set()
-        self._writer = FileWriter("rewind-writer")
+        self._writer = writer
         # The states are the training thread's, but for what the writer's thread says of their files.
         self._lock = threading.RLock()
 
@@ -98,10 +101,6 @@ class Rewinds:
             if path.name not in names:
                 # A kill before it had its row left it.
                 path.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Return when what waits is written."""
-        self._writer.finish()
 
     # -- keeping ----------------------------------------------------------------------------------------------
 
@@ -369,22 +368,6 @@ class Rewinds:
         if what not in self._told:
             self._told.add(what)
             self._emit(LogWritten(level="warning", text=text))
-
-
-def size_of(content: dict[str, Any]) -> int:
-    """Return the bytes that the tensors of a state take."""
-    return sum(tensor.nbytes for tensor in _tensors(content))
-
-
-def _tensors(value: Any) -> Iterable[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
 
 
 def _size_of_file(path: Path) -> int | None:

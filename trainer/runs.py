@@ -362,16 +362,23 @@ class RunFolder:
         return found[0]
 
     def resume_point(self) -> CheckpointInfo | None:
-        """Return the checkpoint from which the run goes on: the last one saved or restored. None: from its start."""
-        newest = self._read("SELECT id, checkpoint FROM segments ORDER BY id DESC LIMIT 1")
-        if not newest:
-            return None
-        segment, restored = newest[0]
-        listed = self.checkpoints()
-        saved_since = [info for info in listed if info.segment == segment]
-        if saved_since:
-            return saved_since[-1]
-        return next((info for info in listed if info.name == restored), None)
+        """Return the checkpoint from which the run goes on: the last one saved or restored. None: from its start.
+
+        Where that is listed no more, it is the newest one before it on the way to where the run is.
+        """
+        listed, undoes = self.checkpoints(), self._undoes()
+        end_step, begun_by = math.inf, math.inf
+        pieces = self._read("SELECT id, start_step, checkpoint FROM segments ORDER BY id DESC")
+        for segment, start_step, restored in pieces:
+            if segment >= begun_by:
+                continue
+            # One saved at that very step may have been saved after the change that was gone back before.
+            found = [info for info in listed if info.segment == segment and info.step < end_step]
+            found = found or [info for info in listed if info.name == restored and info.step <= end_step]
+            if found:
+                return found[-1]
+            end_step, begun_by = min(end_step, start_step), undoes.get(segment, segment)
+        return None
 
     def last_event_id(self) -> int:
         """Return the id of the last event that is kept, 0 before there is one."""
@@ -446,12 +453,15 @@ class RunFolder:
 
     def _pieces(self) -> list[tuple[int, int | None]]:
         """Return where each piece of the curve starts, and the piece that it undoes, if any."""
-        undoes = {
+        undoes = self._undoes()
+        rows = self._read("SELECT id, start_step FROM segments ORDER BY id")
+        return [(start_step, undoes.get(number)) for number, start_step in rows]
+
+    def _undoes(self) -> dict[int, int]:
+        return {
             int(key.removeprefix(_UNDOES)): int(value)
             for key, value in self._read("SELECT key, value FROM meta WHERE key GLOB ?", (f"{_UNDOES}*",))
         }
-        rows = self._read("SELECT id, start_step FROM segments ORDER BY id")
-        return [(start_step, undoes.get(number)) for number, start_step in rows]
 
     def read(self) -> RunRecord:
         """Read everything that a view shows of the run."""

@@ -147,6 +147,8 @@ class Worker:
         self._is_cancelled = False
         self._told_divergence: tuple[int, int] | None = None
         self._preparation_reported_at = 0.0
+        # What must be free on the disk for a paused run to go on by itself; 0: it does not.
+        self._needed_bytes = 0
         # Last: from here on, clients' threads put commands in.
         self._server = EventServer(listener, self.take)
 
@@ -187,6 +189,7 @@ class Worker:
                 is_needed = self._server.num_clients or self.state is RunState.PAUSED
                 seconds_alone = 0.0 if is_needed else seconds_alone + POLL_INTERVAL_S
                 self._is_ending = seconds_alone >= ORPHANED_AFTER_S
+                self._go_on_if_there_is_room()
             if self.state is RunState.RUNNING:
                 self._fit()
         if self.state is RunState.READY:
@@ -221,7 +224,7 @@ class Worker:
             case StopRun():
                 self._stop(save=command.save, command_id=command_id)
             case SaveCheckpoint():
-                self._loaded.save(reason="user", command_id=command_id)
+                self._loaded.begin_save(reason="user", command_id=command_id)
             case RestoreCheckpoint():
                 self._go_back(self._loaded.restore(command.name, command_id=command_id), f"Restored {command.name}.")
             case Rewind(is_undo=True):
@@ -402,7 +405,7 @@ class Worker:
     def _fit(self) -> None:
         import torch
 
-        from trainer.checkpoints import CheckpointError
+        from trainer.checkpoints import CheckpointError, DiskFullError
         from trainer.loop import RunStopped
 
         trainer = self._loaded
@@ -410,8 +413,11 @@ class Worker:
             sentence = trainer.fit(self._between_steps)
         except RunStopped:
             return
+        except DiskFullError as error:
+            self._enter(RunState.PAUSED, str(error))
+            self._needed_bytes = error.needed_bytes
         except (CheckpointError, RunFolderError) as error:
-            # A full disk, a locked database: nothing of the run is lost, so it waits until that is mended.
+            # A locked database, say: nothing of the run is lost, so it waits until that is mended.
             self._enter(RunState.PAUSED, str(error))
         except ValueError as error:
             self._fail(str(error))
@@ -427,6 +433,14 @@ class Worker:
         else:
             trainer.report(force=True)
             self._enter(RunState.FINISHED, sentence)
+
+    def _go_on_if_there_is_room(self) -> None:
+        if (
+            self._needed_bytes
+            and self._prepared
+            and shutil.disk_usage(self._prepared.folder.path).free >= self._needed_bytes
+        ):
+            self._enter(RunState.RUNNING, "The disk has room again.")
 
     def _between_steps(self) -> None:
         from trainer.loop import RunStopped
@@ -479,7 +493,7 @@ class Worker:
         offered_parts: int | None = None,
     ) -> None:
         assert state in TRANSITIONS[self.state], f"{self.state} does not lead to {state}"
-        self.state = state
+        self.state, self._needed_bytes = state, 0
         self._server.publish(
             StateChanged(
                 state=state,

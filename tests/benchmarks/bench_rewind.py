@@ -21,12 +21,12 @@ from typing import cast
 import torch
 
 from tests.benchmarks.bench_monitor import BATCH_SIZE, IMAGE_SIZE, NUM_CLASSES, RandomImages
+from trainer.checkpoints import size_of
 from trainer.config import ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
 from trainer.data.loader import ImageData
 from trainer.loop import Trainer
 from trainer.messages.events import RewindsKept
 from trainer.models import build_model
-from trainer.rewinds import size_of
 from trainer.runs import RunFolder
 
 NUM_RUNS = 5
@@ -92,8 +92,7 @@ class Bench:
 
     def settle(self) -> None:
         """Wait for the writer."""
-        assert self._trainer._rewinds is not None
-        self._trainer._rewinds.close()
+        self._trainer._writer.finish()
 
     def steps_beside_writing(self) -> tuple[float, float]:
         """Return the median time of a step while a state is written, and of the writing, in milliseconds."""

@@ -11,7 +11,15 @@ import pytest
 import torch
 
 from trainer import checkpoints
-from trainer.checkpoints import CheckpointError, is_same, read_file, read_rng, restore_rng, to_cpu, write_durably
+from trainer.checkpoints import (
+    CheckpointError,
+    copy_to_cpu,
+    is_same,
+    read_file,
+    read_rng,
+    restore_rng,
+    write_durably,
+)
 
 
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "replace"])
@@ -80,6 +88,6 @@ def test_the_hash_is_that_of_the_file_under_its_name(tmp_path: Path) -> None:
 def test_a_state_dict_is_saved_for_machines_without_this_ones_device() -> None:
     state = {"state": {0: {"step": torch.zeros((), device="meta")}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
     with pytest.raises(NotImplementedError):
-        to_cpu(state)  # a meta tensor has no bytes to move: proof that every tensor in there is reached
+        copy_to_cpu(state)  # a meta tensor has no bytes to move: proof that every tensor in there is reached
     state["state"][0]["step"] = torch.ones(())
-    assert to_cpu(state) == state
+    assert copy_to_cpu(state) == state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -30,7 +31,14 @@ from trainer.messages.changes import (
     RateMultiplierChanged,
     TrainingChanged,
 )
-from trainer.messages.events import CheckpointSaved, FreezeVerified, LayerStatsReported, LogWritten, MetricsLogged
+from trainer.messages.events import (
+    CheckpointSaved,
+    CommandRejected,
+    FreezeVerified,
+    LayerStatsReported,
+    LogWritten,
+    MetricsLogged,
+)
 from trainer.metrics import TRAIN_LOSS
 from trainer.models import build_model
 from trainer.runs import RunFolder
@@ -154,6 +162,7 @@ def test_a_hand_made_change_at_the_plans_epoch_stays(make_trainer: Make, small_c
 
     def meddle() -> None:
         if trainer.step == 6 and not done:
+            trainer.settle()
             (first, *_) = [e.checkpoint.name for e in events if isinstance(e, CheckpointSaved)]
             done.extend(type(event).__name__ for event in trainer.restore(first))
             trainer.changes.freeze(["conv5"])
@@ -164,23 +173,82 @@ def test_a_hand_made_change_at_the_plans_epoch_stays(make_trainer: Make, small_c
     assert trainer.freeze_set.describe(trainer.freeze_set.frozen) == "backbone"
 
 
-def test_an_epoch_that_could_not_be_saved_is_saved_when_the_run_goes_on(
+def test_an_epoch_that_could_not_be_saved_is_told_at_a_step_boundary_and_saved_as_it_was_when_the_run_goes_on(
     make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer, events = make_trainer(small_config)
+    straight, straight_events = make_trainer(small_config)
+    straight.fit(lambda: None)
 
     def fail(*_: object) -> None:
         raise CheckpointError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer._store, "save", fail)
+        patch.setattr(trainer._store, "write", fail)
+        with pytest.raises(CheckpointError):
+            trainer.fit(lambda: trainer._writer.finish())
+        assert (trainer.step, trainer.batch) == (4, 0)
+        # Still no room: nothing is trained, and nothing lost.
         with pytest.raises(CheckpointError):
             trainer.fit(lambda: None)
+        assert trainer.step == 4
     assert not [event for event in events if isinstance(event, CheckpointSaved)]
     trainer.fit(lambda: None)
     saved = [event.checkpoint for event in events if isinstance(event, CheckpointSaved)]
     assert [(info.epoch, info.step) for info in saved] == [(1, 4), (2, 8), (3, 12)]
-    assert all(info.accuracy is not None for info in saved)
+    theirs = [event.checkpoint for event in straight_events if isinstance(event, CheckpointSaved)]
+    assert [info.metrics for info in saved] == [info.metrics for info in theirs]
+    for ours, other in zip(saved, theirs, strict=True):
+        a, b = trainer._store.load(ours)["model_state_dict"], straight._store.load(other)["model_state_dict"]
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_checkpoint_is_of_its_moment_and_told_once_durable_however_far_the_run_has_gone_on_meanwhile(
+    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, events = make_trainer(small_config)
+    write, may_write, at_save = trainer._store.write, threading.Event(), {}
+
+    def write_late(path: Path, content: dict[str, Any]) -> tuple[int, str]:
+        assert may_write.wait(60)
+        assert threading.current_thread() is not threading.main_thread()
+        return write(path, content)
+
+    monkeypatch.setattr(trainer._store, "write", write_late)
+
+    def between_steps() -> None:
+        if trainer.step == 4 and trainer.batch == 0 and not at_save:
+            at_save.update(weights(trainer))
+        if trainer.step == 7:
+            assert trainer._folder.checkpoints() == []
+            assert not [event for event in events if isinstance(event, CheckpointSaved)]
+            may_write.set()
+
+    trainer.fit(between_steps)
+    first, *_ = trainer._folder.checkpoints()
+    assert [e.checkpoint for e in events if isinstance(e, CheckpointSaved)] == trainer._folder.checkpoints()
+    assert all(trainer._folder.problem_of(info) == "" for info in trainer._folder.checkpoints())
+    loaded = trainer._store.load(first)
+    assert loaded["step"] == 4
+    assert all(torch.equal(tensor, at_save[name]) for name, tensor in loaded["model_state_dict"].items())
+
+
+def test_a_checkpoint_that_a_person_asked_for_and_that_fails_is_refused_and_the_run_goes_on(
+    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, events = make_trainer(small_config)
+    write = trainer._store.write
+
+    def write_epochs(path: Path, content: dict[str, Any]) -> tuple[int, str]:
+        if content["step"] == 2:
+            raise CheckpointError("no room")
+        return write(path, content)
+
+    monkeypatch.setattr(trainer._store, "write", write_epochs)
+    trainer.fit(lambda: trainer.begin_save(reason="user", command_id="mine") if trainer.step == 2 else None)
+    (refused,) = [event for event in events if isinstance(event, CommandRejected)]
+    assert (refused.command, refused.command_id, refused.reason) == ("SaveCheckpoint", "mine", "no room")
+    assert [info.step for info in trainer._folder.checkpoints()] == [4, 8, 12]
 
 
 def test_a_plan_that_would_freeze_all_that_is_left_in_mid_run_is_passed_over_with_a_warning(

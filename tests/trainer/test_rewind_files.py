@@ -16,6 +16,7 @@ from tests.trainer.test_loop import Make, make_trainer, with_training
 from tests.trainer.test_rewinds import acting, digest
 from trainer.checkpoints import CheckpointError, CheckpointStore
 from trainer.config import RunConfig, TrainingConfig
+from trainer.file_writer import FileWriter
 from trainer.loop import RunStopped
 from trainer.messages.base import Event
 from trainer.messages.changes import RewindUndone, RunRewound
@@ -38,18 +39,19 @@ class Bench:
         self.store = CheckpointStore(folder)
         self.store.write_base({"w": torch.zeros(1)})
         self.events: list[Event] = []
+        self.writer = FileWriter("test-writer")
 
     def open(self, *, memory: float, disk: float) -> Rewinds:
         """Keep as many states in memory, and as many in files."""
         config = TrainingConfig(rewind_gb=memory * NUM_BYTES / 1e9, rewind_disk_gb=disk * 1.01 * NUM_BYTES / 1e9)
-        return Rewinds(config, self.folder, self.store, self.events.append)
+        return Rewinds(config, self.folder, self.store, self.writer, self.events.append)
 
     def keep(self, rewinds: Rewinds, change: int, *, is_at_once: bool = False) -> None:
         content = {"step": change, "model_state_dict": {"w": torch.full((NUM_BYTES // 4,), float(change))}}
         if rewinds.has_room(NUM_BYTES):
             rewinds.keep(KeptState(RewindInfo(change=change, **INFO), content))
         if not is_at_once:
-            rewinds.close()
+            self.writer.finish()
 
     def read(self, rewinds: Rewinds) -> dict[int, float]:
         """Read the states that are kept, by their changes."""
@@ -106,7 +108,7 @@ def test_without_memory_each_is_read_from_its_file_and_one_at_a_time_waits_for_i
         # The writer cannot have finished with the first while this goes on.
         bench.keep(rewinds, 2, is_at_once=True)
         bench.keep(rewinds, 3, is_at_once=True)
-    rewinds.close()
+    bench.writer.finish()
     assert bench.in_memory(rewinds) == []
     assert bench.read(rewinds) == {1: 1.0, 2: 2.0}
     (warning,) = bench.warnings
@@ -164,7 +166,7 @@ def test_a_damaged_file_is_refused_by_name_and_not_offered_again(bench: Bench) -
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"The state before rate 0\.01 is damaged"):
         rewinds.read(rewinds.find(1, None))
-    rewinds.close()
+    bench.writer.finish()
     assert (rewinds.changes, bench.files) == ([2], ["before_000002.pt"])
 
 
@@ -201,14 +203,14 @@ def test_a_resumed_run_goes_back_to_the_bit_before_what_led_to_its_checkpoint_an
     with pytest.raises(RunStopped):
         first.fit(acting(first, (2, lambda: first.changes.set_rate(0.01)), (6, change_around_a_save), (7, stop)))
     assert first._rewinds.changes == [1, 2, 3]
-    first._rewinds.close()
+    first._writer.finish()
     folder = first._folder
 
     second, _ = make_trainer(small_config)
     events = second.go_on(folder, folder.resume_point())
     (kept,) = [event for event in events if isinstance(event, RewindsKept)]
     assert (kept.changes, kept.num_bytes, kept.undo_step) == ([1, 2], 0, None)
-    second._rewinds.close()
+    second._writer.finish()
     assert kept.disk_bytes == sum(path.stat().st_size for path in folder.rewinds_dir.iterdir())
     rewound, _ = second.rewind(2, None)
     assert isinstance(rewound, RunRewound)
@@ -230,11 +232,11 @@ def test_a_run_that_begins_anew_or_at_a_checkpoint_of_before_keeps_no_state_of_a
     # Gone back behind, and made anew: the checkpoint was saved on a piece that is abandoned.
     first.rewind(1, None)
     first.changes.set_rate(0.02)
-    first._rewinds.close()
+    first._writer.finish()
     for info in (saved, None):
         later, _ = make_trainer(small_config)
         events = later.go_on(first._folder, info)
-        later._rewinds.close()
+        later._writer.finish()
         assert not any(event.changes or event.disk_bytes for event in events if isinstance(event, RewindsKept))
         with pytest.raises(RewindError, match="No state is kept"):
             later.rewind(None, None)
@@ -256,18 +258,18 @@ def test_an_undone_rewind_is_as_if_it_had_never_been(
     def rewind() -> None:
         hashes.append(digest(trainer))
         told.extend(trainer.rewind(None, None))
-        trainer._rewinds.close()
+        trainer._writer.finish()
 
     def undo() -> None:
         told.extend(trainer.undo_rewind())
-        trainer._rewinds.close()
+        trainer._writer.finish()
         assert (digest(trainer), trainer.step) == (hashes.pop(), 6)
 
     # Twice, so that neither way the kept states are touched.
     trainer.fit(
         acting(
             trainer,
-            (3, lambda: (trainer.changes.unfreeze(["conv5"]), trainer._rewinds.close())),
+            (3, lambda: (trainer.changes.unfreeze(["conv5"]), trainer._writer.finish())),
             (6, rewind),
             (5, undo),
             (6, rewind),
@@ -307,12 +309,12 @@ def test_rewinds_are_undone_in_turn_until_another_change_is_made(make_trainer: M
     with pytest.raises(RewindError, match="No rewind can be undone"):
         trainer.undo_rewind()
     trainer.rewind(2, None)
-    trainer._rewinds.close()
+    trainer._writer.finish()
     assert [info.change for info in folder.rewinds()] == [1, 2, 3]
     trainer.changes.set_rate(0.04)
     with pytest.raises(RewindError, match="No rewind can be undone"):
         trainer.undo_rewind()
-    trainer._rewinds.close()
+    trainer._writer.finish()
     changes = trainer._rewinds.changes
     assert changes[0] == 1
     assert len(changes) == 2

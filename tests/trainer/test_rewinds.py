@@ -79,7 +79,7 @@ def test_a_rewound_run_ends_as_the_run_that_never_changed(
     told: list[Event] = []
 
     def rewind() -> None:
-        trainer._rewinds.close()
+        trainer._writer.finish()
         assert (trainer._rewinds.find(None, None).content is None) == (rewind_gb == 0)
         assert digest(trainer) != at_change[0]
         told.extend(trainer.rewind(None, None))
