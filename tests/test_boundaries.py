@@ -27,6 +27,7 @@ def loaded_after(statement: str) -> set[str]:
         "app.cli",
         "app.terminal",
         "trainer.client",
+        "trainer.retention",
     ],
 )
 def test_the_app_loads_no_torch(module: str) -> None:

@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,10 @@ class CheckpointStore:
         for left_over in (*folder.path.glob(f"{_UNFINISHED}*"), *folder.checkpoints_dir.glob(f"{_UNFINISHED}*")):
             # A kill in mid-save left it; it has no name and no row, so nobody can want it.
             left_over.unlink(missing_ok=True)
+        for name in folder.half_deleted():
+            with suppress(OSError):
+                (folder.checkpoints_dir / name).unlink(missing_ok=True)
+                folder.end_deleting([name])
 
     def write_base(self, state: dict[str, Tensor]) -> None:
         """Write ``base.pt``, the model's state_dict at the start of the run.
@@ -77,8 +82,8 @@ class CheckpointStore:
         self._base = read_file(path)
         return self._base
 
-    def write(self, path: Path, content: dict[str, Any]) -> tuple[int, str]:
-        """Write what ``read`` reads, durably; of the model, ``content`` has what ``changed`` returned.
+    def write(self, path: Path, content: dict[str, Any], *, is_whole: bool = False) -> tuple[int, str]:
+        """Write what ``read`` reads, durably; of the model, ``content`` has what ``changed`` returned, or all of it.
 
         Returns the size in bytes and the SHA-256.
 
@@ -86,7 +91,8 @@ class CheckpointStore:
             CheckpointError: It cannot be written; nothing that was there before is touched.
 
         """
-        return write_durably(path, {**content, "base_sha256": self._base_sha256, "format_version": FORMAT_VERSION})
+        base_sha256 = "" if is_whole else self._base_sha256
+        return write_durably(path, {**content, "base_sha256": base_sha256, "format_version": FORMAT_VERSION})
 
     def unused_name(self, name: str) -> str:
         """Return the name, with a number where a checkpoint of the run has it already."""
@@ -121,6 +127,8 @@ class CheckpointStore:
                 f"{what} has format {content.get('format_version')}, but this Thaw reads format {FORMAT_VERSION}. "
                 "Use the version that wrote it."
             )
+        if not content["base_sha256"]:
+            return content
         if not self._base:
             self.read_base()
         if content["base_sha256"] != self._base_sha256:

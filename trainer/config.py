@@ -270,6 +270,42 @@ class TrainingConfig(_Section):
         return "accuracy" if patience is None else self.stop_metric
 
 
+class CheckpointsConfig(_Section):
+    """What is saved of a run, and what of it is kept."""
+
+    keep_last: int | None = Field(
+        None, ge=1, le=10_000, description="How many of the newest are kept; empty keeps all, where no other rule says."
+    )
+    keep_best: int | None = Field(
+        None, ge=1, le=10_000, description="How many of the best are kept; the best one always is."
+    )
+    every_epochs: int | None = Field(None, ge=1, le=10_000, description="Every how many epochs one is kept for good.")
+    before_changes: bool = Field(True, description="Whether the last one before each freeze or unfreeze is kept.")
+    every_minutes: float | None = Field(
+        10,
+        gt=0,
+        le=10_000,
+        description="Minutes after which one is saved within an epoch, so that a crash loses no more; only the newest "
+        "of these is kept. Empty saves at the end of epochs only.",
+    )
+    every_steps: int | None = Field(None, ge=1, description="Or the steps after which one is saved within an epoch.")
+    disk_gb: float | None = Field(
+        None,
+        gt=0,
+        le=100_000,
+        description="Disk that the run's checkpoints may take, in GB: near it older ones go, those first that no rule "
+        "keeps. Empty: as much as there is.",
+    )
+    self_contained: bool = Field(
+        False, description="Whether each file holds the whole model, and not only what differs from base.pt."
+    )
+
+    @property
+    def is_thinning(self) -> bool:
+        """Whether a rule says which are kept; without one, all are."""
+        return (self.keep_last, self.keep_best, self.every_epochs) != (None, None, None)
+
+
 class PlanPhase(_Section):
     """A change of what learns, once its time has come and the phases before it have begun. One field says when."""
 
@@ -327,6 +363,7 @@ class RunConfig(_Section):
     model: ModelConfig = Field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
+    checkpoints: CheckpointsConfig = Field(default_factory=CheckpointsConfig)
     plan: list[PlanPhase] = Field(default_factory=list)
 
     @property

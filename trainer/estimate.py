@@ -19,6 +19,7 @@ from trainer.freezing import FreezeSet
 from trainer.loop import Trainer
 from trainer.memory import give_memory_back
 from trainer.messages.run_info import RunEstimate
+from trainer.retention import most_bytes
 from trainer.run_list import runs_on
 from trainer.schedules import Plan, frozen_after
 
@@ -77,7 +78,7 @@ def estimate(
         memory_bytes=memory.peak_bytes,
         device=str(trainer.device),
         checkpoint_bytes=max(checkpoint_bytes),
-        disk_bytes=sum(checkpoint_bytes) + _base_bytes(trainer.module) + data.store_bytes,
+        disk_bytes=_kept_bytes(trainer, checkpoint_bytes, step_s) + data.store_bytes,
         kept_bytes=data.store_bytes,
         decoded_bytes=data.all_store_bytes,
         budget_bytes=data.store_budget_bytes,
@@ -127,6 +128,8 @@ def _checkpoint_bytes(trainer: Trainer) -> list[int]:
         # Only a phase of the plan makes them larger.
         if len(trained) > num_counted:
             num_counted, size = len(trained), _size_of(freeze_set, trained, num_states)
+            if trainer.config.checkpoints.self_contained:
+                size += _base_bytes(trainer.module) - _size_of(freeze_set, trained, 0)
         sizes.append(size)
         # As if validation never got better: the earliest plateau takes the most room.
         plan.end_epoch(loss=0.0, accuracy=0.0)
@@ -135,6 +138,15 @@ def _checkpoint_bytes(trainer: Trainer) -> list[int]:
             trained = trained.union(set(freeze_set.atoms) - frozen)
             plan.begin_next()
     return sizes
+
+
+def _kept_bytes(trainer: Trainer, sizes: list[int], step_s: float) -> int:
+    """Reckon what the checkpoints that are kept take at most, with their base and one within an epoch."""
+    rules, base_bytes = trainer.config.checkpoints, _base_bytes(trainer.module)
+    is_within = rules.every_steps is not None and rules.every_steps < trainer.steps_per_epoch
+    if rules.every_minutes is not None and rules.every_minutes * 60 < step_s * trainer.steps_per_epoch:
+        is_within = True
+    return most_bytes(sizes, rules, base_bytes) + base_bytes + (max(sizes) if is_within else 0)
 
 
 def _size_of(freeze_set: FreezeSet, trained: set[str], num_states: int) -> int:

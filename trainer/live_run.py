@@ -20,7 +20,7 @@ from trainer.checkpoints import (
     restore_rng,
     size_of,
 )
-from trainer.config import RunConfig
+from trainer.config import Metric, RunConfig
 from trainer.data.loader import ImageData
 from trainer.early_stopping import EarlyStopping
 from trainer.file_writer import FileWriter
@@ -93,6 +93,7 @@ class LiveRun:
         self._store: CheckpointStore | None = None
         self._saver: Saver | None = None
         self._writer = FileWriter("checkpoint-writer")
+        self._last_saved = (time.monotonic(), 0)
         torch.manual_seed(config.training.seed)
         self.freeze_set.freeze(config.model.frozen)
         self.frozen_since = dict.fromkeys(self.freeze_set.frozen_atoms, 0)
@@ -129,8 +130,12 @@ class LiveRun:
     def best_checkpoint(self) -> CheckpointInfo | None:
         """Return the run's best checkpoint, by what the patience watches that it has now."""
         assert self._folder is not None
-        metric = self.config.training.best_metric(self.early_stopping.patience)
-        return best_checkpoint(self._folder.checkpoints(), metric)
+        return best_checkpoint(self._folder.checkpoints(), self.best_metric)
+
+    @property
+    def best_metric(self) -> Metric:
+        """Return by what the best checkpoint is told, with the patience that the run has now."""
+        return self.config.training.best_metric(self.early_stopping.patience)
 
     @property
     def in_force(self) -> InForce:
@@ -208,14 +213,17 @@ class LiveRun:
     def _take(self, folder: RunFolder) -> CheckpointStore:
         self._folder, self._store = folder, CheckpointStore(folder)
         self._rewinds = Rewinds(self.config.training, folder, self._store, self._writer, self._emit)
-        self._saver = Saver(folder, self._store, self._writer, self._emit)
+        self._saver = Saver(
+            self.config.checkpoints, folder, self._store, self._writer, self._emit, lambda: self.best_metric
+        )
+        self._last_saved = (time.monotonic(), self.step)
         return self._store
 
     def save(self, *, reason: str, evaluation: Evaluation | None = None, command_id: str = "") -> CheckpointInfo:
         """Save a checkpoint of this very moment, durable when this returns.
 
         Args:
-            reason: Why it is kept: "epoch", "user" or "stop".
+            reason: Why it is saved: "epoch", "periodic" (within one), "user" or "stop".
             evaluation: Validation's at this step, if any.
             command_id: The command that asked for it.
 
@@ -252,6 +260,17 @@ class LiveRun:
         assert self._saver is not None
         self._saver.settle()
 
+    def save_if_due(self) -> None:
+        """Save within an epoch, where the last checkpoint lies long enough back."""
+        assert self._saver is not None
+        rules, (saved_at, saved_step) = self.config.checkpoints, self._last_saved
+        is_due = rules.every_steps is not None and self.step - saved_step >= rules.every_steps
+        if rules.every_minutes is not None and time.monotonic() - saved_at >= rules.every_minutes * 60:
+            is_due = True
+        # The end of an epoch is saved when it is validated; a slow disk is not kept busy with these alone.
+        if is_due and self.batch and self.step > saved_step and not self._saver.is_busy:
+            self.begin_save(reason="periodic")
+
     def check_saved(self) -> None:
         """Tell, without waiting, whether what was last saved could not be written, and is to be tried again.
 
@@ -286,6 +305,7 @@ class LiveRun:
             "data_fingerprint": self.data.fingerprint,
             "config": self.config.model_dump(mode="json"),
         }
+        self._last_saved = (time.monotonic(), self.step)
         # In one go: on a GPU the copies are waited for once.
         content, model_state = copy_to_cpu([content, dict(self.module.state_dict())], is_fast=True)
         info = CheckpointInfo(
@@ -474,6 +494,7 @@ class LiveRun:
         self.plan.go_on_with(phases)
         self.segment = self._folder.begin_segment(self.step, resume_from, time.time(), undoes)
         self.non_finite_step, self.lacks_memory = None, False
+        self._last_saved = (self._last_saved[0], self.step)
         unsaved = content.get("unsaved")
         self._unsaved = None if unsaved is None else Evaluation(**unsaved)
         self._has_jumped = True

@@ -115,6 +115,7 @@ class Trainer(LiveRun):
             self.check_saved()
             if self._has_jumped:
                 return
+            self.save_if_due()
             started = time.perf_counter()
             batches = self.take_batches(loaded)
             while not self._has_memory_for(batches):

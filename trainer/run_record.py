@@ -132,14 +132,16 @@ def best_metric(config: RunConfig, info: RunInfo | None) -> Metric:
 
 
 def best_checkpoint(listed: list[CheckpointInfo], metric: Metric) -> CheckpointInfo | None:
-    """Return the first checkpoint with the lowest validation loss, or with the highest accuracy, or None.
+    """Return the first checkpoint with the lowest validation loss, or with the highest accuracy, or None."""
+    ranked = [(rank, position) for position, info in enumerate(listed) if (rank := checkpoint_rank(info, metric))]
+    return listed[min(ranked)[-1]] if ranked else None
 
-    Among equals the other metric decides. A checkpoint that was not validated, or with a NaN, is never the best.
+
+def checkpoint_rank(info: CheckpointInfo, metric: Metric) -> tuple[float, float] | None:
+    """Return what is the lower the better a checkpoint is: by a metric, among equals by the other one.
+
+    One that was not validated, or with a NaN, has no rank.
     """
-    costs: list[tuple[float, float, int]] = []
-    for position, info in enumerate(listed):
-        if info.loss is None or info.accuracy is None or math.isnan(info.loss) or math.isnan(info.accuracy):
-            continue
-        cost = (info.loss, -info.accuracy) if metric == "loss" else (-info.accuracy, info.loss)
-        costs.append((*cost, position))
-    return listed[min(costs)[-1]] if costs else None
+    if info.loss is None or info.accuracy is None or math.isnan(info.loss) or math.isnan(info.accuracy):
+        return None
+    return (info.loss, -info.accuracy) if metric == "loss" else (-info.accuracy, info.loss)

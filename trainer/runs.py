@@ -9,7 +9,7 @@ import os
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ _MAX_SLUG_BYTES = 180
 # Keys of the meta table: a table of their own would be another format.
 _REWIND = "rewind "
 _UNDOES = "undoes "
+_DELETING = "deleting "
 
 _LOGGED_KINDS = (
     "StateChanged",
@@ -44,6 +45,7 @@ _LOGGED_KINDS = (
     "ChangeAdvised",
     "FreezeVerified",
     "CheckpointSaved",
+    "CheckpointsDeleted",
     "CheckpointRestored",
     "RunRewound",
     "RewindUndone",
@@ -289,6 +291,18 @@ class RunFolder:
                 "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?)",
                 (info.name, info.step, info.saved_at, info.model_dump_json()),
             )
+            db.execute("DELETE FROM meta WHERE key = ?", (f"{_DELETING}{info.name}",))
+
+    def begin_deleting(self, names: Sequence[str]) -> None:
+        """List checkpoints no longer, and remember that their files are to go: a kill before that leaves no trace."""
+        with self._writing(durable=True) as db:
+            db.executemany("DELETE FROM checkpoints WHERE name = ?", [(name,) for name in names])
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, '')", [(f"{_DELETING}{name}",) for name in names])
+
+    def end_deleting(self, names: Sequence[str]) -> None:
+        """Take it that the files of deleted checkpoints are gone."""
+        with self._writing() as db:
+            db.executemany("DELETE FROM meta WHERE key = ?", [(f"{_DELETING}{name}",) for name in names])
 
     def keep_test_confusion(self, confusion: ConfusionMatrix) -> None:
         """Keep the confusion matrix of the test split."""
@@ -389,6 +403,11 @@ class RunFolder:
         """List the states before changes that have a file, oldest first."""
         rows = self._read("SELECT value FROM meta WHERE key GLOB ?", (f"{_REWIND}*",))
         return sorted((RewindInfo.model_validate_json(value) for (value,) in rows), key=lambda info: info.change)
+
+    def half_deleted(self) -> list[str]:
+        """Return the names of checkpoints that are listed no longer, but may have a file."""
+        rows = self._read("SELECT key FROM meta WHERE key GLOB ?", (f"{_DELETING}*",))
+        return [key.removeprefix(_DELETING) for (key,) in rows]
 
     def base_sha256(self) -> str:
         """Return the SHA-256 that base.pt had when it was written, "" if it never was."""

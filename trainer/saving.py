@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,10 +12,12 @@ from typing import Any
 from torch import Tensor
 
 from trainer.checkpoints import CheckpointError, CheckpointStore, DiskFullError, size_of
+from trainer.config import CheckpointsConfig, Metric
 from trainer.file_writer import FileWriter
 from trainer.messages.base import Event
-from trainer.messages.events import CheckpointSaved, CommandRejected
+from trainer.messages.events import CheckpointSaved, CheckpointsDeleted, CommandRejected, LogWritten
 from trainer.messages.run_info import CheckpointInfo, ConfusionMatrix
+from trainer.retention import bytes_with_next, superfluous
 from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder
 
@@ -55,11 +57,16 @@ class Saver:
 
     def __init__(
         self,
+        rules: CheckpointsConfig,
         folder: RunFolder,
         store: CheckpointStore,
         writer: FileWriter,
         emit: Callable[[Event], None],
+        best_metric: Callable[[], Metric],
     ) -> None:
+        self._rules = rules
+        self._best_metric = best_metric
+        self._told: set[str] = set()
         self._folder = folder
         self._store = store
         self._writer = writer
@@ -144,15 +151,20 @@ class Saver:
             save.error = CheckpointError(
                 f"Cannot save {save.info.name}: {type(error).__name__}: {error}. Mend that, then go on."
             )
+        else:
+            self._thin()
         if save.error is not None and save.info.reason in ASKED_FOR and not save.is_awaited:
             self._emit(CommandRejected(command="SaveCheckpoint", reason=str(save.error), command_id=save.command_id))
         save.is_done.set()
 
     def _write_durably(self, save: PendingSave) -> None:
         # Compared here and not between two steps: that reads the whole model.
-        content = {**save.content, "model_state_dict": self._store.changed(save.model_state)}
+        is_whole = self._rules.self_contained
+        model_state = save.model_state if is_whole else self._store.changed(save.model_state)
+        content = {**save.content, "model_state_dict": model_state}
+        path = self._folder.checkpoints_dir / save.info.name
         try:
-            size_bytes, sha256 = self._store.write(self._folder.checkpoints_dir / save.info.name, content)
+            size_bytes, sha256 = self._store.write(path, content, is_whole=is_whole)
             info = save.info.model_copy(update={"size_bytes": size_bytes, "sha256": sha256})
             self._folder.add_checkpoint(info, save.confusion)
         except (CheckpointError, RunFolderError) as error:
@@ -164,3 +176,61 @@ class Saver:
             raise
         save.info = info
         self._emit(CheckpointSaved(checkpoint=info, command_id=save.command_id))
+
+    def _thin(self) -> None:
+        """Delete what no rule keeps, now that the newest one is durable."""
+        try:
+            listed, point = self._folder.checkpoints(), self._folder.resume_point()
+            base_bytes = 0 if not self._folder.base_path.exists() else self._folder.base_path.stat().st_size
+            gone = superfluous(
+                listed, self._rules, self._best_metric(), None if point is None else point.name, base_bytes
+            )
+            if gone:
+                self._emit(delete(self._folder, gone))
+            self._tell_of_budget([info for info in listed if info not in gone], base_bytes)
+        except (RunFolderError, OSError) as error:
+            # What was saved is saved; the same ones go after the next.
+            self._tell_once("thin", f"Checkpoints that no rule keeps could not be deleted. {error}")
+
+    def _tell_of_budget(self, kept: Sequence[CheckpointInfo], base_bytes: int) -> None:
+        if self._rules.disk_gb is None or not kept:
+            return
+        next_bytes, budget_bytes = bytes_with_next(kept, base_bytes), self._rules.disk_gb * 1e9
+        taken = f"With the next one the checkpoints take {next_bytes / 1e9:.3g} GB, and disk_gb is"
+        if next_bytes > budget_bytes:
+            text = (
+                f"{taken} {self._rules.disk_gb:g}: those left are the best, the newest, pinned or saved by hand, and "
+                "are kept all the same. Raise disk_gb in the next run, or delete some."
+            )
+            self._tell_once("over budget", text)
+        elif next_bytes + kept[-1].size_bytes > budget_bytes:
+            text = f"{taken} {self._rules.disk_gb:g}: from then on older ones go, those first that no rule keeps."
+            self._tell_once("near budget", text)
+
+    def _tell_once(self, what: str, text: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            self._emit(LogWritten(level="warning", text=text))
+
+
+def delete(folder: RunFolder, infos: Sequence[CheckpointInfo]) -> CheckpointsDeleted:
+    """Delete checkpoints. A kill in between leaves no row without a file, and no file that the next worker leaves.
+
+    Raises:
+        RunFolderError: The rows cannot be written; nothing is deleted.
+
+    """
+    names = [info.name for info in infos]
+    folder.begin_deleting(names)
+    deleted: list[str] = []
+    problem = ""
+    for name in names:
+        path = folder.checkpoints_dir / name
+        try:
+            path.unlink(missing_ok=True)
+            deleted.append(name)
+        except OSError as error:
+            problem = f"Cannot delete {path}: {error.strerror or error}. It is tried again when the run is opened."
+    folder.end_deleting(deleted)
+    freed_bytes = sum(info.size_bytes for info in infos if info.name in deleted)
+    return CheckpointsDeleted(names=names, freed_bytes=freed_bytes, problem=problem)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from tests.trainer.test_loop import Make, make_trainer
 from trainer import checkpoints
 from trainer.checkpoints import (
     CheckpointError,
+    DiskFullError,
     copy_to_cpu,
     is_same,
     read_file,
@@ -20,6 +24,10 @@ from trainer.checkpoints import (
     restore_rng,
     write_durably,
 )
+from trainer.config import RunConfig
+from trainer.run_record import RunFolderError
+
+__all__ = ["make_trainer"]
 
 
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "replace"])
@@ -91,3 +99,40 @@ def test_a_state_dict_is_saved_for_machines_without_this_ones_device() -> None:
         copy_to_cpu(state)  # a meta tensor has no bytes to move: proof that every tensor in there is reached
     state["state"][0]["step"] = torch.ones(())
     assert copy_to_cpu(state) == state
+
+
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "replace", "row"])
+def test_a_disk_that_is_full_at_any_write_of_a_save_pauses_with_a_sentence_and_what_was_listed_still_loads(
+    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    trainer, _ = make_trainer(small_config)
+    first = trainer.save(reason="user")
+    folder = trainer._folder
+
+    def fail(*_: object, **__: object) -> None:
+        if call == "row":
+            raise RunFolderError("Cannot write run.db: database or disk is full. Make room and try again.")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    targets = {
+        "open": (Path, "open"),
+        "write": (torch, "save"),
+        "fsync": (os, "fsync"),
+        "replace": (Path, "replace"),
+        "row": (folder, "add_checkpoint"),
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(*targets[call], fail)
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+        with pytest.raises(DiskFullError, match=r"goes on by itself when \d+ MB are free") as caught:
+            trainer.fit(lambda: trainer._writer.finish())
+        assert caught.value.needed_bytes > 1000
+        assert trainer.step == 4
+    assert folder.checkpoints() == [first]
+    assert trainer._store.load(first)["step"] == 0
+    point = folder.resume_point()
+    assert point == first
+    trainer.fit(lambda: None)
+    assert [info.step for info in folder.checkpoints()] == [0, 4, 8, 12]
+    assert all(trainer._store.load(info)["step"] == info.step for info in folder.checkpoints())
+    assert not list(folder.checkpoints_dir.glob(".saving-*"))

@@ -180,7 +180,7 @@ def test_an_epoch_that_could_not_be_saved_is_told_at_a_step_boundary_and_saved_a
     straight, straight_events = make_trainer(small_config)
     straight.fit(lambda: None)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise CheckpointError("no room")
 
     with monkeypatch.context() as patch:
@@ -209,10 +209,10 @@ def test_a_checkpoint_is_of_its_moment_and_told_once_durable_however_far_the_run
     trainer, events = make_trainer(small_config)
     write, may_write, at_save = trainer._store.write, threading.Event(), {}
 
-    def write_late(path: Path, content: dict[str, Any]) -> tuple[int, str]:
+    def write_late(path: Path, content: dict[str, Any], **whether: bool) -> tuple[int, str]:
         assert may_write.wait(60)
         assert threading.current_thread() is not threading.main_thread()
-        return write(path, content)
+        return write(path, content, **whether)
 
     monkeypatch.setattr(trainer._store, "write", write_late)
 
@@ -239,10 +239,10 @@ def test_a_checkpoint_that_a_person_asked_for_and_that_fails_is_refused_and_the_
     trainer, events = make_trainer(small_config)
     write = trainer._store.write
 
-    def write_epochs(path: Path, content: dict[str, Any]) -> tuple[int, str]:
+    def write_epochs(path: Path, content: dict[str, Any], **whether: bool) -> tuple[int, str]:
         if content["step"] == 2:
             raise CheckpointError("no room")
-        return write(path, content)
+        return write(path, content, **whether)
 
     monkeypatch.setattr(trainer._store, "write", write_epochs)
     trainer.fit(lambda: trainer.begin_save(reason="user", command_id="mine") if trainer.step == 2 else None)

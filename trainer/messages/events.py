@@ -242,6 +242,15 @@ class CheckpointSaved(Event):
     checkpoint: CheckpointInfo
 
 
+class CheckpointsDeleted(Event):
+    """Checkpoints are listed no more; their files held ``freed_bytes``. ``problem`` says which could not be deleted."""
+
+    kind: Literal["CheckpointsDeleted"] = "CheckpointsDeleted"
+    names: list[str]
+    freed_bytes: int
+    problem: str = ""
+
+
 class LogWritten(Event):
     """A line for the run's log."""
 
@@ -277,6 +286,7 @@ AnyEvent = Annotated[
     | PlanChanged
     | FreezeVerified
     | CheckpointSaved
+    | CheckpointsDeleted
     | CheckpointRestored
     | RunRewound
     | RewindUndone

@@ -33,6 +33,7 @@ class CheckpointInfo(Record):
     saved_at: float
     reason: str
     segment: int
+    is_pinned: bool = False
 
 
 class RewindInfo(Record):
