@@ -172,13 +172,21 @@ def write_durably(path: Path, payload: object) -> tuple[int, str]:
         temporary.replace(path)
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
-        # torch reports a full disk as a RuntimeError of its writer.
         temporary.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise CheckpointError(
-            f"Cannot save {path}: {reason}. Make room or mend the folder, then save again."
+            f"Cannot save {path}: {_reason(error)}. Make room or mend the folder, then save again."
         ) from error
     return size, digest
+
+
+def _reason(error: BaseException) -> str:
+    """Say why a file could not be written: torch's writer reports a full disk in its own words, after the disk's."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__context__
+    return str(error).splitlines()[0]
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -244,6 +252,12 @@ def size_of(content: Any) -> int:
         return content.nbytes
     values = content.values() if isinstance(content, dict) else content if isinstance(content, list | tuple) else ()
     return sum(size_of(item) for item in values)
+
+
+def seed_generators(seed: int) -> None:
+    """Begin the generators whose states a checkpoint keeps, so that two runs alike have equal ones."""
+    torch.manual_seed(seed)
+    random.seed(seed)
 
 
 def read_rng(device: torch.device) -> dict[str, Any]:

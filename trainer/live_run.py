@@ -18,6 +18,7 @@ from trainer.checkpoints import (
     copy_to_cpu,
     read_rng,
     restore_rng,
+    seed_generators,
     size_of,
 )
 from trainer.config import Metric, RunConfig
@@ -94,7 +95,7 @@ class LiveRun:
         self._saver: Saver | None = None
         self._writer = FileWriter("checkpoint-writer")
         self._last_saved = (time.monotonic(), 0)
-        torch.manual_seed(config.training.seed)
+        seed_generators(config.training.seed)
         self.freeze_set.freeze(config.model.frozen)
         self.frozen_since = dict.fromkeys(self.freeze_set.frozen_atoms, 0)
         if config.model.batchnorm == "adapting" and any(layer.has_statistics for layer in self.layers):
