@@ -117,6 +117,9 @@ def resume(
         str | None,
         typer.Option("--from", metavar="CHECKPOINT", help='A unique piece of its name, "best", or "last" (default).'),
     ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Also where its data, the libraries or the device have changed since.")
+    ] = False,
     runs: RunsDir = None,
     json: Json = False,
 ) -> int:
@@ -127,8 +130,17 @@ def resume(
         _check_is_unfinished(folder, name)
         has_worker = folder.worker() is not None
     if has_worker:
-        return _watch(lambda show: go_on(run_dir, name, show, _tell), json)
-    return _follow(OpenRun(run_dir=str(run_dir.absolute()), checkpoint=name), json)
+        return _told(_watch(lambda show: go_on(run_dir, name, show, _tell), json))
+    command = OpenRun(run_dir=str(run_dir.absolute()), checkpoint=name, anyway=anyway)
+    ending = _followed(command, json)
+    if not ending.has_changed:
+        return _told(ending)
+    if json or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return complain(f"{ending.sentence} That is `thaw resume {shown_path(run_dir)} --anyway`.", 2)
+    complain(ending.sentence, 0)
+    if not typer.confirm("Resume anyway?"):
+        return ending.exit_code
+    return _told(_followed(command.model_copy(update={"anyway": True}), json))
 
 
 thaw.add_typer(cli_reports.commands)
@@ -164,18 +176,25 @@ def _check_is_unfinished(folder: RunFolder, checkpoint: str | None) -> None:
         )
 
 
-def _follow(command: PrepareRun | OpenRun, as_json: bool) -> int:
+def _follow(command: PrepareRun, as_json: bool) -> int:
+    return _told(_followed(command, as_json))
+
+
+def _followed(command: PrepareRun | OpenRun, as_json: bool) -> Ending:
     client = WorkerClient.start()
     return _watch(lambda show: follow(client, command, show, _tell), as_json)
 
 
-def _watch(follow_run: Callable[[Callable[[ClientEvent], None]], Ending], as_json: bool) -> int:
+def _watch(follow_run: Callable[[Callable[[ClientEvent], None]], Ending], as_json: bool) -> Ending:
     if as_json:
-        ending = follow_run(JsonLines(sys.stdout).show)
-    else:
-        with TerminalView(console()) as view:
-            ending = follow_run(view.show)
-        view.summarize(ending)
+        return follow_run(JsonLines(sys.stdout).show)
+    with TerminalView(console()) as view:
+        ending = follow_run(view.show)
+    view.summarize(ending)
+    return ending
+
+
+def _told(ending: Ending) -> int:
     if ending.exit_code:
         complain(ending.sentence, ending.exit_code)
     return ending.exit_code

@@ -31,11 +31,15 @@ _ENDED = frozenset({RunState.FINISHED, RunState.STOPPED, RunState.FAILED})
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended that this process followed. ``run_dir`` is None if it never got a folder."""
+    """How a run ended that this process followed. ``run_dir`` is None if it never got a folder.
+
+    ``has_changed``: it did not go on, because something of it is another one by now; it can be told to all the same.
+    """
 
     exit_code: int
     sentence: str
     run_dir: Path | None
+    has_changed: bool = False
 
     @property
     def was_interrupted(self) -> bool:
@@ -104,7 +108,7 @@ class _Follower:
         if isinstance(event, WorkerLost):
             self._end(1, lost_sentence(event, self._run_dir))
         elif isinstance(event, CommandRejected) and event.command_id == self._command_id:
-            self._end(2, with_fields(event.by_field, "the run's configuration"))
+            self._end(2, with_fields(event.by_field, "the run's configuration"), has_changed=bool(event.changes))
         elif isinstance(event, RunPrepared):
             self._run_dir = Path(event.run.run_dir)
         elif isinstance(event, StateChanged | WorkerAttached):
@@ -134,12 +138,12 @@ class _Follower:
     def _can_stop(self) -> bool:
         return is_allowed("StopRun", self._state)
 
-    def _end(self, exit_code: int, sentence: str) -> None:
+    def _end(self, exit_code: int, sentence: str, *, has_changed: bool = False) -> None:
         # A run that finished or failed before the stop took hold has its own ending.
         if self._num_heeded and self._state not in {RunState.FINISHED, RunState.FAILED}:
             exit_code = 128 + self._signal
             sentence = self._interrupted_sentence()
-        self.ending = Ending(exit_code, sentence, self._run_dir)
+        self.ending = Ending(exit_code, sentence, self._run_dir, has_changed)
 
     def _interrupted_sentence(self) -> str:
         if self._run_dir is None:

@@ -155,6 +155,7 @@ class MainWindow(QWidget):
         self.display.informed.connect(lambda sentence: self.notice.tell(sentence, is_trouble=False))
         self.display.rate_offered.connect(self._offer_rate)
         self.display.parts_offered.connect(self._offer_parts)
+        self.display.changes_found.connect(self._offer_resume)
         self.display.advised.connect(self._offer_change)
         for signal in (session.freeze_changed, session.checkpoint_restored, session.state_changed):
             signal.connect(self._take_back_advice)
@@ -263,6 +264,10 @@ class MainWindow(QWidget):
         ]
         self.notice.tell(sentence, actions=actions)
 
+    def _offer_resume(self, sentence: str) -> None:
+        """Offer to resume all the same a run of which something has changed since."""
+        self.notice.tell(sentence, actions=[(self.tr("Resume anyway"), self._resume_anyway)])
+
     def _go_on(self, *commands: Callable[[], object]) -> None:
         for send in (*commands, self.session.unpause):
             send()
@@ -287,6 +292,9 @@ class MainWindow(QWidget):
         if self.session.can_resume:
             self.notice.hide()
             self.session.resume()
+
+    def _resume_anyway(self) -> None:
+        self.session.resume_anyway()
 
     def _new_run(self) -> None:
         title = self.display.status.title if self.session.is_live else ""

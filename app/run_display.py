@@ -74,6 +74,8 @@ class RunDisplay(QObject):
     """The run was paused at a loss that was not finite: the sentence, and a lower rate that may help."""
     parts_offered = Signal(str, int)
     """The run was paused for want of memory: the sentence, and the parts of a batch that need less."""
+    changes_found = Signal(str)
+    """The run was not resumed, because something of it is another one by now: the sentence."""
     settled = Signal()
     """There is nothing more to tell: a run trains again, or another one is shown."""
 
@@ -420,6 +422,9 @@ class RunDisplay(QObject):
             self._look_ups.refuse(event)
             return
         self.log.add(event)
+        if event.changes:
+            self.changes_found.emit(event.reason)
+            return
         self.changes.refuse(event.command_id)
         is_in_tree = self.layer_tree.reject(event.command_id, event.reason)
         # Beside a field only where it can be mended: a run on display keeps the values that it began with.

@@ -85,6 +85,7 @@ class TrainingSession(QObject):
         self._waiting: list[Command] = []
         self._sent_ids: set[str] = set()
         self._begin_id = ""
+        self._asked: commands.OpenRun | None = None
         self._resume_id = ""
         self._state_before_resume = RunState.STOPPED
         self._opener = RunOpener()
@@ -186,8 +187,11 @@ class TrainingSession(QObject):
         self._resume_when_read = resume
         self._opener.open(path)
 
-    def resume(self, checkpoint: str | None = None, *, start: bool = True) -> str:
-        """Go on with the stopped run on display from a checkpoint (None: where it was). Returns the command's id."""
+    def resume(self, checkpoint: str | None = None, *, start: bool = True, anyway: bool = False) -> str:
+        """Go on with the stopped run on display from a checkpoint (None: where it was). Returns the command's id.
+
+        Where something of it is another one by now, the worker refuses, unless ``anyway``.
+        """
         assert self.run_dir is not None
         if checkpoint is None and start and self.allows("StartRun"):
             # The worker has it in memory just as it was stopped.
@@ -199,9 +203,15 @@ class TrainingSession(QObject):
         self._state_before_resume = self.state
         self._make_worker_ready()
         self._shown_state = None
-        self._begin_id = self._send(commands.OpenRun(run_dir=str(self.run_dir), checkpoint=checkpoint, start=start))
+        self._asked = commands.OpenRun(run_dir=str(self.run_dir), checkpoint=checkpoint, start=start, anyway=anyway)
+        self._begin_id = self._send(self._asked)
         self._show_state(self._worker_state)
         return self._begin_id
+
+    def resume_anyway(self) -> str:
+        """Go on as was asked last, though something has changed since. Returns the command's id."""
+        assert self._asked is not None
+        return self.resume(self._asked.checkpoint, start=self._asked.start, anyway=True)
 
     def restore(self, name: str) -> str:
         """Put a checkpoint into the live run, or load it into a stopped one, ready to go on. Returns the id."""

@@ -24,6 +24,7 @@ from trainer.checkpoints import (
 from trainer.config import Metric, RunConfig
 from trainer.data.loader import ImageData
 from trainer.early_stopping import EarlyStopping
+from trainer.environment import environment
 from trainer.file_writer import FileWriter
 from trainer.freezing import BACKBONE, HEAD, FreezeSet
 from trainer.messages.base import Event
@@ -305,6 +306,7 @@ class LiveRun:
             "class_names": list(self.data.class_names),
             "data_fingerprint": self.data.fingerprint,
             "config": self.config.model_dump(mode="json"),
+            "made_with": environment(self.device, self.precision),
         }
         self._last_saved = (time.monotonic(), self.step)
         # In one go: on a GPU the copies are waited for once.

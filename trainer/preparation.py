@@ -13,18 +13,21 @@ from pathlib import Path
 import platformdirs
 import torch
 
+from trainer.checkpoints import hash_file
 from trainer.config import ConfigError, DataConfig, RunConfig, resolve_paths
 from trainer.config_error import Faults
-from trainer.data.kept_split import read_split, write_split
+from trainer.data.kept_split import changes_since, read_split, write_split
 from trainer.data.loader import ImageData
 from trainer.data.preview import write_views
 from trainer.data.scan import ScannedData, scan, scan_key
 from trainer.data.sources import read_source
+from trainer.environment import differences, environment
 from trainer.estimate import check_no_run_uses, estimate
 from trainer.logs import TensorBoardLog
 from trainer.loop import Trainer
 from trainer.messages.base import Event
 from trainer.messages.data_info import ImageView
+from trainer.messages.events import LogWritten
 from trainer.messages.run_info import RateCurve, RunEstimate, RunInfo
 from trainer.models import build_model, preprocessing_of
 from trainer.optim import choose_device
@@ -38,6 +41,17 @@ from trainer.task import check_task
 
 Report = Callable[[str, int, int, str], None]
 """Called with what is being done, how much of it is, of how much, and the unit."""
+
+
+class RunChanged(ValueError):  # noqa: N818 (it can go on all the same)
+    """A run would not go on as it was; ``changes`` say what is another one by now."""
+
+    def __init__(self, name: str, changes: list[str]) -> None:
+        super().__init__(
+            f"{name} would not go on exactly as it was, because something has changed since: {'; '.join(changes)}. "
+            "Put back what it was, or resume anyway."
+        )
+        self.changes = changes
 
 
 class PreparationCancelled(Exception):  # noqa: N818 (a request, not an error)
@@ -193,10 +207,11 @@ class Preparation:
             shutil.rmtree(folder.path, ignore_errors=True)
             raise
 
-    def open(self, run_dir: Path, checkpoint: str | None, *, is_to_start: bool) -> PreparedRun:
+    def open(self, run_dir: Path, checkpoint: str | None, *, is_to_start: bool, anyway: bool) -> PreparedRun:
         """Load a run that was begun before, at a checkpoint (None: where it was left).
 
         Raises:
+            RunChanged: Its data or what it is trained with are others by now, and that is not to be so ``anyway``.
             ValueError: Another worker has it, it is finished, or something of it cannot be read.
             PreparationCancelled: The user stopped it.
 
@@ -220,13 +235,35 @@ class Preparation:
                 with_weights=False,
                 owner_of_data=folder.path.name,
             )
+            earlier = folder.prepared_before(None if info is None else info.name)
+            changes = self._changes(trainer, scanned, folder, earlier)
+            if changes and not anyway:
+                raise RunChanged(folder.path.name, changes)
             events = trainer.go_on(folder, info)
+            if changes:
+                text = f"Resumed though something has changed since: {'; '.join(changes)}."
+                events.append(LogWritten(level="warning", text=text))
             log = TensorBoardLog(folder.tensorboard_dir, trainer.step)
             return self._prepared(trainer, scanned, folder, log, events)
         except BaseException:
             folder.remove_worker(self.worker)
             folder.close()
             raise
+
+    def _changes(self, trainer: Trainer, scanned: ScannedData, folder: RunFolder, earlier: RunInfo | None) -> list[str]:
+        """Say what is not as it was when the run was last prepared; nothing of a run that did not note that."""
+        if earlier is None or earlier.class_names != trainer.data.class_names:
+            # Another model's data: no checkpoint can be put back, and that is said then.
+            return []
+        changes = differences(earlier.made_with, environment(trainer.device, trainer.precision))
+        path = Path(trainer.config.model.weights_file)
+        if earlier.weights_sha256 and path.is_file() and hash_file(path) != earlier.weights_sha256:
+            changes.insert(0, f"{path.name} holds other weights (the run goes on with its own)")
+        if earlier.data_fingerprint not in {"", trainer.data.fingerprint}:
+            changes[:0] = changes_since(folder.path, scanned) or [
+                "its images, which are those that it began with again"
+            ]
+        return changes
 
     def _load(
         self,
@@ -288,6 +325,9 @@ class Preparation:
             data_summary=scanned.summary,
             report_path=str(scanned.report_path),
             in_force=trainer.in_force,
+            made_with=environment(trainer.device, trainer.precision),
+            data_fingerprint=data.fingerprint,
+            weights_sha256=_sha256_of(trainer.config.model.weights_file),
         )
         return PreparedRun(trainer, folder, log, info, events)
 
@@ -306,6 +346,10 @@ def _data_of(run_name: str) -> Iterator[None]:
             "begin a new run with others.",
             error.field,
         ) from error
+
+
+def _sha256_of(file: str) -> str:
+    return hash_file(Path(file)) if file and Path(file).is_file() else ""
 
 
 def _free_memory() -> None:

@@ -445,6 +445,18 @@ class RunFolder:
         """Return by what the best checkpoint is told by now."""
         return best_metric(self.config(), self.run_info())
 
+    def prepared_before(self, checkpoint: str | None) -> RunInfo | None:
+        """Return the run as it was prepared by the worker that saved a checkpoint (None: by the last worker).
+
+        None where that is not known.
+        """
+        saved = "kind = 'CheckpointSaved' AND json_extract(body, '$.checkpoint.name') = ?"
+        before = f"id < ifnull((SELECT MAX(id) FROM events WHERE {saved}), id + 1)"
+        sql = f"SELECT body FROM events WHERE kind = 'RunPrepared' AND {before} ORDER BY id DESC LIMIT 1"
+        rows = self._read(sql, (checkpoint,))
+        event = event_from_json(rows[0][0]) if rows else None
+        return event.run if isinstance(event, RunPrepared) else None
+
     def num_epochs(self) -> int:
         """Return how many epochs the run is to have by now."""
         info = self.run_info()

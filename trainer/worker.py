@@ -311,7 +311,9 @@ class Worker:
             if isinstance(command, PrepareRun):
                 prepared = self._preparation.begin(command.config, Path(command.runs_dir))
             else:
-                prepared = self._preparation.open(Path(command.run_dir), command.checkpoint, is_to_start=command.start)
+                prepared = self._preparation.open(
+                    Path(command.run_dir), command.checkpoint, is_to_start=command.start, anyway=command.anyway
+                )
         except PreparationCancelled as stopped:
             self._enter(RunState.IDLE, _with_notes("The preparation was stopped.", stopped))
             return
@@ -506,7 +508,10 @@ class Worker:
 
     def _refuse(self, command: AnyCommand, error: ValueError) -> None:
         rejected = CommandRejected(
-            command=command.kind, reason=_with_notes(str(error), error), command_id=command.command_id
+            command=command.kind,
+            reason=_with_notes(str(error), error),
+            changes=getattr(error, "changes", []),
+            command_id=command.command_id,
         )
         if isinstance(error, ConfigError):
             sentences = error.sentences if len(error.sentences) > 1 else {}

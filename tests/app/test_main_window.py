@@ -197,6 +197,33 @@ def test_a_refused_start_is_said_beside_its_field_or_in_the_notice(
     assert window.form._start.isEnabled()
 
 
+def test_a_resume_of_a_run_that_has_changed_since_is_offered_all_the_same(
+    qtbot, window: MainWindow, clients, tmp_path, run_info
+) -> None:
+    clients[0].serve()
+    window.session.open_run(write_run(tmp_path / "runs", run_info))
+    qtbot.waitUntil(lambda: window.session.can_resume)
+    window.session.resume("checkpoint_tiny_001.pt", start=False)
+    qtbot.waitUntil(lambda: "OpenRun" in clients[0].kinds())
+    command_id = clients[0].id_of_last("OpenRun")
+    assert not clients[0].sent[-1].anyway
+    reason = "digits would not go on exactly as it was: 2 images added. Put back what it was, or resume anyway."
+    clients[0].say(
+        StateChanged(state=RunState.PREPARING, time=2.0),
+        StateChanged(state=RunState.IDLE, time=3.0),
+        CommandRejected(command="OpenRun", reason=reason, changes=["2 images added"], command_id=command_id, time=3.0),
+    )
+    qtbot.waitUntil(lambda: window.notice.text == reason)
+    (anyway,) = window.notice._buttons
+    assert anyway.text() == "Resume anyway"
+    clients[0].sent.clear()
+    qtbot.mouseClick(anyway, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: clients[0].kinds() == ["OpenRun"])
+    (sent,) = clients[0].sent
+    assert (sent.checkpoint, sent.start, sent.anyway) == ("checkpoint_tiny_001.pt", False, True)
+    assert window.notice.text == ""
+
+
 def test_a_resume_without_its_data_is_told_over_the_curves_and_can_be_tried_again(
     qtbot, window: MainWindow, clients, tmp_path, run_info
 ) -> None:

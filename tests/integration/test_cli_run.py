@@ -189,6 +189,57 @@ def test_ctrl_c_stops_and_saves_and_the_run_can_be_resumed(here, small_config, s
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal that a test can hold")
+def test_run_whose_data_have_changed_is_resumed_if_the_user_says_so(here, small_config, image_folder, capfd):
+    write_config(here / "run.toml", small_config, 2)
+    assert main(["train", "run.toml", "--json"]) == 0
+    (image_folder / "class_0" / "000.png").unlink()
+    capfd.readouterr()
+    arguments = ["resume", "last", "--from", "1"]
+    for option in ([], ["--json"]):
+        # Neither is a terminal that could be asked.
+        assert main([*arguments, *option]) == 2
+        said = capfd.readouterr().err
+        assert "because something has changed since: 1 image removed." in said
+        assert "--anyway`." in said
+    for answer, code in (("n", 2), ("y", 0)):
+        assert answer_in_terminal(arguments, "Resume anyway?", answer) == code
+    with RunFolder(find_run("last", here / "runs"), read_only=True) as folder:
+        assert [info.epoch for info in folder.checkpoints()] == [1, 2, 2]
+    assert main([*arguments, "--anyway", "--json"]) == 0
+
+
+def answer_in_terminal(arguments, question, answer):
+    """Run a command in a terminal and answer its question. Returns its exit code."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    said = b""
+    with os.fdopen(ours, "r+b", buffering=0) as terminal:
+        while True:
+            try:
+                piece = terminal.read(4096)
+            except OSError:
+                # Linux's word for the other end being closed.
+                break
+            if not piece:
+                break
+            had_asked = question.encode() in said
+            said += piece
+            if question.encode() in said and not had_asked:
+                terminal.write(f"{answer}\n".encode())
+    assert question.encode() in said
+    return process.wait(timeout=60)
+
+
 def test_second_ctrl_c_ends_a_worker_that_does_not_stop(here, small_config, shell):
     write_config(here / "run.toml", small_config, epochs=2000)
     watching = shell("train", "run.toml")

@@ -706,7 +706,10 @@ def test_a_resume_keeps_to_the_split_that_the_run_began_with(
     folder = Path(small_config.data.path)
     (folder / gone).rename(folder / "class_2" / "new.png")
     again = start_worker()
-    again.send(OpenRun(run_dir=str(run_dir)))
+    refused = again.ask(OpenRun(run_dir=str(run_dir)), RunPrepared)
+    assert isinstance(refused, CommandRejected)
+    assert refused.changes == ["1 image added", "1 image removed"]
+    again.send(OpenRun(run_dir=str(run_dir), anyway=True))
     info = again.wait(RunPrepared).run
     with closing(DataReport(Path(info.report_path))) as report:
         after = {Path(image.path).relative_to(folder).as_posix(): image.split for image in report.images()}

@@ -2,23 +2,70 @@
 
 from __future__ import annotations
 
+import csv
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from PIL import Image
 
 from trainer.config import ConfigError, DataConfig, ModelConfig, RunConfig, TrainingConfig
-from trainer.preparation import Preparation, Report
+from trainer.messages.events import CheckpointSaved, LogWritten, RunPrepared
+from trainer.models import build_model
+from trainer.preparation import Preparation, PreparedRun, Report, RunChanged
 from trainer.run_record import WorkerAddress
 from trainer.runs import RunFolder
+
+NOWHERE = "nowhere"
 
 
 def preparation(report: Report = lambda *_: None) -> Preparation:
     here = psutil.Process()
-    return Preparation(
-        WorkerAddress("nowhere", b"", here.pid, here.create_time()), lambda _: None, report, lambda: None
-    )
+    return Preparation(WorkerAddress(NOWHERE, b"", here.pid, here.create_time()), lambda _: None, report, lambda: None)
+
+
+def leave(prepared: PreparedRun, worker: WorkerAddress) -> Path:
+    """Leave a run as its worker does, and return its folder."""
+    prepared.trainer.close()
+    prepared.log.close()
+    prepared.folder.remove_worker(worker)
+    prepared.folder.close()
+    return prepared.folder.path
+
+
+def begin_and_save(config: RunConfig, runs_dir: Path) -> Path:
+    """Begin a run, save a checkpoint, and leave it."""
+    here = preparation()
+    prepared = here.begin(config, runs_dir)
+    prepared.folder.add_event(RunPrepared(run=prepared.info, step=0, epoch=0, segment=0))
+    saved = prepared.trainer.save(reason="user")
+    prepared.folder.add_event(CheckpointSaved(checkpoint=saved))
+    return leave(prepared, here.worker)
+
+
+def open_run(run_dir: Path, *, anyway: bool = False) -> list[str]:
+    """Open a run at its last checkpoint. Returns what is told of it."""
+    here = preparation()
+    prepared = here.open(run_dir, None, is_to_start=True, anyway=anyway)
+    # As the worker does.
+    prepared.folder.add_event(RunPrepared(run=prepared.info, step=0, epoch=0, segment=1))
+    leave(prepared, here.worker)
+    return [event.text for event in prepared.events if isinstance(event, LogWritten)]
+
+
+def changes_of(run_dir: Path) -> list[str]:
+    with pytest.raises(RunChanged) as refused:
+        open_run(run_dir)
+    (said,) = str(refused.value).splitlines()
+    assert said.startswith(f"{run_dir.name} would not go on exactly as it was")
+    assert all(change in said for change in refused.value.changes)
+    # It is free for the next one, which may choose to.
+    with RunFolder(run_dir, read_only=True) as folder:
+        assert folder.worker() is None
+    return refused.value.changes
 
 
 def faults_of(config: RunConfig, runs_dir: Path) -> dict[str, str]:
@@ -36,7 +83,7 @@ def test_a_run_whose_data_are_gone_says_what_to_do_before_it_goes_on(tmp_path: P
     with RunFolder.create(tmp_path / "runs", config) as folder:
         run_dir = folder.path
     with pytest.raises(ConfigError) as refused:
-        preparation().open(run_dir, None, is_to_start=True)
+        preparation().open(run_dir, None, is_to_start=True, anyway=False)
     sentence = str(refused.value)
     assert sentence.startswith(f"{run_dir.name} cannot go on without its data. There is no file or folder {gone}.")
     assert sentence.endswith("Put the data back where they were and resume again, or begin a new run with others.")
@@ -120,3 +167,64 @@ def test_a_file_of_weights_that_does_not_fit_is_said_before_any_image_is_decoded
     sentences = faults_of(small_config.model_copy(update={"model": model, "data": data}), tmp_path / "runs")
     assert list(sentences) == ["model.weights", "data.path"]
     assert "does not fit shufflenet_v2_x0_5" in sentences["model.weights"]
+
+
+def test_a_run_of_which_nothing_has_changed_is_opened_without_a_word(small_config: RunConfig, tmp_path: Path) -> None:
+    assert open_run(begin_and_save(small_config, tmp_path / "runs")) == []
+
+
+def test_images_that_are_others_by_now_are_counted_before_a_run_goes_on(
+    small_config: RunConfig, tmp_path: Path
+) -> None:
+    run_dir = begin_and_save(small_config, tmp_path / "runs")
+    with (run_dir / "split.csv").open() as file:
+        held_back = next(row["path"] for row in csv.DictReader(file) if row["split"] == "validation")
+    images = Path(small_config.data.path)
+    (images / held_back).rename(images / "class_0" / "new.png")
+    for name in ("000.png", "001.png"):
+        Image.new("RGB", (20, 20), "red").save(images / "class_1" / name)
+    assert changes_of(run_dir) == ["1 image added", "1 image removed", "2 images changed"]
+    ours, ours_too = open_run(run_dir, anyway=True)
+    assert "The data set has changed since this checkpoint was saved" in ours
+    assert ours_too.endswith("changed since: 1 image added; 1 image removed; 2 images changed.")
+
+
+def test_other_libraries_arithmetic_and_weights_are_named_before_a_run_goes_on(
+    small_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "start.pt"
+    torch.save(build(small_config).state_dict(), weights)
+    model = small_config.model.model_copy(update={"weights": str(weights)})
+    run_dir = begin_and_save(small_config.model_copy(update={"model": model}), tmp_path / "runs")
+    torch.save(build(small_config, seed=1).state_dict(), weights)
+    was = torch.__version__
+    monkeypatch.setattr(torch, "__version__", "2.99.0")
+    config = (run_dir / "run.toml").read_text()
+    (run_dir / "run.toml").write_text(config.replace('precision = "auto"', 'precision = "bf16"'))
+    expected = [
+        "start.pt holds other weights (the run goes on with its own)",
+        f"torch {was} → 2.99.0",
+        "precision fp32 → bf16",
+    ]
+    assert changes_of(run_dir) == expected
+    (told,) = open_run(run_dir, anyway=True)
+    assert "; ".join(expected) in told
+    # The checkpoint is still the one of then.
+    assert changes_of(run_dir) == expected
+
+
+def test_a_run_that_did_not_note_what_it_was_made_with_is_opened(small_config: RunConfig, tmp_path: Path) -> None:
+    run_dir = begin_and_save(small_config, tmp_path / "runs")
+    # As an earlier Thaw left it: no sizes in its split, and no versions.
+    rows = [row.rpartition(",")[0] for row in (run_dir / "split.csv").read_text().splitlines()]
+    (run_dir / "split.csv").write_text("\n".join(rows))
+    with closing(sqlite3.connect(run_dir / "run.db")) as db, db:
+        db.execute(
+            "UPDATE events SET body = json_remove(body, '$.run.made_with', '$.run.data_fingerprint') "
+            "WHERE kind = 'RunPrepared'"
+        )
+    assert open_run(run_dir) == []
+
+
+def build(config: RunConfig, seed: int = 0) -> torch.nn.Module:
+    return build_model(config.model, 3, seed, 32, lambda *_: None, lambda: None).module

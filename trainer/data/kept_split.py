@@ -1,16 +1,21 @@
-"""The split of a run, kept in its folder, so that a resume validates on what was never trained on."""
+"""The split of a run, kept in its folder, so that a resume validates on what was never trained on.
+
+With each image's size it also tells which of them are others by now.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from trainer.data.images import DataError, displayed
 from trainer.data.scan import ScannedData, place_in
 
 FILE_NAME = "split.csv"
-_COLUMNS = ["path", "class", "split"]
+_COLUMNS = ["path", "class", "split", "bytes"]
+_OLD_COLUMNS = _COLUMNS[:3]
+"""Of an earlier Thaw."""
 
 
 def write_split(run_dir: Path, scanned: ScannedData) -> None:
@@ -25,10 +30,7 @@ def write_split(run_dir: Path, scanned: ScannedData) -> None:
         with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(_COLUMNS)
-            writer.writerows(
-                [place_in(scanned.root, path), "; ".join(scanned.class_names[idx] for idx in class_idxs), split]
-                for (path, class_idxs), split in zip(scanned.samples, scanned.splits, strict=True)
-            )
+            writer.writerows(_rows(scanned))
     except OSError as error:
         raise DataError(f"Cannot write {displayed(path)}: {error.strerror}. Check the disk's space.") from error
 
@@ -53,14 +55,40 @@ def read_split_rows(run_dir: Path) -> list[tuple[str, str, str]] | None:
         DataError: The file is damaged.
 
     """
+    rows = _read(run_dir)
+    return None if rows is None else [(place, classes, split) for place, classes, split, *_ in rows]
+
+
+def changes_since(run_dir: Path, scanned: ScannedData) -> list[str]:
+    """Say what of a run's images is not as it was when the run began: "3 images added", "1 image removed".
+
+    Raises:
+        DataError: The file of the split is damaged.
+
+    """
+    then = {place: rest for place, *rest in _read(run_dir) or []}
+    now = {place: rest for place, *rest in _rows(scanned)}
+    # An earlier Thaw did not keep the sizes.
+    changed = [place for place in then.keys() & now.keys() if now[place][: len(then[place])] != then[place]]
+    counts = {"added": len(now.keys() - then.keys()), "removed": len(then.keys() - now.keys()), "changed": len(changed)}
+    return [f"{count:,} image{'' if count == 1 else 's'} {what}" for what, count in counts.items() if count]
+
+
+def _rows(scanned: ScannedData) -> Iterator[list[str]]:
+    for (path, class_idxs), split, size_bytes in zip(scanned.samples, scanned.splits, scanned.sizes, strict=True):
+        classes = "; ".join(scanned.class_names[idx] for idx in class_idxs)
+        yield [place_in(scanned.root, path), classes, split, str(size_bytes)]
+
+
+def _read(run_dir: Path) -> list[list[str]] | None:
     path = run_dir / FILE_NAME
     if not path.is_file():
         return None
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = list(csv.reader(file))
+            columns, *rows = list(csv.reader(file)) or [[]]
     except (OSError, csv.Error) as error:
         raise DataError(f"Cannot read {displayed(path)}: {error}. Put it back from a copy.") from error
-    if not rows or rows[0] != _COLUMNS or any(len(row) != len(_COLUMNS) for row in rows):
-        raise DataError(f"{displayed(path)} is damaged: it should have the columns path, class, split. Put it back.")
-    return [(place, classes, split) for place, classes, split in rows[1:]]
+    if columns not in (_COLUMNS, _OLD_COLUMNS) or any(len(row) != len(columns) for row in rows):
+        raise DataError(f"{displayed(path)} is damaged: it should have the columns {', '.join(_COLUMNS)}. Put it back.")
+    return rows

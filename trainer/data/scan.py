@@ -8,7 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trainer.config import DataConfig
@@ -48,6 +48,7 @@ class ScannedData:
         samples: (absolute path, class indexes) of every readable image.
         splits: "train", "validation" or "test" of each sample.
         sides: (width, height) of each sample as a person sees it, in pixels.
+        sizes: The size of each sample's file, in bytes.
         skipped: (path, reason) of every file that is not used. They stay where they are, untouched.
         summary: The figures of the report.
         report_path: The file that holds every image and issue (``trainer.data_report``).
@@ -62,6 +63,7 @@ class ScannedData:
     sides: list[tuple[int, int]]
     summary: DataSummary
     report_path: Path = Path()
+    sizes: list[int] = field(default_factory=list)
 
 
 def scan(
@@ -126,6 +128,7 @@ def scan(
         skipped=skipped,
         splits=splits,
         sides=[(image.width, image.height) for image in images],
+        sizes=[image.size_bytes for image in images],
         summary=summary,
         report_path=_kept_report(cache_dir / "reports", summary, images, issues),
     )

@@ -87,12 +87,16 @@ class PrepareRun(Command):
 
 
 class OpenRun(Command):
-    """Load an existing run at a checkpoint (None: the last one). Goes on at once if ``start``."""
+    """Load an existing run at a checkpoint (None: the last one). Goes on at once if ``start``.
+
+    Where its data, its weights' file, the libraries or the device are others by now it is refused, unless ``anyway``.
+    """
 
     kind: Literal["OpenRun"] = "OpenRun"
     run_dir: str
     checkpoint: str | None = None
     start: bool = True
+    anyway: bool = False
 
 
 class StartRun(Command):

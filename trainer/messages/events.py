@@ -77,7 +77,7 @@ class CommandRejected(Event):
 
     Where several fields are, ``sentences`` has what is wrong with each, ``reason`` has a line for each, and ``field``
     is the first. ``choices`` are values that the field could have instead, where they are known. ``is_cancelled``:
-    nothing is at fault, the user ended it.
+    nothing is at fault, the user ended it. ``changes``: what is another one by now, where a run can go on all the same.
     """
 
     kind: Literal["CommandRejected"] = "CommandRejected"
@@ -87,6 +87,7 @@ class CommandRejected(Event):
     sentences: dict[str, str] = Field(default_factory=dict)
     choices: list[str] = Field(default_factory=list)
     is_cancelled: bool = False
+    changes: list[str] = Field(default_factory=list)
 
     @property
     def by_field(self) -> dict[str, str]:

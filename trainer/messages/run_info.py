@@ -138,6 +138,11 @@ class RunInfo(Record):
     report_path: str = ""
     in_force: InForce | None = None
     """What the run trains with, where that is known to be other than ``config``."""
+    made_with: dict[str, str] = Field(default_factory=dict)
+    """Versions, device, precision and threads, by the words for them; empty in runs of an earlier Thaw."""
+    data_fingerprint: str = ""
+    weights_sha256: str = ""
+    """Of the local file of weights that the run began with; "" without one."""
 
     @property
     def present(self) -> InForce:

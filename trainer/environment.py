@@ -1,0 +1,38 @@
+"""What a run's numbers depend on besides its files: the versions of libraries, the device, its arithmetic, threads."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+import torchvision
+
+
+def environment(device: torch.device, precision: str) -> dict[str, str]:
+    """Describe where a run is trained, by the words for it; what is not known is left out."""
+    known = {
+        "Python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
+        "device": _device(device),
+        "precision": precision,
+        "threads": str(torch.get_num_threads()),
+    }
+    # A source tree that is not installed has none.
+    with contextlib.suppress(PackageNotFoundError):
+        known["Thaw"] = version("thaw-studio")
+    return known
+
+
+def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """Say what is another one by now: "torch 2.14.0 → 2.15.0". What one of them does not know is passed over."""
+    return [f"{name} {was} → {now[name]}" for name, was in before.items() if name in now and now[name] != was]
+
+
+def _device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device.type} ({torch.cuda.get_device_name(device)})"
+    # Another processor's vector instructions add in another order.
+    return f"cpu ({torch.backends.cpu.get_cpu_capability()})" if device.type == "cpu" else device.type
