@@ -11,17 +11,19 @@ import typer
 
 import app
 from app import cli_reports, cli_sharing, cli_steering
-from app.cli_options import Json, Run, RunsDir, complain, console, runs_dir
+from app.cli_options import Json, Run, RunsDir, complain, console, print_line, runs_dir
 from app.display import display_problem
+from app.event_sentences import replay_sentences
 from app.figures import counted, shown_path
 from app.following import Ending, follow, go_on
-from app.json_lines import JsonLines
+from app.json_lines import JsonLines, to_json
 from app.terminal import TerminalView
 from app.worker_talk import RunFailedError
 from trainer.client import ClientEvent, WorkerClient
 from trainer.config import RunConfig, load_config
 from trainer.data_path import load_run
-from trainer.messages.commands import OpenRun, PrepareRun
+from trainer.messages.commands import OpenRun, PrepareRun, VerifyResume
+from trainer.messages.events import ResumeVerified
 from trainer.run_list import find_run
 from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder
@@ -120,6 +122,11 @@ def resume(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Also where its data, the libraries or the device have changed since.")
     ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Only make the first steps again in a copy, and compare them with the run's."),
+    ] = False,
+    steps: Annotated[int, typer.Option("--steps", min=1, metavar="N", help="How many steps to verify.")] = 20,
     runs: RunsDir = None,
     json: Json = False,
 ) -> int:
@@ -127,6 +134,8 @@ def resume(
     run_dir = find_run(run, runs_dir(context, runs))
     with RunFolder(run_dir, read_only=True) as folder:
         name = folder.checkpoint(checkpoint).name if checkpoint else None
+        if verify:
+            return _verify(VerifyResume(run_dir=str(run_dir.absolute()), checkpoint=name, num_steps=steps), json)
         _check_is_unfinished(folder, name)
         has_worker = folder.worker() is not None
     if has_worker:
@@ -174,6 +183,17 @@ def _check_is_unfinished(folder: RunFolder, checkpoint: str | None) -> None:
             f"from an earlier checkpoint with `thaw resume {path} --from CHECKPOINT` (see `thaw checkpoints {path}`), "
             "or begin a new run."
         )
+
+
+def _verify(command: VerifyResume, as_json: bool) -> int:
+    (answer,) = cli_reports.ask_worker(command)
+    assert isinstance(answer, ResumeVerified)
+    if as_json:
+        print_line(to_json(answer.replay.model_dump(mode="json")))
+    else:
+        for sentence in replay_sentences(answer.replay):
+            print_line(sentence)
+    return 0 if answer.replay.difference is None else 1
 
 
 def _follow(command: PrepareRun, as_json: bool) -> int:

@@ -145,7 +145,7 @@ def show_confusion(
 @commands.command("models")
 def show_models(json: Json = False) -> None:
     """List the models that can be fine-tuned."""
-    (listed,) = _ask(ListModels())
+    (listed,) = ask_worker(ListModels())
     assert isinstance(listed, ModelsListed)
     if json:
         print_line(to_json([entry.model_dump(mode="json") for entry in listed.models]))
@@ -183,7 +183,7 @@ def show_summary(
     config = resolve_paths(config_from_dict(values), Path.cwd())
     num_outputs = config.data.num_outputs(num_classes)
     question = InspectModel(model=config.model, num_classes=num_outputs, image_size=config.data.image_size)
-    (inspected,) = _ask(question)
+    (inspected,) = ask_worker(question)
     assert isinstance(inspected, ModelInspected)
     if json:
         print_line(to_json(summary_values(inspected)))
@@ -240,7 +240,7 @@ def check(
     if is_run:
         questions.append(EstimateRun(config=config, runs_dir=str(runs_dir(context, None))))
     try:
-        checked, *estimated = _ask(*questions)
+        checked, *estimated = ask_worker(*questions)
     except CommandRefusedError as error:
         raise _named_refusal(error, dataset if is_run else None) from error
     assert isinstance(checked, DataChecked)
@@ -304,7 +304,7 @@ def plan(
 ) -> None:
     """Print a configuration with a plan that has a name, written out for its model: what to freeze, rates, phases."""
     loaded, named = load_config(config), plan_named(name)
-    (inspected,) = _ask(InspectModel(model=loaded.model, num_classes=2, image_size=loaded.data.image_size))
+    (inspected,) = ask_worker(InspectModel(model=loaded.model, num_classes=2, image_size=loaded.data.image_size))
     assert isinstance(inspected, ModelInspected)
     made = make_plan(named, inspected.summary.layers, loaded.training.epochs, every)
     planned = loaded.model_copy(
@@ -326,7 +326,7 @@ def find_rate(
 ) -> None:
     """Try rising learning rates on a run, and suggest one."""
     loaded = load_run(config)
-    (found,) = _ask(FindRate(config=loaded, runs_dir=str(runs_dir(context, runs))))
+    (found,) = ask_worker(FindRate(config=loaded, runs_dir=str(runs_dir(context, runs))))
     assert isinstance(found, RateFound)
     if json:
         print_line(to_json(found.curve.model_dump(mode="json")))
@@ -368,7 +368,7 @@ def _print_check(checked: DataChecked, report: DataReport) -> None:
             print_line(f"`--csv FILE` writes all {num_issues:,} of them.")
 
 
-def _ask(*questions: Question) -> list[Answer]:
+def ask_worker(*questions: Question) -> list[Answer]:
     """Return a new worker's answers: to the first question, and to the others up to one that is refused.
 
     Raises:

@@ -14,6 +14,7 @@ from trainer.messages.changes import (
     RunRewound,
     TrainingChanged,
 )
+from trainer.messages.run_info import Replay
 
 
 def rate_sentence(event: RateChanged) -> str:
@@ -42,6 +43,29 @@ def training_sentence(event: TrainingChanged) -> str:
     if event.batch_parts != event.before_batch_parts:
         parts.append(f"Batches in {counted(event.batch_parts, 'part')}, {event.before_batch_parts:,} before")
     return f"{'; '.join(parts) or 'Nothing changed'} · from step {event.applied_step:,} on"
+
+
+def replay_sentences(replay: Replay) -> list[str]:
+    """Say what came of making the steps after a checkpoint again: a sentence for each thing."""
+    begins = f"{replay.checkpoint}, made again from step {replay.first_step:,} on: "
+    causes = "; ".join(replay.causes)
+    difference = replay.difference
+    if difference is None:
+        weights = f", and so are the weights of {replay.later}" if replay.later else ""
+        exact = f"{begins}exact over {counted(replay.num_steps, 'step')}. All that was measured is equal to the bit"
+        return [f"{exact}{weights}.", *([f"That is so although: {causes}."] if causes else [])]
+    if difference.recorded is None:
+        what = f"the weights {difference.what} differ by up to {difference.difference:.3g}"
+    else:
+        what = (
+            f"{difference.what} was {difference.recorded!r} and is {difference.replayed!r}, "
+            f"{difference.difference:.3g} apart"
+        )
+    number = difference.step - replay.first_step
+    said = f"{begins}differs first at step {difference.step:,}, number {number:,} of {replay.num_steps:,}: {what}."
+    if causes:
+        return [said, f"Likely cause: {causes}."]
+    return [said, "No cause is known, nothing has changed since: please report this defect of Thaw."]
 
 
 def rewound_sentence(event: RunRewound) -> str:

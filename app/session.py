@@ -37,6 +37,7 @@ class TrainingSession(QObject):
     data_checked = Signal(object)
     run_estimated = Signal(object)
     rate_found = Signal(object)
+    resume_verified = Signal(object)
     image_previewed = Signal(object)
     preparation_progressed = Signal(object)
     run_prepared = Signal(object)
@@ -367,6 +368,7 @@ class TrainingSession(QObject):
             events.DataChecked: self.data_checked,
             events.RunEstimated: self.run_estimated,
             events.RateFound: self.rate_found,
+            events.ResumeVerified: self.resume_verified,
             events.ImagePreviewed: self.image_previewed,
             events.PreparationProgressed: self.preparation_progressed,
             events.RunPrepared: self.run_prepared,

@@ -269,12 +269,21 @@ def read_rng(device: torch.device) -> dict[str, Any]:
 
 
 def restore_rng(rng: dict[str, Any], device: torch.device) -> None:
-    """Put the generators back to a saved state."""
-    torch.set_rng_state(rng["torch"])
-    version, internal, gauss = rng["python"]
-    random.setstate((version, tuple(internal), gauss))
+    """Put the generators back to a saved state; those that ``missing_rng`` names go on as they are."""
+    if "torch" in rng:
+        torch.set_rng_state(rng["torch"])
+    if "python" in rng:
+        version, internal, gauss = rng["python"]
+        random.setstate((version, tuple(internal), gauss))
     if device.type == "cuda" and "cuda" in rng:
         torch.cuda.set_rng_state(rng["cuda"], device)
+
+
+def missing_rng(rng: dict[str, Any], device: torch.device) -> list[str]:
+    """Say of which generators a step may draw, but a saved state has nothing."""
+    return [
+        f"the state of the generator {name} is not in the checkpoint" for name in read_rng(device) if name not in rng
+    ]
 
 
 def checkpoint_name(model: str, epoch: int, step: int, loss: float | None, accuracy: float | None) -> str:

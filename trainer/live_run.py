@@ -16,6 +16,7 @@ from trainer.checkpoints import (
     CheckpointStore,
     checkpoint_name,
     copy_to_cpu,
+    missing_rng,
     read_rng,
     restore_rng,
     seed_generators,
@@ -357,6 +358,9 @@ class LiveRun:
         # An earlier Thaw kept no states in files, to which its checkpoints could lead.
         if self._rewinds.go_to(checkpoint.get("rewinds", [])):
             events.append(self._rewinds.event())
+        for missing in missing_rng(checkpoint["rng"], self.device):
+            text = f"The run does not go on exactly as it was: {missing}."
+            events.append(LogWritten(level="warning", text=text))
         if checkpoint["data_fingerprint"] != self.data.fingerprint:
             text = (
                 "The data set has changed since this checkpoint was saved. The run goes on with it as it is now; new "

@@ -1,4 +1,4 @@
-"""Answers to what is looked up: models, a model's tree, a check, an estimate; and, also in mid-run, a preview."""
+"""Answers to what is looked up: models, a model's tree, a check, a trial, a replay; and, in mid-run, a preview."""
 
 from __future__ import annotations
 
@@ -9,13 +9,29 @@ import torch
 from trainer import models
 from trainer.config import ConfigError
 from trainer.messages.base import Event
-from trainer.messages.commands import CheckData, EstimateRun, FindRate, InspectModel, ListModels, PreviewImage
-from trainer.messages.events import DataChecked, ImagePreviewed, ModelInspected, ModelsListed, RateFound, RunEstimated
+from trainer.messages.commands import (
+    CheckData,
+    EstimateRun,
+    FindRate,
+    InspectModel,
+    ListModels,
+    PreviewImage,
+    VerifyResume,
+)
+from trainer.messages.events import (
+    DataChecked,
+    ImagePreviewed,
+    ModelInspected,
+    ModelsListed,
+    RateFound,
+    ResumeVerified,
+    RunEstimated,
+)
 from trainer.messages.run_info import RateCurve
 from trainer.preparation import Preparation, PreparedRun
 from trainer.summary import summarize
 
-LookUp = ListModels | InspectModel | CheckData | EstimateRun | FindRate | PreviewImage
+LookUp = ListModels | InspectModel | CheckData | EstimateRun | FindRate | VerifyResume | PreviewImage
 
 
 def answer(command: LookUp, preparation: Preparation, run: PreparedRun | None = None) -> Event:
@@ -55,6 +71,9 @@ def answer(command: LookUp, preparation: Preparation, run: PreparedRun | None = 
                 sentence = "A trial step ran out of memory. Choose a smaller batch or smaller images."
                 raise ConfigError(sentence, "training.batch_size") from None
             return RateFound(curve=curve, command_id=command_id)
+        case VerifyResume():
+            replay = preparation.verify(Path(command.run_dir), command.checkpoint, command.num_steps)
+            return ResumeVerified(run_dir=command.run_dir, replay=replay, command_id=command_id)
         case PreviewImage():
             epoch, report = _present_epoch(command, run), Path(command.report_path)
             views = preparation.preview(command.config, report, command.path, command.num_views, epoch)

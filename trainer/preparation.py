@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +14,7 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from trainer.checkpoints import hash_file
+from trainer.checkpoints import CheckpointStore, hash_file, missing_rng
 from trainer.config import ConfigError, DataConfig, RunConfig, resolve_paths
 from trainer.config_error import Faults
 from trainer.data.kept_split import changes_since, read_split, write_split
@@ -28,10 +29,11 @@ from trainer.loop import Trainer
 from trainer.messages.base import Event
 from trainer.messages.data_info import ImageView
 from trainer.messages.events import LogWritten
-from trainer.messages.run_info import RateCurve, RunEstimate, RunInfo
+from trainer.messages.run_info import RateCurve, Replay, RunEstimate, RunInfo
 from trainer.models import build_model, preprocessing_of
 from trainer.optim import choose_device
 from trainer.rate_finder import find_rate
+from trainer.replay import Scratch, replay
 from trainer.run_check import check_run
 from trainer.run_list import check_writable
 from trainer.run_record import WorkerAddress
@@ -226,15 +228,7 @@ class Preparation:
                     f"{folder.path.name} has finished all its {folder.num_epochs()} epochs: there is nothing to "
                     "resume. Restore an earlier checkpoint, or begin a new run."
                 )
-            # The run's own files hold every weight, so none are downloaded or read from elsewhere.
-            trainer, scanned = self._load(
-                config,
-                self._emit,
-                lambda: self.scan(config.data, config.training.seed, read_split(folder.path)),
-                Faults(),
-                with_weights=False,
-                owner_of_data=folder.path.name,
-            )
+            trainer, scanned = self._load_again(folder, config, self._emit)
             earlier = folder.prepared_before(None if info is None else info.name)
             changes = self._changes(trainer, scanned, folder, earlier)
             if changes and not anyway:
@@ -249,6 +243,60 @@ class Preparation:
             folder.remove_worker(self.worker)
             folder.close()
             raise
+
+    def verify(self, run_dir: Path, checkpoint: str | None, num_steps: int) -> Replay:
+        """Make the first steps after a checkpoint (None: the newest that has some) again, and compare them.
+
+        Raises:
+            ValueError: There is no such step, something of the run cannot be read, or a live run uses the GPU.
+            PreparationCancelled: The user stopped it.
+
+        """
+        with (
+            RunFolder(run_dir, read_only=True) as folder,
+            tempfile.TemporaryDirectory(prefix="thaw-replay-", ignore_cleanup_errors=True) as scratch_dir,
+        ):
+            scratch = Scratch(folder, Path(scratch_dir), checkpoint, num_steps)
+            with scratch.folder:
+                return self._replay(folder, scratch)
+
+    def _replay(self, folder: RunFolder, scratch: Scratch) -> Replay:
+        recorded, config = scratch.recorded, folder.config()
+        check_no_run_uses(choose_device(config.training.device), folder.path.parent)
+        told: list[Event] = []
+        trainer, scanned = self._load_again(folder, config, told.append)
+        try:
+            content = CheckpointStore(scratch.folder).load(recorded.info)
+            causes = missing_rng(content["rng"], trainer.device)
+            causes += self._changes(trainer, scanned, folder, folder.prepared_before(recorded.info.name))
+            difference = replay(trainer, told, scratch, self._report, self._check_cancelled)
+            if trainer.device.type != "cpu":
+                causes.append(f"operators of {trainer.device} that add in another order each time")
+            return Replay(
+                checkpoint=recorded.info.name,
+                first_step=recorded.info.step,
+                num_steps=recorded.last_step - recorded.info.step,
+                later=recorded.later.name if recorded.later else "",
+                difference=difference,
+                causes=causes,
+            )
+        finally:
+            trainer.close()
+            del trainer
+            _free_memory()
+
+    def _load_again(
+        self, folder: RunFolder, config: RunConfig, emit: Callable[[Event], None]
+    ) -> tuple[Trainer, ScannedData]:
+        # The run's own files hold every weight, so none are downloaded or read from elsewhere.
+        return self._load(
+            config,
+            emit,
+            lambda: self.scan(config.data, config.training.seed, read_split(folder.path)),
+            Faults(),
+            with_weights=False,
+            owner_of_data=folder.path.name,
+        )
 
     def _changes(self, trainer: Trainer, scanned: ScannedData, folder: RunFolder, earlier: RunInfo | None) -> list[str]:
         """Say what is not as it was when the run was last prepared; nothing of a run that did not note that."""

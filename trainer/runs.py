@@ -527,6 +527,20 @@ class RunFolder:
             layer_stats=self.layer_stats(),
         )
 
+    def copy_database(self, path: Path) -> None:
+        """Write a copy of run.db, as it is at this moment.
+
+        Raises:
+            RunFolderError: It cannot be read, or not be written there.
+
+        """
+        with self._lock:
+            try:
+                with closing(sqlite3.connect(path)) as copy:
+                    self._db.backup(copy)
+            except sqlite3.Error as error:
+                raise RunFolderError(f"Cannot copy {self.path / 'run.db'} to {path}: {error}. Make room.") from error
+
     def listing(self) -> RunListing:
         """Read what the list of runs shows."""
         state, _ = self.recorded_state()

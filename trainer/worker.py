@@ -49,6 +49,7 @@ from trainer.messages.commands import (
     StopRun,
     UnfreezeLayers,
     UnpauseRun,
+    VerifyResume,
 )
 from trainer.messages.events import (
     CommandRejected,
@@ -79,13 +80,14 @@ LOOK_UP_OVERTAKEN = "Stopped, because something else was asked for."
 LOOK_UP_CANCELLED = "Stopped, as you asked. Start does it all the same."
 NO_LOOK_UP = "Nothing is being looked up that could be stopped."
 
-_LONG_LOOK_UPS = frozenset({"CheckData", "EstimateRun", "FindRate", "PreviewImage"})
+_LONG_LOOK_UPS = frozenset({"CheckData", "EstimateRun", "FindRate", "VerifyResume", "PreviewImage"})
 _OVERTAKES = {
     "PrepareRun": _LONG_LOOK_UPS,
     "OpenRun": _LONG_LOOK_UPS,
     "CheckData": _LONG_LOOK_UPS,
     "EstimateRun": frozenset({"EstimateRun"}),
     "FindRate": frozenset({"FindRate"}),
+    "VerifyResume": frozenset({"VerifyResume"}),
     "StartRun": frozenset({"FindRate"}),
     "UnpauseRun": frozenset({"FindRate"}),
     "StopRun": frozenset({"FindRate"}),
@@ -99,6 +101,7 @@ _WORDS = {
     "CheckData": "Checking data",
     "EstimateRun": "Estimating a run",
     "FindRate": "Finding a rate",
+    "VerifyResume": "Verifying a resume",
     "PreviewImage": "Previewing an image",
     "CancelLookUp": "Stopping a look-up",
     "PrepareRun": "Beginning a run",
@@ -211,6 +214,8 @@ class Worker:
         command_id = command.command_id
         match command:
             case ListModels() | InspectModel() | CheckData() | EstimateRun() | FindRate() | PreviewImage():
+                self._look_up(command)
+            case VerifyResume():
                 self._look_up(command)
             case CancelLookUp():
                 self._reject(command, NO_LOOK_UP)

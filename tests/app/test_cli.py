@@ -44,11 +44,20 @@ from trainer.messages.events import (
     DataChecked,
     ProgressReported,
     RateFound,
+    ResumeVerified,
     RunPrepared,
     StateChanged,
     WorkerAttached,
 )
-from trainer.messages.run_info import CheckpointInfo, ConfusionMatrix, RateCurve, RunEstimate, Series
+from trainer.messages.run_info import (
+    CheckpointInfo,
+    ConfusionMatrix,
+    RateCurve,
+    Replay,
+    RunEstimate,
+    Series,
+    StepDifference,
+)
 from trainer.messages.states import RunState
 from trainer.run_record import WorkerAddress
 from trainer.runs import RunFolder
@@ -183,6 +192,63 @@ def test_resume_of_a_finished_run_names_the_way_from_an_earlier_checkpoint(run_f
     assert f"`thaw resume runs/{run_folder.path.name} --from CHECKPOINT`" in error
 
 
+@pytest.mark.parametrize(
+    ("difference", "later", "causes", "code", "said"),
+    [
+        (
+            None,
+            "b.pt",
+            [],
+            0,
+            "a.pt, made again from step 40 on: exact over 20 steps. All that was measured is equal to the bit, and so "
+            "are the weights of b.pt.\n",
+        ),
+        (
+            None,
+            "",
+            ["torch 2.14.0 → 2.15.0"],
+            0,
+            "exact over 20 steps. All that was measured is equal to the bit.\nThat is so although: torch 2.14.0 → "
+            "2.15.0.\n",
+        ),
+        (
+            StepDifference(step=43, what="Loss/train", recorded=0.5, replayed=0.625, difference=0.125),
+            "b.pt",
+            ["1 image changed", "threads 1 → 2"],
+            1,
+            "differs first at step 43, number 3 of 20: Loss/train was 0.5 and is 0.625, 0.125 apart.\n"
+            "Likely cause: 1 image changed; threads 1 → 2.\n",
+        ),
+        (
+            StepDifference(step=44, what="fc.bias", recorded=None, replayed=None, difference=1e-7),
+            "b.pt",
+            [],
+            1,
+            "number 4 of 20: the weights fc.bias differ by up to 1e-07.\nNo cause is known, nothing has changed since",
+        ),
+    ],
+)
+def test_verify_says_whether_a_resume_is_exact_and_if_not_why(
+    run_folder, monkeypatch, capsys, difference, later, causes, code, said
+):
+    replay = Replay(checkpoint="a.pt", first_step=40, num_steps=20, later=later, difference=difference, causes=causes)
+    asked = []
+
+    def answer(*questions):
+        asked.extend(questions)
+        return [ResumeVerified(run_dir=questions[0].run_dir, replay=replay)]
+
+    monkeypatch.setattr(cli_reports, "ask_worker", answer)
+    assert main(["resume", "last", "--verify", "--from", "1", "--steps", "20"]) == code
+    assert said in capsys.readouterr().out
+    name = run_folder.checkpoint("1").name
+    assert (asked[0].run_dir, asked[0].checkpoint, asked[0].num_steps) == (str(run_folder.path), name, 20)
+    assert main(["resume", "last", "--verify", "--json"]) == code
+    assert json.loads(capsys.readouterr().out) == replay.model_dump(mode="json")
+    # The newest checkpoint that has steps after it.
+    assert asked[1].checkpoint is None
+
+
 def test_check_prints_the_first_issues_and_writes_all_of_them(tmp_path, runs_dir, monkeypatch, capsys):
     summary = DataSummary(
         layout="class_folders",
@@ -197,7 +263,7 @@ def test_check_prints_the_first_issues_and_writes_all_of_them(tmp_path, runs_dir
     ]
     write_report(tmp_path / "report.db", summary, [], issues)
     checked = DataChecked(path="", summary=summary, report_path=str(tmp_path / "report.db"))
-    monkeypatch.setattr(cli_reports, "_ask", lambda *questions: [checked])
+    monkeypatch.setattr(cli_reports, "ask_worker", lambda *questions: [checked])
     (tmp_path / "photos" / "cat").mkdir(parents=True)
     assert main(["check", "photos"]) == 0
     out = capsys.readouterr().out
@@ -246,7 +312,7 @@ def test_check_prints_how_many_images_have_which_size_and_shape(tmp_path, runs_d
     ]
     write_report(tmp_path / "report.db", summary, images, [])
     checked = DataChecked(path="", summary=summary, report_path=str(tmp_path / "report.db"))
-    monkeypatch.setattr(cli_reports, "_ask", lambda *questions: [checked])
+    monkeypatch.setattr(cli_reports, "ask_worker", lambda *questions: [checked])
     (tmp_path / "photos" / "cat").mkdir(parents=True)
     assert main(["check", "photos"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -278,7 +344,7 @@ def test_check_says_that_images_have_several_classes_and_counts_each_image_once(
         scanned = scan(questions[0].data, questions[0].seed, tmp_path / "cache", lambda *_: None, lambda: None)
         return [DataChecked(path="", summary=scanned.summary, report_path=str(scanned.report_path))]
 
-    monkeypatch.setattr(cli_reports, "_ask", answer)
+    monkeypatch.setattr(cli_reports, "ask_worker", answer)
     assert main(["check", "scenes/tags.csv", "--label-separator", "space"]) == 0
     out = capsys.readouterr().out
     assert "! 5 images have no class:" in out
@@ -622,7 +688,7 @@ def test_find_rate_prints_the_curve_and_the_suggestion(monkeypatch, tmp_path, ca
         asked.extend(questions)
         return [RateFound(curve=curve)]
 
-    monkeypatch.setattr(cli_reports, "_ask", answer)
+    monkeypatch.setattr(cli_reports, "ask_worker", answer)
     (tmp_path / "photos" / "cat").mkdir(parents=True)
     (tmp_path / "run.toml").write_text(f'[data]\npath = "{tmp_path}/photos"\n')
     assert main(["find-rate", str(tmp_path / "run.toml")]) == 0

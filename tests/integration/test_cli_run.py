@@ -240,6 +240,19 @@ def answer_in_terminal(arguments, question, answer):
     return process.wait(timeout=60)
 
 
+@pytest.mark.slow
+def test_resume_of_a_finished_run_is_verified_in_a_scratch_process(here, small_config, capsys):
+    write_config(here / "run.toml", small_config, 3)
+    assert main(["train", "run.toml", "--json"]) == 0
+    capsys.readouterr()
+    code, replay = answer(capsys, "resume", "last", "--verify", "--from", "1", "--steps", "5")
+    assert code == 0
+    assert (replay["first_step"], replay["num_steps"], replay["difference"], replay["causes"]) == (4, 5, None, [])
+    assert replay["later"]
+    assert main(["resume", "last", "--verify", "--from", "last"]) == 2
+    assert "has no steps to compare with" in capsys.readouterr().err
+
+
 def test_second_ctrl_c_ends_a_worker_that_does_not_stop(here, small_config, shell):
     write_config(here / "run.toml", small_config, epochs=2000)
     watching = shell("train", "run.toml")

@@ -59,6 +59,7 @@ from trainer.messages.commands import (
     StopRun,
     UnfreezeLayers,
     UnpauseRun,
+    VerifyResume,
 )
 from trainer.messages.events import (
     CheckpointSaved,
@@ -228,6 +229,7 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
         "CheckData": CheckData(data=small_config.data),
         "EstimateRun": EstimateRun(config=small_config, runs_dir=str(tmp_path / "other")),
         "FindRate": FindRate(),
+        "VerifyResume": VerifyResume(run_dir=str(tmp_path / "none")),
         "CancelLookUp": CancelLookUp(),
         "PreviewImage": PreviewImage(config=small_config, report_path=str(tmp_path / "none.db"), path="none.png"),
         "PrepareRun": PrepareRun(config=small_config, runs_dir=str(tmp_path / "other")),
@@ -697,7 +699,7 @@ def test_a_resume_keeps_to_the_split_that_the_run_began_with(
 
     def split() -> dict[str, str]:
         rows = (run_dir / "split.csv").read_text().splitlines()[1:]
-        return {place: name for place, _, name in (row.split(",") for row in rows)}
+        return {place: name for place, _, name, _ in (row.split(",") for row in rows)}
 
     before = split()
     assert sorted(before.values()).count("validation") == 9

@@ -57,6 +57,18 @@ class FindRate(Command):
     runs_dir: str = ""
 
 
+class VerifyResume(Command):
+    """Make the first steps after a checkpoint of a run again, without touching the run, and compare them to the bit.
+
+    ``checkpoint`` is as in RunFolder.checkpoint; None takes the newest one after which steps were made.
+    """
+
+    kind: Literal["VerifyResume"] = "VerifyResume"
+    run_dir: str
+    checkpoint: str | None = None
+    num_steps: int = Field(20, ge=1, le=1_000_000)
+
+
 class PreviewImage(Command):
     """Write what the model sees of one image, by its absolute path, in ``num_views`` epochs of a run.
 
@@ -72,7 +84,7 @@ class PreviewImage(Command):
 
 
 class CancelLookUp(Command):
-    """End the check, estimate, search for a rate or preview that goes on; it is answered by a refusal."""
+    """End the check, estimate, search for a rate, replay or preview that goes on; it is answered by a refusal."""
 
     kind: Literal["CancelLookUp"] = "CancelLookUp"
 
@@ -229,6 +241,7 @@ AnyCommand = Annotated[
     | CheckData
     | EstimateRun
     | FindRate
+    | VerifyResume
     | PreviewImage
     | CancelLookUp
     | PrepareRun
@@ -262,6 +275,7 @@ ALLOWED_COMMANDS: dict[str, frozenset[RunState]] = {
     "CheckData": frozenset({S.IDLE}),
     "EstimateRun": frozenset({S.IDLE}),
     "FindRate": _WAITING,
+    "VerifyResume": frozenset({S.IDLE}),
     "PreviewImage": _SETTLED,
     "CancelLookUp": _WAITING,
     "PrepareRun": frozenset({S.IDLE}),

@@ -22,7 +22,7 @@ from trainer.messages.changes import (
 )
 from trainer.messages.data_info import DataSummary, ImageView
 from trainer.messages.model_info import ModelEntry, ModelSummary, WeightsReport
-from trainer.messages.run_info import CheckpointInfo, RateCurve, RunEstimate, RunInfo, Series
+from trainer.messages.run_info import CheckpointInfo, RateCurve, Replay, RunEstimate, RunInfo, Series
 from trainer.messages.states import RunState
 
 
@@ -131,6 +131,14 @@ class RateFound(Event):
 
     kind: Literal["RateFound"] = "RateFound"
     curve: RateCurve
+
+
+class ResumeVerified(Event):
+    """The first steps after a checkpoint of the run in ``run_dir`` were made again."""
+
+    kind: Literal["ResumeVerified"] = "ResumeVerified"
+    run_dir: str
+    replay: Replay
 
 
 class ImagePreviewed(Event):
@@ -269,6 +277,7 @@ AnyEvent = Annotated[
     | DataChecked
     | RunEstimated
     | RateFound
+    | ResumeVerified
     | ImagePreviewed
     | PreparationProgressed
     | RunPrepared

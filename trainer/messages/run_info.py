@@ -101,6 +101,34 @@ class RateCurve(Record):
     suggestion: float | None
 
 
+class StepDifference(Record):
+    """What of a step is not as it was: a measurement by its tag, with both values, or a tensor of the model.
+
+    ``difference`` is between the two values, or the largest between two weights.
+    """
+
+    step: int
+    what: str
+    recorded: float | None
+    replayed: float | None
+    difference: float
+
+
+class Replay(Record):
+    """What came of making ``num_steps`` steps after a checkpoint again: the first difference, None where there is none.
+
+    ``first_step`` is the checkpoint's. ``later`` is the next checkpoint, whose weights were compared, "" if none was
+    within reach. ``causes`` say what is likely to be the reason for a difference; they may be there without one.
+    """
+
+    checkpoint: str
+    first_step: int
+    num_steps: int
+    later: str
+    difference: StepDifference | None
+    causes: list[str]
+
+
 class InForce(Record):
     """What of a run may change as it runs, as it is now.
 

@@ -1,0 +1,227 @@
+"""Verify a resume: make the steps after a checkpoint again in a scratch copy of the run, and compare to the bit."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from trainer.checkpoints import CheckpointStore, is_same
+from trainer.data.archive import Progress
+from trainer.loop import RunStopped, Trainer
+from trainer.messages.base import Event
+from trainer.messages.events import MetricsLogged
+from trainer.messages.run_info import CheckpointInfo, StepDifference
+from trainer.metrics import GRADIENT_NORM, LEARNING_RATE, TRAIN_LOSS
+from trainer.run_record import RunFolderError
+from trainer.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a run kept of the steps after a checkpoint, up to the first change by hand.
+
+    Attributes:
+        info: The checkpoint.
+        last_step: The last step that is to be made again.
+        values: The measurements by step and tag.
+        later: The next checkpoint, where it is within reach.
+
+    """
+
+    info: CheckpointInfo
+    last_step: int
+    values: dict[int, dict[str, float]]
+    later: CheckpointInfo | None
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A piece of the curve that goes on from a checkpoint: ``event`` is the last one before it."""
+
+    segment: int
+    event: int
+    last_step: int
+
+
+class Scratch:
+    """A copy of a run as it was when a checkpoint was saved. The run itself is only read.
+
+    Args:
+        folder: The run's folder.
+        path: An empty folder for the copy.
+        checkpoint: The checkpoint's name; None takes the newest one that has steps after it.
+        num_steps: The most steps that are to be made again.
+
+    Raises:
+        RunFolderError: No steps after it were kept.
+
+    """
+
+    def __init__(self, folder: RunFolder, path: Path, checkpoint: str | None, num_steps: int) -> None:
+        shutil.copyfile(folder.path / "run.toml", path / "run.toml")
+        folder.copy_database(path / "run.db")
+        (path / "checkpoints").mkdir()
+        _refer(folder.base_path, path / folder.base_path.name)
+        listed = [folder.checkpoint(checkpoint)] if checkpoint else folder.checkpoints()[::-1]
+        with closing(sqlite3.connect(path / "run.db")) as db, db:
+            found = next(((info, piece) for info in listed for piece in _pieces(db, info)), None)
+            if found is None:
+                raise RunFolderError(
+                    f"{folder.path.name} has no steps to compare with: none was made after "
+                    f"{listed[0].name if checkpoint else 'a checkpoint'} before something was changed by hand. Choose "
+                    "an earlier checkpoint."
+                )
+            info, piece = found
+            last_step = min(piece.last_step, info.step + num_steps)
+            later = [
+                other
+                for other in folder.checkpoints()
+                if other.segment == piece.segment and info.step < other.step <= last_step
+            ]
+            values = _values(db, piece.segment, info.step, last_step)
+            self.recorded = Recorded(info, last_step, values, later[0] if later else None)
+            _forget_later(db, info, piece)
+        for each in (info, *later[:1]):
+            _refer(folder.checkpoints_dir / each.name, path / "checkpoints" / each.name)
+        self.folder = RunFolder(path)
+
+
+def replay(
+    trainer: Trainer,
+    told: list[Event],
+    scratch: Scratch,
+    on_progress: Progress,
+    check_cancelled: Callable[[], None],
+) -> StepDifference | None:
+    """Make the recorded steps again. Returns the first difference, None where all is equal to the bit.
+
+    Args:
+        trainer: One of the run's configuration, that has not begun; it is of no use afterwards.
+        told: The list to which the trainer's events go.
+        scratch: The copy of the run.
+        on_progress: Called with (what, done, total, unit).
+        check_cancelled: Called between steps; raises to end the replay.
+
+    Raises:
+        ValueError: A file of the checkpoint is damaged, or the device lacks the memory.
+
+    """
+    recorded, store = scratch.recorded, CheckpointStore(scratch.folder)
+    first, later = recorded.info.step, recorded.later
+    # Before the copy saves a checkpoint of the same name.
+    theirs = {} if later is None else store.load(later)["model_state_dict"]
+    weights: dict[int, StepDifference | None] = {}
+
+    def between_steps() -> None:
+        check_cancelled()
+        on_progress("Making steps again", trainer.step - first, recorded.last_step - first, "steps")
+        if trainer.lacks_memory:
+            raise ValueError(f"The device {trainer.device} has no memory to make the steps again. Free some of it.")
+        if later is not None and trainer.step == later.step and later.step not in weights:
+            weights[later.step] = _largest_difference(trainer.module.state_dict(), theirs, later.step)
+        if trainer.step >= recorded.last_step:
+            raise RunStopped
+
+    trainer.go_on(scratch.folder, recorded.info)
+    try:
+        trainer.fit(between_steps)
+    except RunStopped:
+        trainer.report(force=True)
+    measured: dict[int, dict[str, float]] = {}
+    for event in told:
+        if isinstance(event, MetricsLogged):
+            for tag, series in event.series.items():
+                for step, value in zip(series.steps, series.values, strict=True):
+                    measured.setdefault(step, {})[tag] = value
+    return _first_difference(recorded.values, measured, weights)
+
+
+def _pieces(db: sqlite3.Connection, info: CheckpointInfo) -> list[_Piece]:
+    """Find the pieces of the curve that go on from a checkpoint, the newest first, each up to a change by hand."""
+    saved = "kind = 'CheckpointSaved' AND json_extract(body, '$.checkpoint.name') = ?"
+    (own_event,) = db.execute(f"SELECT MAX(id) FROM events WHERE {saved}", (info.name,)).fetchone()
+    restored = "kind = 'CheckpointRestored' AND json_extract(body, '$.name') = ?"
+    sql = f"SELECT json_extract(body, '$.segment'), id FROM events WHERE {restored} ORDER BY id DESC"
+    begun = db.execute(sql, (info.name,)).fetchall()
+    if own_event is not None:
+        begun.append((info.segment, own_event))
+    pieces = []
+    for segment, event in begun:
+        # What the plan does, it does again.
+        by_hand = (
+            "SELECT MIN(applied_step) FROM events WHERE id > ? AND applied_step >= ? AND "
+            "ifnull(json_extract(body, '$.segment'), ?) = ? AND json_extract(body, '$.source') IS NOT 'plan'"
+        )
+        (changed_at,) = db.execute(by_hand, (event, info.step, segment, segment)).fetchone()
+        (last_step,) = db.execute(
+            "SELECT MAX(step) FROM metrics WHERE segment = ? AND tag = ?", (segment, TRAIN_LOSS)
+        ).fetchone()
+        last_step = min((step for step in (last_step, changed_at) if step is not None), default=0)
+        if last_step > info.step:
+            pieces.append(_Piece(segment, event, last_step))
+    return pieces
+
+
+def _values(db: sqlite3.Connection, segment: int, first: int, last: int) -> dict[int, dict[str, float]]:
+    values: dict[int, dict[str, float]] = {}
+    sql = "SELECT step, tag, value FROM metrics WHERE segment = ? AND step > ? AND step <= ? AND tag != ?"
+    # The rate is kept whenever the metrics are sent, and that goes by the clock.
+    for step, tag, value in db.execute(sql, (segment, first, last, LEARNING_RATE)):
+        # What is validated after the last step is not made again.
+        if step < last or not tag.endswith(("/validation", "/test")):
+            values.setdefault(step, {})[tag] = math.nan if value is None else value
+    return values
+
+
+def _forget_later(db: sqlite3.Connection, info: CheckpointInfo, piece: _Piece) -> None:
+    """Let the copy be as the run was before the piece: with the length that it then had, and no later checkpoint."""
+    db.execute("DELETE FROM events WHERE id > ?", (piece.event,))
+    db.execute("DELETE FROM metrics")
+    db.execute("DELETE FROM checkpoints WHERE saved_at > ?", (info.saved_at,))
+
+
+def _first_difference(
+    recorded: dict[int, dict[str, float]],
+    measured: dict[int, dict[str, float]],
+    weights: dict[int, StepDifference | None],
+) -> StepDifference | None:
+    for step in sorted(recorded):
+        tags = sorted(recorded[step], key=lambda tag: (tag not in {TRAIN_LOSS, GRADIENT_NORM}, tag != TRAIN_LOSS, tag))
+        for tag in tags:
+            was, now = recorded[step][tag], measured.get(step, {}).get(tag, math.nan)
+            if was != now and not (math.isnan(was) and math.isnan(now)):
+                return StepDifference(step=step, what=tag, recorded=was, replayed=now, difference=abs(now - was))
+        if (difference := weights.get(step)) is not None:
+            return difference
+    return None
+
+
+def _largest_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor], step: int) -> StepDifference | None:
+    """Return the tensor with the largest difference, None where all are equal to the bit."""
+    found = [
+        StepDifference(
+            step=step,
+            what=name,
+            recorded=None,
+            replayed=None,
+            difference=float((tensor.detach().cpu().double() - theirs[name].double()).abs().max()),
+        )
+        for name, tensor in ours.items()
+        if not is_same(tensor.detach().cpu(), theirs[name])
+    ]
+    return max(found, key=lambda each: each.difference, default=None)
+
+
+def _refer(original: Path, link: Path) -> None:
+    try:
+        link.symlink_to(original.resolve())
+    except OSError:
+        # Windows lets few users make one.
+        shutil.copyfile(original, link)
