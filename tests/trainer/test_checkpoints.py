@@ -1,0 +1,156 @@
+"""A checkpoint's files are checked before anything of them is used, and each one that is at fault is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer import checkpoints
+from trainer.checkpoints import CheckpointError, CheckpointStore, hash_file, read_rng
+from trainer.config import RunConfig
+from trainer.messages.run_info import CheckpointInfo
+from trainer.runs import RunFolder
+
+NAME = "checkpoint_tiny_001_step000004.pt"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[RunFolder]:
+    """Return a run with a base of two tensors, and a checkpoint that has changed one of them."""
+    with RunFolder.create(tmp_path / "runs", RunConfig(name="tiny")) as folder:
+        store = CheckpointStore(folder)
+        store.write_base(state(0.0))
+        listed(folder, *store.save(NAME, content(), state(1.0)))
+        yield folder
+
+
+def state(bias: float) -> dict[str, torch.Tensor]:
+    return {"weight": torch.arange(1000.0), "bias": torch.full((3,), bias)}
+
+
+def content() -> dict[str, object]:
+    return {"step": 4, "epoch": 1, "rng": read_rng(torch.device("cpu"))}
+
+
+def listed(folder: RunFolder, size_bytes: int, sha256: str) -> None:
+    folder.add_checkpoint(
+        CheckpointInfo(
+            name=NAME, epoch=1, step=4, loss=None, accuracy=None, frozen=[], frozen_summary="", size_bytes=size_bytes,
+            sha256=sha256, saved_at=1.0, reason="user", segment=0,
+        )
+    )  # fmt: skip
+
+
+def relist(folder: RunFolder) -> None:
+    """List the file as it is now: as one that was damaged before its sum was taken."""
+    path = folder.checkpoints_dir / NAME
+    listed(folder, path.stat().st_size, hash_file(path))
+
+
+def load(folder: RunFolder) -> dict:
+    return CheckpointStore(folder).load(folder.checkpoint(NAME))
+
+
+def flip_a_bit(path: Path, place: float) -> None:
+    read = bytearray(path.read_bytes())
+    read[int(place * (len(read) - 1))] ^= 1
+    path.write_bytes(bytes(read))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def write_other_base(folder: RunFolder) -> None:
+    CheckpointStore(folder).write_base(state(2.0))
+
+
+def write_another_format(folder: RunFolder) -> None:
+    path = folder.checkpoints_dir / NAME
+    torch.save({**torch.load(path, weights_only=True), "format_version": 2}, path)
+    relist(folder)
+
+
+def write_code(folder: RunFolder) -> None:
+    torch.save(torch.nn.Linear(2, 2), folder.checkpoints_dir / NAME)
+    relist(folder)
+
+
+def test_what_was_saved_is_loaded_whole(folder: RunFolder) -> None:
+    loaded = load(folder)
+    assert loaded["model_state_dict"].keys() == {"weight", "bias"}
+    assert torch.equal(loaded["model_state_dict"]["bias"], torch.ones(3))
+    assert set(torch.load(folder.checkpoints_dir / NAME, weights_only=True)["model_state_dict"]) == {"bias"}
+
+
+@pytest.mark.parametrize("place", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_a_flipped_bit_anywhere_in_a_file_is_refused_by_its_name(folder: RunFolder, place: float) -> None:
+    flip_a_bit(folder.checkpoints_dir / NAME, place)
+    with pytest.raises(CheckpointError, match=f"^The checkpoint {NAME} is damaged: its bytes changed since"):
+        load(folder)
+    flip_a_bit(folder.checkpoints_dir / NAME, place)
+    flip_a_bit(folder.base_path, place)
+    with pytest.raises(CheckpointError, match=r"base\.pt is damaged: its bytes changed since the run began"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder: cut(folder.checkpoints_dir / NAME), f"The checkpoint {NAME} is damaged"),
+        (lambda folder: cut(folder.base_path), "base.pt is damaged"),
+        (lambda folder: (folder.checkpoints_dir / NAME).unlink(), f"The checkpoint {NAME} is missing from "),
+        (lambda folder: folder.base_path.unlink(), "base.pt is missing, and every checkpoint of the run needs it"),
+        (write_other_base, f"base.pt is not the one that {NAME} was saved with"),
+        (write_another_format, f"The checkpoint {NAME} has format 2, but this Thaw reads format 3. Use the version"),
+        (write_code, f"{NAME}: it is damaged or no checkpoint"),
+    ],
+    ids=["cut", "base cut", "missing", "base missing", "another base", "another format", "code"],
+)
+def test_a_file_that_is_not_what_it_should_be_is_refused_by_its_name(
+    folder: RunFolder, spoil: Callable[[RunFolder], None], said: str
+) -> None:
+    spoil(folder)
+    with pytest.raises(CheckpointError) as refused:
+        load(folder)
+    assert said in str(refused.value)
+    (sentence,) = str(refused.value).splitlines()
+    assert sentence.endswith(".")
+
+
+def test_nothing_of_a_file_is_read_before_its_sum_is_checked(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(checkpoints, "read_file", lambda path: read.append(path))
+    flip_a_bit(folder.checkpoints_dir / NAME, 0.5)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load(folder)
+    flip_a_bit(folder.base_path, 0.5)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        CheckpointStore(folder).read_base()
+    assert read == []
+
+
+def test_two_runs_of_one_seed_begin_with_equal_generators() -> None:
+    states = []
+    for _ in range(2):
+        checkpoints.seed_generators(5)
+        states.append(read_rng(torch.device("cpu")))
+        torch.rand(3)
+    assert states[0]["python"] == states[1]["python"]
+    assert torch.equal(states[0]["torch"], states[1]["torch"])
+
+
+def test_a_generator_without_a_saved_state_is_named_and_the_others_come_back() -> None:
+    device = torch.device("cpu")
+    checkpoints.seed_generators(5)
+    saved = read_rng(device)
+    drawn = torch.rand(3)
+    del saved["python"]
+    checkpoints.restore_rng(saved, device)
+    assert torch.equal(torch.rand(3), drawn)
+    assert checkpoints.missing_rng(saved, device) == ["the state of the generator python is not in the checkpoint"]
