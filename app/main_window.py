@@ -189,6 +189,7 @@ class MainWindow(QWidget):
         display.layer_tree.batchnorm_requested.connect(self._set_batchnorm)
         self.checkpoints_view.restore_requested.connect(session.restore)
         self.checkpoints_view.resume_requested.connect(session.resume)
+        self.checkpoints_view.verify_requested.connect(session.verify_resume)
         self.runs_view.open_requested.connect(self._open_run)
         self.runs_view.refresh_requested.connect(display.list_runs)
         self.runs_view.folder_wanted.connect(self._show_folder)
@@ -217,6 +218,7 @@ class MainWindow(QWidget):
         self.checkpoints_view.allow(
             restore=session.can_resume or session.allows("RestoreCheckpoint"),
             resume=session.can_resume,
+            verify=session.can_verify,
             checkpoints_dir=None if session.run_dir is None else session.run_dir / "checkpoints",
         )
         title = self.display.status.title

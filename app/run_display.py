@@ -20,6 +20,7 @@ from app.viewmodels.log import LogItemModel
 from app.viewmodels.metric_history import MetricHistory
 from app.viewmodels.plan_timeline import PlanTimeline
 from app.viewmodels.rate_search import RateSearchViewModel
+from app.viewmodels.replay_text import replay_text
 from app.viewmodels.run_config import RunConfigViewModel
 from app.viewmodels.run_list import RunListItemModel
 from app.viewmodels.run_status import FolderSize, RunStatusViewModel
@@ -46,6 +47,7 @@ from trainer.messages.events import (
     CommandRejected,
     DataChecked,
     FreezeVerified,
+    ResumeVerified,
     RewindsKept,
     RunPrepared,
     StateChanged,
@@ -58,7 +60,7 @@ from trainer.run_record import RunRecord
 
 # The folder and the memory are looked at this often: they change slowly, and a look costs a walk over the folder.
 _MEASURE_INTERVAL_MS = 3000
-_LOOK_UPS = LOOK_UPS_OF_FORM | {"FindRate", "PreviewImage"}
+_LOOK_UPS = LOOK_UPS_OF_FORM | {"FindRate", "VerifyResume", "PreviewImage"}
 
 
 class RunDisplay(QObject):
@@ -201,6 +203,7 @@ class RunDisplay(QObject):
         session.run_estimated.connect(self.status.finish_look_up)
         session.image_previewed.connect(self.status.finish_look_up)
         session.rate_found.connect(self.status.finish_look_up)
+        session.resume_verified.connect(self._on_resume_verified)
         session.rate_found.connect(self.rate_search.find)
         session.preparation_progressed.connect(self.rate_search.progress)
         session.preparation_progressed.connect(self.status.prepare_progress)
@@ -432,6 +435,14 @@ class RunDisplay(QObject):
         is_beside_field = is_about_form and self.run_config.reject(event)
         if not is_beside_field and not is_in_tree and event.command != "CancelLookUp":
             self.told.emit(event.reason, event.command == "OpenRun" and self._session.can_resume)
+
+    def _on_resume_verified(self, event: ResumeVerified) -> None:
+        self.status.finish_look_up()
+        text = replay_text(event.replay)
+        if event.replay.difference is None:
+            self.informed.emit(text)
+        else:
+            self.told.emit(text, False)
 
     def _on_rewinds_kept(self, event: RewindsKept) -> None:
         self.history.set_rewinds(event.changes)

@@ -121,6 +121,11 @@ class TrainingSession(QObject):
         """Return whether the run on display can go on from a checkpoint."""
         return self.run_dir is not None and self.state in {RunState.STOPPED, RunState.FAILED, RunState.FINISHED}
 
+    @property
+    def can_verify(self) -> bool:
+        """Return whether the run on display can be verified: it has ended, and no worker keeps more than its files."""
+        return self.can_resume and (self._shown_state is not None or self.state is RunState.FINISHED)
+
     def allows(self, kind: str) -> bool:
         """Return whether the worker takes a command of this kind now."""
         return self._client is not None and self._shown_state is None and commands.is_allowed(kind, self._worker_state)
@@ -213,6 +218,14 @@ class TrainingSession(QObject):
         """Go on as was asked last, though something has changed since. Returns the command's id."""
         assert self._asked is not None
         return self.resume(self._asked.checkpoint, start=self._asked.start, anyway=True)
+
+    def verify_resume(self, checkpoint: str) -> str:
+        """Have the steps after a checkpoint made again in a fresh worker, and compared. Returns the command's id."""
+        assert self.run_dir is not None
+        # The run stays on display as it ended, beside the worker that has it no more.
+        self._shown_state = self.state
+        self._make_worker_ready()
+        return self._send(commands.VerifyResume(run_dir=str(self.run_dir), checkpoint=checkpoint))
 
     def restore(self, name: str) -> str:
         """Put a checkpoint into the live run, or load it into a stopped one, ready to go on. Returns the id."""

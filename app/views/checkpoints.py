@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, Qt, QTimer, Signal
-from PySide6.QtGui import QGuiApplication, QHideEvent, QPainter, QResizeEvent, QShowEvent
+from PySide6.QtGui import QAction, QGuiApplication, QHideEvent, QPainter, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
@@ -49,6 +49,9 @@ class CheckpointsView(QWidget):
     resume_requested = Signal(str)
     """The name of a checkpoint from which a stopped run is to go on."""
 
+    verify_requested = Signal(str)
+    """The name of a checkpoint from which an ended run is to be made again for some steps, and compared."""
+
     folder_wanted = Signal(object)
     """A folder (a Path) to be shown in the desktop's file manager."""
 
@@ -56,7 +59,7 @@ class CheckpointsView(QWidget):
         super().__init__(parent)
         self._checkpoints = checkpoints
         self._checkpoints_dir: Path | None = None
-        self._can_restore, self._can_resume = False, False
+        self._can_restore = self._can_resume = self._can_verify = False
         self._has_chosen = False
         self._table = _CheckpointTable(
             self.tr("A checkpoint is saved after every epoch, and whenever you press Save checkpoint.")
@@ -81,15 +84,23 @@ class CheckpointsView(QWidget):
         checkpoints.rowsInserted.connect(self._give_room)
         checkpoints.dataChanged.connect(self._enable_buttons)
         checkpoints.modelReset.connect(self._forget_choice)
+        # In a menu: the column of buttons is as high as a small window has room for.
+        self._verify = QAction(self.tr("Verify resume"), self._table)
+        self._verify.setToolTip(
+            self.tr("Make the steps after this checkpoint again, in a copy, and compare them with the run's to the bit")
+        )
+        self._verify.triggered.connect(self._ask_verify)
+        self._table.addAction(self._verify)
+        self._table.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
         self._build()
         self._ages = QTimer(self)
         self._ages.setInterval(_AGES_INTERVAL_MS)
         self._ages.timeout.connect(checkpoints.refresh_ages)
         self._select_newest()
 
-    def allow(self, *, restore: bool, resume: bool, checkpoints_dir: Path | None) -> None:
+    def allow(self, *, restore: bool, resume: bool, verify: bool, checkpoints_dir: Path | None) -> None:
         """Say what the run's state allows, and where its checkpoints lie."""
-        self._can_restore, self._can_resume = restore, resume
+        self._can_restore, self._can_resume, self._can_verify = restore, resume, verify
         self._checkpoints_dir = checkpoints_dir
         self._enable_buttons()
 
@@ -143,6 +154,7 @@ class CheckpointsView(QWidget):
         is_whole = name is not None and not self._checkpoints.problem_of(name)
         self._restore.setEnabled(is_whole and self._can_restore)
         self._resume.setEnabled(is_whole and self._can_resume)
+        self._verify.setEnabled(is_whole and self._can_verify)
         self._copy.setEnabled(name is not None and self._checkpoints_dir is not None)
         self._show.setEnabled(self._checkpoints_dir is not None)
 
@@ -173,6 +185,10 @@ class CheckpointsView(QWidget):
     def _ask_resume(self) -> None:
         if (name := self.selected_name) is not None:
             self.resume_requested.emit(name)
+
+    def _ask_verify(self) -> None:
+        if (name := self.selected_name) is not None:
+            self.verify_requested.emit(name)
 
     def _copy_path(self) -> None:
         if (name := self.selected_name) is not None and self._checkpoints_dir is not None:

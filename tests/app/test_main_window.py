@@ -50,13 +50,14 @@ from trainer.messages.events import (
     PreparationProgressed,
     ProgressReported,
     RateFound,
+    ResumeVerified,
     RewindsKept,
     RunEstimated,
     StateChanged,
     WorkerAttached,
 )
 from trainer.messages.model_info import ModelSummary
-from trainer.messages.run_info import ConfusionMatrix, RateCurve, RunEstimate, Series
+from trainer.messages.run_info import ConfusionMatrix, RateCurve, Replay, RunEstimate, Series, StepDifference
 from trainer.messages.states import RunState
 from trainer.plans import PlanName
 from trainer.runs import RunFolder
@@ -222,6 +223,46 @@ def test_a_resume_of_a_run_that_has_changed_since_is_offered_all_the_same(
     (sent,) = clients[0].sent
     assert (sent.checkpoint, sent.start, sent.anyway) == ("checkpoint_tiny_001.pt", False, True)
     assert window.notice.text == ""
+
+
+@pytest.mark.parametrize(
+    ("difference", "said"),
+    [
+        (None, "a.pt resumes exactly: 20 steps after step 1,040, made again, are equal to the bit. So are the weights"),
+        (
+            StepDifference(step=1043, what="Loss/train", recorded=0.5, replayed=0.625, difference=0.125),
+            "a.pt does not resume exactly: step 1,043 differs, number 3 of 20 that were made again. Loss/train was 0.5 "
+            "and is 0.625. Likely cause: 1 image changed.",
+        ),
+    ],
+)
+def test_an_ended_run_is_verified_beside_its_display_and_what_came_of_it_is_told(
+    qtbot, window: MainWindow, clients, tmp_path, run_info, difference, said
+) -> None:
+    clients[0].serve()
+    run_dir = write_run(tmp_path / "runs", run_info)
+    window.session.open_run(run_dir)
+    qtbot.waitUntil(lambda: window.session.can_resume)
+    view = window.checkpoints_view
+    window.tabs.setCurrentWidget(view)
+    name = view.selected_name
+    (verify,) = view._table.actions()
+    verify.trigger()
+    qtbot.waitUntil(lambda: "VerifyResume" in clients[-1].kinds())
+    sent = clients[-1].sent[-1]
+    assert (sent.run_dir, sent.checkpoint) == (str(run_dir), name)
+    replay = Replay(
+        checkpoint="a.pt",
+        first_step=1040,
+        num_steps=20,
+        later="b.pt",
+        difference=difference,
+        causes=["1 image changed"] if difference else [],
+    )
+    clients[-1].say(ResumeVerified(run_dir=str(run_dir), replay=replay, command_id=sent.command_id))
+    qtbot.waitUntil(lambda: window.notice.text.startswith(said))
+    assert window.session.state is RunState.STOPPED
+    assert window.session.can_resume
 
 
 def test_a_resume_without_its_data_is_told_over_the_curves_and_can_be_tried_again(
@@ -393,7 +434,7 @@ def test_a_run_that_begins_takes_the_focus_from_the_form_and_frames_nothing_else
 
 def test_without_a_run_nothing_can_be_done_with_a_checkpoint(window: MainWindow) -> None:
     view = window.checkpoints_view
-    assert not any(button.isEnabled() for button in (view._restore, view._resume, view._copy, view._show))
+    assert not any(button.isEnabled() for button in (view._restore, view._resume, view._verify, view._copy, view._show))
 
 
 def test_space_pauses_and_shortcuts_save_and_stop(qtbot, window: MainWindow, running: ScriptedClient) -> None:
