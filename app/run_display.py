@@ -94,6 +94,7 @@ class RunDisplay(QObject):
         self.layer_tree = LayerTreeViewModel(self)
         self.layer_tree.columns = settings.tree_columns
         self.checkpoints = CheckpointItemModel(self)
+        self.checkpoints.columns = settings.checkpoint_columns
         self.confusion = ConfusionViewModel(self)
         self.runs = RunListItemModel(self)
         self.log = LogItemModel(self)
@@ -264,6 +265,7 @@ class RunDisplay(QObject):
         self.layer_tree.adapting_layers_changed.connect(self._keep_adapting)
         self.run_config.batchnorm_chosen.connect(self._show_adapting)
         self.layer_tree.columns_changed.connect(self._keep_columns)
+        self.checkpoints.columns_chosen.connect(self._keep_columns)
         self._reader.runs_listed.connect(self.runs.show_runs)
         self._reader.folder_measured.connect(self._show_measures)
         self._reader.checkpoints_examined.connect(self.checkpoints.show_problems)
@@ -490,6 +492,7 @@ class RunDisplay(QObject):
 
     def _keep_columns(self) -> None:
         self._settings.tree_columns = self.layer_tree.columns
+        self._settings.checkpoint_columns = self.checkpoints.columns
 
     def _keep_multipliers(self) -> None:
         self.run_config.multipliers, self.run_config.left_out = self.layer_tree.rates.by_name(), ""

@@ -60,15 +60,27 @@ class Settings:
     @property
     def tree_columns(self) -> dict[str, bool]:
         """Return which columns of the model's tree were chosen to be seen (True) or not, by name."""
-        try:
-            chosen = json.loads(str(self._store.value("tree_columns", "{}")))
-        except ValueError:
-            return {}
-        return {str(name): bool(shown) for name, shown in chosen.items()} if isinstance(chosen, dict) else {}
+        return self._chosen("tree_columns")
 
     @tree_columns.setter
     def tree_columns(self, chosen: dict[str, bool]) -> None:
         self._store.setValue("tree_columns", json.dumps(chosen))
+
+    @property
+    def checkpoint_columns(self) -> dict[str, bool]:
+        """Return which columns of the checkpoints' table were chosen to be seen (True) or not, by name."""
+        return self._chosen("checkpoint_columns")
+
+    @checkpoint_columns.setter
+    def checkpoint_columns(self, chosen: dict[str, bool]) -> None:
+        self._store.setValue("checkpoint_columns", json.dumps(chosen))
+
+    def _chosen(self, key: str) -> dict[str, bool]:
+        try:
+            chosen = json.loads(str(self._store.value(key, "{}")))
+        except ValueError:
+            return {}
+        return {str(name): bool(shown) for name, shown in chosen.items()} if isinstance(chosen, dict) else {}
 
     def layout(self, name: str) -> QByteArray:
         """Return a saved geometry or splitter state, empty if there is none."""

@@ -10,17 +10,19 @@ from PySide6.QtCore import Qt
 from PySide6.QtTest import QAbstractItemModelTester
 from PySide6.QtWidgets import QApplication
 
+from app.viewmodels.checkpoint_order import CheckpointSortModel
 from app.viewmodels.checkpoint_table import (
     ACCURACY,
     EPOCH,
     FROZEN,
     LOSS,
+    NUM_COLUMNS,
+    RATE,
     SAVED,
     SIZE,
     STAR,
     TAGS,
     CheckpointItemModel,
-    CheckpointSortModel,
     IsBestRole,
     IsDamagedRole,
     NameRole,
@@ -80,6 +82,51 @@ def test_a_loss_that_is_no_number_is_never_the_best_and_sorts_last(table: Checkp
     by_loss = CheckpointSortModel(table)
     by_loss.sort(LOSS, Qt.SortOrder.AscendingOrder)
     assert by_loss.index(0, EPOCH).data() == "2"
+
+
+def test_what_has_no_value_comes_last_in_both_orders(table: CheckpointItemModel) -> None:
+    table.reset([checkpoint(1, math.nan, 0.99), checkpoint(2, 0.4, 0.9), checkpoint(3, None, None)])
+    table.add(checkpoint(4, 0.3, 0.5))
+    ordered = CheckpointSortModel(table)
+    for order, epochs in (
+        (Qt.SortOrder.AscendingOrder, ["4", "2", "1", "3"]),
+        (Qt.SortOrder.DescendingOrder, ["2", "4", "1", "3"]),
+    ):
+        ordered.sort(LOSS, order)
+        assert column(ordered, EPOCH) == epochs
+    table.add(checkpoint(5, 0.35, 0.5))
+    table.add(checkpoint(6, None, None))
+    assert column(ordered, EPOCH) == ["2", "5", "4", "1", "3", "6"]
+    table.remove(["checkpoint_tiny_005.pt", "checkpoint_tiny_001.pt"])
+    assert column(ordered, EPOCH) == ["2", "4", "3", "6"]
+
+
+def test_each_metric_that_a_checkpoint_has_is_a_column(table: CheckpointItemModel) -> None:
+    table.add(checkpoint(1, 0.5, 0.8, metrics={"Loss/validation": 0.5, "F1/validation": 0.75}))
+    table.add(checkpoint(2, 0.4, 0.9, metrics={"F1/validation": 0.5, "Top-5 accuracy/validation": 0.98}, rate=0.001))
+    assert table.headings()[NUM_COLUMNS:] == ("F1", "Top-5")
+    assert column(table, NUM_COLUMNS) == ["0.750", "0.500"]
+    assert column(table, NUM_COLUMNS + 1) == ["–", "98.0 %"]
+    assert column(table, RATE) == ["–", "0.001"]
+    by_f1 = CheckpointSortModel(table)
+    by_f1.sort(NUM_COLUMNS, Qt.SortOrder.AscendingOrder)
+    assert column(by_f1, EPOCH) == ["2", "1"]
+    table.reset([checkpoint(1, 0.5, 0.8)])
+    assert not table.has_values(NUM_COLUMNS), "the metric of another run"
+
+
+def test_the_filter_finds_tags_labels_notes_and_what_is_frozen(table: CheckpointItemModel) -> None:
+    first = checkpoint(1, 0.5, 0.8, label="Paper figure", note="before the warm-up", is_pinned=True)
+    table.reset([first, checkpoint(2, 0.2, 0.97, frozen=["stage4.1"], frozen_summary="stage4.1")])
+    shown = CheckpointSortModel(table)
+    for text, epochs in (
+        ("PAPER", ["1"]), ("warm pinned", ["1"]), ("best", ["2"]), ("stage4", ["2"]), ("_00", ["2", "1"]), ("no", []),
+    ):  # fmt: skip
+        shown.set_filter(text)
+        assert column(shown, EPOCH) == epochs, text
+    shown.set_filter("last")
+    table.add(checkpoint(3, 0.3, 0.5))
+    assert column(shown, EPOCH) == ["3"], "another one is the last now"
 
 
 def test_columns_sort_by_number_not_by_text(table: CheckpointItemModel) -> None:
@@ -176,6 +223,52 @@ def test_what_is_frozen_has_the_room_that_the_tags_can_spare_until_a_width_is_ch
     view.resize(1800, 300)
     QApplication.processEvents()
     assert table.columnWidth(FROZEN) == 250
+
+
+@pytest.mark.window
+@pytest.mark.qt_log_ignore("propagateSizeHints")
+def test_metrics_have_columns_where_there_is_room_or_where_they_were_chosen(qtbot, themed) -> None:
+    checkpoints = CheckpointItemModel()
+    view = CheckpointsView(checkpoints)
+    qtbot.addWidget(view)
+    view.resize(1230, 300)
+    view.show()
+    table, f1, auroc = view._table, NUM_COLUMNS, NUM_COLUMNS + 1
+    checkpoints.reset([checkpoint(1, 0.5, 0.8, metrics={"F1/validation": 0.7, "AUROC/validation": 0.9}, rate=0.001)])
+    assert not table.isColumnHidden(f1)
+    header = table.horizontalHeader()
+    shown = [header.visualIndex(number) for number in (ACCURACY, f1, auroc, RATE, FROZEN)]
+    assert shown == sorted(shown)
+    view.resize(800, 300)
+    QApplication.processEvents()
+    assert [table.isColumnHidden(number) for number in (LOSS, f1, auroc, RATE)] == [False, True, True, True]
+    menu = table.make_column_menu(view)
+    actions = {action.text(): action for action in menu.actions()}
+    actions["AUROC"].trigger()
+    actions["Loss"].trigger()
+    assert checkpoints.columns == {"AUROC": True, "loss": False}
+    assert [table.isColumnHidden(number) for number in (LOSS, f1, auroc, RATE)] == [True, True, False, True]
+    actions["By the room there is"].trigger()
+    assert [table.isColumnHidden(number) for number in (LOSS, auroc)] == [False, True]
+    menu.deleteLater()
+
+
+@pytest.mark.window
+def test_the_selection_survives_a_filter_and_a_removal(qtbot, themed) -> None:
+    checkpoints = CheckpointItemModel()
+    view = CheckpointsView(checkpoints)
+    qtbot.addWidget(view)
+    checkpoints.reset([checkpoint(epoch, 0.5, 0.8) for epoch in (1, 2, 3, 4)])
+    view._table.select_names(["checkpoint_tiny_002.pt"])
+    view._table.clicked.emit(view._table.currentIndex())
+    view.filter_box.setText("00")
+    checkpoints.remove(["checkpoint_tiny_001.pt"])
+    assert view.selected_name == "checkpoint_tiny_002.pt"
+    checkpoints.remove(["checkpoint_tiny_002.pt"])
+    assert view.selected_name == "checkpoint_tiny_004.pt"
+    view.filter_box.setText("nothing has this")
+    assert view.selected_name is None
+    assert not view._restore.isEnabled()
 
 
 def test_names_are_told_to_whoever_asks(table: CheckpointItemModel) -> None:

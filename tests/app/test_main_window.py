@@ -776,7 +776,7 @@ def test_an_address_that_nothing_opens_is_told(qtbot, window, running: ScriptedC
     monkeypatch.setattr(QDesktopServices, "openUrl", lambda _: False)
     window._tensorboard.ready.emit("http://127.0.0.1:6006/")
     assert window.notice.text == "No browser could be opened. TensorBoard is at http://127.0.0.1:6006/"
-    qtbot.mouseClick(window.checkpoints_view._show, Qt.MouseButton.LeftButton)
+    window.checkpoints_view._show.trigger()
     assert window.notice.text.endswith(f"The folder is {window.session.run_dir / 'checkpoints'}")
     assert window.notice._text.textInteractionFlags() & Qt.TextInteractionFlag.TextSelectableByMouse
 

@@ -18,7 +18,11 @@ class Series(Record):
 
 
 class CheckpointInfo(Record):
-    """One row of the checkpoint table. ``loss`` and ``accuracy`` are validation's, None where it did not run."""
+    """One row of the checkpoint table. ``loss`` and ``accuracy`` are validation's, None where it did not run.
+
+    ``metrics`` are all of validation's, by tag. ``rate`` is the run's learning rate then, None in those of an earlier
+    Thaw. The user pins it, so that it is kept, and gives it a ``label`` (some words) and a ``note``.
+    """
 
     name: str
     epoch: int
@@ -33,7 +37,10 @@ class CheckpointInfo(Record):
     saved_at: float
     reason: str
     segment: int
+    rate: float | None = None
     is_pinned: bool = False
+    label: str = ""
+    note: str = ""
 
 
 class RewindInfo(Record):
