@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import app
-from app import cli_reports, cli_sharing, cli_steering
+from app import cli_checkpoints, cli_reports, cli_sharing, cli_steering
 from app.cli_options import Json, Run, RunsDir, complain, console, print_line, runs_dir
 from app.display import display_problem
 from app.event_sentences import replay_sentences
@@ -153,6 +153,7 @@ def resume(
 
 
 thaw.add_typer(cli_reports.commands)
+thaw.add_typer(cli_checkpoints.commands)
 thaw.add_typer(cli_sharing.commands)
 thaw.add_typer(cli_steering.commands)
 

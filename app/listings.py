@@ -59,7 +59,8 @@ def checkpoints_table(folder: RunFolder) -> Table:
     best = best_checkpoint(listed, metric)
     table = new_table("", "checkpoint", "epoch>", "step>", "validation loss>", "accuracy>", "size>", "frozen", "")
     for info in listed:
-        tags = [f"best by {metric}"] * (info is best) + ["last"] * (info is listed[-1])
+        tags = [info.label] * bool(info.label) + [f"best by {metric}"] * (info is best)
+        tags += ["last"] * (info is listed[-1]) + ["pinned"] * info.is_pinned + [info.note] * bool(info.note)
         note = folder.problem_of(info) or ", ".join(tags)
         loss = "–" if info.loss is None else f"{info.loss:.4f}"
         accuracy = "–" if info.accuracy is None else f"{info.accuracy:.4f}"
@@ -75,7 +76,7 @@ def checkpoints_table(folder: RunFolder) -> Table:
             accuracy,
             size_text,
             info.frozen_summary,
-            note,
+            printable(note),
         )
     return table
 

@@ -13,11 +13,13 @@ from PySide6.QtGui import QCloseEvent, QDesktopServices, QDragEnterEvent, QDropE
 from PySide6.QtWidgets import QApplication, QFileDialog, QTabWidget, QVBoxLayout, QWidget
 
 from app import theme
+from app.checkpoint_edits import Deletion
 from app.run_display import RunDisplay
 from app.session import TrainingSession
 from app.settings import Settings
 from app.tensorboard import TensorBoardServer
-from app.viewmodels.quantities import count_text, rate_text
+from app.viewmodels.quantities import count_text, rate_text, size_text
+from app.views.checkpoint_dialogs import DeleteDialog
 from app.views.checkpoints import CheckpointsView
 from app.views.confusion import ConfusionView
 from app.views.data import DataView
@@ -48,7 +50,7 @@ class MainWindow(QWidget):
         self._settings = settings
         self._tensorboard = TensorBoardServer(self)
         self._is_closing = False
-        self._advice = ""
+        self._advice = self._deletion = ""
         self._build_views()
         self._lay_out()
         self._connect_session()
@@ -187,6 +189,15 @@ class MainWindow(QWidget):
         display.layer_tree.unfreeze_requested.connect(self._unfreeze)
         display.layer_tree.multiply_requested.connect(self._multiply)
         display.layer_tree.batchnorm_requested.connect(self._set_batchnorm)
+        edits = display.edits
+        self.checkpoints_view.pin_requested.connect(lambda names, is_on: edits.edit(names, is_pinned=is_on))
+        self.checkpoints_view.mark_requested.connect(
+            lambda name, label, note: edits.edit([name], label=label, note=note)
+        )
+        self.checkpoints_view.delete_requested.connect(edits.delete)
+        edits.confirmation_needed.connect(self._confirm_deletion)
+        edits.deleted.connect(self._tell_deletion)
+        edits.refused.connect(self.notice.tell)
         self.checkpoints_view.restore_requested.connect(session.restore)
         self.checkpoints_view.resume_requested.connect(session.resume)
         self.checkpoints_view.verify_requested.connect(session.verify_resume)
@@ -199,7 +210,7 @@ class MainWindow(QWidget):
         for keys, slot in (
             ("Ctrl+.", toolbar.press_stop),
             ("Ctrl+S", toolbar.press_save),
-            ("Ctrl+Z", display.changes.undo),
+            ("Ctrl+Z", self._undo),
             ("Ctrl+Shift+Z", display.changes.redo),
             ("Ctrl+N", self._new_run),
             ("Ctrl+O", self._choose_run),
@@ -269,6 +280,35 @@ class MainWindow(QWidget):
     def _offer_resume(self, sentence: str) -> None:
         """Offer to resume all the same a run of which something has changed since."""
         self.notice.tell(sentence, actions=[(self.tr("Resume anyway"), self._resume_anyway)])
+
+    def _undo(self) -> None:
+        """Undo in the table what was deleted from it, and elsewhere what was changed of the run."""
+        if self.display.edits.can_undo and self.checkpoints_view.isAncestorOf(self.focusWidget() or self):
+            self._put_back()
+        else:
+            self.display.changes.undo()
+
+    def _put_back(self) -> None:
+        self.notice.take_back(self._deletion)
+        self.display.edits.undo()
+
+    def _confirm_deletion(self, names: list[str]) -> None:
+        infos = [info for name in names if (info := self.display.checkpoints.checkpoint(name)) is not None]
+        dialog = DeleteDialog(infos, self)
+        dialog.confirmed.connect(partial(self.display.edits.delete_for_good, names))
+        dialog.open()
+
+    def _tell_deletion(self, deletion: Deletion) -> None:
+        num, freed = len(deletion.names), size_text(deletion.freed_bytes)
+        if not deletion.trashed:
+            sentence = self.tr("Deleted for good: {}, {} freed.").format(self._checkpoints_text(num), freed)
+            self.notice.tell(sentence, is_trouble=False)
+            return
+        self._deletion = self.tr("Moved to the trash: {}, {}.").format(self._checkpoints_text(num), freed)
+        self.notice.tell(self._deletion, actions=[(self.tr("Undo"), self._put_back)], is_trouble=False)
+
+    def _checkpoints_text(self, num: int) -> str:
+        return self.tr("one checkpoint") if num == 1 else self.tr("{} checkpoints").format(count_text(num))
 
     def _go_on(self, *commands: Callable[[], object]) -> None:
         for send in (*commands, self.session.unpause):

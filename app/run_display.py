@@ -5,6 +5,7 @@ from __future__ import annotations
 import psutil
 from PySide6.QtCore import QObject, QTimer, Signal
 
+from app.checkpoint_edits import CheckpointEdits, ListEvent
 from app.folder_reader import FolderReader
 from app.form_look_ups import LOOK_UPS_OF_FORM, FormLookUps
 from app.image_previews import ImagePreviews
@@ -43,7 +44,10 @@ from trainer.messages.changes import (
 )
 from trainer.messages.commands import FreezeLayers, UnfreezeLayers
 from trainer.messages.events import (
+    CheckpointEdited,
     CheckpointSaved,
+    CheckpointsDeleted,
+    CheckpointsPutBack,
     CommandRejected,
     DataChecked,
     FreezeVerified,
@@ -95,6 +99,7 @@ class RunDisplay(QObject):
         self.layer_tree.columns = settings.tree_columns
         self.checkpoints = CheckpointItemModel(self)
         self.checkpoints.columns = settings.checkpoint_columns
+        self.edits = CheckpointEdits(session, self.checkpoints, self)
         self.confusion = ConfusionViewModel(self)
         self.runs = RunListItemModel(self)
         self.log = LogItemModel(self)
@@ -199,6 +204,10 @@ class RunDisplay(QObject):
         session.command_rejected.connect(self._on_command_rejected)
         session.checkpoint_saved.connect(self._on_checkpoint_saved)
         session.checkpoint_restored.connect(self._on_checkpoint_restored)
+        session.checkpoint_edited.connect(self.edits.take)
+        session.checkpoints_deleted.connect(self.edits.take)
+        session.checkpoints_put_back.connect(self.edits.take)
+        self.edits.changed.connect(self._on_list_changed)
         session.model_inspected.connect(self.status.finish_look_up)
         session.data_checked.connect(self.status.finish_look_up)
         session.run_estimated.connect(self.status.finish_look_up)
@@ -300,6 +309,7 @@ class RunDisplay(QObject):
 
     def _on_run_left(self) -> None:
         self.status.leave_run()
+        self.edits.leave_run()
         self.changes.clear()
         self.changes.offer_undone_rewind(None)
         self.rate_search.leave()
@@ -427,6 +437,7 @@ class RunDisplay(QObject):
             self._look_ups.refuse(event)
             return
         self.log.add(event)
+        self.edits.refuse(event)
         if event.changes:
             self.changes_found.emit(event.reason)
             return
@@ -472,6 +483,17 @@ class RunDisplay(QObject):
     def _on_checkpoint_saved(self, event: CheckpointSaved) -> None:
         self.checkpoints.add(event.checkpoint)
         self.status.save_checkpoint(event)
+
+    def _on_list_changed(self, event: ListEvent) -> None:
+        match event:
+            case CheckpointEdited():
+                self.checkpoints.add(event.checkpoint)
+            case CheckpointsDeleted():
+                self.checkpoints.remove(event.names)
+            case CheckpointsPutBack():
+                for info in event.checkpoints:
+                    self.checkpoints.add(info)
+        self.log.add(event)
 
     def _on_checkpoint_restored(self, event: StateRestored) -> None:
         self.status.restore_checkpoint(event)

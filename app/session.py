@@ -54,6 +54,9 @@ class TrainingSession(QObject):
     training_changed = Signal(object)
     freeze_verified = Signal(object)
     checkpoint_saved = Signal(object)
+    checkpoint_edited = Signal(object)
+    checkpoints_deleted = Signal(object)
+    checkpoints_put_back = Signal(object)
     checkpoint_restored = Signal(object)  # any StateRestored
     rewinds_kept = Signal(object)
     state_changed = Signal(object)
@@ -115,6 +118,11 @@ class TrainingSession(QObject):
     def is_beginning(self) -> bool:
         """Return whether a run was asked for that the worker has neither prepared nor refused yet."""
         return self._client is not None and bool(self._begin_id)
+
+    @property
+    def holds_run(self) -> bool:
+        """Return whether a worker has the run on display, which alone may write into its folder then."""
+        return self._client is not None and self._shown_state is None and self.run_dir is not None
 
     @property
     def can_resume(self) -> bool:
@@ -399,6 +407,9 @@ class TrainingSession(QObject):
             changes.TrainingChanged: self.training_changed,
             events.FreezeVerified: self.freeze_verified,
             events.CheckpointSaved: self.checkpoint_saved,
+            events.CheckpointEdited: self.checkpoint_edited,
+            events.CheckpointsDeleted: self.checkpoints_deleted,
+            events.CheckpointsPutBack: self.checkpoints_put_back,
             changes.CheckpointRestored: self.checkpoint_restored,
             changes.RunRewound: self.checkpoint_restored,
             changes.RewindUndone: self.checkpoint_restored,

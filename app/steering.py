@@ -24,6 +24,7 @@ from trainer.messages.changes import (
 from trainer.messages.commands import StartRun, UnpauseRun, is_allowed
 from trainer.messages.events import (
     AnyEvent,
+    CheckpointEdited,
     CheckpointSaved,
     CommandRejected,
     ProgressReported,
@@ -131,6 +132,7 @@ _ANSWERS = (
     BatchNormChanged,
     TrainingChanged,
     CheckpointSaved,
+    CheckpointEdited,
     CheckpointRestored,
     RunRewound,
     RewindUndone,

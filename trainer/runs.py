@@ -45,7 +45,9 @@ _LOGGED_KINDS = (
     "ChangeAdvised",
     "FreezeVerified",
     "CheckpointSaved",
+    "CheckpointEdited",
     "CheckpointsDeleted",
+    "CheckpointsPutBack",
     "CheckpointRestored",
     "RunRewound",
     "RewindUndone",
@@ -303,6 +305,16 @@ class RunFolder:
         """Take it that the files of deleted checkpoints are gone."""
         with self._writing() as db:
             db.executemany("DELETE FROM meta WHERE key = ?", [(f"{_DELETING}{name}",) for name in names])
+
+    def change_checkpoint(self, info: CheckpointInfo) -> None:
+        """Keep what a checkpoint that is listed is now. One that is not stays so."""
+        with self._writing() as db:
+            db.execute("UPDATE checkpoints SET body = ? WHERE name = ?", (info.model_dump_json(), info.name))
+
+    def forget_checkpoints(self, names: list[str]) -> None:
+        """List checkpoints no longer; their files stay."""
+        with self._writing(durable=True) as db:
+            db.executemany("DELETE FROM checkpoints WHERE name = ?", [(name,) for name in names])
 
     def keep_test_confusion(self, confusion: ConfusionMatrix) -> None:
         """Keep the confusion matrix of the test split."""

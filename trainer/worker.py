@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from trainer.checkpoint_list import ListChange, change_list, check_deletable
 from trainer.config_error import ConfigError
 from trainer.messages.base import Event
 from trainer.messages.commands import (
@@ -28,6 +29,8 @@ from trainer.messages.commands import (
     CancelLookUp,
     ChangeTraining,
     CheckData,
+    DeleteCheckpoints,
+    EditCheckpoint,
     EstimateRun,
     FindRate,
     FreezeLayers,
@@ -37,6 +40,7 @@ from trainer.messages.commands import (
     PauseRun,
     PrepareRun,
     PreviewImage,
+    PutCheckpointsBack,
     RestoreCheckpoint,
     Rewind,
     SaveCheckpoint,
@@ -120,6 +124,9 @@ _WORDS = {
     "UnfreezeLayers": "Unfreezing",
     "SaveCheckpoint": "Saving a checkpoint",
     "RestoreCheckpoint": "Restoring a checkpoint",
+    "EditCheckpoint": "Changing a checkpoint's pin, label or note",
+    "DeleteCheckpoints": "Deleting checkpoints",
+    "PutCheckpointsBack": "Putting checkpoints back",
     "ShutDown": "Ending the worker",
 }
 
@@ -236,6 +243,8 @@ class Worker:
                 self._go_back(self._loaded.undo_rewind(command_id=command_id), "The rewind is undone.")
             case Rewind():
                 self._go_back(self._loaded.rewind(command.change, command.step, command_id=command_id), "Rewound.")
+            case EditCheckpoint() | DeleteCheckpoints() | PutCheckpointsBack():
+                self._server.publish(self._list_changed(command))
             case ShutDown():
                 self._is_ending = True
                 if self.state in {RunState.RUNNING, RunState.PAUSED}:
@@ -265,6 +274,15 @@ class Worker:
                 return [changes.set_batchnorm(command.layers, is_adapting=command.is_adapting, **asked)]
             case ChangeTraining():
                 return changes.change_training(command.epochs, command.patience, command.batch_parts, **asked)
+
+    def _list_changed(self, command: ListChange) -> Event:
+        assert self._prepared is not None, "a state that allows this command has a run"
+        folder = self._prepared.folder
+        leaves_files = False
+        if isinstance(command, DeleteCheckpoints):
+            check_deletable(folder, command.names)
+            leaves_files = command.leaves_files
+        return change_list(folder, command, _leave if leaves_files else Path.unlink)
 
     def _go_back(self, events: Sequence[Event], sentence: str) -> None:
         """Tell that the run has an earlier state, from which one that was over can go on."""
@@ -565,6 +583,10 @@ def main() -> int:
     listener.close()
     shutil.rmtree(hello["folder"], ignore_errors=True)
     return 0
+
+
+def _leave(_: Path) -> None:
+    """Leave a file to the client, which moves it to the trash."""
 
 
 def _print_to(path: Path) -> None:

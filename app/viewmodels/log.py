@@ -9,7 +9,15 @@ from typing import Any
 from PySide6.QtCore import QModelIndex, QObject, Qt
 
 from app.plan_syntax import plan_text
-from app.viewmodels.quantities import clock_text, count_text, moment_text, number_text, percent_text, rate_text
+from app.viewmodels.quantities import (
+    clock_text,
+    count_text,
+    moment_text,
+    number_text,
+    percent_text,
+    rate_text,
+    size_text,
+)
 from app.viewmodels.table_item_model import Index, TableItemModel
 from trainer.client import WorkerLost
 from trainer.messages.changes import (
@@ -27,7 +35,10 @@ from trainer.messages.changes import (
 from trainer.messages.events import (
     AnyEvent,
     ChangeAdvised,
+    CheckpointEdited,
     CheckpointSaved,
+    CheckpointsDeleted,
+    CheckpointsPutBack,
     CommandRejected,
     FreezeVerified,
     LogWritten,
@@ -165,6 +176,8 @@ class LogItemModel(TableItemModel):
                     number_text(saved.loss, 4), percent_text(saved.accuracy), saved.name
                 )
                 return LogRow(event.time, self.tr("Checkpoint saved"), None, saved.step, figures)
+            case CheckpointEdited() | CheckpointsDeleted() | CheckpointsPutBack():
+                return self._list_row(event)
             case CheckpointRestored():
                 return LogRow(event.time, self.tr("Checkpoint restored"), None, event.step, event.name)
             case RunRewound():
@@ -210,6 +223,19 @@ class LogItemModel(TableItemModel):
         }[event.state]
         level = "error" if event.state is RunState.FAILED else "info"
         return LogRow(event.time, what, None, None, event.sentence, level)
+
+    def _list_row(self, event: CheckpointEdited | CheckpointsDeleted | CheckpointsPutBack) -> LogRow:
+        if isinstance(event, CheckpointEdited):
+            info = event.checkpoint
+            words = [info.name, self.tr("pinned") if info.is_pinned else "", info.label, " ".join(info.note.split())]
+            result = " · ".join(filter(None, words))
+            return LogRow(event.time, self.tr("Checkpoint marked"), None, info.step, result)
+        if isinstance(event, CheckpointsPutBack):
+            names = ", ".join(info.name for info in event.checkpoints)
+            return LogRow(event.time, self.tr("Checkpoints put back"), None, None, names)
+        freed = self.tr("{} freed: {}").format(size_text(event.freed_bytes), ", ".join(event.names))
+        level = "warning" if event.problem else "info"
+        return LogRow(event.time, self.tr("Checkpoints deleted"), None, None, event.problem or freed, level)
 
     def _training_row(self, event: TrainingChanged) -> LogRow:
         off = self.tr("off")
@@ -259,6 +285,9 @@ class LogItemModel(TableItemModel):
             "Rewind": self.tr("Going back refused"),
             "SaveCheckpoint": self.tr("Checkpoint refused"),
             "RestoreCheckpoint": self.tr("Restore refused"),
+            "EditCheckpoint": self.tr("Pin, label or note refused"),
+            "DeleteCheckpoints": self.tr("Deletion refused"),
+            "PutCheckpointsBack": self.tr("Putting back refused"),
         }.get(command, self.tr("Refused"))
 
     def _source_text(self, source: str) -> str:

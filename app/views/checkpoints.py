@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-from PySide6.QtCore import Qt, QTimer, Signal
-from PySide6.QtGui import QAction, QGuiApplication, QHideEvent, QShowEvent
+from PySide6.QtCore import QModelIndex, Qt, QTimer, Signal
+from PySide6.QtGui import QAction, QGuiApplication, QHideEvent, QKeySequence, QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QMenu, QPushButton, QVBoxLayout, QWidget
 
 from app import theme
-from app.viewmodels.checkpoint_table import CheckpointItemModel
+from app.viewmodels.checkpoint_table import SAVED, CheckpointItemModel
+from app.viewmodels.quantities import count_text, size_text
+from app.views.checkpoint_dialogs import MarkDialog
 from app.views.checkpoint_rows import CheckpointTable
+from trainer.messages.run_info import CheckpointInfo
 
 _AGES_INTERVAL_MS = 1000
 _BUTTONS_WIDTH = 112
@@ -23,7 +27,12 @@ class CheckpointsView(QWidget):
     """The name of a checkpoint to put into the live run, or to load into a stopped one."""
     resume_requested = Signal(str)
     """The name of a checkpoint from which a stopped run is to go on."""
-
+    pin_requested = Signal(object, bool)
+    """These checkpoints (list[str]) are to be pinned, or not."""
+    mark_requested = Signal(str, str, str)
+    """A checkpoint, by its name, is to have this label and this note."""
+    delete_requested = Signal(object)
+    """These checkpoints (list[str]) are to be deleted."""
     folder_wanted = Signal(object)
     """A folder (a Path) to be shown in the desktop's file manager."""
 
@@ -46,7 +55,7 @@ class CheckpointsView(QWidget):
         self._build()
         self._table.selectionModel().selectionChanged.connect(self._enable_buttons)
         checkpoints.rowsInserted.connect(self._select_newest)
-        checkpoints.dataChanged.connect(self._enable_buttons)
+        checkpoints.dataChanged.connect(self._on_changed)
         self._table.sorted.modelAboutToBeReset.connect(self._keep_selection)
         self._table.sorted.modelReset.connect(self._restore_selection)
         self._ages = QTimer(self)
@@ -93,8 +102,13 @@ class CheckpointsView(QWidget):
         self._resume = self._button(self.tr("Resume"), self._ask_resume)
         self._resume.setToolTip(self.tr("Go on with the stopped run from this checkpoint"))
         self._menu = QMenu(self)
+        self._pin = self._action(self.tr("Pin"), self._ask_pin, "P")
+        self._mark = self._action(self.tr("Label and note …"), self._ask_mark, "F2")
+        self._menu.addSeparator()
         self._copy = self._action(self.tr("Copy path"), self._copy_path)
         self._show = self._action(self.tr("Show in folder"), self._show_in_folder)
+        self._menu.addSeparator()
+        self._delete = self._action(self.tr("Delete"), self._ask_delete, "Del")
         self._more = QPushButton(self.tr("More"))
         self._more.setMenu(self._menu)
         buttons = QVBoxLayout()
@@ -114,18 +128,46 @@ class CheckpointsView(QWidget):
         button.clicked.connect(slot)
         return button
 
-    def _action(self, text: str, slot: object) -> QAction:
+    def _action(self, text: str, slot: object, keys: str = "") -> QAction:
         action = self._menu.addAction(text)
+        if keys:
+            action.setShortcut(QKeySequence(keys))
+            action.setShortcutContext(Qt.ShortcutContext.WidgetShortcut)
+            self._table.addAction(action)
         action.triggered.connect(slot)
         return action
 
+    def _on_changed(self, top_left: QModelIndex, bottom_right: QModelIndex) -> None:
+        # Ages change every second, and nothing depends on them.
+        if not top_left.column() == bottom_right.column() == SAVED:
+            self._enable_buttons()
+
     def _enable_buttons(self) -> None:
-        name = self.selected_name
+        infos = self._selected()
+        name = infos[0].name if len(infos) == 1 else None
         is_whole = name is not None and not self._checkpoints.problem_of(name)
         self._restore.setEnabled(is_whole and self._can_restore)
         self._resume.setEnabled(is_whole and self._can_resume)
         self._copy.setEnabled(name is not None and self._checkpoints_dir is not None)
         self._show.setEnabled(self._checkpoints_dir is not None)
+        self._pin.setEnabled(bool(infos))
+        self._pin.setText(self.tr("Unpin") if self._are_pinned(infos) else self.tr("Pin"))
+        self._mark.setEnabled(name is not None)
+        self._delete.setEnabled(bool(infos))
+        self._delete.setText(self._delete_text(infos))
+
+    def _delete_text(self, infos: list[CheckpointInfo]) -> str:
+        num_bytes = size_text(sum(info.size_bytes for info in infos))
+        if len(infos) == 1:
+            return self.tr("Delete, {}").format(num_bytes)
+        return self.tr("Delete {} checkpoints, {}").format(count_text(len(infos)), num_bytes)
+
+    def _are_pinned(self, infos: list[CheckpointInfo]) -> bool:
+        return bool(infos) and all(info.is_pinned for info in infos)
+
+    def _selected(self) -> list[CheckpointInfo]:
+        names = self._table.selected_names
+        return [info for name in names if (info := self._checkpoints.checkpoint(name)) is not None]
 
     # -- what is selected -------------------------------------------------------------------------------------
 
@@ -162,6 +204,22 @@ class CheckpointsView(QWidget):
     def _ask_resume(self) -> None:
         if (name := self.selected_name) is not None:
             self.resume_requested.emit(name)
+
+    def _ask_pin(self) -> None:
+        infos = self._selected()
+        if infos:
+            self.pin_requested.emit([info.name for info in infos], not self._are_pinned(infos))
+
+    def _ask_mark(self) -> None:
+        infos = self._selected()
+        if len(infos) == 1:
+            dialog = MarkDialog(infos[0], self)
+            dialog.chosen.connect(partial(self.mark_requested.emit, infos[0].name))
+            dialog.open()
+
+    def _ask_delete(self) -> None:
+        if names := self._table.selected_names:
+            self.delete_requested.emit(names)
 
     def _copy_path(self) -> None:
         if (name := self.selected_name) is not None and self._checkpoints_dir is not None:

@@ -27,6 +27,7 @@ from app.viewmodels.checkpoint_table import (
     IsDamagedRole,
     NameRole,
 )
+from app.views.checkpoint_dialogs import MarkDialog
 from app.views.checkpoints import CheckpointsView
 from tests.app.conftest import checkpoint
 
@@ -269,6 +270,42 @@ def test_the_selection_survives_a_filter_and_a_removal(qtbot, themed) -> None:
     view.filter_box.setText("nothing has this")
     assert view.selected_name is None
     assert not view._restore.isEnabled()
+
+
+@pytest.mark.window
+@pytest.mark.qt_log_ignore("propagateSizeHints")
+def test_keys_pin_mark_and_delete_what_is_selected(qtbot, themed) -> None:
+    checkpoints = CheckpointItemModel()
+    view = CheckpointsView(checkpoints)
+    qtbot.addWidget(view)
+    view.resize(1230, 300)
+    view.show()
+    first, second = (checkpoint(epoch, 0.5, 0.8, size_bytes=600_000) for epoch in (1, 2))
+    checkpoints.reset([first, second])
+    view.activateWindow()
+    view._table.setFocus()
+    qtbot.waitUntil(view._table.hasFocus)
+    assert view._delete.text() == "Delete, 600 kB"
+    with qtbot.waitSignal(view.pin_requested) as pinned:
+        qtbot.keyClick(view._table, Qt.Key.Key_P)
+    assert pinned.args == [[second.name], True]
+    checkpoints.add(second.model_copy(update={"is_pinned": True, "label": "figure 3", "note": "before the warm-up"}))
+    assert column(view._table.sorted, TAGS) == ["figure 3, last, pinned", "best"]
+    assert view._pin.text() == "Unpin"
+    qtbot.keyClick(view._table, Qt.Key.Key_F2)
+    dialog = view.findChild(MarkDialog)
+    assert (dialog.label.text(), dialog.note.toPlainText()) == ("figure 3", "before the warm-up")
+    dialog.note.setPlainText("after it")
+    with qtbot.waitSignal(view.mark_requested) as marked:
+        qtbot.keyClick(dialog.label, Qt.Key.Key_Return)
+    assert marked.args == [second.name, "figure 3", "after it"]
+    view._table.selectAll()
+    assert view._delete.text() == "Delete 2 checkpoints, 1.2 MB"
+    assert not view._mark.isEnabled()
+    assert not view._restore.isEnabled()
+    with qtbot.waitSignal(view.delete_requested) as deleted:
+        qtbot.keyClick(view._table, Qt.Key.Key_Delete)
+    assert sorted(deleted.args[0]) == [first.name, second.name]
 
 
 def test_names_are_told_to_whoever_asks(table: CheckpointItemModel) -> None:

@@ -642,6 +642,22 @@ def test_checkpoints_show_the_best_the_last_and_what_is_damaged(run_folder, caps
     assert rows[2].rstrip().endswith("last")
 
 
+def test_pins_labels_and_notes_of_an_ended_run_are_listed(run_folder, capsys):
+    assert main(["pin", "last", "checkpoint_1"]) == 0
+    assert capsys.readouterr().out == "checkpoint_1.pt: pinned.\n"
+    assert main(["note", "last", "best", "before the warm-up", "--label", "figure 3"]) == 0
+    assert main(["checkpoints", "last"]) == 0
+    rows = [line.rstrip() for line in capsys.readouterr().out.splitlines() if "checkpoint_" in line][1:]
+    assert rows[0].endswith("pinned")
+    assert rows[1].endswith("figure 3, best by accuracy, before the warm-up")
+    assert main(["pin", "last", "checkpoint_1", "--off", "--json"]) == 0
+    assert not json.loads(capsys.readouterr().out)["checkpoint"]["is_pinned"]
+    assert main(["note", "last", "last"]) == 2
+    assert "Give a TEXT for the note, or --label WORDS." in capsys.readouterr().err
+    assert main(["note", "last", "last", "--label", "x" * 81]) == 2
+    assert "The label has 81 characters. Shorten it to 80." in capsys.readouterr().err
+
+
 def test_checkpoints_as_json_hold_paths_and_tags(run_folder, capsys):
     assert main(["checkpoints", "digits", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)

@@ -39,6 +39,8 @@ from trainer.messages.commands import (
     CancelLookUp,
     ChangeTraining,
     CheckData,
+    DeleteCheckpoints,
+    EditCheckpoint,
     EstimateRun,
     FindRate,
     FreezeLayers,
@@ -48,6 +50,7 @@ from trainer.messages.commands import (
     PauseRun,
     PrepareRun,
     PreviewImage,
+    PutCheckpointsBack,
     RestoreCheckpoint,
     Rewind,
     SaveCheckpoint,
@@ -62,7 +65,10 @@ from trainer.messages.commands import (
     VerifyResume,
 )
 from trainer.messages.events import (
+    CheckpointEdited,
     CheckpointSaved,
+    CheckpointsDeleted,
+    CheckpointsPutBack,
     CommandRejected,
     DataChecked,
     FreezeVerified,
@@ -81,6 +87,7 @@ from trainer.messages.events import (
     StateChanged,
     WorkerAttached,
 )
+from trainer.messages.run_info import CheckpointInfo
 from trainer.messages.states import RunState
 from trainer.runs import RunFolder
 from trainer.worker import LOOK_UP_CANCELLED
@@ -248,6 +255,9 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
         "Rewind": Rewind(),
         "SaveCheckpoint": SaveCheckpoint(),
         "RestoreCheckpoint": RestoreCheckpoint(name="last"),
+        "EditCheckpoint": EditCheckpoint(name="last.pt"),
+        "DeleteCheckpoints": DeleteCheckpoints(names=["last.pt"]),
+        "PutCheckpointsBack": PutCheckpointsBack(checkpoints=[]),
     }
     driver = start_worker()
 
@@ -325,8 +335,37 @@ def test_pause_holds_the_step_and_unpause_goes_on(start_worker: Start, small_con
     assert isinstance(second, CheckpointSaved)
     assert first.checkpoint.step == second.checkpoint.step
     assert first.checkpoint.name != second.checkpoint.name
+    assert first.checkpoint.rate == small_config.optimizer.rate
+    check_list_changes(driver, first.checkpoint, second.checkpoint)
     driver.ask(UnpauseRun(), StateChanged)
     driver.wait(ProgressReported, lambda event: event.step > second.checkpoint.step, after)
+
+
+def check_list_changes(driver: Driver, first: CheckpointInfo, last: CheckpointInfo) -> None:
+    """See that the worker pins, deletes and lists again, and keeps what a resume would begin at."""
+    edited = driver.ask(EditCheckpoint(name=first.name, is_pinned=True, label="for the paper"), CheckpointEdited)
+    assert isinstance(edited, CheckpointEdited)
+    pinned = edited.checkpoint
+    assert (pinned.is_pinned, pinned.label, pinned.note) == (True, "for the paper", "")
+    for names, reason in (
+        ([first.name], "is pinned"),
+        ([last.name], "go on from after a crash"),
+        (["gone.pt"], "no checkpoint gone.pt any more"),
+    ):
+        refused = driver.ask(DeleteCheckpoints(names=names), CheckpointsDeleted)
+        assert isinstance(refused, CommandRejected)
+        assert reason in refused.reason
+    driver.ask(EditCheckpoint(name=first.name, is_pinned=False), CheckpointEdited)
+    deleted = driver.ask(DeleteCheckpoints(names=[first.name], leaves_files=True), CheckpointsDeleted)
+    assert isinstance(deleted, CheckpointsDeleted)
+    assert (deleted.names, deleted.freed_bytes) == ([first.name], first.size_bytes)
+    back = driver.ask(PutCheckpointsBack(checkpoints=[first]), CheckpointsPutBack)
+    assert isinstance(back, CheckpointsPutBack)
+    assert back.checkpoints == [first]
+    driver.ask(DeleteCheckpoints(names=[first.name]), CheckpointsDeleted)
+    lost = driver.ask(PutCheckpointsBack(checkpoints=[first]), CheckpointsPutBack)
+    assert isinstance(lost, CommandRejected)
+    assert "file is missing" in lost.reason
 
 
 def test_restore_puts_weights_freeze_set_and_step_back_and_the_curve_begins_a_new_piece(

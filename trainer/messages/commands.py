@@ -8,7 +8,11 @@ from pydantic import Field
 
 from trainer.config import DataConfig, ModelConfig, PlanPhase, RunConfig
 from trainer.messages.base import Command
+from trainer.messages.run_info import CheckpointInfo
 from trainer.messages.states import RunState, S
+
+MAX_LABEL, MAX_NOTE = 80, 4000
+"""Characters of what the user may write beside a checkpoint."""
 
 
 class InspectModel(Command):
@@ -229,6 +233,31 @@ class RestoreCheckpoint(Command):
     name: str
 
 
+class EditCheckpoint(Command):
+    """Pin a checkpoint, so that it is kept, or not; give it a label (some words) and a note. What is None stays."""
+
+    kind: Literal["EditCheckpoint"] = "EditCheckpoint"
+    name: str
+    is_pinned: bool | None = None
+    label: str | None = Field(None, max_length=MAX_LABEL)
+    note: str | None = Field(None, max_length=MAX_NOTE)
+
+
+class DeleteCheckpoints(Command):
+    """Delete checkpoints: all of them or none. With ``leaves_files`` the client moves their files to the trash."""
+
+    kind: Literal["DeleteCheckpoints"] = "DeleteCheckpoints"
+    names: list[str]
+    leaves_files: bool = False
+
+
+class PutCheckpointsBack(Command):
+    """List deleted checkpoints again, whose files the client has put back into their place."""
+
+    kind: Literal["PutCheckpointsBack"] = "PutCheckpointsBack"
+    checkpoints: list[CheckpointInfo]
+
+
 class ShutDown(Command):
     """End the worker process, after stopping a live run (saved) if there is one."""
 
@@ -260,12 +289,16 @@ AnyCommand = Annotated[
     | Rewind
     | SaveCheckpoint
     | RestoreCheckpoint
+    | EditCheckpoint
+    | DeleteCheckpoints
+    | PutCheckpointsBack
     | ShutDown,
     Field(discriminator="kind"),
 ]
 
 _ANYWHERE = frozenset(RunState)
 _LOADED = frozenset({S.READY, S.RUNNING, S.PAUSED})
+_PREPARED = _LOADED | {S.FINISHED, S.STOPPED, S.FAILED}
 _WAITING = frozenset({S.IDLE, S.READY, S.PAUSED})
 _SETTLED = _ANYWHERE - {S.STARTING, S.PREPARING, S.STOPPING}
 
@@ -294,6 +327,9 @@ ALLOWED_COMMANDS: dict[str, frozenset[RunState]] = {
     "Rewind": _LOADED | {S.FINISHED, S.STOPPED},
     "SaveCheckpoint": _LOADED,
     "RestoreCheckpoint": _LOADED | {S.FINISHED, S.STOPPED},
+    "EditCheckpoint": _PREPARED,
+    "DeleteCheckpoints": _PREPARED,
+    "PutCheckpointsBack": _PREPARED,
     "ShutDown": _ANYWHERE,
 }
 """In which states the worker takes which command: buttons enable from it, the worker enforces it, tests walk it."""

@@ -251,6 +251,13 @@ class CheckpointSaved(Event):
     checkpoint: CheckpointInfo
 
 
+class CheckpointEdited(Event):
+    """A checkpoint was pinned or not, or given another label or note: it is as ``checkpoint`` says."""
+
+    kind: Literal["CheckpointEdited"] = "CheckpointEdited"
+    checkpoint: CheckpointInfo
+
+
 class CheckpointsDeleted(Event):
     """Checkpoints are listed no more; their files held ``freed_bytes``. ``problem`` says which could not be deleted."""
 
@@ -258,6 +265,13 @@ class CheckpointsDeleted(Event):
     names: list[str]
     freed_bytes: int
     problem: str = ""
+
+
+class CheckpointsPutBack(Event):
+    """Deleted checkpoints are listed again."""
+
+    kind: Literal["CheckpointsPutBack"] = "CheckpointsPutBack"
+    checkpoints: list[CheckpointInfo]
 
 
 class LogWritten(Event):
@@ -296,7 +310,9 @@ AnyEvent = Annotated[
     | PlanChanged
     | FreezeVerified
     | CheckpointSaved
+    | CheckpointEdited
     | CheckpointsDeleted
+    | CheckpointsPutBack
     | CheckpointRestored
     | RunRewound
     | RewindUndone

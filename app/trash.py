@@ -1,0 +1,61 @@
+"""The system's trash: put a file into it, and take it out again. It moves files: never on the window's thread."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from PySide6.QtCore import QFile
+
+
+def move_to_trash(path: Path) -> Path:
+    """Move a file to the trash. Returns where it lies there.
+
+    Raises:
+        OSError: It is missing, or there is no trash for its disk.
+
+    """
+    if not path.exists():
+        raise FileNotFoundError(2, "No such file", str(path))
+    file = QFile(str(path))
+    if not file.moveToTrash():
+        raise OSError(0, "the system's trash does not take it", str(path))
+    return Path(file.fileName())
+
+
+def take_out(trashed: Path, path: Path) -> None:
+    """Put a file of the trash back to where it was.
+
+    Raises:
+        OSError: It is not in the trash any more, or something else has its place.
+
+    """
+    if not trashed.exists():
+        raise FileNotFoundError(2, "the trash was emptied", str(path))
+    if path.exists():
+        raise FileExistsError(17, "another file has its place", str(path))
+    shutil.move(trashed, path)
+    _forget(trashed)
+
+
+def has_trash(folder: Path) -> bool:
+    """Tell whether there is a trash for a folder's files: on some disks there is none. An empty file tries it out."""
+    descriptor, name = tempfile.mkstemp(prefix=".thaw-trash-", dir=folder)
+    os.close(descriptor)
+    try:
+        trashed = move_to_trash(Path(name))
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        return False
+    with contextlib.suppress(OSError):
+        trashed.unlink()
+        _forget(trashed)
+    return True
+
+
+def _forget(trashed: Path) -> None:
+    # What the freedesktop trash notes of a file, which would be shown there as a file that is missing.
+    (trashed.parent.parent / "info" / f"{trashed.name}.trashinfo").unlink(missing_ok=True)

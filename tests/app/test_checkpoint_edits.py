@@ -1,0 +1,213 @@
+"""Pins, notes and deletions in the window: by the worker that has the run, else in its folder, and the trash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import Qt
+
+from app.checkpoint_edits import Deletion
+from app.main_window import MainWindow
+from app.run_display import RunDisplay
+from tests.app.conftest import checkpoint
+from tests.app.test_session import write_run
+from trainer.messages.commands import PutCheckpointsBack
+from trainer.messages.events import CheckpointEdited, CheckpointSaved, CheckpointsDeleted, CheckpointsPutBack
+from trainer.messages.run_info import CheckpointInfo
+from trainer.messages.states import RunState
+from trainer.runs import RunFolder
+
+
+@pytest.fixture
+def trash(tmp_path: Path, monkeypatch) -> Path:
+    """Return a trash of its own, empty."""
+    made = tmp_path / "data"
+    made.mkdir()
+    monkeypatch.setenv("XDG_DATA_HOME", str(made))
+    return made / "Trash"
+
+
+@pytest.fixture
+def no_trash(monkeypatch) -> None:
+    def refuse(path: Path) -> Path:
+        raise OSError(0, "the system's trash does not take it", str(path))
+
+    monkeypatch.setattr("app.trash.move_to_trash", refuse)
+
+
+@pytest.fixture
+def display(session, settings) -> RunDisplay:
+    return RunDisplay(session, settings)
+
+
+@pytest.fixture
+def ended(qtbot, session, display, clients, tmp_path: Path, run_info) -> Path:
+    """Return a run without a worker, of three checkpoints, that is on display."""
+    path = write_run(tmp_path / "runs", run_info)
+    with RunFolder(path) as folder:
+        for epoch in (1, 2, 3):
+            folder.add_checkpoint(write_file(path, epoch))
+    clients[0].serve()
+    session.open_run(path)
+    qtbot.waitUntil(lambda: display.checkpoints.rowCount() == 3)
+    return path
+
+
+@pytest.fixture
+def live(qtbot, session, display, clients, begin_run, run_info) -> Path:
+    """Return a run that a worker trains, of two checkpoints."""
+    path = Path(run_info.run_dir)
+    (path / "checkpoints").mkdir(parents=True)
+    clients[0].serve()
+    begin_run(clients[0])
+    clients[0].say(*(CheckpointSaved(checkpoint=write_file(path, epoch), time=4.0) for epoch in (1, 2)))
+    qtbot.waitUntil(lambda: display.checkpoints.rowCount() == 2)
+    clients[0].sent.clear()
+    return path
+
+
+def write_file(path: Path, epoch: int) -> CheckpointInfo:
+    info = checkpoint(epoch, 0.5, 0.9, size_bytes=10 * epoch)
+    (path / "checkpoints" / info.name).write_bytes(b"x" * info.size_bytes)
+    return info
+
+
+def name_of(epoch: int) -> str:
+    return checkpoint(epoch, 0.5, 0.9).name
+
+
+def files(path: Path) -> list[str]:
+    return sorted(each.name for each in (path / "checkpoints").iterdir())
+
+
+def shown(display: RunDisplay) -> list[str]:
+    return [info.name for info in display.checkpoints.checkpoints()]
+
+
+def test_marks_of_an_ended_run_are_kept_in_its_folder(qtbot, display, ended: Path) -> None:
+    display.edits.edit([name_of(1), name_of(2)], is_pinned=True)
+    display.edits.edit([name_of(1)], label="figure 3", note="before the warm-up")
+    qtbot.waitUntil(lambda: display.checkpoints.checkpoint(name_of(1)).label == "figure 3")
+    qtbot.waitUntil(lambda: all(display.checkpoints.checkpoint(name_of(epoch)).is_pinned for epoch in (1, 2)))
+    with RunFolder(ended, read_only=True) as folder:
+        kept = folder.checkpoint(name_of(1))
+    assert (kept.is_pinned, kept.label, kept.note) == (True, "figure 3", "before the warm-up")
+
+
+def test_deleted_checkpoints_lie_in_the_trash_and_come_back(qtbot, display, ended: Path, trash: Path) -> None:
+    with qtbot.waitSignal(display.edits.deleted) as told:
+        display.edits.delete([name_of(1), name_of(3)])
+    deletion = told.args[0]
+    assert isinstance(deletion, Deletion)
+    assert (deletion.names, deletion.freed_bytes) == ([name_of(1), name_of(3)], 40)
+    assert shown(display) == files(ended) == [name_of(2)]
+    assert len(list((trash / "files").iterdir())) == 2
+    assert display.edits.can_undo
+    display.edits.undo()
+    qtbot.waitUntil(lambda: len(shown(display)) == 3)
+    assert shown(display) == files(ended) == [name_of(epoch) for epoch in (1, 2, 3)]
+    assert not display.edits.can_undo
+    assert not [*(trash / "files").iterdir(), *(trash / "info").iterdir()], "nothing is left of them there"
+    with RunFolder(ended, read_only=True) as folder:
+        assert [info.name for info in folder.checkpoints()] == shown(display)
+
+
+def test_an_emptied_trash_is_told_when_a_deletion_is_undone(qtbot, display, ended: Path, trash: Path) -> None:
+    with qtbot.waitSignal(display.edits.deleted):
+        display.edits.delete([name_of(1)])
+    for file in (trash / "files").iterdir():
+        file.unlink()
+    with qtbot.waitSignal(display.edits.refused) as told:
+        display.edits.undo()
+    assert told.args == [f"Cannot put {name_of(1)} back: the trash was emptied. Look for it in the trash."]
+    assert len(shown(display)) == 2
+
+
+@pytest.mark.usefixtures("no_trash")
+def test_without_a_trash_the_user_is_asked_before_anything_is_deleted(qtbot, display, ended: Path) -> None:
+    with qtbot.waitSignal(display.edits.confirmation_needed) as asked:
+        display.edits.delete([name_of(1)])
+    assert asked.args == [[name_of(1)]]
+    assert files(ended) == [name_of(epoch) for epoch in (1, 2, 3)], "and nothing else lies there"
+    with qtbot.waitSignal(display.edits.deleted) as told:
+        display.edits.delete_for_good([name_of(1)])
+    assert told.args[0].trashed == []
+    assert not display.edits.can_undo
+    assert shown(display) == files(ended) == [name_of(2), name_of(3)]
+
+
+def test_a_pinned_checkpoint_is_not_deleted(qtbot, display, ended: Path, trash: Path) -> None:
+    display.edits.edit([name_of(2)], is_pinned=True)
+    qtbot.waitUntil(lambda: display.checkpoints.checkpoint(name_of(2)).is_pinned)
+    with qtbot.waitSignal(display.edits.refused) as told:
+        display.edits.delete([name_of(1), name_of(2)])
+    assert "is pinned" in told.args[0]
+    assert len(shown(display)) == len(files(ended)) == 3
+
+
+def test_of_a_live_run_the_worker_decides_and_the_window_moves_the_files(
+    qtbot, display, clients, live: Path, trash: Path
+) -> None:
+    worker = clients[0]
+    display.edits.edit([name_of(1)], is_pinned=True)
+    assert worker.kinds() == ["EditCheckpoint"]
+    pinned = display.checkpoints.checkpoint(name_of(1)).model_copy(update={"is_pinned": True})
+    worker.say(CheckpointEdited(checkpoint=pinned, command_id=worker.id_of_last("EditCheckpoint"), time=5.0))
+    qtbot.waitUntil(lambda: display.checkpoints.checkpoint(name_of(1)).is_pinned)
+    display.edits.delete([name_of(1)])
+    qtbot.waitUntil(lambda: "DeleteCheckpoints" in worker.kinds())
+    assert worker.sent[-1].leaves_files
+    assert len(files(live)) == 2, "until the worker has agreed"
+    deleted = CheckpointsDeleted(names=[name_of(1)], freed_bytes=10, time=6.0)
+    with qtbot.waitSignal(display.edits.deleted):
+        worker.say(deleted.model_copy(update={"command_id": worker.id_of_last("DeleteCheckpoints")}))
+    assert shown(display) == files(live) == [name_of(2)]
+    assert len(list((trash / "files").iterdir())) == 1
+    display.edits.undo()
+    qtbot.waitUntil(lambda: "PutCheckpointsBack" in worker.kinds())
+    assert worker.sent[-1] == PutCheckpointsBack(checkpoints=[pinned], command_id=worker.sent[-1].command_id)
+    assert len(files(live)) == 2
+    worker.say(CheckpointsPutBack(checkpoints=[pinned], time=7.0))
+    qtbot.waitUntil(lambda: shown(display) == [name_of(1), name_of(2)])
+
+
+def test_what_another_window_deletes_leaves_the_list_and_no_undo(qtbot, display, clients, live: Path) -> None:
+    clients[0].say(CheckpointsDeleted(names=[name_of(1)], freed_bytes=10, command_id="another's", time=6.0))
+    qtbot.waitUntil(lambda: shown(display) == [name_of(2)])
+    assert not display.edits.can_undo
+    assert display.status.state is RunState.RUNNING
+
+
+@pytest.mark.window
+@pytest.mark.qt_log_ignore("propagateSizeHints")
+def test_a_deletion_is_undone_from_its_notice_or_with_a_key(
+    qtbot, themed, session, settings, clients, tmp_path: Path, run_info, trash: Path
+) -> None:
+    path = write_run(tmp_path / "runs", run_info)
+    with RunFolder(path) as folder:
+        for epoch in (1, 2, 3):
+            folder.add_checkpoint(write_file(path, epoch))
+    window = MainWindow(session, settings)
+    qtbot.addWidget(window)
+    window.load_views()
+    window.show()
+    clients[0].serve()
+    session.open_run(path)
+    view, checkpoints = window.checkpoints_view, window.display.checkpoints
+    qtbot.waitUntil(lambda: checkpoints.rowCount() == 3)
+    window.activateWindow()
+    view._table.setFocus()
+    qtbot.waitUntil(view._table.hasFocus)
+    for undo in ("key", "button"):
+        view._table.selectAll()
+        qtbot.keyClick(view._table, Qt.Key.Key_Delete)
+        qtbot.waitUntil(lambda: window.notice.text == "Moved to the trash: 3 checkpoints, 60 B.")
+        assert not files(path)
+        if undo == "key":
+            qtbot.keyClick(view._table, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+        else:
+            qtbot.mouseClick(window.notice._buttons[0], Qt.MouseButton.LeftButton)
+        qtbot.waitUntil(lambda: checkpoints.rowCount() == 3)
+        assert window.notice.text == ""
+        assert len(files(path)) == 3
