@@ -64,7 +64,8 @@ class MainWindow(QWidget):
         from app.views.plan_timeline import PlanTimelineView
 
         self.tree_view = LayerTreeView(self.display.layer_tree)
-        self.metrics_view = MetricsView(self.display.history)
+        self.metrics_view = MetricsView(self.display.history, self.display.checkpoints)
+        self.metrics_view.restore_requested.connect(self.session.restore)
         self.metrics_view.rewind_requested.connect(self.session.rewind)
         self.timeline_view = PlanTimelineView(self.display.timeline)
         for place, view in (
@@ -189,6 +190,7 @@ class MainWindow(QWidget):
         display.layer_tree.unfreeze_requested.connect(self._unfreeze)
         display.layer_tree.multiply_requested.connect(self._multiply)
         display.layer_tree.batchnorm_requested.connect(self._set_batchnorm)
+        display.checkpoints.selection_wanted.connect(lambda _: self.tabs.setCurrentWidget(self.checkpoints_view))
         edits = display.edits
         self.checkpoints_view.pin_requested.connect(lambda names, is_on: edits.edit(names, is_pinned=is_on))
         self.checkpoints_view.mark_requested.connect(

@@ -47,11 +47,18 @@ class CheckpointItemModel(TableItemModel):
 
     columns_chosen = Signal()
     """The user chose which columns to see."""
+    selected = Signal()
+    """Other checkpoints are selected."""
+    selection_wanted = Signal(object)
+    """These checkpoints (list[str]) are to be selected, as one was chosen elsewhere."""
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.columns: dict[str, bool] = {}
         """The columns that the user chose to see or not to see, by key; the others are shown where there is room."""
+        self.selected_names: list[str] = []
+        self.can_restore = False
+        """Whether the run's state allows that a checkpoint is restored."""
         self._checkpoints: list[CheckpointInfo] = []
         self._row_of: dict[str, int] = {}
         self._tags_of_metrics: list[str] = []
@@ -130,6 +137,12 @@ class CheckpointItemModel(TableItemModel):
         """Leave it to the room again which columns are shown."""
         self.columns = {}
         self.columns_chosen.emit()
+
+    def note_selected(self, names: list[str]) -> None:
+        """Take over which checkpoints are selected in the table."""
+        if names != self.selected_names:
+            self.selected_names = names
+            self.selected.emit()
 
     # -- what is known ----------------------------------------------------------------------------------------
 

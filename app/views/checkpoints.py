@@ -40,7 +40,7 @@ class CheckpointsView(QWidget):
         super().__init__(parent)
         self._checkpoints = checkpoints
         self._checkpoints_dir: Path | None = None
-        self._can_restore, self._can_resume = False, False
+        self._can_resume = False
         self._has_chosen = False
         self._kept_names: list[str] = []
         self._empty_text = self.tr("A checkpoint is saved after every epoch, and whenever you press Save checkpoint.")
@@ -54,6 +54,7 @@ class CheckpointsView(QWidget):
         self._table.clicked.connect(self._note_choice)
         self._build()
         self._table.selectionModel().selectionChanged.connect(self._enable_buttons)
+        checkpoints.selection_wanted.connect(self._choose)
         checkpoints.rowsInserted.connect(self._select_newest)
         checkpoints.dataChanged.connect(self._on_changed)
         self._table.sorted.modelAboutToBeReset.connect(self._keep_selection)
@@ -65,7 +66,7 @@ class CheckpointsView(QWidget):
 
     def allow(self, *, restore: bool, resume: bool, checkpoints_dir: Path | None) -> None:
         """Say what the run's state allows, and where its checkpoints lie."""
-        self._can_restore, self._can_resume = restore, resume
+        self._checkpoints.can_restore, self._can_resume = restore, resume
         self._checkpoints_dir = checkpoints_dir
         self._enable_buttons()
 
@@ -144,9 +145,10 @@ class CheckpointsView(QWidget):
 
     def _enable_buttons(self) -> None:
         infos = self._selected()
+        self._checkpoints.note_selected([info.name for info in infos])
         name = infos[0].name if len(infos) == 1 else None
         is_whole = name is not None and not self._checkpoints.problem_of(name)
-        self._restore.setEnabled(is_whole and self._can_restore)
+        self._restore.setEnabled(is_whole and self._checkpoints.can_restore)
         self._resume.setEnabled(is_whole and self._can_resume)
         self._copy.setEnabled(name is not None and self._checkpoints_dir is not None)
         self._show.setEnabled(self._checkpoints_dir is not None)
@@ -178,6 +180,14 @@ class CheckpointsView(QWidget):
 
     def _note_choice(self) -> None:
         self._has_chosen = True
+
+    def _choose(self, names: list[str]) -> None:
+        """Select what was chosen elsewhere, also where the filter hides it."""
+        if any(self._table.sorted.row_of(name) is None for name in names):
+            self.filter_box.clear()
+        self._has_chosen = True
+        self._table.select_names(names)
+        self._table.scrollTo(self._table.currentIndex())
 
     def _keep_selection(self) -> None:
         self._kept_names = self._table.selected_names

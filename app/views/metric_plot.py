@@ -14,11 +14,14 @@ from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QMenu, QVBoxLayout, QWidget
 
 from app.theme import SIZE_SMALL, SPACE, palette_of, text_font
+from app.viewmodels.checkpoint_table import CheckpointItemModel
 from app.viewmodels.metric_history import Marker, MetricHistory
 from app.viewmodels.pyramid import Floats
+from app.viewmodels.quantities import count_text
 from app.viewmodels.trace import Points
 from app.views.metric_header import MetricHeader, Quantity
 from app.views.plot_axis import PlotAxis
+from app.views.plot_checkpoints import CheckpointMarks
 from app.views.plot_markers import EpochLines, MarkerItem, marker_text, place_markers
 
 MAX_POINTS = 2000
@@ -41,6 +44,8 @@ class MetricPlot(QWidget):
     """The user panned or zoomed."""
     rewind_requested = Signal(int)
     """The run is to go back to just before this change, by its number."""
+    restore_requested = Signal(str)
+    """This checkpoint, by its name, is to be put into the run."""
     hovered = Signal(object)
     """The pointer is at this step (float), or has left (None)."""
 
@@ -48,12 +53,14 @@ class MetricPlot(QWidget):
         self,
         history: MetricHistory,
         quantity: Quantity,
+        checkpoints: CheckpointItemModel,
         choices: QMenu | None = None,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self._history = history
         self._quantity = quantity
+        self._checkpoints = checkpoints
         self.is_log = False
         self._marker_items: list[MarkerItem] = []
         self._pointed: MarkerItem | None = None
@@ -175,6 +182,10 @@ class MetricPlot(QWidget):
         self.view_box.disableAutoRange()
         self.view_box.setDefaultPadding(0)
         self._epoch_lines = EpochLines(self.view_box)
+        self._marks = CheckpointMarks(self.view_box, self._checkpoints)
+        for signal in (self._checkpoints.rowsInserted, self._checkpoints.modelReset):
+            signal.connect(self._marks.forget)
+        self._checkpoints.selected.connect(self._marks.update)
         self._left_train, self._left_validation = pg.PlotCurveItem(), pg.PlotCurveItem()
         self._raw = pg.PlotCurveItem(antialias=False)
         self._smoothed = pg.PlotCurveItem(antialias=True)
@@ -212,6 +223,7 @@ class MetricPlot(QWidget):
             # Broken rather than faint: on a dark ground a faint line of one pixel is not to be seen.
             curve.setPen(pg.mkPen(_faint(color, _ABANDONED_ALPHA), width=1, dash=_ABANDONED_DASHES))
         self._epoch_lines.restyle(colors)
+        self._marks.restyle(colors)
         for marker in self._marker_items:
             marker.restyle(colors)
         self._header.restyle(colors)
@@ -259,12 +271,14 @@ class MetricPlot(QWidget):
 
     def _on_range_changed(self, *_: object) -> None:
         place_markers(self._marker_items, self.view_box, self._pointed)
-        self._epoch_lines.prepareGeometryChange()
-        self._epoch_lines.update()
+        for item in (self._epoch_lines, self._marks):
+            item.prepareGeometryChange()
+            item.update()
         self.range_changed.emit()
 
     def _on_mouse_moved(self, position: QPointF) -> None:
         is_inside = self.view_box.sceneBoundingRect().contains(position)
+        self._marks.point_at(self.view_box.mapFromScene(position))
         self._point_at(self._markers_at(position)[-1:])
         self.hovered.emit(self.view_box.mapSceneToView(position).x() if is_inside else None)
 
@@ -299,10 +313,39 @@ class MetricPlot(QWidget):
         return menu
 
     def _on_mouse_clicked(self, event: Any) -> None:
-        menu = self.marker_menu(event.scenePos())
+        position = event.scenePos()
+        if event.button() == Qt.MouseButton.RightButton:
+            menu = self.step_menu(position)
+        else:
+            marked = self._marks.at(self.view_box.mapFromScene(position))
+            if marked is not None:
+                event.accept()
+                self._checkpoints.selection_wanted.emit([marked.name])
+                return
+            menu = self.marker_menu(position)
         if menu is not None:
             event.accept()
             menu.popup(event.screenPos().toPoint())
+
+    def step_menu(self, position: QPointF) -> QMenu | None:
+        """Return what can be done at a position in the plot's pixels: with the intervention there, and the step."""
+        menu = self.marker_menu(position)
+        if not self.view_box.sceneBoundingRect().contains(position):
+            return menu
+        info = self._marks.nearest(self.view_box.mapSceneToView(position).x())
+        if info is None:
+            return menu
+        if menu is None:
+            menu = QMenu(self)
+            menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        place = {"epoch": count_text(info.epoch), "step": count_text(info.step)}
+        restore = menu.addAction(
+            self.tr("Restore the nearest checkpoint (epoch {epoch}, step {step})").format(**place),
+            partial(self.restore_requested.emit, info.name),
+        )
+        restore.setEnabled(self._checkpoints.can_restore)
+        menu.addAction(self.tr("Show it in the table"), partial(self._checkpoints.selection_wanted.emit, [info.name]))
+        return menu
 
 
 class _PlotWidget(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph has no types

@@ -23,6 +23,7 @@ from PySide6.QtWidgets import (
 )
 
 from app.theme import SPACE
+from app.viewmodels.checkpoint_table import CheckpointItemModel
 from app.viewmodels.metric_history import ExportedPiece, MetricHistory
 from app.viewmodels.smoothing import MAX_WEIGHT
 from app.views.file_export import FileExport
@@ -45,7 +46,10 @@ class MetricsView(QWidget):
     rewind_requested = Signal(int)
     """The run is to go back to just before this change, by its number."""
 
-    def __init__(self, history: MetricHistory, parent: QWidget | None = None) -> None:
+    restore_requested = Signal(str)
+    """A checkpoint, by its name, is to be put into the run."""
+
+    def __init__(self, history: MetricHistory, checkpoints: CheckpointItemModel, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._history = history
         self._is_dirty = True
@@ -53,13 +57,15 @@ class MetricsView(QWidget):
         self._is_following = True
         self._export: FileExport | None = None
         self.loss = MetricPlot(
-            history, Quantity("Loss", self.tr("Loss"), self.tr("loss"), "", 1.0, 3, has_marker_labels=True)
+            history,
+            Quantity("Loss", self.tr("Loss"), self.tr("loss"), "", 1.0, 3, has_marker_labels=True),
+            checkpoints,
         )
         self._choices = self._make_choices()
         self.choice_menu = QMenu(self)
         self.choice_menu.aboutToShow.connect(self._fill_choice_menu)
         # Accuracy at first; its title chooses another quantity.
-        self.accuracy = MetricPlot(history, self._choices[0], self.choice_menu)
+        self.accuracy = MetricPlot(history, self._choices[0], checkpoints, self.choice_menu)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._repaint)
@@ -190,6 +196,7 @@ class MetricsView(QWidget):
             plot.moved_by_hand.connect(self._on_moved_by_hand)
             plot.hovered.connect(self._on_hovered)
             plot.rewind_requested.connect(self.rewind_requested)
+            plot.restore_requested.connect(self.restore_requested)
             plot.view_box.setLimits(xMin=-1, xMax=1e12, minXRange=4)
 
     def _schedule_calmly(self) -> None:

@@ -9,12 +9,14 @@ import sys
 import numpy as np
 import pytest
 from PySide6.QtCore import QLocale, QPointF, QRectF, Qt, QTimer
-from PySide6.QtGui import QImage
+from PySide6.QtGui import QColor, QImage
 
 from app import theme
+from app.viewmodels.checkpoint_table import CheckpointItemModel
 from app.viewmodels.metric_history import MetricHistory
 from app.views.metrics import MetricsView
 from app.views.plot_markers import MarkerItem, marker_tooltip
+from tests.app.conftest import checkpoint
 from trainer.messages.changes import LayersFrozen, LayersUnfrozen
 from trainer.messages.events import MetricsLogged
 from trainer.messages.run_info import Series
@@ -52,8 +54,13 @@ def history(qapp):
 
 
 @pytest.fixture
-def view(history, qtbot):
-    shown = MetricsView(history)
+def checkpoints(qapp):
+    return CheckpointItemModel()
+
+
+@pytest.fixture
+def view(history, checkpoints, qtbot):
+    shown = MetricsView(history, checkpoints)
     qtbot.addWidget(shown)
     shown.resize(700, 560)
     shown.show()
@@ -125,7 +132,7 @@ def test_the_window_answers_between_the_two_plots(trained, history, qtbot, monke
 
 
 def test_a_hidden_view_draws_only_when_it_is_shown_again(trained, history, qtbot):
-    shown = MetricsView(history)
+    shown = MetricsView(history, CheckpointItemModel())
     qtbot.addWidget(shown)
     shown.show()
     qtbot.waitUntil(lambda: _drawn(shown) == 184)
@@ -407,3 +414,62 @@ def test_a_run_without_the_chosen_metric_is_shown_by_its_accuracy(trained, histo
     history.clear()
     _log(history, "Accuracy/validation", [10], [0.5])
     qtbot.waitUntil(lambda: trained.accuracy._header.title.text() == "Accuracy")
+
+
+def _edge_of(plot, step):
+    """Return where the mark of a checkpoint at a step is, in the plot's pixels."""
+    box = plot.view_box
+    x = box.mapFromView(QPointF(step, 0)).x()
+    return box.mapToScene(QPointF(x, box.rect().bottom() - 3))
+
+
+def test_the_mark_of_a_checkpoint_selects_its_row(trained, checkpoints, qtbot):
+    plot = trained.accuracy
+    checkpoints.reset([checkpoint(epoch, 0.5, 0.8) for epoch in (1, 2, 3)])
+    where = plot.plot.mapFromScene(_edge_of(plot, 90))
+    with qtbot.waitSignal(checkpoints.selection_wanted) as wanted:
+        qtbot.mouseClick(plot.plot.viewport(), Qt.MouseButton.LeftButton, pos=where)
+    assert wanted.args == [["checkpoint_tiny_002.pt"]]
+    between = plot.view_box.mapFromScene(_edge_of(plot, 68))
+    assert plot._marks.at(between) is None
+    plot._marks.point_at(plot.view_box.mapFromScene(_edge_of(plot, 45)))
+    assert plot._marks.toolTip() == "Checkpoint of epoch 1, step 45"
+    # A restore went back to before it, and its epoch was trained again: the newer one answers.
+    checkpoints.add(checkpoint(2, 0.4, 0.9, name="again.pt", saved_at=5000.0))
+    assert plot._marks.at(plot.view_box.mapFromScene(_edge_of(plot, 90))).name == "again.pt"
+
+
+def test_a_selected_row_is_marked_on_the_curves(trained, checkpoints):
+    plot = trained.loss
+    checkpoints.reset([checkpoint(epoch, 0.5, 0.8) for epoch in (1, 2, 3)])
+    before = plot.grab().toImage()
+    checkpoints.note_selected(["checkpoint_tiny_002.pt"])
+    after = plot.grab().toImage()
+    accent = QColor(theme.LIGHT.accent).rgb()
+    changed = {
+        after.pixel(x, y)
+        for x in range(after.width())
+        for y in range(after.height())
+        if before.pixel(x, y) != after.pixel(x, y)
+    }
+    assert accent in changed
+
+
+def test_the_menu_of_a_step_offers_the_nearest_whole_checkpoint(trained, checkpoints, qtbot):
+    plot = trained.loss
+    at_step = plot.view_box.mapToScene(plot.view_box.mapFromView(QPointF(100, 0.5)))
+    assert plot.step_menu(at_step) is None
+    checkpoints.reset([checkpoint(epoch, 0.5, 0.8) for epoch in (1, 2, 3)])
+    restore, show = plot.step_menu(at_step).actions()
+    assert restore.text() == "Restore the nearest checkpoint (epoch 2, step 90)"
+    assert not restore.isEnabled()
+    with qtbot.waitSignal(checkpoints.selection_wanted) as wanted:
+        show.trigger()
+    assert wanted.args == [["checkpoint_tiny_002.pt"]]
+    checkpoints.can_restore = True
+    checkpoints.show_problems({"checkpoint_tiny_002.pt": "file is missing"})
+    restore, _ = plot.step_menu(at_step).actions()
+    assert restore.text() == "Restore the nearest checkpoint (epoch 3, step 135)"
+    with qtbot.waitSignal(trained.restore_requested) as asked:
+        restore.trigger()
+    assert asked.args == ["checkpoint_tiny_003.pt"]

@@ -16,6 +16,7 @@ import numpy as np
 import pyqtgraph as pg
 from PySide6.QtWidgets import QApplication
 
+from app.viewmodels.checkpoint_table import CheckpointItemModel
 from app.viewmodels.metric_history import MetricHistory
 from app.views.metrics import MetricsView
 from trainer.messages.events import MetricsLogged
@@ -48,7 +49,7 @@ def main() -> None:
         history.add(_event(np.arange(first, first + BATCH), values[:BATCH]))
     _tell(f"add {BATCH} points live", (time.perf_counter() - started) * 10)
 
-    view = MetricsView(history)
+    view = MetricsView(history, CheckpointItemModel())
     view.resize(*SIZE)
     view.show()
     _tell("frame of both plots, followed", _frame_ms(lambda: _draw(view), NUM_FRAMES))
