@@ -103,7 +103,7 @@ class MainWindow(QWidget):
         self.toolbar = Toolbar(display.status, display.changes, self._settings.scheme)
         self.notice = Notice()
         self.form = RunForm(display.run_config)
-        self.checkpoints_view = CheckpointsView(display.checkpoints)
+        self.checkpoints_view = CheckpointsView(display.checkpoints, display.details)
         self.confusion_view = ConfusionView(display.confusion)
         self.data_view = DataView(display.data)
         self.runs_view = RunListView(display.runs, self.session.runs_dir)

@@ -13,6 +13,7 @@ from app.plan_syntax import plan_text
 from app.session import TrainingSession
 from app.settings import Settings
 from app.viewmodels.change_history import ChangeHistory
+from app.viewmodels.checkpoint_details import CheckpointDetails
 from app.viewmodels.checkpoint_table import CheckpointItemModel
 from app.viewmodels.confusion import ConfusionViewModel
 from app.viewmodels.data import DataViewModel
@@ -99,6 +100,7 @@ class RunDisplay(QObject):
         self.layer_tree.columns = settings.tree_columns
         self.checkpoints = CheckpointItemModel(self)
         self.checkpoints.columns = settings.checkpoint_columns
+        self.details = CheckpointDetails(self.checkpoints, self.layer_tree, self.history, self)
         self.edits = CheckpointEdits(session, self.checkpoints, self)
         self.confusion = ConfusionViewModel(self)
         self.runs = RunListItemModel(self)

@@ -326,7 +326,7 @@ class LiveRun:
             saved_at=time.time(),
             reason=reason,
             segment=self.segment,
-            rate=self.rates.rate,
+            rate=self.rates.applied,
         )
         confusion = None if evaluation is None else self._confusion(evaluation, "validation", name, self.step)
         return PendingSave(info, content, model_state, confusion, command_id, is_awaited)

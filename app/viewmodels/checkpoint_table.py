@@ -183,7 +183,7 @@ class CheckpointItemModel(TableItemModel):
     def words_of(self, row: int) -> str:
         """Return all words by which a checkpoint is found, in small letters."""
         info = self._checkpoints[row]
-        tags = [*self._tags(info), info.label, info.note]
+        tags = [*self.tags_of(info), info.label, info.note]
         return " ".join((info.name, *tags, info.frozen_summary, *info.frozen)).casefold()
 
     def sort_key(self, row: int, column: int) -> Any:
@@ -205,7 +205,7 @@ class CheckpointItemModel(TableItemModel):
             case 5:
                 return lambda info: info.frozen_summary.casefold() or None
             case 8:
-                return lambda info: ", ".join(self._tags(info)).casefold() or None
+                return lambda info: ", ".join(self.tags_of(info)).casefold() or None
             case 1 | 2 | 6 | 7 | 9:
                 return operator.attrgetter(_FIELDS[column])
             case _:
@@ -319,14 +319,15 @@ class CheckpointItemModel(TableItemModel):
             case 7:
                 return ago_text(time.time() - info.saved_at)
             case 8:
-                return ", ".join(self._tags(info))
+                return ", ".join(self.tags_of(info))
             case 9:
                 return number_text(None, 0) if info.rate is None else rate_text(info.rate)
             case _:
                 tag = self._tags_of_metrics[column - NUM_COLUMNS]
                 return self.value_text(tag, info.metrics.get(tag))
 
-    def _tags(self, info: CheckpointInfo) -> list[str]:
+    def tags_of(self, info: CheckpointInfo) -> list[str]:
+        """Return what sets a checkpoint apart from the others."""
         problem = self._problems.get(info.name)
         tags = [self.tr("damaged: {}").format(problem)] if problem else []
         if info.label:

@@ -6,18 +6,23 @@ from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QModelIndex, Qt, QTimer, Signal
-from PySide6.QtGui import QAction, QGuiApplication, QHideEvent, QKeySequence, QShowEvent
+from PySide6.QtGui import QAction, QGuiApplication, QHideEvent, QKeySequence, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QMenu, QPushButton, QVBoxLayout, QWidget
 
 from app import theme
+from app.viewmodels.checkpoint_details import CheckpointDetails
 from app.viewmodels.checkpoint_table import SAVED, CheckpointItemModel
 from app.viewmodels.quantities import count_text, size_text
+from app.views.checkpoint_details import DETAILS_WIDTH, CheckpointDetailsView
 from app.views.checkpoint_dialogs import MarkDialog
 from app.views.checkpoint_rows import CheckpointTable
 from trainer.messages.run_info import CheckpointInfo
 
 _AGES_INTERVAL_MS = 1000
 _BUTTONS_WIDTH = 112
+_LEAST_TABLE_WIDTH = 1040
+"""With the columns of every run, and the tags."""
+_DETAILS = "details"
 
 
 class CheckpointsView(QWidget):
@@ -36,7 +41,9 @@ class CheckpointsView(QWidget):
     folder_wanted = Signal(object)
     """A folder (a Path) to be shown in the desktop's file manager."""
 
-    def __init__(self, checkpoints: CheckpointItemModel, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, checkpoints: CheckpointItemModel, details: CheckpointDetails, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
         self._checkpoints = checkpoints
         self._checkpoints_dir: Path | None = None
@@ -52,7 +59,9 @@ class CheckpointsView(QWidget):
             lambda position: self._menu.popup(self._table.viewport().mapToGlobal(position))
         )
         self._table.clicked.connect(self._note_choice)
+        self._details = CheckpointDetailsView(details)
         self._build()
+        checkpoints.columns_chosen.connect(self._fit_details)
         self._table.selectionModel().selectionChanged.connect(self._enable_buttons)
         checkpoints.selection_wanted.connect(self._choose)
         checkpoints.rowsInserted.connect(self._select_newest)
@@ -106,6 +115,8 @@ class CheckpointsView(QWidget):
         self._pin = self._action(self.tr("Pin"), self._ask_pin, "P")
         self._mark = self._action(self.tr("Label and note …"), self._ask_mark, "F2")
         self._menu.addSeparator()
+        self._show_details = self._action(self.tr("Details"), self._choose_details, "D")
+        self._show_details.setCheckable(True)
         self._copy = self._action(self.tr("Copy path"), self._copy_path)
         self._show = self._action(self.tr("Show in folder"), self._show_in_folder)
         self._menu.addSeparator()
@@ -122,6 +133,7 @@ class CheckpointsView(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(theme.PANEL_PADDING)
         layout.addWidget(self._table, 1)
+        layout.addWidget(self._details)
         layout.addLayout(buttons)
 
     def _button(self, text: str, slot: object) -> QPushButton:
@@ -170,6 +182,22 @@ class CheckpointsView(QWidget):
     def _selected(self) -> list[CheckpointInfo]:
         names = self._table.selected_names
         return [info for name in names if (info := self._checkpoints.checkpoint(name)) is not None]
+
+    # -- the pane ---------------------------------------------------------------------------------------------
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Show the details where there is room for them, unless the user has chosen."""
+        super().resizeEvent(event)
+        self._fit_details()
+
+    def _fit_details(self) -> None:
+        has_room = self.width() >= _LEAST_TABLE_WIDTH + DETAILS_WIDTH + _BUTTONS_WIDTH
+        is_shown = self._checkpoints.columns.get(_DETAILS, has_room)
+        self._details.setVisible(is_shown)
+        self._show_details.setChecked(is_shown)
+
+    def _choose_details(self, is_shown: bool) -> None:
+        self._checkpoints.choose_column(_DETAILS, is_shown)
 
     # -- what is selected -------------------------------------------------------------------------------------
 

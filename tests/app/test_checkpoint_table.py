@@ -10,6 +10,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtTest import QAbstractItemModelTester
 from PySide6.QtWidgets import QApplication
 
+from app.viewmodels.checkpoint_details import CheckpointDetails
 from app.viewmodels.checkpoint_order import CheckpointSortModel
 from app.viewmodels.checkpoint_table import (
     ACCURACY,
@@ -27,6 +28,8 @@ from app.viewmodels.checkpoint_table import (
     IsDamagedRole,
     NameRole,
 )
+from app.viewmodels.layer_tree import LayerTreeViewModel
+from app.viewmodels.metric_history import MetricHistory
 from app.views.checkpoint_dialogs import MarkDialog
 from app.views.checkpoints import CheckpointsView
 from tests.app.conftest import checkpoint
@@ -37,6 +40,11 @@ def table(qapp) -> CheckpointItemModel:
     made = CheckpointItemModel()
     made.tester = QAbstractItemModelTester(made, QAbstractItemModelTester.FailureReportingMode.Fatal)
     return made
+
+
+def make_view(checkpoints: CheckpointItemModel) -> CheckpointsView:
+    """Return the view without a model and curves."""
+    return CheckpointsView(checkpoints, CheckpointDetails(checkpoints, LayerTreeViewModel(), MetricHistory()))
 
 
 def column(model, number: int) -> list[str]:
@@ -166,7 +174,7 @@ def test_ages_are_told_anew(table: CheckpointItemModel, qtbot) -> None:
 @pytest.mark.window
 def test_only_a_whole_checkpoint_can_be_restored(qtbot, themed, tmp_path) -> None:
     checkpoints = CheckpointItemModel()
-    view = CheckpointsView(checkpoints)
+    view = make_view(checkpoints)
     qtbot.addWidget(view)
     view.allow(restore=True, resume=True, verify=True, checkpoints_dir=tmp_path)
     assert not view._restore.isEnabled()
@@ -184,7 +192,7 @@ def test_only_a_whole_checkpoint_can_be_restored(qtbot, themed, tmp_path) -> Non
 @pytest.mark.window
 def test_the_selection_follows_the_newest_until_the_user_chooses(qtbot, themed) -> None:
     checkpoints = CheckpointItemModel()
-    view = CheckpointsView(checkpoints)
+    view = make_view(checkpoints)
     qtbot.addWidget(view)
     checkpoints.add(checkpoint(1, 0.5, 0.8))
     checkpoints.add(checkpoint(2, 0.6, 0.7))
@@ -199,7 +207,7 @@ def test_the_selection_follows_the_newest_until_the_user_chooses(qtbot, themed) 
 @pytest.mark.qt_log_ignore("propagateSizeHints")
 def test_what_is_frozen_has_the_room_that_the_tags_can_spare_until_a_width_is_chosen(qtbot, themed) -> None:
     checkpoints = CheckpointItemModel()
-    view = CheckpointsView(checkpoints)
+    view = make_view(checkpoints)
     qtbot.addWidget(view)
     view.resize(1230, 300)
     view.show()
@@ -230,11 +238,12 @@ def test_what_is_frozen_has_the_room_that_the_tags_can_spare_until_a_width_is_ch
 @pytest.mark.qt_log_ignore("propagateSizeHints")
 def test_metrics_have_columns_where_there_is_room_or_where_they_were_chosen(qtbot, themed) -> None:
     checkpoints = CheckpointItemModel()
-    view = CheckpointsView(checkpoints)
+    view = make_view(checkpoints)
     qtbot.addWidget(view)
     view.resize(1230, 300)
     view.show()
     table, f1, auroc = view._table, NUM_COLUMNS, NUM_COLUMNS + 1
+    QApplication.processEvents()
     checkpoints.reset([checkpoint(1, 0.5, 0.8, metrics={"F1/validation": 0.7, "AUROC/validation": 0.9}, rate=0.001)])
     assert not table.isColumnHidden(f1)
     header = table.horizontalHeader()
@@ -257,7 +266,7 @@ def test_metrics_have_columns_where_there_is_room_or_where_they_were_chosen(qtbo
 @pytest.mark.window
 def test_the_selection_survives_a_filter_and_a_removal(qtbot, themed) -> None:
     checkpoints = CheckpointItemModel()
-    view = CheckpointsView(checkpoints)
+    view = make_view(checkpoints)
     qtbot.addWidget(view)
     checkpoints.reset([checkpoint(epoch, 0.5, 0.8) for epoch in (1, 2, 3, 4)])
     view._table.select_names(["checkpoint_tiny_002.pt"])
@@ -276,7 +285,7 @@ def test_the_selection_survives_a_filter_and_a_removal(qtbot, themed) -> None:
 @pytest.mark.qt_log_ignore("propagateSizeHints")
 def test_keys_pin_mark_and_delete_what_is_selected(qtbot, themed) -> None:
     checkpoints = CheckpointItemModel()
-    view = CheckpointsView(checkpoints)
+    view = make_view(checkpoints)
     qtbot.addWidget(view)
     view.resize(1230, 300)
     view.show()

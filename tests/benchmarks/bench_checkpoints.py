@@ -19,7 +19,10 @@ from PySide6.QtGui import QStandardItem, QStandardItemModel
 from PySide6.QtWidgets import QApplication, QTableView
 
 from app import theme
+from app.viewmodels.checkpoint_details import CheckpointDetails
 from app.viewmodels.checkpoint_table import ACCURACY, FROZEN, LOSS, CheckpointItemModel
+from app.viewmodels.layer_tree import LayerTreeViewModel
+from app.viewmodels.metric_history import MetricHistory
 from app.views.checkpoints import CheckpointsView
 from trainer.messages.run_info import CheckpointInfo
 
@@ -36,7 +39,7 @@ def main() -> None:
     opened = [time_ms(lambda: open_ours(app, listed)) for _ in range(NUM_RUNS)]
     plain = [time_ms(lambda: open_plain(app, listed)) for _ in range(NUM_RUNS)]
     checkpoints = CheckpointItemModel()
-    view = CheckpointsView(checkpoints)
+    view = make_view(checkpoints)
     view.resize(*SIZE)
     view.show()
     checkpoints.reset(listed)
@@ -59,6 +62,11 @@ def main() -> None:
     print(f"open, plain Qt          {statistics.median(plain):.0f} ms")
     for name, measured in times.items():
         print(f"{name:23} {statistics.median(measured):.1f} ms")
+
+
+def make_view(checkpoints: CheckpointItemModel) -> CheckpointsView:
+    """Return the view without a model and curves."""
+    return CheckpointsView(checkpoints, CheckpointDetails(checkpoints, LayerTreeViewModel(), MetricHistory()))
 
 
 def make_checkpoints(number: int) -> list[CheckpointInfo]:
@@ -89,7 +97,7 @@ def make_checkpoints(number: int) -> list[CheckpointInfo]:
 def open_ours(app: QApplication, listed: list[CheckpointInfo]) -> None:
     """Show the table as the window does."""
     checkpoints = CheckpointItemModel()
-    view = CheckpointsView(checkpoints)
+    view = make_view(checkpoints)
     view.resize(*SIZE)
     view.show()
     checkpoints.reset(listed)

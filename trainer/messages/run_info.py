@@ -20,8 +20,9 @@ class Series(Record):
 class CheckpointInfo(Record):
     """One row of the checkpoint table. ``loss`` and ``accuracy`` are validation's, None where it did not run.
 
-    ``metrics`` are all of validation's, by tag. ``rate`` is the run's learning rate then, None in those of an earlier
-    Thaw. The user pins it, so that it is kept, and gives it a ``label`` (some words) and a ``note``.
+    ``metrics`` are all of validation's, by tag. ``rate`` is what the last update was made with, before the layers'
+    multipliers, None in those of an earlier Thaw. The user pins it, so that it is kept, and gives it a ``label`` (some
+    words) and a ``note``.
     """
 
     name: str

@@ -1,0 +1,136 @@
+"""The pane beside the checkpoints that shows all that is known of the selected one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QScrollArea, QToolButton, QVBoxLayout, QWidget
+
+from app import theme
+from app.viewmodels.checkpoint_details import CheckpointDetails
+from app.views.elided_label import ElidedLabel
+
+DETAILS_WIDTH = 560
+_METRICS_WIDTH, _FROZEN_WIDTH = 150, 108
+_SHORT_SHA = 12
+
+
+class CheckpointDetailsView(QScrollArea):
+    """Three columns, so that a low panel shows most of it: metrics, what is frozen, why it is kept and its file."""
+
+    def __init__(self, details: CheckpointDetails, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._details = details
+        self.setWidgetResizable(True)
+        self.setFixedWidth(DETAILS_WIDTH)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setAccessibleName(self.tr("Details of the checkpoint"))
+        self._title = _label("heading")
+        self._metrics = _Pairs(has_numbers=True)
+        self._frozen = _label()
+        self._kept, self._differences, self._note = _label(), _label(), _label()
+        self._name = ElidedLabel(Qt.TextElideMode.ElideMiddle, 24 * theme.SPACE)
+        self._sha256 = QToolButton()
+        self._sha256.setToolTip(self.tr("Copy the SHA-256 of the file"))
+        self._sha256.clicked.connect(self._copy_sha256)
+        self._page = self._lay_out()
+        self.setWidget(self._page)
+        details.changed.connect(self._show)
+        self._show()
+
+    def _lay_out(self) -> QWidget:
+        page = QWidget()
+        frozen_heading = _label("heading")
+        frozen_heading.setText(self.tr("Frozen"))
+        facts = _Pairs()
+        facts.put(
+            [
+                (self.tr("Kept"), self._kept),
+                (self.tr("Now"), self._differences),
+                (self.tr("Note"), self._note),
+                (self.tr("File"), self._name),
+                (self.tr("SHA-256"), self._sha256),
+            ]
+        )
+        metrics, frozen = _column(self._title, self._metrics), _column(frozen_heading, self._frozen)
+        metrics.setFixedWidth(_METRICS_WIDTH)
+        frozen.setFixedWidth(_FROZEN_WIDTH)
+        layout = QHBoxLayout(page)
+        layout.setContentsMargins(theme.SPACE, theme.SPACE, theme.SPACE * 2, theme.SPACE)
+        layout.setSpacing(2 * theme.PANEL_PADDING)
+        layout.addWidget(metrics)
+        layout.addWidget(frozen)
+        layout.addWidget(_column(facts), 1)
+        return page
+
+    def _show(self) -> None:
+        details = self._details.details
+        self._page.setVisible(details is not None)
+        if details is None:
+            return
+        self._title.setText(details.title)
+        values = [(heading, _label()) for heading, _ in details.metrics]
+        for (_, value), (_, text) in zip(values, details.metrics, strict=True):
+            value.setText(text)
+        self._metrics.put(values)
+        self._frozen.setText("\n".join(details.frozen))
+        self._kept.setText(details.kept)
+        self._differences.setText("\n".join(details.differences))
+        self._note.setText(details.note or "–")
+        self._name.set_whole_text(details.name)
+        self._sha256.setText(f"{details.sha256[:_SHORT_SHA]}…")
+
+    def _copy_sha256(self) -> None:
+        if (details := self._details.details) is not None:
+            QGuiApplication.clipboard().setText(details.sha256)
+
+
+class _Pairs(QWidget):
+    """Names with their values, one pair a row."""
+
+    def __init__(self, *, has_numbers: bool = False) -> None:
+        super().__init__()
+        self._has_numbers = has_numbers
+        self._grid = QGridLayout(self)
+        self._grid.setContentsMargins(0, 0, 0, 0)
+        self._grid.setHorizontalSpacing(theme.PANEL_PADDING)
+        self._grid.setVerticalSpacing(theme.SPACE)
+        self._grid.setColumnStretch(1, 1)
+
+    def put(self, pairs: Sequence[tuple[str, QWidget]]) -> None:
+        """Show these and no others."""
+        while (item := self._grid.takeAt(0)) is not None:
+            if (widget := item.widget()) is not None:
+                widget.hide()
+                widget.deleteLater()
+        side = Qt.AlignmentFlag.AlignRight if self._has_numbers else Qt.AlignmentFlag(0)
+        for row, (name, value) in enumerate(pairs):
+            label = _label("dim")
+            label.setText(name)
+            self._grid.addWidget(label, row, 0, Qt.AlignmentFlag.AlignTop)
+            is_button = isinstance(value, QToolButton)
+            self._grid.addWidget(value, row, 1, Qt.AlignmentFlag.AlignLeft if is_button else side)
+
+
+def _label(role: str = "") -> QLabel:
+    label = QLabel()
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    label.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
+    label.setWordWrap(not role)
+    if role:
+        label.setProperty("role", role)
+    return label
+
+
+def _column(*widgets: QWidget) -> QWidget:
+    column = QWidget()
+    layout = QVBoxLayout(column)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(theme.SPACE * 2)
+    for widget in widgets:
+        layout.addWidget(widget)
+    layout.addStretch(1)
+    return column
