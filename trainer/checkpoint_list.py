@@ -90,8 +90,8 @@ def delete_checkpoints(
 ) -> CheckpointsDeleted:
     """Delete checkpoints: every deletion of a checkpoint's file goes through here.
 
-    The rows go first: a kill in between leaves a file that nobody lists, and never a row without a file. A file that
-    cannot be discarded is listed again, and the event says why. ``discard`` unlinks, or moves to the trash.
+    A kill in between leaves no row without a file, and no file that the next worker leaves. One that cannot be
+    discarded is listed again, and the event says why. ``discard`` unlinks, or moves to the trash.
 
     Raises:
         RunFolderError: There is no such checkpoint, or one is pinned, or run.db cannot be written. Nothing is deleted.
@@ -101,7 +101,7 @@ def delete_checkpoints(
     for info in listed:
         if info.is_pinned:
             raise RunFolderError(f"{info.name} is pinned, so it is kept. Unpin it first, then delete it.")
-    folder.forget_checkpoints([info.name for info in listed])
+    folder.begin_deleting([info.name for info in listed])
     deleted, problem = [], ""
     for info in listed:
         path = folder.checkpoints_dir / info.name
@@ -115,6 +115,7 @@ def delete_checkpoints(
             problem = f"Cannot delete {path}: {error.strerror or error}. Mend that, and delete it again."
             continue
         deleted.append(info)
+    folder.end_deleting([info.name for info in deleted])
     freed_bytes = sum(info.size_bytes for info in deleted)
     return CheckpointsDeleted(names=[info.name for info in deleted], freed_bytes=freed_bytes, problem=problem)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
@@ -12,18 +13,22 @@ import torchvision
 
 def environment(device: torch.device, precision: str) -> dict[str, str]:
     """Describe where a run is trained, by the words for it; what is not known is left out."""
-    known = {
+    where = {"device": _device(device), "precision": precision, "threads": str(torch.get_num_threads())}
+    return {**versions(), **where}
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Name the versions of what a run is made with."""
+    found = {
         "Python": platform.python_version(),
         "torch": str(torch.__version__),
         "torchvision": str(torchvision.__version__),
-        "device": _device(device),
-        "precision": precision,
-        "threads": str(torch.get_num_threads()),
     }
     # A source tree that is not installed has none.
     with contextlib.suppress(PackageNotFoundError):
-        known["Thaw"] = version("thaw-studio")
-    return known
+        found["Thaw"] = version("thaw-studio")
+    return found
 
 
 def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:

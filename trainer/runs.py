@@ -311,11 +311,6 @@ class RunFolder:
         with self._writing() as db:
             db.execute("UPDATE checkpoints SET body = ? WHERE name = ?", (info.model_dump_json(), info.name))
 
-    def forget_checkpoints(self, names: list[str]) -> None:
-        """List checkpoints no longer; their files stay."""
-        with self._writing(durable=True) as db:
-            db.executemany("DELETE FROM checkpoints WHERE name = ?", [(name,) for name in names])
-
     def keep_test_confusion(self, confusion: ConfusionMatrix) -> None:
         """Keep the confusion matrix of the test split."""
         with self._writing() as db:

@@ -11,11 +11,12 @@ from typing import Any
 
 from torch import Tensor
 
+from trainer.checkpoint_list import delete_checkpoints
 from trainer.checkpoints import CheckpointError, CheckpointStore, DiskFullError, size_of
 from trainer.config import CheckpointsConfig, Metric
 from trainer.file_writer import FileWriter
 from trainer.messages.base import Event
-from trainer.messages.events import CheckpointSaved, CheckpointsDeleted, CommandRejected, LogWritten
+from trainer.messages.events import CheckpointSaved, CommandRejected, LogWritten
 from trainer.messages.run_info import CheckpointInfo, ConfusionMatrix
 from trainer.retention import bytes_with_next, superfluous
 from trainer.run_record import RunFolderError
@@ -186,7 +187,7 @@ class Saver:
                 listed, self._rules, self._best_metric(), None if point is None else point.name, base_bytes
             )
             if gone:
-                self._emit(delete(self._folder, gone))
+                self._emit(delete_checkpoints(self._folder, [info.name for info in gone]))
             self._tell_of_budget([info for info in listed if info not in gone], base_bytes)
         except (RunFolderError, OSError) as error:
             # What was saved is saved; the same ones go after the next.
@@ -211,26 +212,3 @@ class Saver:
         if what not in self._told:
             self._told.add(what)
             self._emit(LogWritten(level="warning", text=text))
-
-
-def delete(folder: RunFolder, infos: Sequence[CheckpointInfo]) -> CheckpointsDeleted:
-    """Delete checkpoints. A kill in between leaves no row without a file, and no file that the next worker leaves.
-
-    Raises:
-        RunFolderError: The rows cannot be written; nothing is deleted.
-
-    """
-    names = [info.name for info in infos]
-    folder.begin_deleting(names)
-    deleted: list[str] = []
-    problem = ""
-    for name in names:
-        path = folder.checkpoints_dir / name
-        try:
-            path.unlink(missing_ok=True)
-            deleted.append(name)
-        except OSError as error:
-            problem = f"Cannot delete {path}: {error.strerror or error}. It is tried again when the run is opened."
-    folder.end_deleting(deleted)
-    freed_bytes = sum(info.size_bytes for info in infos if info.name in deleted)
-    return CheckpointsDeleted(names=names, freed_bytes=freed_bytes, problem=problem)

@@ -32,6 +32,8 @@ class CheckpointsView(QWidget):
     """The name of a checkpoint to put into the live run, or to load into a stopped one."""
     resume_requested = Signal(str)
     """The name of a checkpoint from which a stopped run is to go on."""
+    verify_requested = Signal(str)
+    """The name of a checkpoint from which the steps that follow are to be made again, and compared."""
     pin_requested = Signal(object, bool)
     """These checkpoints (list[str]) are to be pinned, or not."""
     mark_requested = Signal(str, str, str)
@@ -47,7 +49,7 @@ class CheckpointsView(QWidget):
         super().__init__(parent)
         self._checkpoints = checkpoints
         self._checkpoints_dir: Path | None = None
-        self._can_resume = False
+        self._can_resume = self._can_verify = False
         self._has_chosen = False
         self._kept_names: list[str] = []
         self._empty_text = self.tr("A checkpoint is saved after every epoch, and whenever you press Save checkpoint.")
@@ -73,9 +75,9 @@ class CheckpointsView(QWidget):
         self._ages.timeout.connect(checkpoints.refresh_ages)
         self._select_newest()
 
-    def allow(self, *, restore: bool, resume: bool, checkpoints_dir: Path | None) -> None:
+    def allow(self, *, restore: bool, resume: bool, verify: bool, checkpoints_dir: Path | None) -> None:
         """Say what the run's state allows, and where its checkpoints lie."""
-        self._checkpoints.can_restore, self._can_resume = restore, resume
+        self._checkpoints.can_restore, self._can_resume, self._can_verify = restore, resume, verify
         self._checkpoints_dir = checkpoints_dir
         self._enable_buttons()
 
@@ -114,6 +116,11 @@ class CheckpointsView(QWidget):
         self._menu = QMenu(self)
         self._pin = self._action(self.tr("Pin"), self._ask_pin, "P")
         self._mark = self._action(self.tr("Label and note …"), self._ask_mark, "F2")
+        self._verify = self._action(self.tr("Verify resume"), self._ask_verify)
+        self._verify.setToolTip(
+            self.tr("Make the steps after this checkpoint again, in a copy, and compare them with the run's to the bit")
+        )
+        self._menu.setToolTipsVisible(True)
         self._menu.addSeparator()
         self._show_details = self._action(self.tr("Details"), self._choose_details, "D")
         self._show_details.setCheckable(True)
@@ -162,6 +169,7 @@ class CheckpointsView(QWidget):
         is_whole = name is not None and not self._checkpoints.problem_of(name)
         self._restore.setEnabled(is_whole and self._checkpoints.can_restore)
         self._resume.setEnabled(is_whole and self._can_resume)
+        self._verify.setEnabled(is_whole and self._can_verify)
         self._copy.setEnabled(name is not None and self._checkpoints_dir is not None)
         self._show.setEnabled(self._checkpoints_dir is not None)
         self._pin.setEnabled(bool(infos))
@@ -242,6 +250,10 @@ class CheckpointsView(QWidget):
     def _ask_resume(self) -> None:
         if (name := self.selected_name) is not None:
             self.resume_requested.emit(name)
+
+    def _ask_verify(self) -> None:
+        if (name := self.selected_name) is not None:
+            self.verify_requested.emit(name)
 
     def _ask_pin(self) -> None:
         infos = self._selected()

@@ -246,8 +246,7 @@ def test_an_ended_run_is_verified_beside_its_display_and_what_came_of_it_is_told
     view = window.checkpoints_view
     window.tabs.setCurrentWidget(view)
     name = view.selected_name
-    (verify,) = view._table.actions()
-    verify.trigger()
+    view._verify.trigger()
     qtbot.waitUntil(lambda: "VerifyResume" in clients[-1].kinds())
     sent = clients[-1].sent[-1]
     assert (sent.run_dir, sent.checkpoint) == (str(run_dir), name)

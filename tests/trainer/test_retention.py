@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainer.test_loop import Make, make_trainer
+from trainer.checkpoint_list import delete_checkpoints
 from trainer.checkpoints import CheckpointStore
 from trainer.config import CheckpointsConfig, RunConfig
 from trainer.loop import RunStopped
@@ -18,7 +19,6 @@ from trainer.messages.events import CheckpointSaved, CheckpointsDeleted, LogWrit
 from trainer.messages.run_info import CheckpointInfo
 from trainer.retention import most_bytes, superfluous, why_kept
 from trainer.run_record import best_checkpoint
-from trainer.saving import delete
 
 __all__ = ["make_trainer"]
 
@@ -245,35 +245,18 @@ def test_a_kill_in_mid_deletion_leaves_no_row_without_a_file_and_no_file_after_t
     infos = [trainer.save(reason="user") for _ in range(3)]
     folder = trainer._folder
     with monkeypatch.context() as patch:
-        target = (Path, "unlink") if killed_at == "before the files" else (folder, "end_deleting")
-        patch.setattr(*target, kill)
+        if killed_at == "after the files":
+            patch.setattr(folder, "end_deleting", kill)
         with pytest.raises(Killed):
-            delete(folder, infos[:2])
+            delete_checkpoints(
+                folder, [info.name for info in infos[:2]], kill if killed_at == "before the files" else Path.unlink
+            )
     assert folder.checkpoints() == infos[2:]
     assert all(folder.problem_of(each) == "" for each in folder.checkpoints())
     store = CheckpointStore(folder)
     assert names_on_disk(folder.path) == [infos[2].name]
     assert folder.half_deleted() == []
     assert store.load(infos[2])["step"] == 0
-
-
-def test_a_file_that_cannot_be_deleted_is_told_and_goes_at_the_next_opening(
-    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer, _ = make_trainer(small_config)
-    infos = [trainer.save(reason="user") for _ in range(2)]
-    folder = trainer._folder
-
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", refuse)
-        event = delete(folder, infos[:1])
-    assert (event.names, event.freed_bytes) == ([infos[0].name], 0)
-    assert "Permission denied" in event.problem
-    CheckpointStore(folder)
-    assert names_on_disk(folder.path) == [infos[1].name]
 
 
 def test_a_self_contained_file_needs_no_base_and_loads_in_plain_pytorch(

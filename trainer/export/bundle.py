@@ -18,7 +18,7 @@ from trainer.export.formats import write_checked
 from trainer.export.model_card import model_card
 from trainer.export.parity import Progress, data_root, sample_images
 from trainer.export.recipe import RecipeError, images_table, predict_script, train_script
-from trainer.export.shared_model import ExportError, SharedModel, read_shared_model, versions
+from trainer.export.shared_model import ExportError, SharedModel, read_shared_model
 from trainer.export.timeline import changes_until
 from trainer.export.unfinished import check_free, flush, put_in_place, unfinished_beside
 from trainer.messages.export import BUNDLE_ARCHIVE, CheckpointExported, ExportFormat, Parity
@@ -125,7 +125,7 @@ def _fill(bundle: Path, folder: RunFolder, model: SharedModel, on_progress: Prog
     _write_json(bundle / "model.json", {**model.description(), **checked})
     _write_json(bundle / "class_names.json", model.class_names)
     _write_json(bundle / "metrics.json", model.description()["metrics"])
-    _write_json(bundle / "environment.json", versions())
+    _write_json(bundle / "environment.json", model.description()["versions"])
     _write_curves(bundle / "curves.csv", curves)
     draw_curves(curves, bundle / "curves.png")
     shutil.copyfile(folder.path / "run.toml", bundle / "run.toml")

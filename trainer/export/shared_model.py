@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
 
-import torch
-import torchvision
 from torch import nn
 
 from trainer.checkpoints import CheckpointStore
 from trainer.config import RunConfig
 from trainer.data.transforms import Preprocessing
+from trainer.environment import versions
 from trainer.messages.run_info import CheckpointInfo
 from trainer.models import build_model, with_version
 from trainer.runs import RunFolder
@@ -90,7 +88,7 @@ class SharedModel:
             "checkpoint": self.checkpoint.name,
             "epoch": self.checkpoint.epoch,
             "step": self.checkpoint.step,
-            "versions": versions(),
+            "versions": {**versions(), "platform": platform.platform()},
         }
 
 
@@ -126,19 +124,3 @@ def read_shared_model(folder: RunFolder, name: str) -> SharedModel:
         scheduler_state=checkpoint["scheduler_state_dict"],
         run_name=folder.path.resolve().name,
     )
-
-
-def versions() -> dict[str, str]:
-    """Name the versions of what a model was made with."""
-    found = {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "torchvision": torchvision.__version__,
-        "platform": platform.platform(),
-    }
-    try:
-        found["thaw"] = importlib.metadata.version("thaw-studio")
-    except importlib.metadata.PackageNotFoundError:
-        # Run from its source, without having been installed.
-        found["thaw"] = "unknown"
-    return found
