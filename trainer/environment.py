@@ -17,18 +17,15 @@ def environment(device: torch.device, precision: str) -> dict[str, str]:
     return {**versions(), **where}
 
 
-@functools.cache
 def versions() -> dict[str, str]:
     """Name the versions of what a run is made with."""
-    found = {
+    known = {
         "Python": platform.python_version(),
         "torch": str(torch.__version__),
         "torchvision": str(torchvision.__version__),
+        "Thaw": _thaw_version(),
     }
-    # A source tree that is not installed has none.
-    with contextlib.suppress(PackageNotFoundError):
-        found["Thaw"] = version("thaw-studio")
-    return found
+    return {name: value for name, value in known.items() if value}
 
 
 def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
@@ -41,3 +38,11 @@ def _device(device: torch.device) -> str:
         return f"{device.type} ({torch.cuda.get_device_name(device)})"
     # Another processor's vector instructions add in another order.
     return f"cpu ({torch.backends.cpu.get_cpu_capability()})" if device.type == "cpu" else device.type
+
+
+@functools.cache
+def _thaw_version() -> str:
+    # Read from a file, once. A source tree that is not installed has none.
+    with contextlib.suppress(PackageNotFoundError):
+        return version("thaw-studio")
+    return ""
