@@ -438,6 +438,9 @@ class RunDisplay(QObject):
         if event.command in LOOK_UPS_OF_FORM:
             self._look_ups.refuse(event)
             return
+        if event.command == "VerifyResume" and event.is_cancelled:
+            # The user's own wish, which is all there is to say of it.
+            return
         self.log.add(event)
         self.edits.refuse(event)
         if event.changes:

@@ -270,7 +270,7 @@ class Preparation:
             causes = missing_rng(content["rng"], trainer.device)
             causes += self._changes(trainer, scanned, folder, folder.prepared_before(recorded.info.name))
             difference = replay(trainer, told, scratch, self._report, self._check_cancelled)
-            if trainer.device.type != "cpu":
+            if difference is not None and trainer.device.type != "cpu":
                 causes.append(f"operators of {trainer.device} that add in another order each time")
             return Replay(
                 checkpoint=recorded.info.name,

@@ -12,7 +12,7 @@ def replay_text(replay: Replay) -> str:
     """Say whether the steps after a checkpoint were the same again, and if not, from which on, by how much and why."""
     causes = "; ".join(replay.causes)
     if replay.difference is None:
-        exact = _tr("{} resumes exactly: {} steps after step {}, made again, are equal to the bit.").format(
+        exact = _tr("{} resumes exactly: the {} steps after step {}, made again, are equal to the bit.").format(
             replay.checkpoint, count_text(replay.num_steps), count_text(replay.first_step)
         )
         if replay.later:

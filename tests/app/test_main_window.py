@@ -228,7 +228,10 @@ def test_a_resume_of_a_run_that_has_changed_since_is_offered_all_the_same(
 @pytest.mark.parametrize(
     ("difference", "said"),
     [
-        (None, "a.pt resumes exactly: 20 steps after step 1,040, made again, are equal to the bit. So are the weights"),
+        (
+            None,
+            "a.pt resumes exactly: the 20 steps after step 1,040, made again, are equal to the bit. So are the weights",
+        ),
         (
             StepDifference(step=1043, what="Loss/train", recorded=0.5, replayed=0.625, difference=0.125),
             "a.pt does not resume exactly: step 1,043 differs, number 3 of 20 that were made again. Loss/train was 0.5 "
@@ -262,6 +265,21 @@ def test_an_ended_run_is_verified_beside_its_display_and_what_came_of_it_is_told
     qtbot.waitUntil(lambda: window.notice.text.startswith(said))
     assert window.session.state is RunState.STOPPED
     assert window.session.can_resume
+
+
+def test_a_replay_that_the_user_ends_needs_no_words(qtbot, window: MainWindow, clients, tmp_path, run_info) -> None:
+    clients[0].serve()
+    window.session.open_run(write_run(tmp_path / "runs", run_info))
+    qtbot.waitUntil(lambda: window.session.can_verify)
+    command_id = window.session.verify_resume("a.pt")
+    qtbot.waitUntil(lambda: "VerifyResume" in clients[-1].kinds())
+    stopped = CommandRejected(command="VerifyResume", reason="Stopped.", is_cancelled=True, command_id=command_id)
+    gone = CommandRejected(command="VerifyResume", reason="There is no a.pt.", command_id=command_id)
+    clients[-1].say(stopped, gone)
+    told: list[str] = []
+    window.display.told.connect(lambda sentence, _: told.append(sentence))
+    qtbot.waitUntil(lambda: bool(told))
+    assert told == [gone.reason]
 
 
 def test_a_resume_without_its_data_is_told_over_the_curves_and_can_be_tried_again(

@@ -26,6 +26,8 @@ from trainer.runs import RunFolder
 Start = Callable[[], Driver]
 
 NUM_EPOCHS = 3
+FIRST_CHANGE, SECOND_CHANGE = 5, 58
+"""Steps of the plan's changes; an epoch has 21 steps."""
 # Dropout, augmentation and mixing draw from every generator that there is.
 CHANGES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -34,8 +36,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "one_cycle": {"optimizer": {"schedule": "one_cycle", "rate": 0.01}},
     "plan": {
         "plan": [
-            PlanPhase(step=5, unfreeze=["features.12"], rates={"features.12": 0.5}),
-            PlanPhase(step=50, freeze=["classifier.0"]),
+            PlanPhase(step=FIRST_CHANGE, unfreeze=["features.12"], rates={"features.12": 0.5}),
+            PlanPhase(step=SECOND_CHANGE, freeze=["classifier.0"]),
         ],
         "optimizer": {"name": "SGD"},
     },
@@ -78,8 +80,9 @@ def test_a_run_that_is_killed_twice_in_mid_epoch_ends_as_the_run_that_was_never_
     resumed = second.ask(OpenRun(run_dir=str(run_dir)), RunPrepared)
     assert isinstance(resumed, RunPrepared)
     assert resumed.step == saved_at
-    epoch = drawn.randrange(1, NUM_EPOCHS)
-    save_and_kill(second, epoch * steps_per_epoch + drawn.randrange(2, steps_per_epoch - 4), steps_per_epoch)
+    saved_again_at = save_and_kill(second, steps_per_epoch + drawn.randrange(2, steps_per_epoch - 4), steps_per_epoch)
+    # Between two freezes, where there is a plan.
+    assert FIRST_CHANGE < saved_again_at < SECOND_CHANGE
     third = start_worker()
     assert isinstance(third.ask(OpenRun(run_dir=str(run_dir)), RunPrepared), RunPrepared)
     third.wait_state(RunState.FINISHED)
@@ -96,7 +99,10 @@ def save_and_kill(driver: Driver, step: int, steps_per_epoch: int) -> int:
     driver.wait(MetricsLogged, lambda event: event.series.get(TRAIN_LOSS) is not None and last_step(event) >= step)
     saved = driver.ask(SaveCheckpoint(), CheckpointSaved)
     assert isinstance(saved, CheckpointSaved)
-    assert saved.checkpoint.step % steps_per_epoch, "the end of an epoch is no mid-epoch"
+    while saved.checkpoint.step % steps_per_epoch == 0:
+        # The end of an epoch is no mid-epoch.
+        saved = driver.ask(SaveCheckpoint(), CheckpointSaved)
+        assert isinstance(saved, CheckpointSaved)
     driver.wait(MetricsLogged, lambda event: TRAIN_LOSS in event.series and last_step(event) > saved.checkpoint.step)
     os.kill(driver.client.pid, signal.SIGKILL)
     driver.wait(WorkerLost)
