@@ -15,7 +15,8 @@ from app.tables import add_row, bar, new_table
 from trainer.messages.changes import FreezeChanged, StateRestored
 from trainer.messages.events import ModelInspected, ProgressReported
 from trainer.messages.model_info import LayerInfo, ModelEntry, ModelSummary
-from trainer.messages.run_info import RateCurve
+from trainer.messages.run_info import CheckpointInfo, RateCurve
+from trainer.retention import Reason, why_kept
 from trainer.run_record import RunListing, RunRecord, best_checkpoint
 from trainer.runs import RunFolder
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 MAX_CLASSES_ACROSS = 20
 MAX_PAIRS_SHOWN = 20
 _NUM_RATES_SHOWN = 20
+_TOLD = frozenset({"last", "all"})
+"""The reasons for keeping a checkpoint that its row tells anyway."""
 
 
 def runs_table(listings: list[RunListing]) -> Table:
@@ -57,10 +60,14 @@ def checkpoints_table(folder: RunFolder) -> Table:
     listed = folder.checkpoints()
     metric = folder.best_metric()
     best = best_checkpoint(listed, metric)
+    reasons = _kept_for(folder, listed)
     table = new_table("", "checkpoint", "epoch>", "step>", "validation loss>", "accuracy>", "size>", "frozen", "")
     for info in listed:
+        told = _TOLD | ({"best"} if info is best else set()) | ({"resume point"} if info is listed[-1] else set())
         tags = [info.label] * bool(info.label) + [f"best by {metric}"] * (info is best)
-        tags += ["last"] * (info is listed[-1]) + ["pinned"] * info.is_pinned + [info.note] * bool(info.note)
+        tags += ["last"] * (info is listed[-1])
+        tags += [reason for reason in reasons[info.name] if reason not in told]
+        tags += [info.note] * bool(info.note)
         note = folder.problem_of(info) or ", ".join(tags)
         loss = "–" if info.loss is None else f"{info.loss:.4f}"
         accuracy = "–" if info.accuracy is None else f"{info.accuracy:.4f}"
@@ -85,16 +92,24 @@ def checkpoint_values(folder: RunFolder) -> list[dict[str, Any]]:
     """Return a run's checkpoints as plain values."""
     listed = folder.checkpoints()
     best = best_checkpoint(listed, folder.best_metric())
+    reasons = _kept_for(folder, listed)
     return [
         {
             **info.model_dump(mode="json"),
             "path": str(folder.checkpoints_dir / info.name),
             "is_best": info is best,
             "is_last": info is listed[-1],
+            "kept_for": reasons[info.name],
             "problem": folder.problem_of(info),
         }
         for info in listed
     ]
+
+
+def _kept_for(folder: RunFolder, listed: list[CheckpointInfo]) -> dict[str, list[Reason]]:
+    point = folder.resume_point()
+    rules = folder.config().checkpoints
+    return why_kept(listed, rules, folder.best_metric(), None if point is None else point.name)
 
 
 def confusion_table(confusion: Confusion) -> Table:

@@ -205,6 +205,7 @@ class RunDisplay(QObject):
         session.worker_lost.connect(self._on_worker_lost)
         session.command_rejected.connect(self._on_command_rejected)
         session.checkpoint_saved.connect(self._on_checkpoint_saved)
+        session.checkpoints_deleted.connect(lambda event: self.checkpoints.remove(event.names))
         session.checkpoint_restored.connect(self._on_checkpoint_restored)
         session.checkpoint_edited.connect(self.edits.take)
         session.checkpoints_deleted.connect(self.edits.take)
@@ -267,6 +268,7 @@ class RunDisplay(QObject):
             session.log_written,
             session.state_changed,
             session.checkpoint_saved,
+            session.checkpoints_deleted,
             session.checkpoint_restored,
             session.worker_lost,
         ):
@@ -340,6 +342,7 @@ class RunDisplay(QObject):
         self.status.open_run(event)
         self.history.open_run(record)
         self.timeline.open_run(record)
+        self.checkpoints.keep_by(record.config.checkpoints)
         self.checkpoints.rank_by(record.best_metric)
         self.checkpoints.reset(record.checkpoints)
         self.log.reset(record.log)
@@ -391,6 +394,7 @@ class RunDisplay(QObject):
 
     def _show_run(self, run: RunInfo) -> None:
         self.run_config.show_run(run)
+        self.checkpoints.keep_by(run.config.checkpoints)
         self.checkpoints.rank_by(run.best_metric)
         if run.data_summary is None:
             self.data.clear()

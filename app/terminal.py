@@ -43,6 +43,7 @@ from trainer.messages.changes import (
 from trainer.messages.events import (
     ChangeAdvised,
     CheckpointSaved,
+    CheckpointsDeleted,
     CommandRejected,
     FreezeVerified,
     LogWritten,
@@ -270,6 +271,11 @@ class TerminalView:
             f"{saved.name} ({size(saved.size_bytes)})"
         )
 
+    def _take_deleted(self, event: CheckpointsDeleted) -> None:
+        self._saved = [saved for saved in self._saved if saved.name not in event.names]
+        text = event.problem or f"deleted, {size(event.freed_bytes)} freed: {', '.join(event.names)}"
+        self._print(text, "yellow" if event.problem else "dim")
+
     def _take_restored(self, event: CheckpointRestored) -> None:
         self._num_trainable = event.num_trainable
         self._print(f"{event.name} restored · goes on from epoch {event.epoch}, step {event.step:,}", "yellow")
@@ -420,6 +426,7 @@ _HANDLERS: dict[type, Callable[[TerminalView, Any], None]] = {
     TrainingChanged: TerminalView._take_training,
     ChangeAdvised: TerminalView._take_advice,
     CheckpointSaved: TerminalView._take_checkpoint,
+    CheckpointsDeleted: TerminalView._take_deleted,
     CheckpointRestored: TerminalView._take_restored,
     RunRewound: TerminalView._take_rewound,
     RewindUndone: TerminalView._take_undone_rewind,

@@ -10,6 +10,7 @@ from typing import Any
 
 from PySide6.QtCore import QModelIndex, QObject, Qt, Signal
 
+from app.viewmodels.kept_for import kept_for
 from app.viewmodels.quantities import (
     ago_text,
     count_text,
@@ -20,7 +21,7 @@ from app.viewmodels.quantities import (
     size_text,
 )
 from app.viewmodels.table_item_model import Index, TableItemModel
-from trainer.config import Metric
+from trainer.config import CheckpointsConfig, Metric
 from trainer.messages.run_info import CheckpointInfo
 from trainer.run_record import best_checkpoint, checkpoint_rank
 
@@ -67,15 +68,23 @@ class CheckpointItemModel(TableItemModel):
         self._problems: dict[str, str] = {}
         self._metric: Metric = "accuracy"
         self._best_name: str | None = None
+        self._rules = CheckpointsConfig()
+        self._kept_for: dict[str, list[str]] | None = None
 
     # -- what comes in ----------------------------------------------------------------------------------------
 
     def rank_by(self, metric: Metric) -> None:
         """Give the star to the best by another metric of validation."""
         if metric != self._metric:
-            self._metric = metric
+            self._metric, self._kept_for = metric, None
             self._find_best()
             self._refresh_tags(range(len(self._checkpoints)))
+
+    def keep_by(self, rules: CheckpointsConfig) -> None:
+        """Say of each why it is kept, by a run's rules."""
+        if rules != self._rules:
+            self._rules = rules
+            self._forget_reasons()
 
     def reset(self, checkpoints: list[CheckpointInfo]) -> None:
         """Show these checkpoints, oldest first; an empty list clears the table."""
@@ -104,6 +113,7 @@ class CheckpointItemModel(TableItemModel):
             self._refresh_tags([last_before])
         if best_before != self._best_name and best_before in self._row_of:
             self._refresh_tags([self._row_of[best_before]])
+        self._forget_reasons()
 
     def remove(self, names: Sequence[str]) -> None:
         """Drop checkpoints that were deleted."""
@@ -340,7 +350,7 @@ class CheckpointItemModel(TableItemModel):
             tags.append(self.tr("pinned"))
         if info.reason != "epoch":
             tags.append(self._reason_text(info.reason))
-        return tags
+        return tags + self._reasons.get(info.name, [])
 
     def _best_text(self) -> str:
         return {"loss": self.tr("best by loss"), "accuracy": self.tr("best by accuracy")}[self._metric]
@@ -352,7 +362,12 @@ class CheckpointItemModel(TableItemModel):
         }[self._metric]
 
     def _reason_text(self, reason: str) -> str:
-        return {"user": self.tr("saved by hand"), "stop": self.tr("saved at the stop")}.get(reason, reason)
+        words = {
+            "user": self.tr("saved by hand"),
+            "stop": self.tr("saved at the stop"),
+            "periodic": self.tr("within an epoch"),
+        }
+        return words.get(reason, reason)
 
     def _tooltip(self, row: int, column: int) -> str:
         info = self._checkpoints[row]
@@ -387,6 +402,19 @@ class CheckpointItemModel(TableItemModel):
             self._tags_of_metrics += self._new_metrics(info)
         self._number_rows()
         self._find_best()
+        self._kept_for = None
+
+    @property
+    def _reasons(self) -> dict[str, list[str]]:
+        """Return which rules keep a checkpoint, by its name, in words."""
+        if self._kept_for is None:
+            self._kept_for = kept_for(self._checkpoints, self._rules, self._metric)
+        return self._kept_for
+
+    def _forget_reasons(self) -> None:
+        self._kept_for = None
+        if self._rules.is_thinning:
+            self._refresh_tags(range(len(self._checkpoints)))
 
     def _note_values(self, info: CheckpointInfo) -> None:
         self._summaries.add(info.frozen_summary)
@@ -419,6 +447,7 @@ class CheckpointItemModel(TableItemModel):
         changed = {row, *(self._row_of[name] for name in (best_before, self._best_name) if name is not None)}
         for each in changed:
             self.dataChanged.emit(self.index(each, 0), self.index(each, self.columnCount() - 1))
+        self._forget_reasons()
 
     def _number_rows(self, first: int = 0) -> None:
         if not first:
@@ -429,6 +458,7 @@ class CheckpointItemModel(TableItemModel):
     def _find_best(self) -> None:
         best = best_checkpoint(self._checkpoints, self._metric)
         self._best_name = best.name if best is not None else None
+        self._kept_for = kept_for(self._checkpoints, self._rules, self._metric)
 
     def _compare_with_best(self, checkpoint: CheckpointInfo) -> None:
         rank = checkpoint_rank(checkpoint, self._metric)

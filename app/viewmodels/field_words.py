@@ -59,6 +59,13 @@ def field_label(field: str) -> str:
         "training.rewind_gb": QCoreApplication.translate("RunForm", "Rewind, GB"),
         "training.rewind_disk_gb": QCoreApplication.translate("RunForm", "On disk, GB"),
         "data.validation_fraction": QCoreApplication.translate("RunForm", "Validation"),
+        "checkpoints.keep_last": QCoreApplication.translate("RunForm", "Keep last"),
+        "checkpoints.keep_best": QCoreApplication.translate("RunForm", "Keep best"),
+        "checkpoints.every_epochs": QCoreApplication.translate("RunForm", "Each n epochs"),
+        "checkpoints.before_changes": QCoreApplication.translate("RunForm", "At changes"),
+        "checkpoints.every_minutes": QCoreApplication.translate("RunForm", "Minutes"),
+        "checkpoints.disk_gb": QCoreApplication.translate("RunForm", "Disk, GB"),
+        "checkpoints.self_contained": QCoreApplication.translate("RunForm", "Whole files"),
     }
     return labels[field]
 
@@ -127,6 +134,30 @@ def field_tip(field: str) -> str:
             "RunForm",
             "Files of the states before each change: more of them are kept, and they outlast the worker; 0 writes none",
         ),
+        "checkpoints.keep_last": QCoreApplication.translate(
+            "RunForm",
+            "How many of the newest checkpoints are kept; all, where this and the next two are empty. Pinned ones and "
+            "those saved by hand always are",
+        ),
+        "checkpoints.keep_best": QCoreApplication.translate(
+            "RunForm", "How many of the best are kept, by what tells the best one, which always is"
+        ),
+        "checkpoints.every_epochs": QCoreApplication.translate("RunForm", "Every how many epochs one is kept for good"),
+        "checkpoints.before_changes": QCoreApplication.translate(
+            "RunForm", "Whether the last checkpoint before each freeze or unfreeze is kept"
+        ),
+        "checkpoints.every_minutes": QCoreApplication.translate(
+            "RunForm",
+            "Minutes after which one is saved within an epoch, so that a crash loses no more; only the newest of these "
+            "is kept",
+        ),
+        "checkpoints.disk_gb": QCoreApplication.translate(
+            "RunForm",
+            "Disk that the run's checkpoints may take. Near it older ones go, those first that no rule keeps",
+        ),
+        "checkpoints.self_contained": QCoreApplication.translate(
+            "RunForm", "Whether each file holds the whole model, and not only what differs from base.pt"
+        ),
         "optimizer.ramp_steps": QCoreApplication.translate(
             "RunForm", "Steps over which the rate of an unfrozen layer rises from 0"
         ),
@@ -149,6 +180,7 @@ def section_title(section: str) -> str:
         "columns": QCoreApplication.translate("RunForm", "Columns of the table"),
         "images": QCoreApplication.translate("RunForm", "Task, head and images"),
         "optimizer": QCoreApplication.translate("RunForm", "Optimizer and rate"),
+        "checkpoints": QCoreApplication.translate("RunForm", "Checkpoints"),
         "more": QCoreApplication.translate("RunForm", "More"),
     }
     return titles[section]

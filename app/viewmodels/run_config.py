@@ -125,6 +125,11 @@ class RunConfigViewModel(QObject):
             "model.head_hidden": self.tr("none"),
             "optimizer.clip_norm": self.tr("not clipped"),
             "training.patience": self.tr("trains all epochs"),
+            "checkpoints.keep_last": self.tr("all, without other rules"),
+            "checkpoints.keep_best": self.tr("the best one"),
+            "checkpoints.every_epochs": self.tr("none for good"),
+            "checkpoints.every_minutes": self.tr("at the end of epochs only"),
+            "checkpoints.disk_gb": self.tr("as much as there is"),
             "plan": self.tr("3: {}").format(", ".join(f"+{layer}" for layer in self._last_stage)),
         }.get(field, "")
 

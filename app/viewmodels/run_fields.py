@@ -22,7 +22,6 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "training.batch_size",
         "optimizer.name",
         "optimizer.rate",
-        "optimizer.schedule",
     ),
     "columns": TABLE_FIELDS,
     "images": (
@@ -40,6 +39,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "data.std",
     ),
     "optimizer": (
+        "optimizer.schedule",
         "optimizer.weight_decay",
         "optimizer.momentum",
         "optimizer.nesterov",
@@ -51,6 +51,15 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "optimizer.ramp_steps",
         "optimizer.state_on_unfreeze",
         "model.batchnorm",
+    ),
+    "checkpoints": (
+        "checkpoints.keep_last",
+        "checkpoints.keep_best",
+        "checkpoints.every_epochs",
+        "checkpoints.before_changes",
+        "checkpoints.every_minutes",
+        "checkpoints.disk_gb",
+        "checkpoints.self_contained",
     ),
     "more": (
         "training.patience",
@@ -115,6 +124,8 @@ NUMBERS = frozenset(
         "data.validation_fraction",
         "data.cache_gb",
         "training.label_smoothing",
+        "checkpoints.every_minutes",
+        "checkpoints.disk_gb",
     }
 )
 """The fields whose value is a number that may have decimals."""
@@ -142,4 +153,9 @@ MAY_BE_EMPTY = OWN_OF_WEIGHTS | {
     "optimizer.clip_norm",
     "model.head_hidden",
     "training.patience",
+    "checkpoints.keep_last",
+    "checkpoints.keep_best",
+    "checkpoints.every_epochs",
+    "checkpoints.every_minutes",
+    "checkpoints.disk_gb",
 }

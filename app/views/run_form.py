@@ -47,6 +47,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "model.batchnorm": ("frozen", "adapting"),
     "training.stop_metric": ("loss", "accuracy"),
     "training.restore_best": ("True", "False"),
+    "checkpoints.before_changes": ("True", "False"),
+    "checkpoints.self_contained": ("False", "True"),
     "training.advisor": ("tell", "act", "off"),
     "training.precision": ("auto", "fp32", "bf16"),
     "training.device": ("auto",),

@@ -33,6 +33,7 @@ from app.viewmodels.metric_history import MetricHistory
 from app.views.checkpoint_dialogs import MarkDialog
 from app.views.checkpoints import CheckpointsView
 from tests.app.conftest import checkpoint
+from trainer.config import CheckpointsConfig
 
 
 @pytest.fixture
@@ -154,6 +155,35 @@ def test_a_checkpoint_saved_again_replaces_its_row(table: CheckpointItemModel) -
     table.add(checkpoint(1, 0.5, 0.8))
     table.add(checkpoint(1, 0.4, 0.9))
     assert column(table, LOSS) == ["0.4000"]
+
+
+def test_deleted_checkpoints_leave_the_table_and_the_star_and_the_last_are_found_anew(
+    table: CheckpointItemModel,
+) -> None:
+    table.reset([checkpoint(n, loss, 1 - loss) for n, loss in enumerate((0.5, 0.1, 0.3, 0.4), start=1)])
+    names = [info.name for info in table.checkpoints()]
+    table.remove([names[1], names[3], "never_listed.pt"])
+    assert column(table, EPOCH) == ["1", "3"]
+    assert [table.index(row, STAR).data(IsBestRole) for row in range(2)] == [False, True]
+    assert column(table, TAGS) == ["", "best, last"]
+
+
+def test_the_tags_say_which_rules_keep_a_checkpoint(table: CheckpointItemModel) -> None:
+    listed = [checkpoint(n, 1 / n, 0.1 * n) for n in range(1, 7)]
+    listed[3:] = [info.model_copy(update={"frozen": [], "frozen_summary": "nothing"}) for info in listed[3:]]
+    table.reset(listed)
+    assert column(table, TAGS) == [""] * 5 + ["best, last"]
+    table.keep_by(CheckpointsConfig(keep_last=2, keep_best=1, every_epochs=2))
+    assert column(table, TAGS) == [
+        "",
+        "one in 2 epochs",
+        "before a freeze change",
+        "one in 2 epochs",
+        "one of 2 last",
+        "best, last, one of 2 last, one in 2 epochs",
+    ]
+    table.keep_by(CheckpointsConfig())
+    assert column(table, TAGS) == [""] * 5 + ["best, last"]
 
 
 def test_damage_is_shown_with_what_is_wrong(table: CheckpointItemModel) -> None:

@@ -663,6 +663,7 @@ def test_checkpoints_as_json_hold_paths_and_tags(run_folder, capsys):
     listed = json.loads(capsys.readouterr().out)
     assert [info["is_best"] for info in listed] == [False, True, False]
     assert [info["is_last"] for info in listed] == [False, False, True]
+    assert [info["kept_for"] for info in listed] == [["all"], ["best", "all"], ["resume point", "last", "all"]]
     assert Path(listed[0]["path"]).is_file()
 
 

@@ -20,6 +20,7 @@ from trainer.messages.changes import LayersUnfrozen, RateChanged
 from trainer.messages.commands import ALLOWED_COMMANDS
 from trainer.messages.events import (
     CheckpointSaved,
+    CheckpointsDeleted,
     CommandRejected,
     FreezeVerified,
     LogWritten,
@@ -155,6 +156,14 @@ def test_a_change_of_the_rate_says_what_it_was_before(rows: LogItemModel) -> Non
     assert [texts(rows, column)[0] for column in (log.WHAT, log.ASKED, log.APPLIED, log.RESULT)] == [
         "Rate 0.0005", "127", "128", "0.001 before",
     ]  # fmt: skip
+
+
+def test_what_the_rules_delete_has_a_row_and_what_could_not_be_deleted_stands_out(rows: LogItemModel) -> None:
+    rows.add(CheckpointsDeleted(names=["a.pt", "b.pt"], freed_bytes=2_000_000, time=1.0))
+    rows.add(CheckpointsDeleted(names=["c.pt"], freed_bytes=0, problem="Cannot delete c.pt.", time=2.0))
+    assert texts(rows, log.WHAT) == ["Checkpoints deleted", "Checkpoints deleted"]
+    assert texts(rows, log.RESULT) == ["2.0 MB freed: a.pt, b.pt", "Cannot delete c.pt."]
+    assert [rows.index(row, 0).data(log.LevelRole) for row in range(2)] == ["info", "warning"]
 
 
 def test_refusals_errors_and_drift_stand_out(rows: LogItemModel) -> None:

@@ -15,6 +15,7 @@ from trainer.config import RunConfig
 from trainer.messages.changes import LayersFrozen, LayersUnfrozen, TrainingChanged
 from trainer.messages.events import (
     CheckpointSaved,
+    CheckpointsDeleted,
     CommandRejected,
     FreezeVerified,
     LogWritten,
@@ -119,6 +120,16 @@ FREEZE = {
     "applied_step": 121,
     "segment": 0,
 }
+
+
+def test_a_deleted_checkpoint_is_told_and_is_not_named_as_the_best_at_the_end():
+    view, output = make_view()
+    view.show(prepared())
+    view.show(checkpoint("a.pt", 1, 0.5, 0.9))
+    view.show(checkpoint("b.pt", 2, 0.4, 0.8))
+    view.show(CheckpointsDeleted(names=["a.pt"], freed_bytes=1_700_000))
+    assert "deleted, 1.7 MB freed: a.pt" in output.getvalue()
+    assert [saved.name for saved in view._saved] == ["b.pt"]
 
 
 def test_run_is_introduced_with_its_data_model_and_folder():
