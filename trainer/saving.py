@@ -171,9 +171,7 @@ class Saver:
         except (CheckpointError, RunFolderError) as error:
             needed_bytes = round(size_of(content) * 1.1) + _OVERHEAD_BYTES
             if shutil.disk_usage(self._folder.path).free < needed_bytes and save.info.reason not in ASKED_FOR:
-                raise DiskFullError(
-                    f"{error} The run goes on by itself when {needed_bytes / 1e6:,.0f} MB are free.", needed_bytes
-                ) from error
+                raise DiskFullError(str(error), needed_bytes) from error
             raise
         save.info = info
         self._emit(CheckpointSaved(checkpoint=info, command_id=save.command_id))

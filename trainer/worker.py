@@ -439,7 +439,8 @@ class Worker:
         except RunStopped:
             return
         except DiskFullError as error:
-            self._enter(RunState.PAUSED, str(error))
+            needed = f"{error.needed_bytes / 1e6:,.0f} MB"
+            self._enter(RunState.PAUSED, f"{error} The run goes on by itself when {needed} are free, or on Unpause.")
             self._needed_bytes = error.needed_bytes
         except (CheckpointError, RunFolderError) as error:
             # A locked database, say: nothing of the run is lost, so it waits until that is mended.

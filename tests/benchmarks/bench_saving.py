@@ -28,7 +28,6 @@ from trainer.models import build_model
 from trainer.runs import RunFolder
 
 NUM_RUNS = 5
-NUM_CHECKPOINTS = 100
 
 
 def main() -> None:
@@ -38,6 +37,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--checkpoints", type=int, default=100, help="of the frozen vgg19")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
@@ -46,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         tell_stall(Path(scratch), device, options.batch_size, options.image_size)
     with tempfile.TemporaryDirectory() as scratch:
-        tell_sizes(Path(scratch))
+        tell_sizes(Path(scratch), options.checkpoints)
 
 
 def tell_stall(scratch: Path, device: torch.device, batch_size: int, image_size: int) -> None:
@@ -66,8 +66,8 @@ def tell_stall(scratch: Path, device: torch.device, batch_size: int, image_size:
     bench.close()
 
 
-def tell_sizes(scratch: Path) -> None:
-    """Print what a hundred head-only checkpoints take of the disk."""
+def tell_sizes(scratch: Path, num_checkpoints: int) -> None:
+    """Print what head-only checkpoints take of the disk."""
     heads = Bench(scratch, ModelConfig(name="vgg19", weights="random"), torch.device("cpu"))
     whole = Bench(
         scratch,
@@ -75,11 +75,11 @@ def tell_sizes(scratch: Path) -> None:
         torch.device("cpu"),
         CheckpointsConfig(self_contained=True),
     )
-    sizes, own_bytes = heads.train_heads(NUM_CHECKPOINTS)
+    sizes, own_bytes = heads.train_heads(num_checkpoints)
     one = whole.train_heads(1)[0][0]
     base_bytes = heads.folder.base_path.stat().st_size
     total = base_bytes + sum(sizes)
-    print(f"vgg19, frozen: base.pt {base_bytes / 1e6:.1f} MB and {NUM_CHECKPOINTS} heads {sum(sizes) / 1e6:.1f} MB")
+    print(f"vgg19, frozen: base.pt {base_bytes / 1e6:.1f} MB and {num_checkpoints} heads {sum(sizes) / 1e6:.1f} MB")
     print(f"  one self-contained file: {one / 1e6:.1f} MB; heads' and optimizer's own bytes: {own_bytes / 1e6:.1f} MB")
     print(f"  beyond those own bytes: {(total - own_bytes) / one:.4f} of the self-contained file (to reach: 1.05)")
     heads.close()
@@ -146,7 +146,7 @@ def median_ms(do: Callable[[], object], afterwards: Callable[[], object] = lambd
     for _ in range(NUM_RUNS):
         started = time.perf_counter()
         do()
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_available():
             torch.cuda.synchronize()
         times_ms.append((time.perf_counter() - started) * 1000)
         afterwards()
