@@ -90,8 +90,8 @@ def delete_checkpoints(
 ) -> CheckpointsDeleted:
     """Delete checkpoints: every deletion of a checkpoint's file goes through here.
 
-    A kill in between leaves no row without a file, and no file that the next worker leaves. One that cannot be
-    discarded is listed again, and the event says why. ``discard`` unlinks, or moves to the trash.
+    The rows go first: a kill in between leaves no row without a file, and no file that the next worker leaves. One that
+    cannot be discarded is listed again, and the event says why. ``discard`` unlinks, or moves to the trash.
 
     Raises:
         RunFolderError: There is no such checkpoint, or one is pinned, or run.db cannot be written. Nothing is deleted.
@@ -115,7 +115,8 @@ def delete_checkpoints(
             problem = f"Cannot delete {path}: {error.strerror or error}. Mend that, and delete it again."
             continue
         deleted.append(info)
-    folder.end_deleting([info.name for info in deleted])
+    # What the client is to move to the trash is there still: if it never does, the next worker deletes it.
+    folder.end_deleting([info.name for info in deleted if not (folder.checkpoints_dir / info.name).exists()])
     freed_bytes = sum(info.size_bytes for info in deleted)
     return CheckpointsDeleted(names=[info.name for info in deleted], freed_bytes=freed_bytes, problem=problem)
 

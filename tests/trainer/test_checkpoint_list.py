@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from trainer.checkpoint_list import change_list_of_ended, delete_checkpoints, put_checkpoints_back
+from trainer.checkpoints import CheckpointStore
 from trainer.config import RunConfig
 from trainer.messages.commands import DeleteCheckpoints, EditCheckpoint
 from trainer.messages.events import CheckpointEdited
@@ -80,6 +81,8 @@ def test_a_kill_in_a_deletion_leaves_no_row_without_a_file(folder: RunFolder) ->
         delete_checkpoints(folder, ["c4.pt", "c8.pt"], die)
     assert listed(folder) == ["c12.pt"]
     assert set(listed(folder)) <= set(files(folder))
+    CheckpointStore(folder)
+    assert files(folder) == listed(folder), "the next worker ends what was begun"
 
 
 def test_what_cannot_be_deleted_is_listed_again(folder: RunFolder) -> None:
@@ -106,7 +109,9 @@ def test_a_deleted_checkpoint_is_listed_again_only_with_its_own_file(folder: Run
         put_checkpoints_back(folder, [info])
     (folder.checkpoints_dir / "c4.pt").write_bytes(b"xxxx")
     put_checkpoints_back(folder, [info])
+    CheckpointStore(folder)
     assert listed(folder) == ["c4.pt", "c8.pt", "c12.pt"]
+    assert len(files(folder)) == 3
     with pytest.raises(RunFolderError, match="a newer one has its name"):
         put_checkpoints_back(folder, [info])
 
