@@ -151,6 +151,9 @@ def test_shell_steers_a_run_and_the_terminal_sees_it(here, small_config, shell, 
     code, saved = answer(capsys, "save", "last")
     assert code == 0
     assert (find_run("last", here / "runs") / "checkpoints" / saved["checkpoint"]["name"]).is_file()
+    assert answer(capsys, "pin", "last", "last")[1]["checkpoint"]["is_pinned"]
+    noted = answer(capsys, "note", "last", saved["checkpoint"]["name"], "in the pause")[1]["checkpoint"]
+    assert (noted["is_pinned"], noted["note"]) == (True, "in the pause")
     assert answer(capsys, "restore", "last", saved["checkpoint"]["name"])[1]["step"] == saved["checkpoint"]["step"]
     assert main(["resume", "last"]) == 2
     assert "living worker" in capsys.readouterr().err
