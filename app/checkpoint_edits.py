@@ -66,8 +66,9 @@ class CheckpointEdits(QObject):
         # One thread: two that each read a row and write it would lose what the first one wrote.
         self._writer = FileWriter("checkpoint-edits")
         self._num_asked = 0
-        self._deleting: dict[str, list[CheckpointInfo]] = {}
-        self._last: Deletion | None = None
+        # By the command's id; None where the worker deletes the files itself.
+        self._deleting: dict[str, list[CheckpointInfo] | None] = {}
+        self._deletions: list[Deletion] = []
         self._timer = QTimer(self)
         self._timer.setInterval(_DRAIN_INTERVAL_MS)
         self._timer.timeout.connect(self._drain)
@@ -77,7 +78,7 @@ class CheckpointEdits(QObject):
     @property
     def can_undo(self) -> bool:
         """Tell whether there is a deletion that can be undone."""
-        return self._last is not None
+        return bool(self._deletions)
 
     def edit(
         self, names: Sequence[str], *, is_pinned: bool | None = None, label: str | None = None, note: str | None = None
@@ -94,18 +95,20 @@ class CheckpointEdits(QObject):
 
     def delete_for_good(self, names: Sequence[str]) -> None:
         """Delete checkpoints whose disk has no trash."""
-        self._ask(DeleteCheckpoints(names=list(names)), self._infos(names))
+        if self._session.holds_run:
+            self._deleting[self._session.send(DeleteCheckpoints(names=list(names)))] = None
+        else:
+            self._ask(DeleteCheckpoints(names=list(names)))
 
     def undo(self) -> None:
-        """Put back what was deleted last."""
-        last, self._last = self._last, None
+        """Put back what was deleted last; then, what was deleted before that."""
         run_dir = self._session.run_dir
-        if last is not None and run_dir is not None:
-            self._work(partial(_take_out, last.trashed), partial(self._list_again, run_dir))
+        if self._deletions and run_dir is not None:
+            self._work(partial(_take_out, self._deletions.pop().trashed), partial(self._list_again, run_dir))
 
     def leave_run(self) -> None:
         """Forget what was deleted: another run is on display."""
-        self._last = None
+        self._deletions.clear()
         self._deleting.clear()
 
     # -- what the worker says ---------------------------------------------------------------------------------
@@ -113,10 +116,13 @@ class CheckpointEdits(QObject):
     def take(self, event: ListEvent) -> None:
         """Follow what became of the list of the live run."""
         self.changed.emit(event)
-        if isinstance(event, CheckpointsDeleted):
-            infos, run_dir = self._deleting.pop(event.command_id, None), self._session.run_dir
-            if infos is not None and run_dir is not None:
-                self._work(partial(_move_all, run_dir / "checkpoints", infos), partial(self._on_moved, run_dir))
+        if not isinstance(event, CheckpointsDeleted) or event.command_id not in self._deleting:
+            return
+        infos, run_dir = self._deleting.pop(event.command_id), self._session.run_dir
+        if infos is None:
+            self._tell_deleted(Deletion(event.names, event.freed_bytes, []), event.problem)
+        elif run_dir is not None:
+            self._work(partial(_move_all, run_dir / "checkpoints", infos), partial(self._on_moved, run_dir))
 
     def refuse(self, event: CommandRejected) -> None:
         """Follow a refusal: nothing was deleted. It is told elsewhere."""
@@ -170,7 +176,8 @@ class CheckpointEdits(QObject):
         self._tell_deleted(Deletion(names, freed, trashed), problem)
 
     def _tell_deleted(self, deletion: Deletion, problem: str) -> None:
-        self._last = deletion if deletion.trashed else None
+        if deletion.trashed:
+            self._deletions.append(deletion)
         if problem:
             self.refused.emit(problem)
         elif deletion.names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QGuiApplication
+from PySide6.QtGui import QGuiApplication, QShowEvent
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QScrollArea, QToolButton, QVBoxLayout, QWidget
 
 from app import theme
@@ -37,8 +37,12 @@ class CheckpointDetailsView(QScrollArea):
         self._sha256.clicked.connect(self._copy_sha256)
         self._page = self._lay_out()
         self.setWidget(self._page)
-        details.changed.connect(self._show)
+        details.changed.connect(self._show_if_seen)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Tell what came while nobody looked."""
         self._show()
+        super().showEvent(event)
 
     def _lay_out(self) -> QWidget:
         page = QWidget()
@@ -64,6 +68,10 @@ class CheckpointDetailsView(QScrollArea):
         layout.addWidget(frozen)
         layout.addWidget(_column(facts), 1)
         return page
+
+    def _show_if_seen(self) -> None:
+        if self.isVisible():
+            self._show()
 
     def _show(self) -> None:
         details = self._details.details

@@ -175,14 +175,18 @@ class CheckpointsView(QWidget):
         self._pin.setEnabled(bool(infos))
         self._pin.setText(self.tr("Unpin") if self._are_pinned(infos) else self.tr("Pin"))
         self._mark.setEnabled(name is not None)
-        self._delete.setEnabled(bool(infos))
+        self._delete.setEnabled(not all(info.is_pinned for info in infos))
         self._delete.setText(self._delete_text(infos))
 
     def _delete_text(self, infos: list[CheckpointInfo]) -> str:
-        num_bytes = size_text(sum(info.size_bytes for info in infos))
+        deleted = [info for info in infos if not info.is_pinned]
+        num_bytes = size_text(sum(info.size_bytes for info in deleted))
         if len(infos) == 1:
-            return self.tr("Delete, {}").format(num_bytes)
-        return self.tr("Delete {} checkpoints, {}").format(count_text(len(infos)), num_bytes)
+            return self.tr("Delete, {}").format(num_bytes) if deleted else self.tr("Delete (it is pinned)")
+        if len(deleted) == len(infos):
+            return self.tr("Delete {} checkpoints, {}").format(count_text(len(infos)), num_bytes)
+        text = self.tr("Delete {} of {} checkpoints, {}; the pinned ones stay")
+        return text.format(count_text(len(deleted)), count_text(len(infos)), num_bytes)
 
     def _are_pinned(self, infos: list[CheckpointInfo]) -> bool:
         return bool(infos) and all(info.is_pinned for info in infos)
@@ -268,7 +272,7 @@ class CheckpointsView(QWidget):
             dialog.open()
 
     def _ask_delete(self) -> None:
-        if names := self._table.selected_names:
+        if names := [info.name for info in self._selected() if not info.is_pinned]:
             self.delete_requested.emit(names)
 
     def _copy_path(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QPointF, Qt
 
 from app.checkpoint_edits import Deletion
 from app.main_window import MainWindow
@@ -113,6 +113,17 @@ def test_deleted_checkpoints_lie_in_the_trash_and_come_back(qtbot, display, ende
         assert [info.name for info in folder.checkpoints()] == shown(display)
 
 
+def test_deletions_are_undone_one_after_the_other(qtbot, display, ended: Path, trash: Path) -> None:
+    for epoch in (1, 2):
+        with qtbot.waitSignal(display.edits.deleted):
+            display.edits.delete([name_of(epoch)])
+    display.edits.undo()
+    qtbot.waitUntil(lambda: shown(display) == [name_of(2), name_of(3)])
+    display.edits.undo()
+    qtbot.waitUntil(lambda: len(shown(display)) == 3)
+    assert not display.edits.can_undo
+
+
 def test_an_emptied_trash_is_told_when_a_deletion_is_undone(qtbot, display, ended: Path, trash: Path) -> None:
     with qtbot.waitSignal(display.edits.deleted):
         display.edits.delete([name_of(1)])
@@ -172,6 +183,17 @@ def test_of_a_live_run_the_worker_decides_and_the_window_moves_the_files(
     qtbot.waitUntil(lambda: shown(display) == [name_of(1), name_of(2)])
 
 
+def test_what_a_worker_deletes_for_good_is_told_with_what_could_not_be(qtbot, display, clients, live: Path) -> None:
+    worker = clients[0]
+    for problem in ("", "Cannot delete it."):
+        display.edits.delete_for_good([name_of(1)])
+        assert not worker.sent[-1].leaves_files
+        event = CheckpointsDeleted(names=[name_of(1)], freed_bytes=10, problem=problem, time=6.0)
+        with qtbot.waitSignal(display.edits.refused if problem else display.edits.deleted) as told:
+            worker.say(event.model_copy(update={"command_id": worker.id_of_last("DeleteCheckpoints")}))
+        assert told.args == ([problem] if problem else [Deletion([name_of(1)], 10, [])])
+
+
 def test_what_another_window_deletes_leaves_the_list_and_no_undo(qtbot, display, clients, live: Path) -> None:
     clients[0].say(CheckpointsDeleted(names=[name_of(1)], freed_bytes=10, command_id="another's", time=6.0))
     qtbot.waitUntil(lambda: shown(display) == [name_of(2)])
@@ -211,3 +233,34 @@ def test_a_deletion_is_undone_from_its_notice_or_with_a_key(
         qtbot.waitUntil(lambda: checkpoints.rowCount() == 3)
         assert window.notice.text == ""
         assert len(files(path)) == 3
+
+
+@pytest.mark.window
+@pytest.mark.qt_log_ignore("propagateSizeHints")
+def test_a_mark_on_the_curves_raises_the_table_and_the_menu_there_restores(
+    qtbot, themed, session, settings, clients, tmp_path: Path, run_info
+) -> None:
+    path = write_run(tmp_path / "runs", run_info)
+    with RunFolder(path) as folder:
+        for epoch in (1, 2, 3):
+            folder.add_checkpoint(write_file(path, epoch))
+    window = MainWindow(session, settings)
+    qtbot.addWidget(window)
+    window.load_views()
+    window.show()
+    clients[0].serve()
+    session.open_run(path)
+    qtbot.waitUntil(lambda: window.display.checkpoints.rowCount() == 3)
+    window.tabs.setCurrentWidget(window.log_view)
+    plot = window.metrics_view.loss
+    box = plot.view_box
+    assert window.checkpoints_view.selected_name == name_of(3)
+    window.display.checkpoints.selection_wanted.emit([name_of(1)])
+    assert window.tabs.currentWidget() is window.checkpoints_view
+    assert window.checkpoints_view.selected_name == name_of(1)
+    at_step = box.mapToScene(box.mapFromView(QPointF(1, box.viewRange()[1][1] / 2)))
+    restore = plot.step_menu(at_step).actions()[0]
+    assert restore.text() == "Restore the nearest checkpoint (epoch 1, step 45)"
+    restore.trigger()
+    qtbot.waitUntil(lambda: "OpenRun" in clients[0].kinds())
+    assert (clients[0].sent[-1].checkpoint, clients[0].sent[-1].start) == (name_of(1), False)

@@ -338,7 +338,14 @@ def test_keys_pin_mark_and_delete_what_is_selected(qtbot, themed) -> None:
     with qtbot.waitSignal(view.mark_requested) as marked:
         qtbot.keyClick(dialog.label, Qt.Key.Key_Return)
     assert marked.args == [second.name, "figure 3", "after it"]
+    assert view._delete.text() == "Delete (it is pinned)"
+    assert not view._delete.isEnabled()
     view._table.selectAll()
+    assert view._delete.text() == "Delete 1 of 2 checkpoints, 600 kB; the pinned ones stay"
+    with qtbot.waitSignal(view.delete_requested) as deleted:
+        qtbot.keyClick(view._table, Qt.Key.Key_Delete)
+    assert deleted.args == [[first.name]]
+    checkpoints.add(second)
     assert view._delete.text() == "Delete 2 checkpoints, 1.2 MB"
     assert not view._mark.isEnabled()
     assert not view._restore.isEnabled()
