@@ -441,9 +441,10 @@ class CheckpointItemModel(TableItemModel):
         return row
 
     def _replace(self, row: int, checkpoint: CheckpointInfo) -> None:
-        self._checkpoints[row] = checkpoint
+        before, self._checkpoints[row] = self._checkpoints[row], checkpoint
         best_before = self._best_name
-        self._find_best()
+        if checkpoint_rank(before, self._metric) != checkpoint_rank(checkpoint, self._metric):
+            self._find_best()
         changed = {row, *(self._row_of[name] for name in (best_before, self._best_name) if name is not None)}
         for each in changed:
             self.dataChanged.emit(self.index(each, 0), self.index(each, self.columnCount() - 1))

@@ -33,6 +33,7 @@ class CheckpointDetailsView(QScrollArea):
         self._kept, self._differences, self._note = _label(), _label(), _label()
         self._name = ElidedLabel(Qt.TextElideMode.ElideMiddle, 24 * theme.SPACE)
         self._sha256 = QToolButton()
+        self._sha256.setProperty("kind", "icon")
         self._sha256.setToolTip(self.tr("Copy the SHA-256 of the file"))
         self._sha256.clicked.connect(self._copy_sha256)
         self._page = self._lay_out()

@@ -14,6 +14,7 @@ from app.views.checkpoints import CheckpointsView
 from tests.app.conftest import checkpoint
 from trainer.messages.changes import LayersUnfrozen
 from trainer.messages.events import MetricsLogged
+from trainer.messages.model_info import LayerInfo
 from trainer.messages.run_info import Series
 
 
@@ -62,6 +63,17 @@ def test_what_the_run_has_otherwise_now_is_told(qtbot, details: CheckpointDetail
     assert details.details.differences == ["the same rate and freeze set"]
     details._checkpoints.note_selected(["checkpoint_tiny_001.pt"])
     assert details.details.differences[0] == "stage2: frozen then, trainable now"
+
+
+def test_what_is_frozen_is_indented_below_what_holds_it(details: CheckpointDetails, summary) -> None:
+    more = [LayerInfo(fqn=f"stage2.{number}", type="Conv2d", num_params=10, is_unit=True) for number in (1, 2)]
+    layers = [*summary.layers[:4], *more, *summary.layers[4:]]
+    details._layer_tree.set_summary(summary.model_copy(update={"layers": layers}))
+    details._checkpoints.reset([checkpoint(1, 0.5, 0.8, frozen=["conv1", "stage2.0", "stage2.2"])])
+    details._checkpoints.note_selected(["checkpoint_tiny_001.pt"])
+    assert details.details.frozen == ["conv1", "stage2", "    0", "    2"]
+    details._checkpoints.reset([checkpoint(1, 0.5, 0.8, frozen=[])])
+    assert details.details.frozen == ["nothing"]
 
 
 @pytest.mark.window

@@ -201,6 +201,14 @@ def test_what_another_window_deletes_leaves_the_list_and_no_undo(qtbot, display,
     assert display.status.state is RunState.RUNNING
 
 
+def test_chosen_columns_are_remembered(display, session, settings) -> None:
+    display.checkpoints.choose_column("rate", True)
+    display.checkpoints.choose_column("size", False)
+    assert RunDisplay(session, settings).checkpoints.columns == {"rate": True, "size": False}
+    display.checkpoints.forget_columns()
+    assert RunDisplay(session, settings).checkpoints.columns == {}
+
+
 @pytest.mark.window
 @pytest.mark.qt_log_ignore("propagateSizeHints")
 def test_a_deletion_is_undone_from_its_notice_or_with_a_key(
