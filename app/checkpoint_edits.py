@@ -22,6 +22,8 @@ from trainer.messages.events import CheckpointEdited, CheckpointsDeleted, Checkp
 from trainer.messages.run_info import CheckpointInfo
 
 _DRAIN_INTERVAL_MS = 50
+_MOST_AT_ONCE = 500
+"""Of checkpoints in a command: with the names of all that is frozen in them, more would not go into a frame."""
 
 ListEvent = CheckpointEdited | CheckpointsDeleted | CheckpointsPutBack
 
@@ -170,8 +172,7 @@ class CheckpointEdits(QObject):
         trashed, left, problem = moved
         if self._session.run_dir != run_dir:
             return
-        if left:
-            self._ask(PutCheckpointsBack(checkpoints=left))
+        self._put_back(left)
         names, freed = [each.info.name for each in trashed], sum(each.info.size_bytes for each in trashed)
         self._tell_deleted(Deletion(names, freed, trashed), problem)
 
@@ -185,10 +186,14 @@ class CheckpointEdits(QObject):
 
     def _list_again(self, run_dir: Path, taken: tuple[list[CheckpointInfo], str]) -> None:
         infos, problem = taken
-        if infos and self._session.run_dir == run_dir:
-            self._ask(PutCheckpointsBack(checkpoints=infos))
+        if self._session.run_dir == run_dir:
+            self._put_back(infos)
         if problem:
             self.refused.emit(problem)
+
+    def _put_back(self, infos: list[CheckpointInfo]) -> None:
+        for first in range(0, len(infos), _MOST_AT_ONCE):
+            self._ask(PutCheckpointsBack(checkpoints=infos[first : first + _MOST_AT_ONCE]))
 
     # -- threads ----------------------------------------------------------------------------------------------
 

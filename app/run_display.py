@@ -500,8 +500,7 @@ class RunDisplay(QObject):
             case CheckpointsDeleted():
                 self.checkpoints.remove(event.names)
             case CheckpointsPutBack():
-                for info in event.checkpoints:
-                    self.checkpoints.add(info)
+                self.checkpoints.put_back(event.checkpoints)
         self.log.add(event)
 
     def _on_checkpoint_restored(self, event: StateRestored) -> None:

@@ -85,10 +85,7 @@ class CheckpointSortModel(TableItemModel):
         self.endResetModel()
 
     def _on_inserted(self, _: QModelIndex, first: int, last: int) -> None:
-        if first != last or first != self.checkpoints.rowCount() - 1:
-            self.beginResetModel()
-            self._end_reset()
-            return
+        assert first == last == self.checkpoints.num_rows() - 1, "a checkpoint is added at the end, by itself"
         if not self._is_wanted(first):
             return
         key = self.checkpoints.sort_key(first, self._column)

@@ -94,7 +94,7 @@ class CheckpointItemModel(TableItemModel):
         self.endResetModel()
 
     def add(self, checkpoint: CheckpointInfo) -> None:
-        """Add a checkpoint that was just saved, or put back; one of the same name is replaced."""
+        """Add a checkpoint that was just saved; one of the same name is replaced."""
         self._problems.pop(checkpoint.name, None)
         self._add_columns(checkpoint)
         self._note_values(checkpoint)
@@ -102,18 +102,25 @@ class CheckpointItemModel(TableItemModel):
         if row is not None:
             self._replace(row, checkpoint)
             return
-        row = self._place_of(checkpoint)
-        best_before, last_before = self._best_name, len(self._checkpoints) - 1
+        row, best_before = len(self._checkpoints), self._best_name
         self.beginInsertRows(QModelIndex(), row, row)
-        self._checkpoints.insert(row, checkpoint)
-        self._number_rows(row)
+        self._checkpoints.append(checkpoint)
+        self._row_of[checkpoint.name] = row
         self._compare_with_best(checkpoint)
         self.endInsertRows()
-        if row > last_before >= 0:
-            self._refresh_tags([last_before])
+        if row:
+            self._refresh_tags([row - 1])
         if best_before != self._best_name and best_before in self._row_of:
             self._refresh_tags([self._row_of[best_before]])
         self._forget_reasons()
+
+    def put_back(self, checkpoints: Sequence[CheckpointInfo]) -> None:
+        """List checkpoints again that were deleted, each where it was."""
+        back = {info.name for info in checkpoints}
+        kept = [info for info in self._checkpoints if info.name not in back]
+        self.beginResetModel()
+        self._take(sorted([*kept, *checkpoints], key=lambda info: (info.saved_at, info.step)))
+        self.endResetModel()
 
     def remove(self, names: Sequence[str]) -> None:
         """Drop checkpoints that were deleted."""
@@ -400,7 +407,7 @@ class CheckpointItemModel(TableItemModel):
         for info in self._checkpoints:
             self._note_values(info)
             self._tags_of_metrics += self._new_metrics(info)
-        self._number_rows()
+        self._row_of = {info.name: row for row, info in enumerate(self._checkpoints)}
         self._find_best()
         self._kept_for = None
 
@@ -433,13 +440,6 @@ class CheckpointItemModel(TableItemModel):
             self._tags_of_metrics += new
             self.endInsertColumns()
 
-    def _place_of(self, checkpoint: CheckpointInfo) -> int:
-        # A new one is the last; only one that is put back lies between others.
-        row = len(self._checkpoints)
-        while row and self._checkpoints[row - 1].saved_at > checkpoint.saved_at:
-            row -= 1
-        return row
-
     def _replace(self, row: int, checkpoint: CheckpointInfo) -> None:
         before, self._checkpoints[row] = self._checkpoints[row], checkpoint
         best_before = self._best_name
@@ -449,12 +449,6 @@ class CheckpointItemModel(TableItemModel):
         for each in changed:
             self.dataChanged.emit(self.index(each, 0), self.index(each, self.columnCount() - 1))
         self._forget_reasons()
-
-    def _number_rows(self, first: int = 0) -> None:
-        if not first:
-            self._row_of = {}
-        for row in range(first, len(self._checkpoints)):
-            self._row_of[self._checkpoints[row].name] = row
 
     def _find_best(self) -> None:
         best = best_checkpoint(self._checkpoints, self._metric)

@@ -47,6 +47,7 @@ from trainer.messages.events import (
 from trainer.messages.states import RunState
 
 MAX_ROWS = 10_000
+MAX_NAMES = 5
 TIME, WHAT, ASKED, APPLIED, RESULT = range(5)
 
 LevelRole = Qt.ItemDataRole.UserRole + 1
@@ -231,11 +232,17 @@ class LogItemModel(TableItemModel):
             result = " · ".join(filter(None, words))
             return LogRow(event.time, self.tr("Checkpoint marked"), None, info.step, result)
         if isinstance(event, CheckpointsPutBack):
-            names = ", ".join(info.name for info in event.checkpoints)
+            names = self._names_text([info.name for info in event.checkpoints])
             return LogRow(event.time, self.tr("Checkpoints put back"), None, None, names)
-        freed = self.tr("{} freed: {}").format(size_text(event.freed_bytes), ", ".join(event.names))
+        freed = self.tr("{} freed: {}").format(size_text(event.freed_bytes), self._names_text(event.names))
         level = "warning" if event.problem else "info"
         return LogRow(event.time, self.tr("Checkpoints deleted"), None, None, event.problem or freed, level)
+
+    def _names_text(self, names: list[str]) -> str:
+        shown = ", ".join(names[:MAX_NAMES])
+        if len(names) <= MAX_NAMES:
+            return shown
+        return self.tr("{} and {} more").format(shown, count_text(len(names) - MAX_NAMES))
 
     def _training_row(self, event: TrainingChanged) -> LogRow:
         off = self.tr("off")

@@ -19,8 +19,10 @@ from trainer.client import WorkerLost
 from trainer.messages.changes import LayersUnfrozen, RateChanged
 from trainer.messages.commands import ALLOWED_COMMANDS
 from trainer.messages.events import (
+    CheckpointEdited,
     CheckpointSaved,
     CheckpointsDeleted,
+    CheckpointsPutBack,
     CommandRejected,
     FreezeVerified,
     LogWritten,
@@ -185,6 +187,21 @@ def test_a_refusal_is_told_in_words(rows: LogItemModel, command: str) -> None:
     (what,) = texts(rows, log.WHAT)
     assert what.endswith("efused")
     assert command not in what
+
+
+def test_what_was_deleted_is_named_as_far_as_it_can_be_read(rows: LogItemModel) -> None:
+    names = [f"c{number}.pt" for number in range(7)]
+    rows.add(CheckpointsDeleted(names=names, freed_bytes=7_000_000, time=1.0))
+    rows.add(CheckpointsPutBack(checkpoints=[checkpoint(1, 0.5, 0.9)], time=2.0))
+    rows.add(CheckpointsDeleted(names=[], freed_bytes=0, problem="Cannot delete c7.pt.", time=3.0))
+    rows.add(CheckpointEdited(checkpoint=checkpoint(2, 0.5, 0.9, is_pinned=True, note="before\nit"), time=4.0))
+    assert texts(rows, log.RESULT) == [
+        "7.0 MB freed: c0.pt, c1.pt, c2.pt, c3.pt, c4.pt and 2 more",
+        "checkpoint_tiny_001.pt",
+        "Cannot delete c7.pt.",
+        "checkpoint_tiny_002.pt · pinned · before it",
+    ]
+    assert rows.index(2, 0).data(log.LevelRole) == "warning"
 
 
 def test_a_freeze_that_changed_nothing_is_no_row(rows: LogItemModel) -> None:

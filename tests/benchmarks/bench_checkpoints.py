@@ -57,6 +57,9 @@ def main() -> None:
     times["add 1,000 to none"] = [time_ms(lambda: add(app, checkpoints, listed[:1000]))]
     checkpoints.reset(listed[:-1000])
     times["add 1,000 to 9,000"] = [time_ms(lambda: add(app, checkpoints, listed[-1000:]))]
+    names = [info.name for info in listed[:5000]]
+    times["delete 5,000"] = [time_ms(lambda: checkpoints.remove(names))]
+    times["put 5,000 back"] = [time_ms(lambda: checkpoints.put_back(listed[:5000]))]
     print(f"rows                    {NUM_ROWS}")
     print(f"open, Thaw              {statistics.median(opened):.0f} ms")
     print(f"open, plain Qt          {statistics.median(plain):.0f} ms")
