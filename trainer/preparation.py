@@ -14,15 +14,15 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from trainer.checkpoints import CheckpointStore, hash_file, missing_rng
+from trainer.checkpoints import CheckpointStore, missing_rng
 from trainer.config import ConfigError, DataConfig, RunConfig, resolve_paths
 from trainer.config_error import Faults
-from trainer.data.kept_split import changes_since, read_split, write_split
+from trainer.data.kept_split import read_split, write_split
 from trainer.data.loader import ImageData
 from trainer.data.preview import write_views
 from trainer.data.scan import ScannedData, scan, scan_key
 from trainer.data.sources import read_source
-from trainer.environment import differences, environment
+from trainer.environment import environment
 from trainer.estimate import check_no_run_uses, estimate
 from trainer.logs import TensorBoardLog
 from trainer.loop import Trainer
@@ -34,6 +34,7 @@ from trainer.models import build_model, preprocessing_of
 from trainer.optim import choose_device
 from trainer.rate_finder import find_rate
 from trainer.replay import Scratch, replay
+from trainer.run_changes import RunChanged, find_changes, sha256_of
 from trainer.run_check import check_run
 from trainer.run_list import check_writable
 from trainer.run_record import WorkerAddress
@@ -43,17 +44,6 @@ from trainer.task import check_task
 
 Report = Callable[[str, int, int, str], None]
 """Called with what is being done, how much of it is, of how much, and the unit."""
-
-
-class RunChanged(ValueError):  # noqa: N818 (it can go on all the same)
-    """A run would not go on as it was; ``changes`` say what is another one by now."""
-
-    def __init__(self, name: str, changes: list[str]) -> None:
-        super().__init__(
-            f"{name} would not go on exactly as it was, because something has changed since: {'; '.join(changes)}. "
-            "Put back what it was, or resume anyway."
-        )
-        self.changes = changes
 
 
 class PreparationCancelled(Exception):  # noqa: N818 (a request, not an error)
@@ -230,7 +220,7 @@ class Preparation:
                 )
             trainer, scanned = self._load_again(folder, config, self._emit)
             earlier = folder.prepared_before(None if info is None else info.name)
-            changes = self._changes(trainer, scanned, folder, earlier)
+            changes = find_changes(trainer, scanned, folder, earlier)
             if changes and not anyway:
                 raise RunChanged(folder.path.name, changes)
             events = trainer.go_on(folder, info)
@@ -268,7 +258,7 @@ class Preparation:
         try:
             content = CheckpointStore(scratch.folder).load(recorded.info)
             causes = missing_rng(content["rng"], trainer.device)
-            causes += self._changes(trainer, scanned, folder, folder.prepared_before(recorded.info.name))
+            causes += find_changes(trainer, scanned, folder, folder.prepared_before(recorded.info.name))
             difference = replay(trainer, told, scratch, self._report, self._check_cancelled)
             if difference is not None and trainer.device.type != "cpu":
                 causes.append(f"operators of {trainer.device} that add in another order each time")
@@ -297,21 +287,6 @@ class Preparation:
             with_weights=False,
             owner_of_data=folder.path.name,
         )
-
-    def _changes(self, trainer: Trainer, scanned: ScannedData, folder: RunFolder, earlier: RunInfo | None) -> list[str]:
-        """Say what is not as it was when the run was last prepared; nothing of a run that did not note that."""
-        if earlier is None or earlier.class_names != trainer.data.class_names:
-            # Another model's data: no checkpoint can be put back, and that is said then.
-            return []
-        changes = differences(earlier.made_with, environment(trainer.device, trainer.precision))
-        path = Path(trainer.config.model.weights_file)
-        if earlier.weights_sha256 and path.is_file() and hash_file(path) != earlier.weights_sha256:
-            changes.insert(0, f"{path.name} holds other weights (the run goes on with its own)")
-        if earlier.data_fingerprint not in {"", trainer.data.fingerprint}:
-            changes[:0] = changes_since(folder.path, scanned) or [
-                "its images, which are those that it began with again"
-            ]
-        return changes
 
     def _load(
         self,
@@ -375,7 +350,7 @@ class Preparation:
             in_force=trainer.in_force,
             made_with=environment(trainer.device, trainer.precision),
             data_fingerprint=data.fingerprint,
-            weights_sha256=_sha256_of(trainer.config.model.weights_file),
+            weights_sha256=sha256_of(trainer.config.model.weights_file),
         )
         return PreparedRun(trainer, folder, log, info, events)
 
@@ -394,10 +369,6 @@ def _data_of(run_name: str) -> Iterator[None]:
             "begin a new run with others.",
             error.field,
         ) from error
-
-
-def _sha256_of(file: str) -> str:
-    return hash_file(Path(file)) if file and Path(file).is_file() else ""
 
 
 def _free_memory() -> None:

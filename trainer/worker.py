@@ -220,9 +220,9 @@ class Worker:
     def _apply(self, command: AnyCommand, requested_step: int) -> None:
         command_id = command.command_id
         match command:
-            case ListModels() | InspectModel() | CheckData() | EstimateRun() | FindRate() | PreviewImage():
+            case ListModels() | InspectModel() | CheckData() | EstimateRun() | FindRate():
                 self._look_up(command)
-            case VerifyResume():
+            case VerifyResume() | PreviewImage():
                 self._look_up(command)
             case CancelLookUp():
                 self._reject(command, NO_LOOK_UP)

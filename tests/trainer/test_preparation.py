@@ -15,7 +15,8 @@ from PIL import Image
 from trainer.config import ConfigError, DataConfig, ModelConfig, RunConfig, TrainingConfig
 from trainer.messages.events import CheckpointSaved, LogWritten, RunPrepared
 from trainer.models import build_model
-from trainer.preparation import Preparation, PreparedRun, Report, RunChanged
+from trainer.preparation import Preparation, PreparedRun, Report
+from trainer.run_changes import RunChanged
 from trainer.run_record import WorkerAddress
 from trainer.runs import RunFolder
 

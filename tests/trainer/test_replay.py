@@ -169,6 +169,28 @@ def test_steps_are_compared_up_to_the_first_change_by_hand(config: RunConfig, tm
     assert (replay.num_steps, replay.difference) == (9 - SAVED_AT, None)
 
 
+def test_the_newest_piece_of_the_curve_that_began_at_a_checkpoint_is_compared(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    done: list[str] = []
+
+    def meddle(trainer: Trainer) -> None:
+        if trainer.step == 6 and not done:
+            done.append("changed")
+            trainer._emit(trainer.changes.unfreeze(["stage4"]))
+        if trainer.step == 10 and len(done) == 1:
+            done.append("restored")
+            (name,) = [info.name for info in trainer._folder.checkpoints() if info.reason == "user"]
+            for event in trainer.restore(name):
+                trainer._emit(event)
+
+    run_dir = train(config, tmp_path / "runs", meddle)
+    with RunFolder(run_dir, read_only=True) as folder:
+        assert {info.segment for info in folder.checkpoints()} == {0, 1}
+    replay = preparation().verify(run_dir, saved_name(run_dir), 20)
+    assert (replay.num_steps, replay.difference, bool(replay.later)) == (LAST_STEP - SAVED_AT, None, True)
+
+
 def test_a_run_without_steps_after_a_checkpoint_says_so(config: RunConfig, tmp_path: Path) -> None:
     run_dir = train(config, tmp_path / "runs")
     with pytest.raises(RunFolderError, match=r"has no steps to compare with: none was made after checkpoint_.*_003_"):
