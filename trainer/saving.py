@@ -185,7 +185,11 @@ class Saver:
                 listed, self._rules, self._best_metric(), None if point is None else point.name, base_bytes
             )
             if gone:
-                self._emit(delete_checkpoints(self._folder, [info.name for info in gone]))
+                deleted = delete_checkpoints(self._folder, [info.name for info in gone])
+                if deleted.problem:
+                    self._tell_once("delete", f"{deleted.problem} It is tried again after the next checkpoint, too.")
+                if deleted.names:
+                    self._emit(deleted)
             self._tell_of_budget([info for info in listed if info not in gone], base_bytes)
         except (RunFolderError, OSError) as error:
             # What was saved is saved; the same ones go after the next.

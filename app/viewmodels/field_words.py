@@ -61,7 +61,7 @@ def field_label(field: str) -> str:
         "data.validation_fraction": QCoreApplication.translate("RunForm", "Validation"),
         "checkpoints.keep_last": QCoreApplication.translate("RunForm", "Keep last"),
         "checkpoints.keep_best": QCoreApplication.translate("RunForm", "Keep best"),
-        "checkpoints.every_epochs": QCoreApplication.translate("RunForm", "Each n epochs"),
+        "checkpoints.every_epochs": QCoreApplication.translate("RunForm", "Every nth"),
         "checkpoints.before_changes": QCoreApplication.translate("RunForm", "At changes"),
         "checkpoints.every_minutes": QCoreApplication.translate("RunForm", "Minutes"),
         "checkpoints.disk_gb": QCoreApplication.translate("RunForm", "Disk, GB"),

@@ -9,6 +9,7 @@ from PySide6.QtCore import QCoreApplication
 from trainer.config import CheckpointsConfig, Metric
 from trainer.messages.run_info import CheckpointInfo
 from trainer.retention import Reason, why_kept
+from trainer.run_record import best_checkpoint
 
 
 def kept_for(listed: Sequence[CheckpointInfo], rules: CheckpointsConfig, metric: Metric) -> dict[str, list[str]]:
@@ -21,18 +22,16 @@ def kept_for(listed: Sequence[CheckpointInfo], rules: CheckpointsConfig, metric:
         "every n epochs": QCoreApplication.translate("Checkpoints", "one in {} epochs").format(rules.every_epochs)
         if rules.every_epochs != 1
         else QCoreApplication.translate("Checkpoints", "every epoch"),
-        "best": QCoreApplication.translate("Checkpoints", "one of {} best").format(rules.keep_best),
-        "last": QCoreApplication.translate("Checkpoints", "one of {} last").format(rules.keep_last),
+        "best": QCoreApplication.translate("Checkpoints", "among the best {}").format(rules.keep_best),
+        "last": QCoreApplication.translate("Checkpoints", "among the last {}").format(rules.keep_last),
     }
-    if not rules.is_thinning:
+    if not rules.is_thinning or not listed:
         return {}
     # From which one the run would go on is known to its folder alone; the newest is marked as the last.
     reasons = why_kept(listed, rules, metric, None)
-    told = {reason: text for reason, text in words.items() if _is_news(reason, rules)}
-    return {name: [told[reason] for reason in why if reason in told] for name, why in reasons.items()}
-
-
-def _is_news(reason: Reason, rules: CheckpointsConfig) -> bool:
-    if reason == "best":
-        return (rules.keep_best or 1) > 1
-    return reason != "last" or (rules.keep_last or 1) > 1
+    best = best_checkpoint(list(listed), metric)
+    told_anyway = {(listed[-1].name, "last"), ("" if best is None else best.name, "best")}
+    return {
+        name: [words[reason] for reason in why if reason in words and (name, reason) not in told_anyway]
+        for name, why in reasons.items()
+    }

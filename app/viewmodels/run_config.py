@@ -20,6 +20,7 @@ from app.viewmodels.run_fields import (
     CHECKED_FIELDS,
     COLUMN_FIELDS,
     FIELDS,
+    FIELDS_WITHOUT_EDITOR,
     LIVE_FIELDS,
     MODEL_FIELDS,
     MODEL_FIELDS_THAT_NAME_LAYERS,
@@ -71,7 +72,7 @@ class RunConfigViewModel(QObject):
         self._notes: dict[str, str] = {}
         self._errors: dict[str, str] = {}
         self._is_task_chosen = False
-        # num_loader_workers and num_threads have no field of their own, but a loaded configuration keeps them.
+        # Have no field of their own, but a loaded configuration keeps them.
         self._hidden: dict[str, Any] = {}
         self.offer = ModelOffer(self._texts)
         self.found = FoundData()
@@ -204,10 +205,7 @@ class RunConfigViewModel(QObject):
         self.multipliers = dict(config.optimizer.multipliers)
         self.adapting = list(config.model.adapting)
         self._is_other_model, self.left_out = False, ""
-        self._hidden = {
-            "num_loader_workers": config.training.num_loader_workers,
-            "num_threads": config.training.num_threads,
-        }
+        self._hidden = {field: value_at(values, field) for field in FIELDS_WITHOUT_EDITOR}
         self._notes = {"plan": plan_sentence(values["plan"])}
         self._errors = {}
         self._is_task_chosen = True
@@ -219,7 +217,9 @@ class RunConfigViewModel(QObject):
         chosen = self._known_choice
         values["model"] |= {"frozen": list(chosen.frozen), "adapting": list(chosen.adapting)}
         values["optimizer"]["multipliers"] = dict(chosen.multipliers)
-        values["training"].update({key: value for key, value in self._hidden.items() if value is not None})
+        for section, key in (field.split(".") for field in FIELDS_WITHOUT_EDITOR):
+            if (value := self._hidden.get(f"{section}.{key}")) is not None:
+                values[section][key] = value
         return values
 
     def config(self) -> RunConfig | None:

@@ -81,6 +81,9 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 FIELDS = tuple(field for fields in SECTIONS.values() for field in fields)
 """The fields of the form by their dotted names in RunConfig; ``model.frozen`` comes from the model's tree."""
 
+FIELDS_WITHOUT_EDITOR = ("training.num_loader_workers", "training.num_threads", "checkpoints.every_steps")
+"""The fields that only a file gives, and that the form keeps as they are."""
+
 CHECKED_FIELDS = ("data.path", "data.layout", *TABLE_FIELDS, "data.validation_fraction", "training.seed")
 """The fields that decide which images a run has and how they are split."""
 

@@ -179,8 +179,8 @@ def test_the_tags_say_which_rules_keep_a_checkpoint(table: CheckpointItemModel) 
         "one in 2 epochs",
         "before a freeze change",
         "one in 2 epochs",
-        "one of 2 last",
-        "best, last, one of 2 last, one in 2 epochs",
+        "among the last 2",
+        "best, last, one in 2 epochs",
     ]
     table.keep_by(CheckpointsConfig())
     assert column(table, TAGS) == [""] * 5 + ["best, last"]

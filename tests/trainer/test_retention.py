@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,32 @@ def test_a_kill_in_mid_deletion_leaves_no_row_without_a_file_and_no_file_after_t
     assert names_on_disk(folder.path) == [infos[2].name]
     assert folder.half_deleted() == []
     assert store.load(infos[2])["step"] == 0
+
+
+def test_a_file_that_cannot_be_deleted_stays_listed_is_told_once_and_goes_after_a_later_save(
+    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, events = make_trainer(with_rules(small_config, keep_last=1, before_changes=False))
+    folder = trainer._folder
+
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.saving.delete_checkpoints", partial(delete_checkpoints, discard=refuse))
+        for _ in range(3):
+            trainer.save(reason="stop")
+        trainer.settle()
+        trainer._writer.finish()
+    warnings = [event.text for event in events if isinstance(event, LogWritten) and event.level == "warning"]
+    assert len(warnings) == 1
+    assert "Permission denied" in warnings[0]
+    assert not [event for event in events if isinstance(event, CheckpointsDeleted)]
+    assert sorted(each.name for each in folder.checkpoints()) == names_on_disk(folder.path)
+    assert len(folder.checkpoints()) == 3
+    last = trainer.save(reason="stop")
+    assert [each.name for each in folder.checkpoints()] == [last.name]
+    assert names_on_disk(folder.path) == [last.name]
 
 
 def test_a_self_contained_file_needs_no_base_and_loads_in_plain_pytorch(
