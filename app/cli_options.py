@@ -72,6 +72,10 @@ Phases = Annotated[
 CheckpointName = Annotated[
     str, typer.Argument(metavar="CHECKPOINT", help='A unique piece of its name, "best" or "last".')
 ]
+WeightsOnly = Annotated[
+    bool,
+    typer.Option("--weights-only", help="Its weights alone: position, schedule and freeze set stay as they are."),
+]
 DataSet = Annotated[
     Path,
     typer.Argument(

@@ -24,6 +24,7 @@ from app.cli_options import (
     Statistics,
     Timeout,
     UndoRewind,
+    WeightsOnly,
     complain,
     console,
     print_line,
@@ -237,6 +238,7 @@ def restore(
     context: typer.Context,
     run: Run,
     checkpoint: CheckpointName,
+    weights_only: WeightsOnly = False,
     runs: RunsDir = None,
     json: Json = False,
     timeout: Timeout = STEER_TIMEOUT_S,
@@ -245,7 +247,7 @@ def restore(
     run_dir = find_run(run, runs_dir(context, runs))
     with RunFolder(run_dir, read_only=True) as folder:
         name = folder.checkpoint(checkpoint).name
-    _steer(run_dir, RestoreCheckpoint(name=name), json, timeout)
+    _steer(run_dir, RestoreCheckpoint(name=name, weights_only=weights_only), json, timeout)
 
 
 @commands.command(rich_help_panel=_PANEL)
@@ -311,9 +313,9 @@ def _answer_sentence(event: AnyEvent, run_dir: Path, found_state: RunState) -> s
             return f"Saved {saved.name} at epoch {saved.epoch}, step {saved.step:,}."
         case CheckpointRestored() if found_state is not RunState.RUNNING:
             place = f"epoch {event.epoch}, step {event.step:,}"
-            return f"Restored {event.name}: `thaw unpause {shown_path(run_dir)}` goes on from {place}."
+            return f"Restored {_restored(event)}: `thaw unpause {shown_path(run_dir)}` goes on from {place}."
         case CheckpointRestored():
-            return f"Restored {event.name}: the run goes on from epoch {event.epoch}, step {event.step:,}."
+            return f"Restored {_restored(event)}: the run goes on from epoch {event.epoch}, step {event.step:,}."
         case RunRewound() | RewindUndone():
             is_going = found_state is RunState.RUNNING
             sentence = rewound_sentence(event) if isinstance(event, RunRewound) else undone_rewind_sentence(event)
@@ -321,3 +323,7 @@ def _answer_sentence(event: AnyEvent, run_dir: Path, found_state: RunState) -> s
         case StateChanged():
             return event.sentence or f"{run_dir.name} is {event.state}."
     raise AssertionError(f"{event.kind} answers no command")
+
+
+def _restored(event: CheckpointRestored) -> str:
+    return f"the weights of {event.name}" if event.weights_only else event.name

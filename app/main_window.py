@@ -201,6 +201,7 @@ class MainWindow(QWidget):
         edits.deleted.connect(self._tell_deletion)
         edits.refused.connect(self.notice.tell)
         self.checkpoints_view.restore_requested.connect(session.restore)
+        self.checkpoints_view.weights_requested.connect(session.restore_weights)
         self.checkpoints_view.resume_requested.connect(session.resume)
         self.checkpoints_view.verify_requested.connect(session.verify_resume)
         self.runs_view.open_requested.connect(self._open_run)
@@ -232,6 +233,7 @@ class MainWindow(QWidget):
             restore=session.can_resume or session.allows("RestoreCheckpoint"),
             resume=session.can_resume,
             verify=session.can_verify,
+            weights=session.allows("RestoreCheckpoint") and session.state is not RunState.FINISHED,
             checkpoints_dir=None if session.run_dir is None else session.run_dir / "checkpoints",
         )
         title = self.display.status.title

@@ -31,6 +31,7 @@ from trainer.config import ConfigError
 from trainer.messages.base import Command
 from trainer.messages.changes import (
     BatchNormChanged,
+    CheckpointRestored,
     FreezeChanged,
     LayersFrozen,
     LayersUnfrozen,
@@ -510,6 +511,8 @@ class RunDisplay(QObject):
             self.history.undo_rewind(event)
         else:
             self.history.restore(event.step, event.segment, event.change if isinstance(event, RunRewound) else None)
+            if isinstance(event, CheckpointRestored):
+                self.history.add_marker(event)
         self.layer_tree.restore(event)
         # What was changed since is not so any more.
         self.changes.clear()

@@ -239,6 +239,10 @@ class TrainingSession(QObject):
         """Put a checkpoint into the live run, or load it into a stopped one, ready to go on. Returns the id."""
         return self._send(commands.RestoreCheckpoint(name=name)) if self.is_live else self.resume(name, start=False)
 
+    def restore_weights(self, name: str) -> str:
+        """Put a checkpoint's weights into the run where it stands. Returns the command's id."""
+        return self._send(commands.RestoreCheckpoint(name=name, weights_only=True))
+
     def start_run(self) -> str:
         """Begin the prepared run. Returns the command's id."""
         return self._send(commands.StartRun())

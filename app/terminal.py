@@ -278,7 +278,8 @@ class TerminalView:
 
     def _take_restored(self, event: CheckpointRestored) -> None:
         self._num_trainable = event.num_trainable
-        self._print(f"{event.name} restored · goes on from epoch {event.epoch}, step {event.step:,}", "yellow")
+        what = f"weights of {event.name}" if event.weights_only else event.name
+        self._print(f"{what} restored · goes on from epoch {event.epoch}, step {event.step:,}", "yellow")
 
     def _take_rewound(self, event: RunRewound) -> None:
         self._num_trainable = event.num_trainable

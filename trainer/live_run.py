@@ -341,19 +341,8 @@ class LiveRun:
             CheckpointError: Its file is missing, damaged or another model's; nothing has changed then.
 
         """
-        assert self._folder is not None
-        assert self._store is not None
-        assert self._saver is not None
         assert self._rewinds is not None
-        # It may be the one that is asked for.
-        self._saver.wait()
-        info = self._folder.checkpoint(name)
-        checkpoint = self._store.load(info)
-        if checkpoint["class_names"] != list(self.data.class_names):
-            raise CheckpointError(
-                f"The checkpoint {info.name} was trained on the classes {_shorten(checkpoint['class_names'])}, but the "
-                f"data now has {_shorten(self.data.class_names)}. Put the data back as it was."
-            )
+        info, checkpoint = self._read_checkpoint(name)
         self._put_back(checkpoint, info.name, info.name)
         events: list[Event] = [CheckpointRestored(name=info.name, **self._restored(command_id))]
         # An earlier Thaw kept no states in files, to which its checkpoints could lead.
@@ -369,6 +358,43 @@ class LiveRun:
             )
             events.append(LogWritten(level="warning", text=text))
         return events
+
+    def put_weights_back(self, name: str, command_id: str = "") -> list[Event]:
+        """Put the weights of a checkpoint into the run where it stands, and begin a new piece of the curve there.
+
+        The optimizer's state is dropped, as it is of other weights; all else stays as it is.
+        Returns the events that say so, which nobody has been told yet.
+
+        Raises:
+            RunFolderError: The run has no such checkpoint.
+            CheckpointError: Its file is missing, damaged or another model's; nothing has changed then.
+
+        """
+        info, checkpoint = self._read_checkpoint(name)
+        with self.changing(f"weights of {info.name} restored", "user", is_change=True) as number:
+            self.reporter.flush(self)
+            self._load_model(checkpoint["model_state_dict"], info.name)
+            self.optimizer.state.clear()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.freeze_set.take_hashes()
+            # What was validated last, and is yet to be saved, were other weights.
+            self._begin_piece(self._resume_from(), None)
+        return [CheckpointRestored(name=info.name, weights_only=True, change=number, **self._restored(command_id))]
+
+    def _read_checkpoint(self, name: str) -> tuple[CheckpointInfo, dict[str, Any]]:
+        assert self._folder is not None
+        assert self._store is not None
+        assert self._saver is not None
+        # It may be the one that is asked for.
+        self._saver.wait()
+        info = self._folder.checkpoint(name)
+        checkpoint = self._store.load(info)
+        if checkpoint["class_names"] != list(self.data.class_names):
+            raise CheckpointError(
+                f"The checkpoint {info.name} was trained on the classes {_shorten(checkpoint['class_names'])}, but the "
+                f"data now has {_shorten(self.data.class_names)}. Put the data back as it was."
+            )
+        return info, checkpoint
 
     # -- the states before its changes ------------------------------------------------------------------------
 
@@ -441,17 +467,21 @@ class LiveRun:
         return copy_to_cpu(content) if self._rewinds.has_room(size_of(content)) else None
 
     def _rewind_info(self, content: dict[str, Any], sentence: str, source: str) -> RewindInfo:
-        assert self._folder is not None
-        assert self._saver is not None
-        point = self._folder.resume_point()
         return RewindInfo(
             change=self._num_changes,
             sentence=sentence,
             source=source,
             step=content["step"],
-            # Where that is never durable, the run goes on from the one before it.
-            resume_from=self._saver.pending_name or (None if point is None else point.name),
+            resume_from=self._resume_from(),
         )
+
+    def _resume_from(self) -> str | None:
+        """Name the checkpoint from which the run would go on if it were killed now, None for its start."""
+        assert self._folder is not None
+        assert self._saver is not None
+        point = self._folder.resume_point()
+        # Where one that is on its way is never durable, the run goes on from the one before it.
+        return self._saver.pending_name or (None if point is None else point.name)
 
     # -- the state as a whole ---------------------------------------------------------------------------------
 
@@ -494,16 +524,18 @@ class LiveRun:
         self, content: dict[str, Any], source: str, resume_from: str | None, undoes: int | None = None
     ) -> None:
         """Put a whole state back and begin a new piece of the curve, which a killed run would begin at a checkpoint."""
-        assert self._folder is not None
         self.reporter.flush(self)
         phases = self.plan.phases
         self._load_state(content, source)
         # What is to come of the plan is the run's, as its length is.
         self.plan.go_on_with(phases)
+        self._begin_piece(resume_from, content.get("unsaved"), undoes)
+
+    def _begin_piece(self, resume_from: str | None, unsaved: dict[str, Any] | None, undoes: int | None = None) -> None:
+        assert self._folder is not None
         self.segment = self._folder.begin_segment(self.step, resume_from, time.time(), undoes)
         self.non_finite_step, self.lacks_memory = None, False
         self._last_saved = (self._last_saved[0], self.step)
-        unsaved = content.get("unsaved")
         self._unsaved = None if unsaved is None else Evaluation(**unsaved)
         self._has_jumped = True
         self.reporter.forget()

@@ -55,7 +55,8 @@ class TensorBoardLog:
             self._writer.close()
             self._begin(event.step)
             what = "rewind undone" if isinstance(event, RewindUndone) else "rewound"
-            what = f"checkpoint {event.name} restored" if isinstance(event, CheckpointRestored) else what
+            if isinstance(event, CheckpointRestored):
+                what = f"{'weights of ' if event.weights_only else ''}checkpoint {event.name} restored"
             self._writer.add_text("Interventions", what, event.step, event.time)
 
     def _begin(self, step: int | None) -> None:

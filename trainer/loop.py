@@ -387,16 +387,25 @@ class Trainer(LiveRun):
         # A run that was killed as its patience ended is to end, as it would have; one that had ended is to go on.
         return events + self._go_on_from_here(has_patience_anew=folder.recorded_state()[0] is RunState.FINISHED)
 
-    def restore(self, name: str, *, command_id: str = "") -> list[Event]:
+    def restore(self, name: str, *, weights_only: bool = False, command_id: str = "") -> list[Event]:
         """Put a checkpoint of this run back, to go on from it: weights, optimizer, schedule, freeze set, position.
 
+        With ``weights_only`` the position, the schedule and the freeze set stay as they are.
         Returns the events that say so, which nobody has been told yet.
 
         Raises:
             RunFolderError: The run has no such checkpoint.
-            CheckpointError: Its file is missing, damaged or another model's; nothing has changed then.
+            CheckpointError: Its file is missing, damaged or another model's, or there are no epochs left to train its
+                weights in; nothing has changed then.
 
         """
+        if weights_only:
+            if self.epoch >= self.num_epochs:
+                raise CheckpointError(
+                    "The run is at its end, so that there is no step left for the weights of another checkpoint. "
+                    "Restore the checkpoint as a whole, or train on for more epochs first."
+                )
+            return self.put_weights_back(name, command_id) + self._go_on_from_here(has_patience_anew=True)
         return self.put_checkpoint_back(name, command_id) + self._go_on_from_here(has_patience_anew=True)
 
     def _go_on_from_here(self, *, has_patience_anew: bool) -> list[Event]:

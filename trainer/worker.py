@@ -238,7 +238,9 @@ class Worker:
             case SaveCheckpoint():
                 self._loaded.begin_save(reason="user", command_id=command_id)
             case RestoreCheckpoint():
-                self._go_back(self._loaded.restore(command.name, command_id=command_id), f"Restored {command.name}.")
+                what = f"the weights of {command.name}" if command.weights_only else command.name
+                restored = self._loaded.restore(command.name, weights_only=command.weights_only, command_id=command_id)
+                self._go_back(restored, f"Restored {what}.")
             case Rewind(is_undo=True):
                 self._go_back(self._loaded.undo_rewind(command_id=command_id), "The rewind is undone.")
             case Rewind():

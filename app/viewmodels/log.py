@@ -180,7 +180,8 @@ class LogItemModel(TableItemModel):
             case CheckpointEdited() | CheckpointsDeleted() | CheckpointsPutBack():
                 return self._list_row(event)
             case CheckpointRestored():
-                return LogRow(event.time, self.tr("Checkpoint restored"), None, event.step, event.name)
+                what = self.tr("Weights restored") if event.weights_only else self.tr("Checkpoint restored")
+                return LogRow(event.time, what, None, event.step, event.name)
             case RunRewound():
                 result = self.tr("to before: {}").format(event.sentence)
                 return LogRow(event.time, self.tr("Rewound"), None, event.step, result)

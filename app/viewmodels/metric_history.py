@@ -15,6 +15,7 @@ from app.viewmodels.quantities import rate_text
 from app.viewmodels.smoothing import MAX_WEIGHT
 from app.viewmodels.trace import Points, Trace
 from trainer.messages.changes import (
+    CheckpointRestored,
     FreezeChanged,
     LayersFrozen,
     LayersUnfrozen,
@@ -37,8 +38,8 @@ class Marker:
     """An intervention on the run, at the step where it took hold.
 
     ``abandoned_by`` is the segment that began as a restore or a rewind went back before it, None if none has.
-    ``kind`` is "freeze", "unfreeze", "rate" or "multiplier". ``change`` is the number of the change, 0 if it has none;
-    the run can go back to the state before it if ``can_rewind``.
+    ``kind`` is "freeze", "unfreeze", "rate", "multiplier" or "weights". ``change`` is the number of the change, 0 if
+    it has none; the run can go back to the state before it if ``can_rewind``.
     """
 
     applied_step: int
@@ -118,7 +119,7 @@ class MetricHistory(QObject):
         for event in record.freeze_events:
             self.add_marker(event)
         for entry in record.log:
-            if isinstance(entry, RateChanged | RateMultiplierChanged):
+            if isinstance(entry, RateChanged | RateMultiplierChanged | CheckpointRestored):
                 self.add_marker(entry)
         for entry in record.log:
             if isinstance(entry, RewindUndone):
@@ -175,8 +176,16 @@ class MetricHistory(QObject):
         self._take_markers_back(event.undone_segment)
         self._advance()
 
-    def add_marker(self, event: FreezeChanged | RateChanged | RateMultiplierChanged) -> None:
-        """Mark a freeze, an unfreeze or another rate. What changed nothing, or is here already, is dropped."""
+    def add_marker(self, event: FreezeChanged | RateChanged | RateMultiplierChanged | CheckpointRestored) -> None:
+        """Mark a freeze, an unfreeze, another rate or restored weights.
+
+        What changed nothing, or is here already, is dropped.
+        """
+        if isinstance(event, CheckpointRestored):
+            # One that was restored as a whole shows as a piece of the curve that was left.
+            if event.weights_only:
+                self._mark(self._weights_marker(event))
+            return
         if isinstance(event, RateChanged):
             has_changed, kind, source = event.rate != event.before, "rate", "user"
             sentence = self.tr("rate {}").format(rate_text(event.rate))
@@ -185,15 +194,23 @@ class MetricHistory(QObject):
             kind = _KINDS[type(event)]
         if not has_changed:
             return
-        marker = Marker(
-            applied_step=event.applied_step,
-            requested_step=event.requested_step,
-            sentence=sentence,
-            kind=kind,
-            source=source,
-            segment=event.segment,
-            change=event.change,
+        self._mark(
+            Marker(
+                applied_step=event.applied_step,
+                requested_step=event.requested_step,
+                sentence=sentence,
+                kind=kind,
+                source=source,
+                segment=event.segment,
+                change=event.change,
+            )
         )
+
+    def _weights_marker(self, event: CheckpointRestored) -> Marker:
+        sentence = self.tr("weights restored")
+        return Marker(event.step, event.step, sentence, "weights", "user", event.segment, event.change)
+
+    def _mark(self, marker: Marker) -> None:
         if any(replace(known, abandoned_by=None, can_rewind=False) == marker for known in self._markers):
             return
         self._markers.append(replace(marker, can_rewind=self._can_rewind(marker)))

@@ -87,6 +87,7 @@ class MarkerItem(QGraphicsItem):
             "freeze": (colors.frozen, colors.frozen_background, "snowflake"),
             "unfreeze": (colors.trainable, colors.trainable_background, "sun"),
             "rate": (colors.accent, colors.selection, "chart"),
+            "weights": (colors.accent, colors.selection, "restore"),
             "multiplier": (colors.trainable, colors.trainable_background, "times"),
         }[self.marker.kind]
         self._color, self._background = QColor(color), QColor(background)

@@ -954,7 +954,14 @@ def test_unpause_goes_on_after_a_pause_a_restore_and_a_stop(scripted_worker, sta
 
 def restored_event(command):
     return CheckpointRestored(
-        name=command.name, step=20, epoch=2, frozen=[], num_trainable=10, segment=1, command_id=command.command_id
+        name=command.name,
+        weights_only=command.weights_only,
+        step=20,
+        epoch=2,
+        frozen=[],
+        num_trainable=10,
+        segment=1,
+        command_id=command.command_id,
     )
 
 
@@ -964,6 +971,13 @@ def test_restore_into_a_run_that_does_not_train_names_the_way_on(scripted_worker
     out = capsys.readouterr().out
     assert out.startswith("Restored checkpoint_2.pt: `thaw unpause runs/")
     assert out.endswith("goes on from epoch 2, step 20.\n")
+
+
+def test_restored_weights_are_told_as_such(scripted_worker, capsys):
+    worker = scripted_worker(lambda command: [restored_event(command)])
+    assert main(["restore", "last", "best", "--weights-only"]) == 0
+    assert worker.commands.get(timeout=5).weights_only
+    assert "Restored the weights of checkpoint_2.pt: the run goes on from epoch 2" in capsys.readouterr().out
 
 
 def starts_and_finishes(command):

@@ -14,7 +14,13 @@ from app.viewmodels.metric_history import MetricHistory
 from app.viewmodels.pyramid import GrowingArray, Pyramid
 from app.viewmodels.smoothing import Smoother
 from app.viewmodels.trace import Trace
-from trainer.messages.changes import LayersFrozen, LayersUnfrozen, RateMultiplierChanged, RewindUndone
+from trainer.messages.changes import (
+    CheckpointRestored,
+    LayersFrozen,
+    LayersUnfrozen,
+    RateMultiplierChanged,
+    RewindUndone,
+)
 from trainer.messages.events import MetricsLogged
 from trainer.messages.run_info import Series
 from trainer.run_record import Curve
@@ -219,6 +225,25 @@ def test_another_rate_of_some_layers_is_marked(history):
     history.add_marker(changed.model_copy(update={"layers": []}))
     (marker,) = history.markers
     assert (marker.sentence, marker.applied_step, marker.kind) == ("head at rate × 0.1", 8, "multiplier")
+
+
+def test_the_weights_of_a_checkpoint_are_marked_where_they_came_and_leave_no_piece_behind(history):
+    history.add(_logged(range(1, 101), np.ones(100)))
+    restored = CheckpointRestored(
+        name="c.pt", weights_only=True, step=100, epoch=2, frozen=[], num_trainable=1, segment=1, change=4
+    )
+    history.restore(restored.step, restored.segment)
+    history.add_marker(restored)
+    history.add_marker(restored.model_copy(update={"weights_only": False}))
+    history.add(_logged(range(101, 103), [5.0, 5.0], segment=1))
+    (marker,) = history.markers
+    assert (marker.sentence, marker.applied_step, marker.kind) == ("weights restored", 100, "weights")
+    assert len(history.query(LOSS, 0, 200)) == 102
+    assert not len(history.query_abandoned(LOSS, 0, 200))
+    history.set_rewinds([4])
+    assert history.markers[0].can_rewind
+    history.restore(100, segment=2, change=4)
+    assert history.markers[0].is_abandoned
 
 
 def test_a_marker_that_was_read_already_is_dropped(history):

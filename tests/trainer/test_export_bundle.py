@@ -324,3 +324,15 @@ def test_train_script_follows_the_line_of_a_run_that_went_back(tmp_path):
         )
     bundled(run_dir, tmp_path / "behind", behind.name)
     assert_repeats(run_dir, tmp_path / "behind", behind.name)
+
+
+def test_a_run_that_took_the_weights_of_a_checkpoint_in_between_gets_no_script_that_would_not_repeat_it(tmp_path):
+    config = small(make_images(tmp_path / "images"), training={"epochs": 1})
+
+    def restore(trainer):
+        saved = trainer.save(reason="user")
+        return trainer.restore(saved.name, weights_only=True)
+
+    exported = bundled(record_run(config, tmp_path / "runs", {1: restore}), tmp_path / "bundle")
+    assert not (tmp_path / "bundle" / "train.py").exists()
+    assert any("went on from the weights of checkpoint_" in note for note in exported.notes)

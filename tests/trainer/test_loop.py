@@ -39,7 +39,7 @@ from trainer.messages.events import (
     LogWritten,
     MetricsLogged,
 )
-from trainer.metrics import TRAIN_LOSS
+from trainer.metrics import TRAIN_LOSS, VALIDATION_LOSS
 from trainer.models import build_model
 from trainer.runs import RunFolder
 from trainer.task import MultiClass
@@ -316,6 +316,78 @@ def test_a_restore_in_mid_epoch_goes_on_from_there_and_ends_where_the_straight_r
     ours, theirs = weights(trainer), weights(straight)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert {e.segment for e in events if isinstance(e, MetricsLogged)} == {0, 1}
+
+
+def test_restored_weights_go_on_where_the_run_stands_without_the_optimizers_state(
+    make_trainer: Make, small_config: RunConfig, tmp_path: Path
+) -> None:
+    trainer, events = make_trainer(with_training(small_config, epochs=2))
+    at_first: dict[str, torch.Tensor] = {}
+    restored: list[Event] = []
+    checked: list[int] = []
+
+    def meddle() -> None:
+        if trainer.step == 1 and not at_first:
+            trainer.save(reason="user")
+            at_first.update(weights(trainer))
+        if trainer.step == 4 and not restored and trainer.epoch == 0:
+            # The validation of the first epoch: what it is of must be one set of weights.
+            trainer.changes.unfreeze(["conv5"])
+            rate, position = trainer.rates.applied, (trainer.step, trainer.epoch, trainer.batch)
+            restored.extend(trainer.restore("step000001", weights_only=True))
+            assert (trainer.step, trainer.epoch, trainer.batch) == position
+            assert trainer.rates.applied == rate
+            assert not trainer.optimizer.state
+            assert "conv5" not in " ".join(trainer.freeze_set.frozen)
+            assert all(torch.equal(tensor, at_first[name]) for name, tensor in weights(trainer).items())
+            assert not trainer.freeze_set.find_drifted()
+        if trainer.step == 5 and not checked:
+            checked.append(trainer.segment)
+
+    trainer.fit(meddle)
+    (event,) = (each for each in restored if isinstance(each, CheckpointRestored))
+    assert (event.weights_only, event.step, event.segment) == (True, 4, 1)
+    assert checked == [1]
+    # Nothing was left behind: the curve goes on, in another piece.
+    losses = [e for e in events if isinstance(e, MetricsLogged) and TRAIN_LOSS in e.series]
+    assert [(e.segment, step) for e in losses for step in e.series[TRAIN_LOSS].steps] == [
+        (0 if step <= 4 else 1, step) for step in range(1, 9)
+    ]
+    validated = [(e.segment, e.series[VALIDATION_LOSS].steps) for e in events if is_validation(e)]
+    assert validated == [(1, [4]), (1, [8])]
+    assert [e.drifted for e in events if isinstance(e, FreezeVerified)][-1] == []
+
+
+def test_restored_weights_are_taken_back_by_a_rewind(make_trainer: Make, small_config: RunConfig) -> None:
+    trainer, _ = make_trainer(with_training(small_config, epochs=1))
+    before: dict[str, torch.Tensor] = {}
+
+    def meddle() -> None:
+        if trainer.step == 1 and not before:
+            trainer.save(reason="user")
+        if trainer.step == 3 and not before:
+            before.update(weights(trainer))
+            trainer.restore("last", weights_only=True)
+            assert any(not torch.equal(tensor, before[name]) for name, tensor in weights(trainer).items())
+            trainer.rewind(None, None)
+            assert all(torch.equal(tensor, before[name]) for name, tensor in weights(trainer).items())
+            assert trainer.optimizer.state
+
+    trainer.fit(meddle)
+    assert before
+
+
+def test_weights_are_not_restored_where_nothing_is_left_to_train(make_trainer: Make, small_config: RunConfig) -> None:
+    trainer, _ = make_trainer(with_training(small_config, epochs=1))
+    trainer.fit(lambda: None)
+    ended = weights(trainer)
+    with pytest.raises(CheckpointError, match=r"at its end.*train on for more epochs"):
+        trainer.restore("last", weights_only=True)
+    assert all(torch.equal(tensor, ended[name]) for name, tensor in weights(trainer).items())
+
+
+def is_validation(event: Event) -> bool:
+    return isinstance(event, MetricsLogged) and VALIDATION_LOSS in event.series
 
 
 def test_a_model_that_asks_for_the_version_of_its_weights_is_restored_and_loaded_by_plain_torch(

@@ -16,7 +16,7 @@ from trainer.config import RunConfig
 from trainer.data.kept_split import FILE_NAME
 from trainer.data.kept_split import read_split_rows as read_rows
 from trainer.export.shared_model import ExportError, SharedModel
-from trainer.export.timeline import as_change, changes_until, decays
+from trainer.export.timeline import as_change, changes_until, decays, foreign_weights
 from trainer.freezing import FreezeSet, has_statistics
 from trainer.messages.run_info import RunInfo
 from trainer.metrics import VALIDATION_LOSS
@@ -73,6 +73,8 @@ def train_script(model: SharedModel, record: RunRecord, curves: Mapping[str, Cur
     if info is None:
         raise RecipeError("train.py is left out: the run's folder does not say how it was prepared.")
     info_row = model.checkpoint
+    if restored := foreign_weights(info_row, record.log):
+        raise RecipeError(f"train.py is left out: the run went on from the weights of {restored}, which no step made.")
     events = changes_until(info_row, record.log, record.checkpoints)
     lowered = decays(config.optimizer, curves.get(VALIDATION_LOSS, Curve()), info_row.step)
     if len(lowered) != model.scheduler_state["num_decays"]:

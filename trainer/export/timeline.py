@@ -54,7 +54,10 @@ def changes_until(info: CheckpointInfo, log: list[AnyEvent], checkpoints: list[C
     for event in log:
         if not isinstance(event, Applied | StateRestored) or event.segment > info.segment:
             continue
-        if isinstance(event, CheckpointRestored):
+        if isinstance(event, CheckpointRestored) and event.weights_only:
+            # It went on from where it stood.
+            pass
+        elif isinstance(event, CheckpointRestored):
             since = saved_at.get(event.name, event.time)
             taken = _gone_back(taken, event, [each for each in taken if _is_before(each, event.step, since)])
         elif isinstance(event, RunRewound):
@@ -73,6 +76,19 @@ def changes_until(info: CheckpointInfo, log: list[AnyEvent], checkpoints: list[C
     if segment < info.segment:
         taken = []
     return [each.event.model_copy(update={"applied_step": each.step}) for each in taken if each.step < info.step]
+
+
+def foreign_weights(info: CheckpointInfo, log: list[AnyEvent]) -> str:
+    """Name the checkpoint whose weights were put into the run before ``info``, the last of them; "" for none."""
+    names = [
+        event.name
+        for event in log
+        if isinstance(event, CheckpointRestored)
+        and event.weights_only
+        and event.segment <= info.segment
+        and event.step < info.step
+    ]
+    return names[-1] if names else ""
 
 
 def as_change(event: Applied) -> list[Change]:

@@ -153,10 +153,15 @@ class StateRestored(Event):
 
 
 class CheckpointRestored(StateRestored):
-    """The state is that of a checkpoint."""
+    """The state is that of a checkpoint; with ``weights_only`` the weights are, and the rest is as it was.
+
+    ``change`` numbers that as in FreezeChanged, 0 where it is no change but a state as a whole.
+    """
 
     kind: Literal["CheckpointRestored"] = "CheckpointRestored"
     name: str
+    weights_only: bool = False
+    change: int = 0
 
 
 class RunRewound(StateRestored):

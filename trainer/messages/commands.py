@@ -227,10 +227,15 @@ class SaveCheckpoint(Command):
 
 
 class RestoreCheckpoint(Command):
-    """Put a checkpoint's weights, optimizer and freeze set into the live run at the next step boundary."""
+    """Put a checkpoint's weights, optimizer and freeze set into the live run at the next step boundary.
+
+    With ``weights_only`` the run goes on from where it stands, with its schedule and freeze set as they are, from the
+    checkpoint's weights and without any state of the optimizer.
+    """
 
     kind: Literal["RestoreCheckpoint"] = "RestoreCheckpoint"
     name: str
+    weights_only: bool = False
 
 
 class EditCheckpoint(Command):
