@@ -20,7 +20,7 @@ from app.json_lines import JsonLines, to_json
 from app.terminal import TerminalView
 from app.worker_talk import RunFailedError
 from trainer.client import ClientEvent, WorkerClient
-from trainer.config import RunConfig, load_config
+from trainer.config import MAX_EPOCHS, RunConfig, load_config
 from trainer.data_path import load_run
 from trainer.messages.commands import OpenRun, PrepareRun, VerifyResume
 from trainer.messages.events import ResumeVerified
@@ -119,6 +119,10 @@ def resume(
         str | None,
         typer.Option("--from", metavar="CHECKPOINT", help='A unique piece of its name, "best", or "last" (default).'),
     ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, max=MAX_EPOCHS, metavar="N", help="Epochs in all from now on: to train on after the last."),
+    ] = None,
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Also where its data, the libraries or the device have changed since.")
     ] = False,
@@ -130,17 +134,17 @@ def resume(
     runs: RunsDir = None,
     json: Json = False,
 ) -> int:
-    """Go on with a run from a checkpoint."""
+    """Go on with a run from a checkpoint, or train on for more epochs."""
     run_dir = find_run(run, runs_dir(context, runs))
     with RunFolder(run_dir, read_only=True) as folder:
         name = folder.checkpoint(checkpoint).name if checkpoint else None
         if verify:
             return _verify(VerifyResume(run_dir=str(run_dir.absolute()), checkpoint=name, num_steps=steps), json)
-        _check_is_unfinished(folder, name)
+        _check_is_unfinished(folder, name, epochs)
         has_worker = folder.worker() is not None
     if has_worker:
-        return _told(_watch(lambda show: go_on(run_dir, name, show, _tell), json))
-    command = OpenRun(run_dir=str(run_dir.absolute()), checkpoint=name, anyway=anyway)
+        return _told(_watch(lambda show: go_on(run_dir, name, epochs, show, _tell), json))
+    command = OpenRun(run_dir=str(run_dir.absolute()), checkpoint=name, epochs=epochs, anyway=anyway)
     ending = _followed(command, json)
     if not ending.has_changed:
         return _told(ending)
@@ -174,16 +178,21 @@ def _with_epochs(config: RunConfig, epochs: int) -> RunConfig:
     return config.model_copy(update={"training": training, "plan": plan})
 
 
-def _check_is_unfinished(folder: RunFolder, checkpoint: str | None) -> None:
+def _check_is_unfinished(folder: RunFolder, checkpoint: str | None, epochs: int | None) -> None:
     begins_at = folder.checkpoint(checkpoint) if checkpoint else folder.resume_point()
-    num_epochs = folder.num_epochs()
-    if begins_at is not None and begins_at.epoch >= num_epochs:
-        path = shown_path(folder.path)
+    if begins_at is None or begins_at.epoch < (epochs or folder.num_epochs()):
+        return
+    path, done = shown_path(folder.path), counted(begins_at.epoch, "epoch")
+    if epochs is not None:
         raise RunFolderError(
-            f"{folder.path.name} has finished its {counted(num_epochs, 'epoch')}: there is nothing to resume. Go on "
-            f"from an earlier checkpoint with `thaw resume {path} --from CHECKPOINT` (see `thaw checkpoints {path}`), "
-            "or begin a new run."
+            f"{folder.path.name} has {done} behind it there, so that it cannot end after {counted(epochs, 'epoch')}. "
+            f"Choose {begins_at.epoch + 1:,} or more."
         )
+    raise RunFolderError(
+        f"{folder.path.name} has finished its {counted(folder.num_epochs(), 'epoch')}: there is nothing to resume. "
+        f"Train on with `thaw resume {path} --epochs N`, or go on from an earlier checkpoint with `thaw resume {path} "
+        f"--from CHECKPOINT` (see `thaw checkpoints {path}`)."
+    )
 
 
 def _verify(command: VerifyResume, as_json: bool) -> int:

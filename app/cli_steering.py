@@ -307,6 +307,8 @@ def _answer_sentence(event: AnyEvent, run_dir: Path, found_state: RunState) -> s
             return plan_change_sentence(event)
         case RateChanged():
             return rate_sentence(event)
+        case TrainingChanged() if found_state in {RunState.FINISHED, RunState.STOPPED}:
+            return f"{training_sentence(event)} with `thaw unpause {shown_path(run_dir)}`"
         case TrainingChanged():
             return training_sentence(event)
         case CheckpointSaved(checkpoint=saved):

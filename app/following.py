@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,18 @@ from app.worker_talk import (
     with_fields,
 )
 from trainer.client import ClientEvent, WorkerClient, WorkerLost
-from trainer.messages.changes import CheckpointRestored
-from trainer.messages.commands import OpenRun, PrepareRun, RestoreCheckpoint, ShutDown, StartRun, StopRun, is_allowed
+from trainer.messages.base import Command
+from trainer.messages.changes import CheckpointRestored, TrainingChanged
+from trainer.messages.commands import (
+    ChangeTraining,
+    OpenRun,
+    PrepareRun,
+    RestoreCheckpoint,
+    ShutDown,
+    StartRun,
+    StopRun,
+    is_allowed,
+)
 from trainer.messages.events import CommandRejected, RunPrepared, StateChanged, WorkerAttached
 from trainer.messages.states import RunState
 
@@ -66,12 +76,16 @@ def follow(
 
 
 def go_on(
-    run_dir: Path, checkpoint: str | None, show: Callable[[ClientEvent], None], tell: Callable[[str], None]
+    run_dir: Path,
+    checkpoint: str | None,
+    epochs: int | None,
+    show: Callable[[ClientEvent], None],
+    tell: Callable[[str], None],
 ) -> Ending:
     """Start a stopped run in the worker that still has it, and show every event until the run ends.
 
-    It goes on where it stands, or from ``checkpoint``. Ctrl+C does what it does in ``follow``. The worker is another's,
-    a window's say, and is left to it at the end.
+    It goes on where it stands, or from ``checkpoint``; to the end of ``epochs`` in all, if given. Ctrl+C does
+    what it does in ``follow``. The worker is another's, a window's say, and is left to it at the end.
 
     Raises:
         RunFolderError: No worker serves the run.
@@ -82,9 +96,12 @@ def go_on(
     client = WorkerClient.attach(run_dir)
     try:
         attached = wait_until_attached(client, run_dir, time.monotonic() + ATTACH_TIMEOUT_S, show)
-        _check_waits_for_start(run_dir, attached.state, checkpoint)
+        first: list[Command] = [] if checkpoint is None else [RestoreCheckpoint(name=checkpoint)]
+        if epochs is not None:
+            first.append(ChangeTraining(epochs=epochs))
+        _check_waits_for_start(run_dir, attached.state, may_have_ended=bool(first))
         follower = _GuestFollower(client, run_dir, attached.state, tell)
-        follower.begin(checkpoint)
+        follower.begin(first)
         return _watch(client, follower, show)
     finally:
         client.close()
@@ -158,15 +175,21 @@ class _GuestFollower(_Follower):
     def __init__(self, client: WorkerClient, run_dir: Path, state: RunState, tell: Callable[[str], None]) -> None:
         super().__init__(client, OpenRun(run_dir=str(run_dir)), tell)
         self._state = state
+        self._to_send: list[Command] = []
 
-    def begin(self, checkpoint: str | None) -> None:
-        """Start the run; from a checkpoint, once that is restored."""
-        self._command_id = self._client.send(StartRun() if checkpoint is None else RestoreCheckpoint(name=checkpoint))
+    def begin(self, first: Sequence[Command]) -> None:
+        """Start the run, after these commands; each is sent once the one before it is done."""
+        self._to_send = [*first, StartRun()]
+        self._send_next()
 
     def take(self, event: ClientEvent) -> None:
-        if isinstance(event, CheckpointRestored) and event.command_id == self._command_id and not self._num_heeded:
-            self._command_id = self._client.send(StartRun())
+        is_answer = isinstance(event, CheckpointRestored | TrainingChanged) and event.command_id == self._command_id
+        if is_answer and not self._num_heeded:
+            self._send_next()
         super().take(event)
+
+    def _send_next(self) -> None:
+        self._command_id = self._client.send(self._to_send.pop(0))
 
     def _can_stop(self) -> bool:
         # Also before the start has taken hold: the stop comes after it.
@@ -184,8 +207,8 @@ def _watch(client: WorkerClient, follower: _Follower, show: Callable[[ClientEven
     return follower.ending
 
 
-def _check_waits_for_start(run_dir: Path, state: RunState, checkpoint: str | None) -> None:
-    if is_allowed("StartRun", state) or (checkpoint is not None and state is RunState.FINISHED):
+def _check_waits_for_start(run_dir: Path, state: RunState, *, may_have_ended: bool) -> None:
+    if is_allowed("StartRun", state) or (may_have_ended and state is RunState.FINISHED):
         return
     path = shown_path(run_dir)
     way = {

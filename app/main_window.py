@@ -31,6 +31,7 @@ from app.views.run_form import RunForm
 from app.views.run_list import RunListView
 from app.views.status_bar import StatusBar
 from app.views.toolbar import Toolbar
+from app.views.train_on_dialog import TrainOnDialog
 from trainer.config import RunConfig
 from trainer.messages.changes import FreezeChanged, StateRestored
 from trainer.messages.events import ChangeAdvised, StateChanged
@@ -173,6 +174,7 @@ class MainWindow(QWidget):
         toolbar.pause_requested.connect(session.pause)
         toolbar.unpause_requested.connect(session.unpause)
         toolbar.resume_requested.connect(self._resume)
+        toolbar.train_on_requested.connect(self._ask_train_on)
         toolbar.stop_requested.connect(session.stop)
         toolbar.cancel_requested.connect(session.cancel)
         toolbar.save_requested.connect(session.save_checkpoint)
@@ -223,9 +225,8 @@ class MainWindow(QWidget):
     def _show_state(self) -> None:
         session = self.session
         self._make_room()
-        self.toolbar.allow(
-            commands=session.is_live, resume=session.can_resume and session.state is not RunState.FINISHED
-        )
+        is_over = session.can_resume and session.state is RunState.FINISHED
+        self.toolbar.allow(commands=session.is_live, resume=session.can_resume and not is_over, train_on=is_over)
         is_new = session.run_dir is None and session.state is not RunState.PREPARING
         self.form.set_editable(is_new, is_live=session.is_live and session.allows("ChangeTraining"))
         self.form.allow_rate_search(session.can_ask("FindRate") if is_new else session.allows("FindRate"))
@@ -341,6 +342,16 @@ class MainWindow(QWidget):
 
     def _resume_anyway(self) -> None:
         self.session.resume_anyway()
+
+    def _ask_train_on(self) -> None:
+        dialog = TrainOnDialog(self.display.status.title, self.display.status.epoch, self)
+        dialog.chosen.connect(self._train_on)
+        dialog.open()
+
+    def _train_on(self, num_epochs: int) -> None:
+        if self.session.can_resume:
+            self.notice.hide()
+            self.session.train_on(num_epochs)
 
     def _new_run(self) -> None:
         title = self.display.status.title if self.session.is_live else ""

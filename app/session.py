@@ -201,11 +201,8 @@ class TrainingSession(QObject):
         self._resume_when_read = resume
         self._opener.open(path)
 
-    def resume(self, checkpoint: str | None = None, *, start: bool = True, anyway: bool = False) -> str:
-        """Go on with the stopped run on display from a checkpoint (None: where it was). Returns the command's id.
-
-        Where something of it is another one by now, the worker refuses, unless ``anyway``.
-        """
+    def resume(self, checkpoint: str | None = None, *, start: bool = True) -> str:
+        """Go on with the stopped run on display from a checkpoint (None: where it was). Returns the command's id."""
         assert self.run_dir is not None
         if checkpoint is None and start and self.allows("StartRun"):
             # The worker has it in memory just as it was stopped.
@@ -214,18 +211,28 @@ class TrainingSession(QObject):
             command_id = self._send(commands.RestoreCheckpoint(name=checkpoint or "last"))
             self._resume_id = command_id if start else ""
             return command_id
+        return self._load(commands.OpenRun(run_dir=str(self.run_dir), checkpoint=checkpoint, start=start))
+
+    def train_on(self, num_epochs: int) -> str:
+        """Go on with the run on display, which is over, to so many epochs in all. Returns the command's id."""
+        if self.allows("ChangeTraining"):
+            self._resume_id = self.change_training(epochs=num_epochs)
+            return self._resume_id
+        return self._load(commands.OpenRun(run_dir=str(self.run_dir), epochs=num_epochs))
+
+    def _load(self, command: commands.OpenRun) -> str:
         self._state_before_resume = self.state
         self._make_worker_ready()
         self._shown_state = None
-        self._asked = commands.OpenRun(run_dir=str(self.run_dir), checkpoint=checkpoint, start=start, anyway=anyway)
-        self._begin_id = self._send(self._asked)
+        self._asked = command
+        self._begin_id = self._send(command)
         self._show_state(self._worker_state)
         return self._begin_id
 
     def resume_anyway(self) -> str:
         """Go on as was asked last, though something has changed since. Returns the command's id."""
         assert self._asked is not None
-        return self.resume(self._asked.checkpoint, start=self._asked.start, anyway=True)
+        return self._load(self._asked.model_copy(update={"anyway": True}))
 
     def verify_resume(self, checkpoint: str) -> str:
         """Have the steps after a checkpoint made again in a fresh worker, and compared. Returns the command's id."""

@@ -23,6 +23,7 @@ _DATA_SUFFIXES = r"\.(zip|tar|tgz|tar\.gz|tar\.bz2|tar\.xz|csv|tsv)$"
 
 Metric = Literal["loss", "accuracy"]
 """What of validation tells one epoch from a better one."""
+MAX_EPOCHS = 10_000
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
 _THREE = Field(min_length=3, max_length=3)
@@ -206,7 +207,7 @@ class OptimizerConfig(_Section):
 class TrainingConfig(_Section):
     """How long, how much at once, and on what."""
 
-    epochs: int = Field(10, ge=1, le=10_000, description="Passes over the training data.")
+    epochs: int = Field(10, ge=1, le=MAX_EPOCHS, description="Passes over the training data.")
     patience: int | None = Field(
         None,
         ge=1,

@@ -408,8 +408,13 @@ class Trainer(LiveRun):
             return self.put_weights_back(name, command_id) + self._go_on_from_here(has_patience_anew=True)
         return self.put_checkpoint_back(name, command_id) + self._go_on_from_here(has_patience_anew=True)
 
-    def _go_on_from_here(self, *, has_patience_anew: bool) -> list[Event]:
-        if has_patience_anew and self.early_stopping.is_over:
+    def renew_patience(self) -> None:
+        """Have a run that its patience had ended go on for as long again."""
+        if self.early_stopping.is_over:
             self.early_stopping.num_epochs = 0
+
+    def _go_on_from_here(self, *, has_patience_anew: bool) -> list[Event]:
+        if has_patience_anew:
+            self.renew_patience()
         # An epoch's checkpoint is saved before the plan's change for the next one.
         return self.changes.follow_plan()

@@ -199,8 +199,12 @@ class Preparation:
             shutil.rmtree(folder.path, ignore_errors=True)
             raise
 
-    def open(self, run_dir: Path, checkpoint: str | None, *, is_to_start: bool, anyway: bool) -> PreparedRun:
+    def open(
+        self, run_dir: Path, checkpoint: str | None, *, is_to_start: bool, anyway: bool, num_epochs: int | None = None
+    ) -> PreparedRun:
         """Load a run that was begun before, at a checkpoint (None: where it was left).
+
+        ``num_epochs`` is how many it is to have from now on, None for as many as before.
 
         Raises:
             RunChanged: Its data or what it is trained with are others by now, and that is not to be so ``anyway``.
@@ -213,10 +217,11 @@ class Preparation:
             folder.claim(self.worker)
             config = folder.config()
             info = folder.checkpoint(checkpoint) if checkpoint else folder.resume_point()
-            if is_to_start and info is not None and info.epoch >= folder.num_epochs():
+            if is_to_start and info is not None and info.epoch >= (num_epochs or folder.num_epochs()):
+                length = num_epochs or folder.num_epochs()
                 raise ValueError(
-                    f"{folder.path.name} has finished all its {folder.num_epochs()} epochs: there is nothing to "
-                    "resume. Restore an earlier checkpoint, or begin a new run."
+                    f"{folder.path.name} has {info.epoch} epochs behind it, and {length} in all: there "
+                    "is nothing to resume. Train on for more epochs, restore an earlier checkpoint, or begin a new run."
                 )
             trainer, scanned = self._load_again(folder, config, self._emit)
             earlier = folder.prepared_before(None if info is None else info.name)
@@ -227,6 +232,8 @@ class Preparation:
             if changes:
                 text = f"Resumed though something has changed since: {'; '.join(changes)}."
                 events.append(LogWritten(level="warning", text=text))
+            if num_epochs is not None:
+                events += trainer.changes.change_training(num_epochs, None)
             log = TensorBoardLog(folder.tensorboard_dir, trainer.step)
             return self._prepared(trainer, scanned, folder, log, events)
         except BaseException:

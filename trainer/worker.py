@@ -247,6 +247,8 @@ class Worker:
                 self._go_back(self._loaded.rewind(command.change, command.step, command_id=command_id), "Rewound.")
             case EditCheckpoint() | DeleteCheckpoints() | PutCheckpointsBack():
                 self._server.publish(self._list_changed(command))
+            case ChangeTraining() if self.state in {RunState.FINISHED, RunState.STOPPED}:
+                self._train_on(self._changed(command, requested_step))
             case ShutDown():
                 self._is_ending = True
                 if self.state in {RunState.RUNNING, RunState.PAUSED}:
@@ -293,6 +295,15 @@ class Worker:
         if self.state in {RunState.FINISHED, RunState.STOPPED}:
             self._enter(RunState.READY, f"{sentence} Start goes on from there.")
 
+    def _train_on(self, events: list[Event]) -> None:
+        """Tell that a run which was over has another length, with which it may go on."""
+        if self._loaded.epoch < self._loaded.num_epochs:
+            self._loaded.renew_patience()
+            self._go_back(events, f"The run has {self._loaded.num_epochs:,} epochs now.")
+            return
+        for event in events:
+            self._server.publish(event)
+
     def _stop(self, *, save: bool, command_id: str) -> None:
         if self.state is RunState.READY:
             self._enter(RunState.STOPPED, command_id=command_id)
@@ -336,8 +347,13 @@ class Worker:
             if isinstance(command, PrepareRun):
                 prepared = self._preparation.begin(command.config, Path(command.runs_dir))
             else:
+                run_dir, epochs = Path(command.run_dir), command.epochs
                 prepared = self._preparation.open(
-                    Path(command.run_dir), command.checkpoint, is_to_start=command.start, anyway=command.anyway
+                    run_dir,
+                    command.checkpoint,
+                    is_to_start=command.start,
+                    anyway=command.anyway,
+                    num_epochs=epochs,
                 )
         except PreparationCancelled as stopped:
             self._enter(RunState.IDLE, _with_notes("The preparation was stopped.", stopped))

@@ -177,6 +177,11 @@ class RunStatusViewModel(QObject):
         return bool(self.title)
 
     @property
+    def epoch(self) -> int:
+        """Return how many epochs are completed."""
+        return self._epoch
+
+    @property
     def _shows_interruption(self) -> bool:
         # A resume that is refused leaves the run as it was: cut off.
         return self.was_interrupted and self.state is not RunState.PREPARING

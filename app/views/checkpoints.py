@@ -30,6 +30,8 @@ class CheckpointsView(QWidget):
 
     restore_requested = Signal(str)
     """The name of a checkpoint to put into the live run, or to load into a stopped one."""
+    weights_requested = Signal(str)
+    """The name of a checkpoint whose weights alone are to be put into the run."""
     resume_requested = Signal(str)
     """The name of a checkpoint from which a stopped run is to go on."""
     verify_requested = Signal(str)
@@ -49,7 +51,7 @@ class CheckpointsView(QWidget):
         super().__init__(parent)
         self._checkpoints = checkpoints
         self._checkpoints_dir: Path | None = None
-        self._can_resume = self._can_verify = False
+        self._can_resume = self._can_take_weights = self._can_verify = False
         self._has_chosen = False
         self._kept_names: list[str] = []
         self._empty_text = self.tr("A checkpoint is saved after every epoch, and whenever you press Save checkpoint.")
@@ -75,9 +77,12 @@ class CheckpointsView(QWidget):
         self._ages.timeout.connect(checkpoints.refresh_ages)
         self._select_newest()
 
-    def allow(self, *, restore: bool, resume: bool, verify: bool, checkpoints_dir: Path | None) -> None:
+    def allow(
+        self, *, restore: bool, resume: bool, weights: bool, verify: bool, checkpoints_dir: Path | None
+    ) -> None:
         """Say what the run's state allows, and where its checkpoints lie."""
-        self._checkpoints.can_restore, self._can_resume, self._can_verify = restore, resume, verify
+        self._checkpoints.can_restore, self._can_resume = restore, resume
+        self._can_take_weights, self._can_verify = weights, verify
         self._checkpoints_dir = checkpoints_dir
         self._enable_buttons()
 
@@ -116,6 +121,11 @@ class CheckpointsView(QWidget):
         self._menu = QMenu(self)
         self._pin = self._action(self.tr("Pin"), self._ask_pin, "P")
         self._mark = self._action(self.tr("Label and note …"), self._ask_mark, "F2")
+        self._menu.addSeparator()
+        self._restore_weights = self._action(self.tr("Restore weights only"), self._ask_weights)
+        self._restore_weights.setToolTip(
+            self.tr("Go on from these weights at the present step; the optimizer begins anew, all else stays as it is")
+        )
         self._verify = self._action(self.tr("Verify resume"), self._ask_verify)
         self._verify.setToolTip(
             self.tr("Make the steps after this checkpoint again, in a copy, and compare them with the run's to the bit")
@@ -169,6 +179,7 @@ class CheckpointsView(QWidget):
         is_whole = name is not None and not self._checkpoints.problem_of(name)
         self._restore.setEnabled(is_whole and self._checkpoints.can_restore)
         self._resume.setEnabled(is_whole and self._can_resume)
+        self._restore_weights.setEnabled(is_whole and self._can_take_weights)
         self._verify.setEnabled(is_whole and self._can_verify)
         self._copy.setEnabled(name is not None and self._checkpoints_dir is not None)
         self._show.setEnabled(self._checkpoints_dir is not None)
@@ -254,6 +265,10 @@ class CheckpointsView(QWidget):
     def _ask_resume(self) -> None:
         if (name := self.selected_name) is not None:
             self.resume_requested.emit(name)
+
+    def _ask_weights(self) -> None:
+        if (name := self.selected_name) is not None:
+            self.weights_requested.emit(name)
 
     def _ask_verify(self) -> None:
         if (name := self.selected_name) is not None:

@@ -29,6 +29,8 @@ class Toolbar(QWidget):
     pause_requested = Signal()
     unpause_requested = Signal()
     resume_requested = Signal()
+    train_on_requested = Signal()
+    """The run is over, and is to have more epochs."""
     stop_requested = Signal()
     save_requested = Signal()
     tensorboard_requested = Signal()
@@ -46,7 +48,7 @@ class Toolbar(QWidget):
         super().__init__(parent)
         self._status = status
         self._changes = changes
-        self._can_command, self._can_resume = False, False
+        self._can_command, self._can_resume, self._can_train_on = False, False, False
         # The widest that these words of this run have been: as they come and go, they must not move the buttons.
         self._progress_room = self._chip_room = 0
         self._build(scheme)
@@ -61,9 +63,9 @@ class Toolbar(QWidget):
         self._show_changes()
         self._show_progress()
 
-    def allow(self, *, commands: bool, resume: bool) -> None:
-        """Say whether the run on display has a worker, and whether it can go on from a checkpoint."""
-        self._can_command, self._can_resume = commands, resume
+    def allow(self, *, commands: bool, resume: bool, train_on: bool) -> None:
+        """Say whether the run on display has a worker, can go on from a checkpoint, and can with more epochs."""
+        self._can_command, self._can_resume, self._can_train_on = commands, resume, train_on
         self._show_state()
 
     def press_primary(self) -> None:
@@ -209,7 +211,8 @@ class Toolbar(QWidget):
         theme.set_property(self._primary, "kind", "primary")
         self._primary.setIcon(self._stop.icon())
         widths = []
-        for word in (self.tr("Start"), self.tr("Pause"), self.tr("Unpause"), self.tr("Resume")):
+        words = (self.tr("Start"), self.tr("Pause"), self.tr("Unpause"), self.tr("Resume"), self.tr("Train on…"))
+        for word in words:
             self._primary.setText(word)
             widths.append(self._primary.sizeHint().width())
         self._primary.setFixedWidth(max(widths))
@@ -274,6 +277,8 @@ class Toolbar(QWidget):
     def _primary_action(self, state: RunState) -> tuple[str, str, str, bool, SignalInstance]:
         if self._can_resume:
             return self.tr("Resume"), "play", "primary", True, self.resume_requested
+        if self._can_train_on:
+            return self.tr("Train on…"), "play", "", True, self.train_on_requested
         if state is RunState.RUNNING:
             return self.tr("Pause"), "pause", "", self._can_command, self.pause_requested
         if state is RunState.PAUSED:

@@ -206,7 +206,7 @@ def test_only_a_whole_checkpoint_can_be_restored(qtbot, themed, tmp_path) -> Non
     checkpoints = CheckpointItemModel()
     view = make_view(checkpoints)
     qtbot.addWidget(view)
-    view.allow(restore=True, resume=True, verify=True, checkpoints_dir=tmp_path)
+    view.allow(restore=True, resume=True, weights=True, verify=True, checkpoints_dir=tmp_path)
     assert not view._restore.isEnabled()
     checkpoints.reset([checkpoint(1, 0.5, 0.8), checkpoint(2, 0.6, 0.7)])
     assert view.selected_name == "checkpoint_tiny_002.pt"

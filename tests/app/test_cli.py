@@ -190,6 +190,15 @@ def test_resume_of_a_finished_run_names_the_way_from_an_earlier_checkpoint(run_f
     error = capsys.readouterr().err
     assert "has finished its 10 epochs: there is nothing to resume." in error
     assert f"`thaw resume runs/{run_folder.path.name} --from CHECKPOINT`" in error
+    assert f"`thaw resume runs/{run_folder.path.name} --epochs N`" in error
+
+
+def test_resume_refuses_fewer_epochs_than_are_behind_the_run(run_folder, capsys):
+    run_folder.add_checkpoint(checkpoint_info(10, 0.7))
+    assert main(["resume", "last", "--epochs", "10"]) == 2
+    assert "has 10 epochs behind it there, so that it cannot end after 10 epochs. Choose 11 or more." in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -984,6 +993,11 @@ def starts_and_finishes(command):
     if command.kind == "RestoreCheckpoint":
         yield restored_event(command)
         yield StateChanged(state=RunState.READY)
+    elif command.kind == "ChangeTraining":
+        lengths = {"epochs": command.epochs, "before_epochs": 10, "patience": None, "before_patience": None}
+        steps = {"total_steps": 200, "requested_step": 100, "applied_step": 100, "segment": 0}
+        yield TrainingChanged(**lengths, **steps, command_id=command.command_id)
+        yield StateChanged(state=RunState.READY)
     elif command.kind == "StartRun":
         yield StateChanged(state=RunState.RUNNING, command_id=command.command_id)
         yield StateChanged(state=RunState.FINISHED)
@@ -996,6 +1010,8 @@ def starts_and_finishes(command):
         (RunState.STOPPED, [], ["StartRun"]),
         (RunState.STOPPED, ["--from", "best"], ["RestoreCheckpoint", "StartRun"]),
         (RunState.FINISHED, ["--from", "1"], ["RestoreCheckpoint", "StartRun"]),
+        (RunState.FINISHED, ["--epochs", "20"], ["ChangeTraining", "StartRun"]),
+        (RunState.STOPPED, ["--from", "1", "--epochs", "20"], ["RestoreCheckpoint", "ChangeTraining", "StartRun"]),
     ],
 )
 def test_resume_starts_a_stopped_run_in_the_worker_that_has_it_and_leaves_that_alone(

@@ -19,12 +19,14 @@ from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID
 from app.viewmodels.log import RESULT, WHAT
 from app.views.leave_dialog import LeaveDialog
 from app.views.rate_dialog import RateDialog
+from app.views.train_on_dialog import TrainOnDialog
 from tests.app.conftest import ScriptedClient, checked, checkpoint
 from tests.app.test_run_form import entry, weight_set
 from tests.app.test_session import write_run
 from trainer.client import RunOpened, WorkerLost
 from trainer.config import DataConfig, ModelConfig, PlanPhase, RunConfig
 from trainer.messages.changes import (
+    CheckpointRestored,
     LayersFrozen,
     LayersUnfrozen,
     PhaseBegan,
@@ -548,6 +550,25 @@ def test_a_killed_worker_is_told_with_resume(qtbot, window: MainWindow, running:
     clients[1].serve()
     qtbot.waitUntil(lambda: "OpenRun" in clients[1].kinds())
     assert window.notice.text == ""
+
+
+@ASKS
+def test_a_finished_run_trains_on_for_the_epochs_that_are_asked_for(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    restored = CheckpointRestored(name="c", step=270, epoch=6, frozen=[], num_trainable=10, segment=1, time=8.0)
+    running.say(restored, StateChanged(state=RunState.FINISHED, time=9.0))
+    qtbot.waitUntil(lambda: window.toolbar._primary.text() == "Train on…")
+    qtbot.mouseClick(window.toolbar._primary, Qt.MouseButton.LeftButton)
+    dialog = window.findChild(TrainOnDialog)
+    assert dialog.note.text() == "11 epochs in all"
+    dialog.field.setText("")
+    assert not dialog.start.isEnabled()
+    assert dialog.note.text() == "A number from 1 to 9,994"
+    dialog.field.setText("3")
+    assert dialog.note.text() == "9 epochs in all"
+    qtbot.mouseClick(dialog.start, Qt.MouseButton.LeftButton)
+    assert (running.sent[-1].kind, running.sent[-1].epochs) == ("ChangeTraining", 9)
 
 
 def test_a_paused_run_that_has_something_to_say_says_it(qtbot, window: MainWindow, running: ScriptedClient) -> None:

@@ -191,6 +191,28 @@ def test_opening_with_resume_goes_on_at_once(qtbot, session, clients, tmp_path, 
     assert clients[0].sent[0].start
 
 
+def test_a_run_that_is_over_trains_on_in_the_worker_that_has_it_or_in_a_new_one(
+    qtbot, session, clients, tmp_path, run_info, begin_run
+) -> None:
+    clients[0].serve()
+    begin_run(clients[0])
+    clients[0].say(StateChanged(state=RunState.FINISHED, time=4.0))
+    qtbot.waitUntil(is_in(session, RunState.FINISHED))
+    session.train_on(9)
+    assert clients[0].sent[-1].epochs == 9
+    clients[0].say(StateChanged(state=RunState.READY, time=5.0))
+    qtbot.waitUntil(lambda: clients[0].kinds() == ["ChangeTraining", "StartRun"])
+    run_dir = write_run(tmp_path / "runs", run_info)
+    with RunFolder(run_dir) as folder:
+        folder.add_event(StateChanged(state=RunState.FINISHED, time=4.0))
+    session.open_run(run_dir)
+    qtbot.waitUntil(lambda: session.run_dir == run_dir)
+    clients[-1].serve()
+    session.train_on(12)
+    qtbot.waitUntil(lambda: clients[-1].kinds() == ["OpenRun"])
+    assert (clients[-1].sent[0].epochs, clients[-1].sent[0].start) == (12, True)
+
+
 def test_a_refused_resume_leaves_the_run_as_it_was(qtbot, session, clients, tmp_path, run_info) -> None:
     clients[0].serve()
     session.open_run(write_run(tmp_path / "runs", run_info), resume=True)

@@ -321,6 +321,16 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
     finished.wait_state(RunState.FINISHED)
     driver = finished
     walk(RunState.FINISHED)
+    # Its patience alone gives it nothing to train.
+    assert isinstance(driver.ask(ChangeTraining(patience=5), TrainingChanged), TrainingChanged)
+    assert isinstance(driver.ask(StartRun(), StateChanged), CommandRejected)
+    after = len(driver.seen)
+    assert isinstance(driver.ask(ChangeTraining(epochs=4), TrainingChanged), TrainingChanged)
+    assert driver.wait_state(RunState.READY, after).sentence == "The run has 4 epochs now. Start goes on from there."
+    driver.send(StartRun())
+    saved = driver.wait(CheckpointSaved, after=after).checkpoint
+    assert saved.epoch == 4
+    driver.wait_state(RunState.FINISHED, after)
 
 
 def test_pause_holds_the_step_and_unpause_goes_on(start_worker: Start, small_config: RunConfig, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trainer.config import DataConfig, ModelConfig, PlanPhase, RunConfig
+from trainer.config import MAX_EPOCHS, DataConfig, ModelConfig, PlanPhase, RunConfig
 from trainer.messages.base import Command
 from trainer.messages.run_info import CheckpointInfo
 from trainer.messages.states import RunState, S
@@ -106,6 +106,7 @@ class OpenRun(Command):
     """Load an existing run at a checkpoint (None: the last one). Goes on at once if ``start``.
 
     Where its data, its weights' file, the libraries or the device are others by now it is refused, unless ``anyway``.
+    ``epochs`` are all that it is to have from now on, those completed included; None leaves their number.
     """
 
     kind: Literal["OpenRun"] = "OpenRun"
@@ -113,6 +114,7 @@ class OpenRun(Command):
     checkpoint: str | None = None
     start: bool = True
     anyway: bool = False
+    epochs: int | None = Field(None, ge=1, le=MAX_EPOCHS)
 
 
 class StartRun(Command):
@@ -196,12 +198,13 @@ class SetBatchNorm(Command):
 class ChangeTraining(Command):
     """Change at the next step boundary how long the run is, its schedule then spans the new length; or its batches.
 
+    A run that was over, and now has epochs left, waits to be started again.
     ``epochs`` counts all epochs of the run, those completed included; a ``patience`` of 0 ends nothing early. A batch
     goes through the model in ``batch_parts``. What is None stays as it is.
     """
 
     kind: Literal["ChangeTraining"] = "ChangeTraining"
-    epochs: int | None = Field(None, ge=1, le=10_000)
+    epochs: int | None = Field(None, ge=1, le=MAX_EPOCHS)
     patience: int | None = Field(None, ge=0, le=10_000)
     batch_parts: int | None = Field(None, ge=1, le=100_000)
 
@@ -328,7 +331,7 @@ ALLOWED_COMMANDS: dict[str, frozenset[RunState]] = {
     "SetRateMultiplier": _LOADED,
     "SetPlan": _LOADED,
     "SetBatchNorm": _LOADED,
-    "ChangeTraining": _LOADED,
+    "ChangeTraining": _LOADED | {S.FINISHED, S.STOPPED},
     "Rewind": _LOADED | {S.FINISHED, S.STOPPED},
     "SaveCheckpoint": _LOADED,
     "RestoreCheckpoint": _LOADED | {S.FINISHED, S.STOPPED},

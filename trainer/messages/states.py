@@ -42,5 +42,5 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
 """The allowed transitions.
 
 A refused preparation goes back to IDLE. A stop whose save fails goes to PAUSED: nothing is lost. STOPPED goes on where
-it was by a start, and goes to READY by a restore, as FINISHED does.
+it was by a start, and goes to READY by a restore or a new length, as FINISHED does.
 """
