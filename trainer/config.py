@@ -18,6 +18,8 @@ from trainer.config_error import ConfigError as ConfigError
 
 _LONGEST_SHOWN = 60
 _WEIGHT_SET = re.compile(r"IMAGENET1K_[A-Z0-9_]+")
+_FOLDER_TIME = re.compile(r"^\d{4}-\d\d-\d\d_\d{6}_")
+_CHECKPOINT_PLACE = re.compile(r"_(?P<epoch>\d{3,})_(?:step(?P<step>\d+)|\d+\.\d+_\d+\.\d+)(?:_\d+)?\.pt$")
 _DATA_SUFFIXES = r"\.(zip|tar|tgz|tar\.gz|tar\.bz2|tar\.xz|csv|tsv)$"
 
 
@@ -354,6 +356,25 @@ class PlanPhase(_Section):
         return self.plateau is not None and self.plateau >= num_epochs - 1
 
 
+class BranchConfig(_Section):
+    """The checkpoint of another run from which this one begins; its own base.pt has the weights once it has begun."""
+
+    run: str = Field(description="Folder of the other run.")
+    checkpoint: str = Field(description="Name of the checkpoint's file in it.")
+    with_optimizer: bool = Field(
+        False, description="Whether the optimizer's state is taken, too; the model and the optimizer must be the same."
+    )
+
+    @property
+    def source(self) -> str:
+        """Name the checkpoint for people: "digits-resnet18, epoch 5"."""
+        run = _FOLDER_TIME.sub("", Path(self.run).name)
+        found = _CHECKPOINT_PLACE.search(self.checkpoint)
+        if found is None:
+            return f"{run}, {self.checkpoint}"
+        return f"{run}, step {int(found['step'])}" if found["step"] else f"{run}, epoch {int(found['epoch'])}"
+
+
 class RunConfig(_Section):
     """The whole configuration of a run, as ``run.toml`` holds it."""
 
@@ -366,6 +387,7 @@ class RunConfig(_Section):
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     checkpoints: CheckpointsConfig = Field(default_factory=CheckpointsConfig)
     plan: list[PlanPhase] = Field(default_factory=list)
+    branch: BranchConfig | None = Field(None, description="What it branches from; empty: it begins by itself.")
 
     @property
     def title(self) -> str:
@@ -426,14 +448,19 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def resolve_paths(config: RunConfig, folder: Path) -> RunConfig:
-    """Return the configuration with absolute paths of data and weights; relative ones are taken from ``folder``."""
+    """Return the configuration with absolute paths of data, weights and the run that it branches from.
+
+    Relative ones are taken from ``folder``.
+    """
     weights = config.model.weights
     if config.model.weights_file:
         weights = _absolute(weights, folder)
+    branch = config.branch
     return config.model_copy(
         update={
             "data": config.data.model_copy(update={"path": _absolute(config.data.path, folder)}),
             "model": config.model.model_copy(update={"weights": weights}),
+            "branch": branch and branch.model_copy(update={"run": _absolute(branch.run, folder)}),
         }
     )
 

@@ -51,12 +51,23 @@ class LoadedModel:
             ones. The head's are told by ``_add_head``, with the lines that make the same model in plain PyTorch.
         head: Qualified names of the head: a single layer, or the Sequential that holds its layers.
         preprocessing: How its images are to be prepared.
+        report: How the weights fitted that were read for it; None where they were drawn.
 
     """
 
     module: nn.Module
     head: list[str]
     preprocessing: Preprocessing
+    report: WeightsReport | None = None
+
+
+@dataclass(frozen=True)
+class GivenWeights:
+    """A state_dict for a model, what it is called, and whether its head is left out: it tells other classes apart."""
+
+    state: dict[str, Tensor]
+    source: str
+    is_head_left_out: bool = False
 
 
 def list_models() -> list[ModelEntry]:
@@ -91,6 +102,7 @@ def build_model(
     check_cancelled: Callable[[], None],
     *,
     with_weights: bool = True,
+    given: GivenWeights | None = None,
 ) -> LoadedModel:
     """Build a network with a new head of ``num_classes`` outputs and load its weights.
 
@@ -101,6 +113,7 @@ def build_model(
         image_size: Side of the images in pixels, None: the published weights' own.
         on_progress: Called with (what, done, total, unit) during a download.
         check_cancelled: Called several times a second during a download; raises to end it.
+        given: Weights that it is to have instead of those of ``config``.
         with_weights: False draws them all, for who has other ones for it, or needs none; the rest is as with them.
 
     Raises:
@@ -111,7 +124,9 @@ def build_model(
     _check_image_size(config, preprocessing.image_size)
     state: dict[str, Tensor] | None = None
     source = config.weights
-    if with_weights and config.weights_file:
+    if given is not None:
+        state, source = given.state, given.source
+    elif with_weights and config.weights_file:
         state = read_file(config)
     elif with_weights and config.weights != RANDOM:
         path = fetch_published(_weights_of(config).url, config.name, on_progress, check_cancelled)
@@ -124,11 +139,14 @@ def build_model(
         # Seeded anew: the head is the same after any backbone, drawn or loaded.
         torch.default_generator.manual_seed(seed)
         head = _add_head(module, config, num_classes)
+    if given is not None and given.is_head_left_out:
+        state = {key: tensor for key, tensor in given.state.items() if not key.startswith(f"{head}.")}
+    report = None
     if state is not None:
         report = load(config.name, module, head, state, source, preprocessing.image_size)
         if not report.is_usable:
-            raise ModelError(report.sentence)
-    return LoadedModel(module, [head], preprocessing)
+            raise ModelError(report.sentence, "model.weights" if given is None else "model.name")
+    return LoadedModel(module, [head], preprocessing, report)
 
 
 def inspect(config: ModelConfig, num_classes: int = 10, image_size: int | None = None) -> tuple[nn.Module, list[str]]:

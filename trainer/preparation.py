@@ -7,13 +7,14 @@ import gc
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import platformdirs
 import torch
 
+from trainer.branching import BranchStart, read_start, take_optimizer_state
 from trainer.checkpoints import CheckpointStore, missing_rng
 from trainer.config import ConfigError, DataConfig, RunConfig, resolve_paths
 from trainer.config_error import Faults
@@ -30,7 +31,7 @@ from trainer.messages.base import Event
 from trainer.messages.data_info import ImageView
 from trainer.messages.events import LogWritten
 from trainer.messages.run_info import RateCurve, Replay, RunEstimate, RunInfo
-from trainer.models import build_model, preprocessing_of
+from trainer.models import GivenWeights, build_model, preprocessing_of
 from trainer.optim import choose_device
 from trainer.rate_finder import find_rate
 from trainer.replay import Scratch, replay
@@ -59,6 +60,19 @@ class PreparedRun:
     log: TensorBoardLog
     info: RunInfo
     events: list[Event] = field(default_factory=list)
+
+
+LookThrough = Callable[[Mapping[str, str] | None], ScannedData]
+"""Called for the images, with the split that they are to have, None for a new one."""
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What a run is made of, before it has a folder, and what there is to tell of that."""
+
+    trainer: Trainer
+    scanned: ScannedData
+    events: list[Event]
 
 
 class Preparation:
@@ -162,9 +176,9 @@ class Preparation:
         faults = Faults()
         with faults.noting():
             check_no_run_uses(choose_device(config.training.device), runs_dir)
-        look_through = partial(self._known_scan, config)
-        trainer, _ = self._load(config, lambda _: None, look_through, faults, with_weights=with_weights)
-        return trainer
+        # How the images are split matters to no trial.
+        look_through: LookThrough = lambda _: self._known_scan(config)  # noqa: E731 (a def of one expression)
+        return self._load(config, lambda _: None, look_through, faults, with_weights=with_weights).trainer
 
     def _known_scan(self, config: RunConfig) -> ScannedData:
         """Return the data as they were checked last: a trial is no reason to check them again."""
@@ -186,13 +200,14 @@ class Preparation:
         # A resume reads the paths again, from wherever it is started.
         config = resolve_paths(config, Path.cwd())
         look_through = partial(self.scan, config.data, config.training.seed)
-        trainer, scanned = self._load(config, self._emit, look_through, faults)
+        loaded = self._load(config, self._emit, look_through, faults)
+        trainer, scanned = loaded.trainer, loaded.scanned
         folder = RunFolder.create(runs_dir, config)
         try:
             folder.claim(self.worker)
             write_split(folder.path, scanned)
             trainer.begin(folder)
-            return self._prepared(trainer, scanned, folder, TensorBoardLog(folder.tensorboard_dir, None), [])
+            return self._prepared(trainer, scanned, folder, TensorBoardLog(folder.tensorboard_dir, None), loaded.events)
         except BaseException:
             trainer.close()
             folder.close()
@@ -286,26 +301,31 @@ class Preparation:
         self, folder: RunFolder, config: RunConfig, emit: Callable[[Event], None]
     ) -> tuple[Trainer, ScannedData]:
         # The run's own files hold every weight, so none are downloaded or read from elsewhere.
-        return self._load(
+        loaded = self._load(
             config,
             emit,
-            lambda: self.scan(config.data, config.training.seed, read_split(folder.path)),
+            lambda _: self.scan(config.data, config.training.seed, read_split(folder.path)),
             Faults(),
             with_weights=False,
             owner_of_data=folder.path.name,
         )
+        return loaded.trainer, loaded.scanned
 
     def _load(
         self,
         config: RunConfig,
         emit: Callable[[Event], None],
-        look_through: Callable[[], ScannedData],
+        look_through: LookThrough,
         faults: Faults,
         *,
         with_weights: bool = True,
         owner_of_data: str = "",
-    ) -> tuple[Trainer, ScannedData]:
-        check_run(config, faults, with_weights=with_weights)
+    ) -> _Loaded:
+        start: BranchStart | None = None
+        with faults.noting():
+            start = read_start(config.branch) if with_weights and config.branch is not None else None
+        given = None if start is None else GivenWeights(start.state, start.branch.source)
+        check_run(config, faults, with_weights=with_weights, given=given)
         if faults:
             # No image need be decoded to say what else is wrong.
             with faults.noting(), _data_of(owner_of_data):
@@ -314,8 +334,10 @@ class Preparation:
         device = choose_device(config.training.device)
         torch.set_num_threads(config.training.num_threads or self._default_num_threads)
         with _data_of(owner_of_data):
-            scanned = look_through()
+            scanned = look_through(None if start is None else start.split_for(config))
             check_task(config.data, scanned.summary)
+        if given is not None and start is not None:
+            given = replace(given, is_head_left_out=start.class_names != list(scanned.class_names))
         loaded = build_model(
             config.model,
             config.data.num_outputs(len(scanned.class_names)),
@@ -324,12 +346,20 @@ class Preparation:
             self._report,
             self._check_cancelled,
             with_weights=with_weights,
+            given=given,
         )
         preprocessing = loaded.preprocessing.edited(config.data)
         self._check_cancelled()
         data = ImageData(config.data, config.training, preprocessing, scanned, self._cache_dir / "decoded")
+        events: list[Event] = []
         try:
-            return Trainer(config, loaded, data, device, emit), scanned
+            trainer = Trainer(config, loaded, data, device, emit)
+            if start is not None and loaded.report is not None:
+                if start.branch.with_optimizer:
+                    take_optimizer_state(start, trainer.optimizer, config.optimizer.name, loaded.report)
+                sentence = start.sentence(loaded.report, list(scanned.class_names))
+                events.append(LogWritten(level="info", text=sentence))
+            return _Loaded(trainer, scanned, events)
         except BaseException:
             data.close()
             raise

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from trainer.config import ConfigError, RunConfig
 from trainer.config_error import Faults
 from trainer.fitting import load
 from trainer.freezing import FreezeError, FreezeSet
-from trainer.models import inspect, preprocessing_of, read_file
+from trainer.models import GivenWeights, inspect, preprocessing_of, read_file
 from trainer.optim import choose_device
 from trainer.schedules import check_layers, multiplied_units
 from trainer.weights import ModelError
@@ -19,7 +19,7 @@ _NUM_CLASSES = 10
 """Stands for what the data will tell. The layers' names do not depend on it."""
 
 
-def check_run(config: RunConfig, faults: Faults, *, with_weights: bool) -> None:
+def check_run(config: RunConfig, faults: Faults, *, with_weights: bool, given: GivenWeights | None = None) -> None:
     """Note what is wrong with a run's device, model, weights, images' sides, layers and plan.
 
     Nothing is downloaded, and no model made but one without memory.
@@ -27,16 +27,18 @@ def check_run(config: RunConfig, faults: Faults, *, with_weights: bool) -> None:
     Args:
         config: The run's configuration.
         faults: Where it is noted.
+        given: Weights that it is to have instead of those of its configuration.
         with_weights: Whether its file of weights matters: a run that goes on has its own.
 
     """
     with faults.noting():
         choose_device(config.training.device)
     num_outputs = config.data.num_outputs(_NUM_CLASSES)
-    state: dict[str, Tensor] | None = None
+    state = None if given is None else given.state
     sized: tuple[nn.Module, list[str]] | None = None
     with faults.noting():
-        state = read_file(config.model) if with_weights and config.model.weights_file else None
+        if given is None and with_weights and config.model.weights_file:
+            state = read_file(config.model)
     with faults.noting():
         sized = inspect(config.model, num_outputs, config.data.image_size)
     with faults.noting():
@@ -50,7 +52,10 @@ def check_run(config: RunConfig, faults: Faults, *, with_weights: bool) -> None:
         preprocessing.edited(config.data)
     with faults.noting():
         if state is not None:
-            _check_fit(config, sized, state, preprocessing.image_size)
+            source = config.model.weights if given is None else given.source
+            report = load(config.model.name, sized[0], sized[1][0], state, source, preprocessing.image_size)
+            if not report.is_usable:
+                raise ModelError(report.sentence, "model.weights" if given is None else "model.name")
 
 
 def _check_layers(config: RunConfig, freeze_set: FreezeSet, faults: Faults) -> None:
@@ -81,12 +86,3 @@ def _check_adapting(layers: Sequence[str], freeze_set: FreezeSet) -> None:
             freeze_set.with_statistics([layer])
         except FreezeError as error:
             raise ConfigError(str(error), "model.adapting") from error
-
-
-def _check_fit(
-    config: RunConfig, model: tuple[nn.Module, list[str]], state: dict[str, Tensor], image_size: int
-) -> None:
-    module, (head,) = model
-    report = load(config.model.name, module, head, state, config.model.weights, image_size)
-    if not report.is_usable:
-        raise ModelError(report.sentence)

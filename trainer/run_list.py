@@ -5,6 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from trainer.config import BranchConfig, RunConfig
+from trainer.messages.run_info import CheckpointInfo
 from trainer.messages.states import RunState
 from trainer.run_record import RunFolderError, RunListing
 from trainer.runs import RunFolder, created_at
@@ -48,6 +50,43 @@ def list_runs(runs_dir: Path) -> list[RunListing]:
         except ValueError as error:
             listings.append(_damaged_listing(path, str(error)))
     return listings
+
+
+def by_branch(runs: list[RunListing]) -> list[tuple[RunListing, int]]:
+    """Return runs with the number of runs above each in its tree: each run, then its branches, and their branches.
+
+    They come in the order in which they were given, trees as well as the branches of a run. A run whose parent is not
+    among them begins a tree.
+    """
+    # A folder that was moved with all its runs still has the parent in it, under its name.
+    by_name = {run.path.name: run for run in runs}
+    branches: dict[str, list[RunListing]] = {}
+    for run in runs:
+        parent = by_name.get(run.parent.name) if run.parent is not None else None
+        branches.setdefault("" if parent is None or parent is run else parent.path.name, []).append(run)
+    found: list[tuple[RunListing, int]] = []
+    to_come = [(run, 0) for run in reversed(branches.get("", []))]
+    while to_come:
+        run, depth = to_come.pop()
+        found.append((run, depth))
+        to_come.extend((branch, depth + 1) for branch in reversed(branches.get(run.path.name, [])))
+    placed = {run.path.name for run, _ in found}
+    # Two that name each other as parents, by an edited file, are shown all the same.
+    return found + [(run, 0) for run in runs if run.path.name not in placed]
+
+
+def branch_config(config: RunConfig, run_dir: Path, checkpoint: CheckpointInfo) -> RunConfig:
+    """Return the configuration of a branch that goes on as the run is at a checkpoint.
+
+    What is frozen is as it is there. A plan counts from a run's start, and is left out.
+    """
+    return config.model_copy(
+        update={
+            "model": config.model.model_copy(update={"frozen": checkpoint.frozen}),
+            "plan": [],
+            "branch": BranchConfig(run=str(run_dir.absolute()), checkpoint=checkpoint.name),
+        }
+    )
 
 
 def runs_on(device: str, runs_dir: Path) -> list[str]:

@@ -113,6 +113,10 @@ class RunListing:
     best_accuracy: float | None
     created_at: float
     problem: str = ""
+    parent: Path | None = None
+    """The folder of the run that it branches from, as it was then."""
+    branched_from: str = ""
+    """The checkpoint that it branches from, in words."""
 
 
 def metric_word(tag: str) -> str:

@@ -568,6 +568,8 @@ class RunFolder:
             step=step,
             best_accuracy=best.accuracy if best else None,
             created_at=created_at(self.path),
+            parent=None if config.branch is None else Path(config.branch.run),
+            branched_from="" if config.branch is None else config.branch.source,
         )
 
     def recorded_state(self) -> tuple[RunState, str]:

@@ -115,6 +115,8 @@ def _training(model: SharedModel, info: RunInfo | None) -> str:
 
 def _weights(model: SharedModel) -> str:
     weights = model.config.model.weights
+    if model.config.branch is not None:
+        return f"the weights of {model.config.branch.source}"
     if model.config.model.weights_file:
         return "weights from a file"
     return {"published": "torchvision's published weights", "random": "random weights"}.get(

@@ -73,6 +73,8 @@ def train_script(model: SharedModel, record: RunRecord, curves: Mapping[str, Cur
     if info is None:
         raise RecipeError("train.py is left out: the run's folder does not say how it was prepared.")
     info_row = model.checkpoint
+    if config.branch is not None and config.branch.with_optimizer:
+        raise RecipeError("train.py is left out: the run began with the optimizer's state of the one it branched from.")
     if restored := foreign_weights(info_row, record.log):
         raise RecipeError(f"train.py is left out: the run went on from the weights of {restored}, which no step made.")
     events = changes_until(info_row, record.log, record.checkpoints)
