@@ -11,12 +11,13 @@ import typer
 
 import app
 from app import cli_checkpoints, cli_reports, cli_sharing, cli_steering
-from app.cli_options import Json, Run, RunsDir, complain, console, print_line, runs_dir
+from app.cli_options import CheckpointName, Json, Run, RunsDir, complain, console, print_line, runs_dir
 from app.display import display_problem
 from app.event_sentences import replay_sentences
 from app.figures import counted, shown_path
 from app.following import Ending, follow, go_on
 from app.json_lines import JsonLines, to_json
+from app.setting_syntax import with_settings
 from app.terminal import TerminalView
 from app.worker_talk import RunFailedError
 from trainer.client import ClientEvent, WorkerClient
@@ -24,7 +25,7 @@ from trainer.config import MAX_EPOCHS, RunConfig, load_config
 from trainer.data_path import load_run
 from trainer.messages.commands import OpenRun, PrepareRun, VerifyResume
 from trainer.messages.events import ResumeVerified
-from trainer.run_list import find_run
+from trainer.run_list import branch_config, find_run
 from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder
 
@@ -154,6 +155,40 @@ def resume(
     if not typer.confirm("Resume anyway?"):
         return ending.exit_code
     return _told(_followed(command.model_copy(update={"anyway": True}), json))
+
+
+@thaw.command()
+def branch(
+    context: typer.Context,
+    run: Run,
+    checkpoint: CheckpointName,
+    config: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[CONFIG.toml]",
+            help="The new run's configuration; by default that of RUN, with what is "
+            "frozen at the checkpoint and without a plan.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help='Another value of a field: "training.epochs=5". Repeatable.'),
+    ] = None,
+    with_optimizer: Annotated[
+        bool, typer.Option("--with-optimizer", help="Take the optimizer's state, too; it must be the same optimizer.")
+    ] = False,
+    runs: RunsDir = None,
+    json: Json = False,
+) -> int:
+    """Begin a new run from a checkpoint of another one."""
+    folder = runs_dir(context, runs)
+    run_dir = find_run(run, folder)
+    with RunFolder(run_dir, read_only=True) as parent:
+        begun = branch_config(parent.config(), run_dir, parent.checkpoint(checkpoint))
+    assert begun.branch is not None
+    origin = begun.branch.model_copy(update={"with_optimizer": with_optimizer})
+    begun = (begun if config is None else load_run(config)).model_copy(update={"branch": origin})
+    return _follow(PrepareRun(config=with_settings(begun, settings or []), runs_dir=str(folder)), json)
 
 
 thaw.add_typer(cli_reports.commands)

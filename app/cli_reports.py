@@ -83,7 +83,7 @@ def show_runs(
     runs: RunsDir = None,
     json: Json = False,
 ) -> None:
-    """List the runs, newest first."""
+    """List the runs, newest first, each with its branches below it."""
     chosen = runs_dir(context, folder or runs)
     if folder is not None and not folder.is_dir():
         raise RunFolderError(f"There is no folder {folder}. Give the folder that holds your runs.")

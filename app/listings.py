@@ -17,6 +17,7 @@ from trainer.messages.events import ModelInspected, ProgressReported
 from trainer.messages.model_info import LayerInfo, ModelEntry, ModelSummary
 from trainer.messages.run_info import CheckpointInfo, RateCurve
 from trainer.retention import Reason, why_kept
+from trainer.run_list import by_branch
 from trainer.run_record import RunListing, RunRecord, best_checkpoint
 from trainer.runs import RunFolder
 
@@ -32,22 +33,25 @@ _TOLD = frozenset({"last", "all"})
 
 
 def runs_table(listings: list[RunListing]) -> Table:
-    """Return the runs of a folder, one a row; ``listings`` newest first."""
+    """Return the runs of a folder, one a row, each above its branches; ``listings`` newest first."""
     table = new_table("run", "state", "model", "epoch>", "step>", "accuracy at best>", "began")
-    for run in listings:
+    for run, depth in by_branch(listings):
+        name = f"{'  ' * (depth - 1)}└ {run.path.name}" if depth else run.path.name
         began = datetime.datetime.fromtimestamp(run.created_at).strftime("%Y-%m-%d %H:%M")
         if run.problem:
-            add_row(table, run.path.name, "damaged", printable(run.problem), "", "", "", began)
+            add_row(table, name, "damaged", printable(run.problem), "", "", "", began)
             continue
         accuracy = "–" if run.best_accuracy is None else f"{run.best_accuracy:.4f}"
         epochs = f"{run.epoch} of {run.num_epochs}"
-        add_row(table, run.path.name, listed_state(run), run.model, epochs, f"{run.step:,}", accuracy, began)
+        add_row(table, name, listed_state(run), run.model, epochs, f"{run.step:,}", accuracy, began)
     return table
 
 
 def run_values(run: RunListing) -> dict[str, Any]:
     """Return a run's row as plain values."""
-    return {**asdict(run), "path": str(run.path), "name": run.path.name, "state": listed_state(run)}
+    parent = None if run.parent is None else str(run.parent)
+    own = {"path": str(run.path), "name": run.path.name, "state": listed_state(run), "parent": parent}
+    return {**asdict(run), **own}
 
 
 def listed_state(run: RunListing) -> str:

@@ -20,7 +20,7 @@ from app import cli, cli_reports, cli_steering, display
 from app.cli import main
 from app.data_listings import MAX_ISSUES_SHOWN, issues_table, need_sentence
 from app.display import display_problem
-from trainer.config import DataConfig, RunConfig, load_config
+from trainer.config import BranchConfig, DataConfig, RunConfig, load_config
 from trainer.data.images import DataError
 from trainer.data.scan import scan
 from trainer.data.sources import read_source
@@ -1021,6 +1021,59 @@ def test_resume_starts_a_stopped_run_in_the_worker_that_has_it_and_leaves_that_a
     assert main(["resume", "last", *options]) == 0
     assert [worker.commands.get(timeout=5).kind for _ in sent] == sent
     assert worker.commands.empty()
+
+
+@pytest.fixture
+def followed(monkeypatch):
+    """Return the commands that a run would have been begun with."""
+    asked = []
+    monkeypatch.setattr(cli, "_follow", lambda command, as_json: asked.append(command) or 0)
+    return asked
+
+
+def test_branch_begins_with_the_runs_configuration_and_what_is_set(run_folder, followed, tmp_path):
+    settings = ["--set", "training.epochs=5", "--set", "optimizer.name=SGD", "--set", "model.frozen=['conv1', 'fc']"]
+    assert main(["branch", "digits", "best", *settings, "--with-optimizer"]) == 0
+    (command,) = followed
+    branch = command.config.branch
+    assert (branch.run, branch.checkpoint, branch.with_optimizer) == (str(run_folder.path), "checkpoint_2.pt", True)
+    assert (command.config.training.epochs, command.config.optimizer.name) == (5, "SGD")
+    assert command.config.model.frozen == ["conv1", "fc"]
+    assert (command.config.name, command.runs_dir) == ("digits", str(tmp_path / "runs"))
+
+
+def test_branch_takes_a_configuration_of_its_own(run_folder, followed, tmp_path, image_folder):
+    (tmp_path / "mine.toml").write_text('name = "mine"\n[model]\nfrozen = []\n[data]\npath = "images"\n')
+    assert main(["branch", "digits", "2", "mine.toml"]) == 0
+    config = followed[0].config
+    assert (config.name, config.model.frozen, config.branch.checkpoint) == ("mine", [], "checkpoint_2.pt")
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("training.epochs", "'training.epochs' sets no field. Write it as \"training.epochs=5\"."),
+        ("training.epoch=5", "training.epoch is not a field of a run. Did you mean training.epochs?"),
+        ("training.epochs=0", "training.epochs is 0, but should be greater than or equal to 1."),
+        ("name.epochs=0", "name.epochs is not a field of a run."),
+    ],
+)
+def test_a_setting_that_is_none_is_refused_by_its_name(run_folder, followed, capsys, setting, sentence):
+    assert main(["branch", "digits", "best", "--set", setting]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not followed
+
+
+def test_runs_come_with_their_branches_below_them(run_folder, runs_dir, capsys):
+    origin = BranchConfig(run=str(run_folder.path), checkpoint="checkpoint_digits_002_0.1000_0.9000.pt")
+    RunFolder.create(runs_dir, RunConfig(name="other", branch=origin)).close()
+    assert main(["runs"]) == 0
+    first, second = capsys.readouterr().out.splitlines()[-2:]
+    assert first.startswith(run_folder.path.name)
+    assert second.startswith("└ ")
+    assert main(["runs", "--json"]) == 0
+    parents = {run["title"]: (run["parent"], run["branched_from"]) for run in json.loads(capsys.readouterr().out)}
+    assert parents == {"digits": (None, ""), "other": (str(run_folder.path), "digits-resnet18, epoch 2")}
 
 
 @pytest.mark.parametrize(
