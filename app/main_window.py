@@ -36,6 +36,7 @@ from trainer.config import RunConfig
 from trainer.messages.changes import FreezeChanged, StateRestored
 from trainer.messages.events import ChangeAdvised, StateChanged
 from trainer.messages.states import RunState
+from trainer.run_list import branch_config
 
 
 class MainWindow(QWidget):
@@ -204,6 +205,7 @@ class MainWindow(QWidget):
         edits.refused.connect(self.notice.tell)
         self.checkpoints_view.restore_requested.connect(session.restore)
         self.checkpoints_view.weights_requested.connect(session.restore_weights)
+        self.checkpoints_view.branch_requested.connect(self._branch)
         self.checkpoints_view.resume_requested.connect(session.resume)
         self.checkpoints_view.verify_requested.connect(session.verify_resume)
         self.runs_view.open_requested.connect(self._open_run)
@@ -360,6 +362,16 @@ class MainWindow(QWidget):
             sentence = self.tr("{} goes on in the background. Open it under Runs.").format(title)
             self.notice.tell(sentence, is_trouble=False)
         self.form.focus_first()
+
+    def _branch(self, name: str) -> None:
+        """Put the run away, and fill the form with what a branch of it from a checkpoint would be."""
+        run, run_dir = self.session.run, self.session.run_dir
+        chosen = [each for each in self.display.checkpoints.checkpoints() if each.name == name]
+        if run is None or run_dir is None or not chosen:
+            return
+        config = branch_config(run.config, run_dir, chosen[0])
+        self._new_run()
+        self.show_config(config, start=False)
 
     def _choose_run(self) -> None:
         dialog = QFileDialog(self, self.tr("Open a run"), str(self.session.runs_dir))

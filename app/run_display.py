@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psutil
 from PySide6.QtCore import QObject, QTimer, Signal
 
@@ -192,7 +194,11 @@ class RunDisplay(QObject):
     def keep_form(self) -> None:
         """Remember the form's values for the next start."""
         if self._session.run_dir is None:
-            self._settings.form_values = self.run_config.values()
+            self._keep_form(self.run_config.values())
+
+    def _keep_form(self, values: dict[str, Any]) -> None:
+        # A branch is meant for once: the next start begins no second one unasked.
+        self._settings.form_values = {**values, "branch": None}
 
     # -- the session's events ---------------------------------------------------------------------------------
 
@@ -390,7 +396,7 @@ class RunDisplay(QObject):
             # Nothing of it has begun, also where a run that was killed begins anew.
             self.timeline.show_plan(event.run.config.model_copy(update={"plan": event.run.present.plan}))
         self._show_run(event.run)
-        self._settings.form_values = event.run.config.model_dump()
+        self._keep_form(event.run.config.model_dump())
         self._measure()
 
     def _show_run(self, run: RunInfo) -> None:

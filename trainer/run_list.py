@@ -55,21 +55,26 @@ def list_runs(runs_dir: Path) -> list[RunListing]:
 def by_branch(runs: list[RunListing]) -> list[tuple[RunListing, int]]:
     """Return runs with the number of runs above each in its tree: each run, then its branches, and their branches.
 
-    They come in the order in which they were given, trees as well as the branches of a run. A run whose parent is not
-    among them begins a tree.
+    What comes first of the runs as they are given brings its whole tree along, so that the tree of the newest run is
+    the first. A run whose parent is not among them begins a tree.
     """
     # A folder that was moved with all its runs still has the parent in it, under its name.
     by_name = {run.path.name: run for run in runs}
-    branches: dict[str, list[RunListing]] = {}
+    below: dict[str, dict[str, None]] = {}
     for run in runs:
-        parent = by_name.get(run.parent.name) if run.parent is not None else None
-        branches.setdefault("" if parent is None or parent is run else parent.path.name, []).append(run)
+        name, passed = run.path.name, set[str]()
+        while name and name not in passed:
+            passed.add(name)
+            parent = by_name[name].parent
+            above = parent.name if parent is not None and parent.name in by_name else ""
+            below.setdefault(above, {})[name] = None
+            name = above
     found: list[tuple[RunListing, int]] = []
-    to_come = [(run, 0) for run in reversed(branches.get("", []))]
+    to_come = [(name, 0) for name in reversed(below.get("", {}))]
     while to_come:
-        run, depth = to_come.pop()
-        found.append((run, depth))
-        to_come.extend((branch, depth + 1) for branch in reversed(branches.get(run.path.name, [])))
+        name, depth = to_come.pop()
+        found.append((by_name[name], depth))
+        to_come.extend((branch, depth + 1) for branch in reversed(below.get(name, {})))
     placed = {run.path.name for run, _ in found}
     # Two that name each other as parents, by an edited file, are shown all the same.
     return found + [(run, 0) for run in runs if run.path.name not in placed]

@@ -31,7 +31,7 @@ from app.viewmodels.run_fields import (
     WITH_PATIENCE,
 )
 from app.viewmodels.run_need import RunNeed
-from trainer.config import ConfigError, DataConfig, ModelConfig, RunConfig, config_from_dict
+from trainer.config import BranchConfig, ConfigError, DataConfig, ModelConfig, RunConfig, config_from_dict
 from trainer.messages.data_info import DataSummary
 from trainer.messages.events import CommandRejected, DataChecked, ModelInspected
 from trainer.messages.model_info import ModelEntry, ModelSummary
@@ -64,6 +64,8 @@ class RunConfigViewModel(QObject):
         """What the rate is multiplied by in single layers; like ``frozen``, from the model's tree."""
         self.adapting: list[str] = []
         """Whose running statistics go on while frozen, where ``model.batchnorm`` does not say so of all."""
+        self.branch: BranchConfig | None = None
+        """The checkpoint of another run from which this one begins."""
         self.left_out = ""
         """What of these was left out as another model was chosen, in a sentence; "" for nothing."""
         self._is_other_model = False
@@ -105,7 +107,9 @@ class RunConfigViewModel(QObject):
         """Say what an empty field means, where the note about its value would stand, and which weights are chosen."""
         if field == "model.weights":
             # A run that has begun has its weights.
-            return "" if self.run is not None else self.offer.weights_note()
+            if self.run is not None:
+                return ""
+            return self.offer.weights_note() if self.branch is None else self.tr("The checkpoint's are taken.")
         if self._texts[field].strip():
             return ""
         return {
@@ -204,6 +208,7 @@ class RunConfigViewModel(QObject):
         self.frozen = list(config.model.frozen if frozen is None else frozen)
         self.multipliers = dict(config.optimizer.multipliers)
         self.adapting = list(config.model.adapting)
+        self.branch = config.branch
         self._is_other_model, self.left_out = False, ""
         self._hidden = {field: value_at(values, field) for field in FIELDS_WITHOUT_EDITOR}
         self._notes = {"plan": plan_sentence(values["plan"])}
@@ -211,12 +216,24 @@ class RunConfigViewModel(QObject):
         self._is_task_chosen = True
         self._forget_data()
 
+    @property
+    def branch_text(self) -> str:
+        """Say from which checkpoint the run begins, "" if from none."""
+        return "" if self.branch is None else self.tr("From {}").format(self.branch.source)
+
+    def leave_branch(self) -> None:
+        """Begin with the model's own weights."""
+        self.branch = None
+        self.changed.emit()
+
     def values(self) -> dict[str, Any]:
         """Return the form as RunConfig's nested plain values; what cannot be read stays text, for the check to name."""
         values = typed_values(self._texts, FIELDS)
         chosen = self._known_choice
         values["model"] |= {"frozen": list(chosen.frozen), "adapting": list(chosen.adapting)}
         values["optimizer"]["multipliers"] = dict(chosen.multipliers)
+        if self.branch is not None:
+            values["branch"] = self.branch.model_dump()
         for section, key in (field.split(".") for field in FIELDS_WITHOUT_EDITOR):
             if (value := self._hidden.get(f"{section}.{key}")) is not None:
                 values[section][key] = value

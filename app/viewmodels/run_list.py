@@ -1,4 +1,4 @@
-"""RunListItemModel: the runs in a folder, newest first."""
+"""RunListItemModel: the runs in a folder, newest first, each above its branches."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from PySide6.QtCore import QObject, Qt
 from app.viewmodels.quantities import MISSING, count_text, day_text, percent_text
 from app.viewmodels.table_item_model import Index, TableItemModel
 from trainer.messages.states import RunState
+from trainer.run_list import by_branch
 from trainer.run_record import RunListing
 
 RUN, MODEL, STATE, EPOCH, ACCURACY, STARTED, FOLDER = range(7)
@@ -17,6 +18,8 @@ NUM_COLUMNS = 7
 
 SortRole = Qt.ItemDataRole.UserRole + 1
 PathRole = Qt.ItemDataRole.UserRole + 2
+RailsRole = Qt.ItemDataRole.UserRole + 4
+"""For each level down to a branch in its tree, the root's first: whether the line there goes on below it."""
 ToneRole = Qt.ItemDataRole.UserRole + 3
 """How the state reads: "live", "danger" or ""."""
 
@@ -29,13 +32,16 @@ class RunListItemModel(TableItemModel):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._runs: list[RunListing] = []
+        self._rails: list[tuple[bool, ...]] = []
 
     def show_runs(self, runs: list[RunListing]) -> None:
         """Show these runs."""
-        if runs == self._runs:
+        placed = by_branch(runs)
+        if [run for run, _ in placed] == self._runs:
             return
         self.beginResetModel()
-        self._runs = runs
+        self._runs = [run for run, _ in placed]
+        self._rails = _rails([depth for _, depth in placed])
         self.endResetModel()
 
     def row_of(self, path: Path) -> int | None:
@@ -67,11 +73,16 @@ class RunListItemModel(TableItemModel):
             case Qt.ItemDataRole.DisplayRole:
                 return self._text(run, index.column())
             case Qt.ItemDataRole.ToolTipRole:
-                return run.problem or str(run.path)
+                origin = self.tr("Branched from {}").format(run.branched_from) if run.branched_from else ""
+                return run.problem or "\n".join(filter(None, [origin, str(run.path)]))
             case Qt.ItemDataRole.TextAlignmentRole:
                 return self.alignment(index.column())
         if role == SortRole:
-            return self._sort_key(run, index.column())
+            # By when they began, trees stay together, in the order of their rows.
+            is_by_time = index.column() == STARTED
+            return -index.row() if is_by_time else self._sort_key(run, index.column())
+        if role == RailsRole:
+            return self._rails[index.row()]
         if role == PathRole:
             return str(run.path)
         if role == ToneRole:
@@ -103,8 +114,6 @@ class RunListItemModel(TableItemModel):
                 return run.epoch
             case 4:
                 return -1.0 if run.best_accuracy is None else run.best_accuracy
-            case 5:
-                return run.created_at
             case _:
                 return self._text(run, column).casefold()
 
@@ -125,3 +134,13 @@ class RunListItemModel(TableItemModel):
             RunState.STOPPED: self.tr("stopped"),
             RunState.FAILED: self.tr("failed"),
         }[run.state]
+
+
+def _rails(depths: list[int]) -> list[tuple[bool, ...]]:
+    """Return for each row which of the lines beside it go on below, by how deep in their trees the rows are."""
+    rails: list[tuple[bool, ...]] = []
+    going_on: set[int] = set()
+    for depth in reversed(depths):
+        rails.append(tuple(level in going_on for level in range(1, depth + 1)))
+        going_on = {level for level in going_on if level < depth} | {depth}
+    return rails[::-1]

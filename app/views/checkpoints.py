@@ -34,6 +34,8 @@ class CheckpointsView(QWidget):
     """The name of a checkpoint whose weights alone are to be put into the run."""
     resume_requested = Signal(str)
     """The name of a checkpoint from which a stopped run is to go on."""
+    branch_requested = Signal(str)
+    """The name of a checkpoint from which a new run is to begin."""
     verify_requested = Signal(str)
     """The name of a checkpoint from which the steps that follow are to be made again, and compared."""
     pin_requested = Signal(object, bool)
@@ -126,6 +128,8 @@ class CheckpointsView(QWidget):
         self._restore_weights.setToolTip(
             self.tr("Go on from these weights at the present step; the optimizer begins anew, all else stays as it is")
         )
+        self._branch = self._action(self.tr("Branch…"), self._ask_branch)
+        self._branch.setToolTip(self.tr("A new run that begins from this checkpoint, with another configuration"))
         self._verify = self._action(self.tr("Verify resume"), self._ask_verify)
         self._verify.setToolTip(
             self.tr("Make the steps after this checkpoint again, in a copy, and compare them with the run's to the bit")
@@ -180,6 +184,7 @@ class CheckpointsView(QWidget):
         self._restore.setEnabled(is_whole and self._checkpoints.can_restore)
         self._resume.setEnabled(is_whole and self._can_resume)
         self._restore_weights.setEnabled(is_whole and self._can_take_weights)
+        self._branch.setEnabled(is_whole and self._checkpoints_dir is not None)
         self._verify.setEnabled(is_whole and self._can_verify)
         self._copy.setEnabled(name is not None and self._checkpoints_dir is not None)
         self._show.setEnabled(self._checkpoints_dir is not None)
@@ -269,6 +274,10 @@ class CheckpointsView(QWidget):
     def _ask_weights(self) -> None:
         if (name := self.selected_name) is not None:
             self.weights_requested.emit(name)
+
+    def _ask_branch(self) -> None:
+        if (name := self.selected_name) is not None:
+            self.branch_requested.emit(name)
 
     def _ask_verify(self) -> None:
         if (name := self.selected_name) is not None:

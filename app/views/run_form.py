@@ -29,6 +29,7 @@ from app.viewmodels.plan_text import plan_tip, plan_title
 from app.viewmodels.quantities import count_text, percent_text, size_text
 from app.viewmodels.run_config import RunConfigViewModel
 from app.viewmodels.run_fields import CHECKED_FIELDS, COLUMN_FIELDS, LIVE_FIELDS, MODEL_FIELDS, SECTIONS
+from app.views.branch_line import BranchLine
 from app.views.choice_field import ChoiceField
 from app.views.field_note import FieldNote
 from app.views.path_line import PathLine
@@ -132,6 +133,7 @@ class RunForm(QWidget):
             button.setVisible(is_editable)
         self._find.setVisible(is_editable or is_live)
         self._plans.setVisible(is_editable)
+        self.branch_line.leave.setVisible(is_editable)
         self._start.setVisible(is_editable)
         self._show_need()
         self._apply.setVisible(is_live and not is_editable)
@@ -194,6 +196,8 @@ class RunForm(QWidget):
         self._live_note.setProperty("role", "note")
         self._live_note.setWordWrap(True)
 
+        self.branch_line = BranchLine(self._run_config)
+
         fields = QWidget()
         grid = QGridLayout()
         grid.setHorizontalSpacing(theme.SPACE * 2)
@@ -220,6 +224,7 @@ class RunForm(QWidget):
         page.setContentsMargins(0, 0, theme.SPACE, 0)
         page.setSpacing(theme.SPACE)
         page.addWidget(self._live_note)
+        page.addWidget(self.branch_line)
         page.addLayout(grid, 1)
         bar = self._scroll.verticalScrollBar()
         bar.rangeChanged.connect(lambda lowest, highest: bar.setEnabled(highest > lowest))

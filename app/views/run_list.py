@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QSortFilterProxyModel, Qt, QTimer, Signal
-from PySide6.QtGui import QKeySequence, QShortcut, QShowEvent
+from PySide6.QtGui import QColor, QKeySequence, QPainter, QPen, QShortcut, QShowEvent
 from PySide6.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
     QPushButton,
+    QStyle,
+    QStyleOptionViewItem,
     QVBoxLayout,
     QWidget,
 )
@@ -24,6 +26,7 @@ from app.viewmodels.run_list import (
     STARTED,
     STATE,
     PathRole,
+    RailsRole,
     RunListItemModel,
     SortRole,
     ToneRole,
@@ -33,10 +36,11 @@ from app.views.table_delegate import TableDelegate
 
 # A run changes its state several times at once when it begins or ends; the last of them is in its folder by then.
 _REFRESH_DELAY_MS = 300
+_RAIL_WIDTH = 16
 
 
 class RunListView(QWidget):
-    """Lists the runs of a folder, newest first."""
+    """Lists the runs of a folder, newest first, each above its branches while they are in that order."""
 
     open_requested = Signal(object)
     """The folder (a Path) of a run to open."""
@@ -142,3 +146,30 @@ class _ToneDelegate(TableDelegate):
         if index.column() == STATE:
             return {"live": colors.accent, "danger": colors.danger}.get(index.data(ToneRole), colors.dim)
         return colors.dim if index.column() in {MODEL, STARTED, FOLDER} else colors.text
+
+    def paint(
+        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
+    ) -> None:
+        """Paint one cell; of a branch, its name to the right of the lines of its tree."""
+        rails = index.data(RailsRole) if index.column() == RUN and self._shows_trees() else ()
+        if not rails:
+            super().paint(painter, option, index)
+            return
+        place = QStyleOptionViewItem(option)
+        self.table.style().drawPrimitive(QStyle.PrimitiveElement.PE_PanelItemViewItem, place, painter, self.table)
+        painter.setPen(QPen(QColor(theme.palette_of(self.table).dim), 1))
+        top, middle, bottom = option.rect.top(), option.rect.center().y(), option.rect.bottom()
+        for level, goes_on in enumerate(rails):
+            x = option.rect.left() + theme.SPACE * 3 + level * _RAIL_WIDTH
+            is_own = level == len(rails) - 1
+            if is_own:
+                painter.drawLine(x, middle, x + _RAIL_WIDTH // 2, middle)
+            if goes_on or is_own:
+                painter.drawLine(x, top, x, bottom if goes_on else middle)
+        place.rect = option.rect.adjusted(len(rails) * _RAIL_WIDTH, 0, 0, 0)
+        super().paint(painter, place, index)
+
+    def _shows_trees(self) -> bool:
+        header = self.table.horizontalHeader()
+        is_newest_first = header.sortIndicatorOrder() is Qt.SortOrder.DescendingOrder
+        return header.sortIndicatorSection() == STARTED and is_newest_first

@@ -24,7 +24,7 @@ from tests.app.conftest import ScriptedClient, checked, checkpoint
 from tests.app.test_run_form import entry, weight_set
 from tests.app.test_session import write_run
 from trainer.client import RunOpened, WorkerLost
-from trainer.config import DataConfig, ModelConfig, PlanPhase, RunConfig
+from trainer.config import BranchConfig, DataConfig, ModelConfig, PlanPhase, RunConfig
 from trainer.messages.changes import (
     CheckpointRestored,
     LayersFrozen,
@@ -550,6 +550,34 @@ def test_a_killed_worker_is_told_with_resume(qtbot, window: MainWindow, running:
     clients[1].serve()
     qtbot.waitUntil(lambda: "OpenRun" in clients[1].kinds())
     assert window.notice.text == ""
+
+
+def test_a_branch_fills_the_form_from_its_checkpoint_and_begins_it_or_lets_go_of_it(
+    qtbot, window: MainWindow, running: ScriptedClient, clients, run_info
+) -> None:
+    saved = checkpoint(2, 0.5, 0.9, name="checkpoint_tiny_002_0.5000_0.9000.pt", frozen=["conv1"])
+    running.say(CheckpointSaved(checkpoint=saved, time=6.0), StateChanged(state=RunState.FINISHED, time=7.0))
+    qtbot.waitUntil(lambda: window.session.state is RunState.FINISHED)
+    (action,) = (each for each in window.checkpoints_view._table.actions() if each.text() == "Branch…")
+    action.trigger()
+    clients[1].serve()
+    qtbot.waitUntil(lambda: "CheckData" in clients[1].kinds())
+    assert window.session.run_dir is None
+    assert window.form.branch_line.text == "From digits-tiny, epoch 2"
+    assert window.form.branch_line.leave.isVisible()
+    form = window.display.run_config
+    config = form.valid_config()
+    assert config.branch == BranchConfig(run=run_info.run_dir, checkpoint=saved.name)
+    assert config.model.frozen == ["conv1"]
+    assert config.data == run_info.config.data
+    form.set_text("training.epochs", "2")
+    qtbot.mouseClick(window.form._start, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: clients[1].kinds()[-1] == "PrepareRun")
+    assert clients[1].sent[-1].config.branch == config.branch
+    assert clients[1].sent[-1].config.training.epochs == 2
+    qtbot.mouseClick(window.form.branch_line.leave, Qt.MouseButton.LeftButton)
+    assert not window.form.branch_line.isVisible()
+    assert form.valid_config().branch is None
 
 
 @ASKS

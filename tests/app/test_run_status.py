@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,24 @@ def test_the_list_of_runs_says_what_became_of_each(qapp) -> None:
     assert runs.index(2, run_list.RUN).data(Qt.ItemDataRole.ToolTipRole) == "no run.db"
     assert runs.row_of(Path("b")) == 1
     del tester
+
+
+def test_branches_stand_below_their_runs_and_the_tree_of_the_newest_run_comes_first(qapp) -> None:
+    def listed(name: str, parent: str = "") -> RunListing:
+        run = RunListing(Path(name), name, "tiny", RunState.FINISHED, False, False, 6, 6, 270, 0.9, 1000.0)
+        return replace(run, parent=Path("elsewhere") / parent, branched_from=f"{parent}, epoch 2") if parent else run
+
+    runs = RunListItemModel()
+    # Newest first, as they are read: d is a branch of the oldest one.
+    newer, older = [listed("e", "d"), listed("d", "a"), listed("c")], [listed("b", "a"), listed("a")]
+    runs.show_runs([*newer, *older, listed("x", "gone")])
+    rows = [(runs.index(row, run_list.RUN).data(), runs.index(row, 0).data(run_list.RailsRole)) for row in range(6)]
+    assert rows == [
+        ("a", ()), ("d", (True,)), ("e", (True, False)), ("b", (False,)), ("c", ()), ("x", ()),
+    ]  # fmt: skip
+    keys = [runs.index(row, run_list.STARTED).data(run_list.SortRole) for row in range(6)]
+    assert keys == sorted(keys, reverse=True)
+    assert runs.index(1, run_list.RUN).data(Qt.ItemDataRole.ToolTipRole) == "Branched from a, epoch 2\nd"
 
 
 def test_long_work_before_a_run_says_how_long_it_will_take(status) -> None:
