@@ -79,9 +79,7 @@ class CheckpointsView(QWidget):
         self._ages.timeout.connect(checkpoints.refresh_ages)
         self._select_newest()
 
-    def allow(
-        self, *, restore: bool, resume: bool, weights: bool, verify: bool, checkpoints_dir: Path | None
-    ) -> None:
+    def allow(self, *, restore: bool, resume: bool, weights: bool, verify: bool, checkpoints_dir: Path | None) -> None:
         """Say what the run's state allows, and where its checkpoints lie."""
         self._checkpoints.can_restore, self._can_resume = restore, resume
         self._can_take_weights, self._can_verify = weights, verify
