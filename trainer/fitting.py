@@ -19,12 +19,17 @@ _OLD_DENSENET_KEY = re.compile(
     r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var))$"
 )
 _NUM_NAMED = 3
+_NUM_LOOKED_FOR = 5
+"""How many of a model's first tensors are looked for in a file that names them below something."""
 
 
 def load(
     name: str, module: nn.Module, head: str, state: dict[str, Tensor], source: str, image_size: int
 ) -> WeightsReport:
     """Copy weights into the module; into one on "meta", they are put. A head of another shape is left out.
+
+    Where the file is of a larger module that holds the model under some name, as a LightningModule does, the rest of it
+    is left out.
 
     Args:
         name: The model's name.
@@ -39,7 +44,9 @@ def load(
 
     """
     own = module.state_dict()
-    state = OrderedDict(state)
+    num_in_file = len(state)
+    state = _inner_model(state, own, head)
+    num_left_out = num_in_file - len(state)
     if name in AUXILIARY_MODELS:
         state = OrderedDict((key, value) for key, value in state.items() if not key.startswith(_AUXILIARY_KEYS))
     if name.startswith("densenet"):
@@ -77,10 +84,25 @@ def load(
         missing=missing,
         unexpected=unexpected,
         misshapen=misshapen,
-        sentence=_fitting_sentence(len(own), len(head_keys) if is_head_new else 0)
+        sentence=_fitting_sentence(len(own), len(head_keys) if is_head_new else 0, num_left_out)
         if is_usable
         else _misfit_sentence(source, name, misshapen, missing, unexpected, problem, _is_last_layer(told, own, head)),
     )
+
+
+def _inner_model(state: dict[str, Tensor], own: dict[str, Tensor], head: str) -> OrderedDict[str, Tensor]:
+    """Return what of a file has the model's names below a common prefix; all of it, where that is the empty one."""
+    first = [key for key in own if not key.startswith(f"{head}.")][:_NUM_LOOKED_FOR]
+    prefixes = {key.removesuffix(name) for key in state for name in first if key.endswith(f".{name}")}
+
+    def count(prefix: str) -> int:
+        return sum(f"{prefix}{key}" in state for key in own)
+
+    best = max(["", *sorted(prefixes, key=len)], key=count)
+    if count(best) * 2 <= len(own):
+        # Of another model: some names are alike in most of them.
+        best = ""
+    return OrderedDict((key.removeprefix(best), tensor) for key, tensor in state.items() if key.startswith(best))
 
 
 def _with_position_embeddings(
@@ -104,10 +126,11 @@ def _is_last_layer(keys: set[str], own: dict[str, Tensor], head: str) -> bool:
     return bool(keys) and all(key.rpartition(".")[0] == last for key in keys)
 
 
-def _fitting_sentence(num_own: int, num_new: int) -> str:
+def _fitting_sentence(num_own: int, num_new: int, num_left_out: int) -> str:
+    rest = f" {num_left_out:,} of the file that are not of the model are left out." if num_left_out else ""
     if num_new:
-        return f"All {num_own - num_new:,} tensors fit; the head begins anew."
-    return f"All {num_own:,} tensors fit, the head's too."
+        return f"All {num_own - num_new:,} tensors fit; the head begins anew.{rest}"
+    return f"All {num_own:,} tensors fit, the head's too.{rest}"
 
 
 def _misfit_sentence(

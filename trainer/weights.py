@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import glob
 import hashlib
@@ -26,10 +27,13 @@ from torch import Tensor
 from trainer.config_error import ConfigError
 
 TIMEOUT_S = 20.0
-STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model")
+STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model", "model_state", "net", "weights")
+PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pth.tar", ".pt.tar")
+"""Of files that torch.save wrote: a course's or timm's, Lightning's, Hugging Face's, and those of older examples."""
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before every key."""
 
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 _CHUNK_BYTES = 256 * 1024
 
 Progress = Callable[[str, int, int, str], None]
@@ -76,10 +80,10 @@ def fetch_published(url: str, model: str, on_progress: Progress, check_cancelled
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state_dict from a .pt, .pth or .safetensors file, on the CPU.
+    """Read a state_dict from a .safetensors file or one that torch.save wrote, on the CPU.
 
-    A dict with the state_dict under "model_state_dict", "state_dict" or "model" is looked into, and the prefixes of
-    DistributedDataParallel and torch.compile are taken off.
+    A dict with the state_dict under one of STATE_DICT_KEYS is looked into, and the prefixes of DistributedDataParallel
+    and torch.compile are taken off.
 
     Raises:
         ModelError: There is no such file, or no weights can be read from it without running code.
@@ -87,12 +91,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise ModelError(f"There is no weights file {path}. Check the path.")
-    suffix = path.suffix.lower()
-    if suffix == ".safetensors":
+    name = path.name.lower()
+    if name.endswith(".safetensors"):
         return _without_prefix(_read_safetensors(path))
-    if suffix not in {".pt", ".pth"}:
+    if not name.endswith(PICKLE_SUFFIXES):
         raise ModelError(
-            f"{path} is no weights file that can be read here: choose one that ends in .pt, .pth or .safetensors."
+            f"{path} is no weights file that can be read here: choose one that ends in .pt, .pth or .safetensors, or "
+            "in .ckpt, .bin or .pth.tar."
         )
     return _without_prefix(_state_dict(path, _read_pickle(path)))
 
@@ -220,12 +225,21 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # The options of a command line, as timm keeps them: plain values, but of a class that torch does not know.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         text = str(error)
-        if (isinstance(error, pickle.UnpicklingError) and "GLOBAL" in text) or "TorchScript" in text:
+        if "TorchScript" in text:
             raise ModelError(
-                f"{path} holds a whole pickled model or other code, which is never run here. Save its weights with "
+                f"{path} holds a TorchScript program, which is code and never run here. Save its weights with "
+                "torch.save(torch.jit.load(path).state_dict(), …) and choose that file."
+            ) from error
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in text:
+            found = _GLOBAL.search(text)
+            raise ModelError(
+                f"{path} holds a whole pickled model or other code, which is never run here"
+                f"{f' ({found[1]})' if found else ''}. Where it was made, save its weights with "
                 "torch.save(model.state_dict(), …) and choose that file."
             ) from error
         raise _unreadable(path, error) from error
@@ -245,8 +259,8 @@ def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
     if isinstance(content, dict):
         if content.get("base_sha256"):
             raise ModelError(
-                f"{path} is a compact checkpoint: it holds only what differs from its run's base.pt. Export it and "
-                "choose the exported file."
+                f"{path} is a compact checkpoint: it holds only what differs from its run's base.pt. Branch from "
+                "it, or export it and choose the exported file."
             )
         for key in STATE_DICT_KEYS:
             if isinstance(content.get(key), dict):

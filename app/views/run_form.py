@@ -37,6 +37,7 @@ from app.views.section_heading import SectionHeading
 from trainer.messages.model_info import ModelEntry
 from trainer.plans import PlanName
 
+_WEIGHT_FILES = "*.pt *.pth *.safetensors *.ckpt *.bin *.pth.tar"
 _CHOICES: dict[str, tuple[str, ...]] = {
     "model.name": (),
     "model.weights": ("published", "random"),
@@ -306,7 +307,9 @@ class RunForm(QWidget):
         button = _icon_button(self.tr("Choose a file of weights"))
         button.clicked.connect(
             lambda: self._browse_for(
-                "model.weights", QFileDialog.FileMode.ExistingFile, self.tr("Weights (*.pt *.pth *.safetensors)")
+                "model.weights",
+                QFileDialog.FileMode.ExistingFile,
+                self.tr("Weights ({})").format(_WEIGHT_FILES),
             )
         )
         return button

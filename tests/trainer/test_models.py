@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import hashlib
 import os
@@ -287,6 +288,79 @@ def test_weights_come_back_from_a_file_except_a_head_of_another_shape(tmp_path: 
     same_classes = built(weights=str(path), num_classes=9).module.state_dict()
     assert torch.equal(same_classes["fc.weight"], expected["fc.weight"])
     assert read_weights(path).keys() == expected.keys()
+
+
+def lightning(state: dict[str, torch.Tensor], prefix: str, **others: object) -> dict[str, object]:
+    """Return what Lightning saves of a module that holds a model and a weighted loss."""
+    inner = OrderedDict((f"{prefix}{key}", value) for key, value in state.items())
+    return {
+        "epoch": 4,
+        "global_step": 120,
+        "pytorch-lightning_version": "2.5.0",
+        "state_dict": OrderedDict({"criterion.weight": torch.ones(9), **inner}),
+        "callbacks": {"ModelCheckpoint{'monitor': 'val_loss'}": {"best_model_score": torch.tensor(0.2)}},
+        "optimizer_states": [{"state": {}, "param_groups": [{"lr": 0.1, "params": [0]}]}],
+        "hyper_parameters": {"lr": 0.1, "name": SMALL},
+        **others,
+    }
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.", "backbone.", "model.module.", "my_own_name."])
+def test_a_lightning_file_gives_its_model_under_whatever_name_and_says_what_is_left_out(
+    tmp_path: Path, prefix: str
+) -> None:
+    expected = built(num_classes=9, seed=8).module.state_dict()
+    torch.save(lightning(expected, prefix), tmp_path / "last.ckpt")
+    loaded = built(weights=str(tmp_path / "last.ckpt"), num_classes=9)
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in loaded.module.state_dict().items())
+    assert loaded.report is not None
+    assert loaded.report.sentence.endswith("the head's too. 1 of the file that are not of the model are left out.")
+
+
+def test_a_lightning_file_with_a_head_of_its_own_beside_the_backbone_gets_a_new_one(tmp_path: Path) -> None:
+    state = built(num_classes=9, seed=8).module.state_dict()
+    backbone = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    torch.save(lightning(backbone, "backbone.", head=torch.zeros(3)), tmp_path / "last.ckpt")
+    report = compared(tmp_path / "last.ckpt")
+    assert report.is_usable, report.sentence
+    assert report.is_head_new
+    assert report.num_fitting == len(backbone)
+
+
+def test_a_lightning_file_of_another_model_is_refused_by_what_it_lacks(tmp_path: Path) -> None:
+    torch.save(lightning(built("resnet18", seed=8).module.state_dict(), "model."), tmp_path / "other.ckpt")
+    report = compared(tmp_path / "other.ckpt")
+    assert not report.is_usable
+    assert "missing in the file" in report.sentence
+    assert "Choose the model that it was saved from" in report.sentence
+
+
+@pytest.mark.parametrize("name", ["model_best.pth.tar", "pytorch_model.bin", "checkpoint.pt"])
+def test_a_file_of_timms_own_script_is_read_with_the_options_of_its_command_line(tmp_path: Path, name: str) -> None:
+    expected = built(num_classes=9, seed=8).module.state_dict()
+    content = {
+        "epoch": 7,
+        "arch": SMALL,
+        "state_dict": expected,
+        "optimizer": {"state": {}, "param_groups": []},
+        "version": 2,
+        "args": argparse.Namespace(lr=0.1, model=SMALL, betas=[0.9, 0.999]),
+        "metric": 91.2,
+    }
+    torch.save(content, tmp_path / name)
+    loaded = built(weights=str(tmp_path / name), num_classes=9).module.state_dict()
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in loaded.items())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_a_whole_model_and_a_program_are_named_with_the_way_to_save_them_anew(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2), tmp_path / "model.pt")
+    whole = sentence(weights=str(tmp_path / "model.pt"))
+    assert "never run here (torch.nn.modules.linear.Linear). Where it was made, save its weights with" in whole
+    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "script.pt")
+    program = sentence(weights=str(tmp_path / "script.pt"))
+    assert "holds a TorchScript program" in program
+    assert "torch.save(torch.jit.load(path).state_dict(), …)" in program
 
 
 @pytest.mark.parametrize("name", ["densenet121", "mnasnet0_5", "vit_b_32"])
