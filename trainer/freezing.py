@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 
 import torch
@@ -238,12 +238,35 @@ class FreezeSet:
 
     def find_drifted(self) -> list[str]:
         """Hash all that is frozen again and return the units whose bytes changed since: none, or a defect."""
-        drifted = {
-            self._unit_of_atom[atom] for atom, then in self._parameter_hashes.items() if self._hash_of(atom) != then
-        }
-        still = {unit: then for unit, then in self._buffer_hashes.items() if unit not in self.adapting}
-        drifted.update(unit for unit, then in still.items() if self._hash_buffers(unit) != then)
-        return [unit for unit in self.units if unit in drifted]
+        return self.drift_check()()
+
+    def drift_check(self, copied: Mapping[str, torch.Tensor] | None = None) -> Callable[[], list[str]]:
+        """Return what ``find_drifted`` does, for another thread to call later.
+
+        ``copied`` is a copy of the module's state_dict, of which it is then; None for the live tensors.
+        """
+
+        def now(key: str, live: torch.Tensor) -> torch.Tensor:
+            if copied is None:
+                return live
+            # Some buffers are left out of a state_dict.
+            return copied[key] if key in copied else live.detach().to("cpu", copy=True)
+
+        parameters = [
+            (self._unit_of_atom[atom], then, {atom: now(atom, self._parameters[atom])})
+            for atom, then in self._parameter_hashes.items()
+        ]
+        buffers = [
+            (unit, then, {name: now(f"{unit}.{name}".lstrip("."), live) for name, live in self._own_buffers(unit)})
+            for unit, then in self._buffer_hashes.items()
+            if unit not in self.adapting
+        ]
+
+        def find() -> list[str]:
+            drifted = {unit for unit, then, tensors in (*parameters, *buffers) if _hash_tensors(tensors) != then}
+            return [unit for unit in self.units if unit in drifted]
+
+        return find
 
     def describe(self, names: Iterable[str]) -> str:
         """Name a set of atoms or units by the fewest layers ("stage4, conv5"; "backbone"; "biases of layer4")."""
@@ -346,7 +369,10 @@ class FreezeSet:
         return _hash_tensors({atom: self._parameters[atom]})
 
     def _hash_buffers(self, unit: str) -> str:
-        return _hash_tensors(dict(self._modules[unit].named_buffers(recurse=False)))
+        return _hash_tensors(dict(self._own_buffers(unit)))
+
+    def _own_buffers(self, unit: str) -> list[tuple[str, torch.Tensor]]:
+        return list(self._modules[unit].named_buffers(recurse=False))
 
     def _is_module_frozen(self, fqn: str) -> bool:
         # A module without parameters (dropout, say) follows the nearest module above it that has some.

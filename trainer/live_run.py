@@ -291,11 +291,6 @@ class LiveRun:
         # First: one copy in memory at a time.
         self.settle()
         self.report(force=True)
-        drifted = self.freeze_set.find_drifted()
-        num_adapting = len(self.freeze_set.adapting & self.freeze_set.frozen)
-        num_verified = len(self.freeze_set.units_of(self.freeze_set.frozen_atoms))
-        verified = FreezeVerified(step=self.step, num_verified=num_verified, drifted=drifted, num_adapting=num_adapting)
-        self._emit(verified)
         metrics = {} if evaluation is None else evaluation.values
         loss, accuracy = metrics.get(VALIDATION_LOSS), metrics.get(VALIDATION_ACCURACY)
         name = self._store.unused_name(checkpoint_name(self.config.model.name, self.epoch, self.step, loss, accuracy))
@@ -312,6 +307,16 @@ class LiveRun:
         self._last_saved = (time.monotonic(), self.step)
         # In one go: on a GPU the copies are waited for once.
         content, model_state = copy_to_cpu([content, dict(self.module.state_dict())], is_fast=True)
+        # Hashed by the writer: it may be half a gigabyte.
+        find_drifted, step = self.freeze_set.drift_check(model_state), self.step
+        num_adapting = len(self.freeze_set.adapting & self.freeze_set.frozen)
+        num_verified = len(self.freeze_set.units_of(self.freeze_set.frozen_atoms))
+
+        def verify() -> FreezeVerified:
+            return FreezeVerified(
+                step=step, num_verified=num_verified, drifted=find_drifted(), num_adapting=num_adapting
+            )
+
         info = CheckpointInfo(
             name=name,
             epoch=self.epoch,
@@ -329,7 +334,7 @@ class LiveRun:
             rate=self.rates.applied,
         )
         confusion = None if evaluation is None else self._confusion(evaluation, "validation", name, self.step)
-        return PendingSave(info, content, model_state, confusion, command_id, is_awaited)
+        return PendingSave(info, content, model_state, confusion, verify, command_id, is_awaited)
 
     def put_checkpoint_back(self, name: str, command_id: str = "") -> list[Event]:
         """Put the state of a checkpoint back: weights, optimizer, schedule, freeze set, position.

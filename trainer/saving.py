@@ -16,7 +16,7 @@ from trainer.checkpoints import CheckpointError, CheckpointStore, DiskFullError,
 from trainer.config import CheckpointsConfig, Metric
 from trainer.file_writer import FileWriter
 from trainer.messages.base import Event
-from trainer.messages.events import CheckpointSaved, CommandRejected, LogWritten
+from trainer.messages.events import CheckpointSaved, CommandRejected, FreezeVerified, LogWritten
 from trainer.messages.run_info import CheckpointInfo, ConfusionMatrix
 from trainer.retention import bytes_with_next, superfluous
 from trainer.run_record import RunFolderError
@@ -31,14 +31,16 @@ _OVERHEAD_BYTES = 1_000_000
 class PendingSave:
     """A checkpoint on its way to the disk.
 
-    ``content`` and ``model_state`` are copies of the run's; ``info`` has no size and no hash before the file is
-    durable. ``is_done`` is set when that, or ``error``, is so.
+    ``content`` and ``model_state`` are copies of the run's, of which ``verify`` says whether what is frozen in them is
+    as it was frozen. ``info`` has no size and no hash before the file is durable. ``is_done`` is set when that, or
+    ``error``, is so.
     """
 
     info: CheckpointInfo
     content: dict[str, Any]
     model_state: dict[str, Tensor]
     confusion: ConfusionMatrix | None
+    verify: Callable[[], FreezeVerified]
     command_id: str
     is_awaited: bool
     error: ValueError | None = None
@@ -159,6 +161,7 @@ class Saver:
         save.is_done.set()
 
     def _write_durably(self, save: PendingSave) -> None:
+        self._emit(save.verify())
         # Compared here and not between two steps: that reads the whole model.
         is_whole = self._rules.self_contained
         model_state = save.model_state if is_whole else self._store.changed(save.model_state)

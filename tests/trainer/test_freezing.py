@@ -194,6 +194,22 @@ def test_with_the_biases_alone_learning_a_norm_goes_on_in_train_mode_and_its_wei
     assert freeze_set.find_drifted() == []
 
 
+def test_the_check_of_a_copy_is_of_its_moment_whatever_the_network_does_afterwards() -> None:
+    net = make_net()
+    net[0][1].register_buffer("scratch", torch.zeros(3), persistent=False)
+    freeze_set = FreezeSet(net, ["2.3"])
+    freeze_set.freeze(["backbone"])
+    whole = freeze_set.drift_check(copied(net))
+    with torch.no_grad():
+        net[1][1].weight += 1
+        net[1][1].running_mean += 1
+        net[0][1].scratch += 1
+    drifted = freeze_set.drift_check(copied(net))
+    freeze_set.unfreeze(["backbone"])
+    assert whole() == []
+    assert drifted() == ["0.1", "1.1"]
+
+
 def test_drift_of_a_single_parameter_is_told_by_its_layer() -> None:
     net = make_net()
     freeze_set = FreezeSet(net, ["2.3"])
