@@ -393,6 +393,11 @@ def test_restore_puts_weights_freeze_set_and_step_back_and_the_curve_begins_a_ne
     assert (restored.step, restored.epoch, restored.segment) == (saved.step, saved.epoch, 1)
     assert restored.frozen == saved.frozen
     driver.wait(MetricsLogged, lambda event: event.segment == 1)
+    weights = driver.ask(RestoreCheckpoint(name=saved.name, weights_only=True), CheckpointRestored)
+    assert isinstance(weights, CheckpointRestored)
+    assert (weights.weights_only, weights.segment) == (True, 2)
+    assert weights.step > saved.step
+    driver.wait(MetricsLogged, lambda event: event.segment == 2)
     driver.send(StopRun())
     driver.wait_state(RunState.STOPPED)
     with RunFolder(run_dir, read_only=True) as folder:
