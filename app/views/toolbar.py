@@ -16,7 +16,7 @@ from trainer.messages.states import RunState
 # The words at the right end; the state itself changes at once.
 _REFRESH_INTERVAL_MS = 500
 _PROGRESS_PARTS = 1000
-_LEAST_TITLE_WIDTH, _LEAST_PROGRESS_WIDTH = 64, 200
+_LEAST_TITLE_WIDTH, _LEAST_PROGRESS_WIDTH = 64, 188
 
 
 class Toolbar(QWidget):
