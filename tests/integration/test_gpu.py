@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.integration.conftest import Driver
+from trainer.checkpoints import copy_to_cpu
 from trainer.config import RunConfig
 from trainer.messages.changes import CheckpointRestored, LayersFrozen
 from trainer.messages.commands import FreezeLayers, RestoreCheckpoint, SaveCheckpoint, StopRun
@@ -19,6 +20,20 @@ from trainer.messages.events import CheckpointSaved, FreezeVerified, MetricsLogg
 from trainer.messages.states import RunState
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def test_a_copy_off_the_gpu_is_of_its_moment_however_soon_the_next_step_comes() -> None:
+    state = {"weights": [torch.full((4096, 4096), float(number), device="cuda") for number in range(8)], "step": 3}
+    copies = []
+    for _ in range(3):
+        copies.append(copy_to_cpu(state, is_fast=True))
+        for tensor in state["weights"]:
+            tensor += 1
+    for turn, copy in enumerate(copies):
+        assert copy["step"] == 3
+        for number, tensor in enumerate(copy["weights"]):
+            assert tensor.device.type == "cpu"
+            assert torch.equal(tensor, torch.full_like(tensor, float(number + turn)))
 
 
 @pytest.mark.parametrize("precision", ["auto", "fp32"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import trainer.preparation
-from trainer.config import ConfigError, OptimizerConfig, PlanPhase, RunConfig
+from trainer.config import CheckpointsConfig, ConfigError, OptimizerConfig, PlanPhase, RunConfig
 from trainer.data.store import MAX_CHOSEN_BYTES
 from trainer.estimate import check_no_run_uses
 from trainer.freezing import hash_layer
@@ -57,6 +57,27 @@ def test_the_disk_that_a_run_needs_is_reckoned_to_a_few_percent(
     assert estimate.free_bytes > 0
     assert estimate.kept_bytes == estimate.decoded_bytes == kept > 0
     assert kept < estimate.budget_bytes <= MAX_CHOSEN_BYTES
+
+
+def test_the_need_of_the_disk_follows_the_rules_for_checkpoints(small_config: RunConfig, tmp_path: Path) -> None:
+    def estimated(**rules: object) -> tuple[int, int]:
+        config = small_config.model_copy(update={"checkpoints": CheckpointsConfig(**rules)})
+        estimate = preparation().estimate(config, tmp_path / "runs")
+        return estimate.disk_bytes, estimate.checkpoint_bytes
+
+    every, compact = estimated(every_minutes=None)
+    whole, contained = estimated(every_minutes=None, self_contained=True)
+    assert whole - every == 3 * (contained - compact) > 3_000_000
+    assert estimated(every_minutes=None, every_steps=1) == (every + compact, compact)
+    # The decoded images are beside that budget.
+    assert estimated(every_minutes=None, disk_gb=0.001)[0] == every - 3 * compact
+    config = small_config.model_copy(update={"checkpoints": CheckpointsConfig(self_contained=True)})
+    run = preparation().begin(config, tmp_path / "runs")
+    run.trainer.fit(lambda: None)
+    sizes = [info.size_bytes for info in run.folder.checkpoints()]
+    run.trainer.close()
+    run.folder.close()
+    assert contained == pytest.approx(max(sizes), rel=0.05)
 
 
 def test_images_that_will_not_be_kept_are_reckoned(small_config: RunConfig, tmp_path: Path) -> None:
