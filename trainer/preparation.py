@@ -215,7 +215,13 @@ class Preparation:
             raise
 
     def open(
-        self, run_dir: Path, checkpoint: str | None, *, is_to_start: bool, anyway: bool, num_epochs: int | None = None
+        self,
+        run_dir: Path,
+        checkpoint: str | None,
+        *,
+        is_to_start: bool,
+        anyway: bool = False,
+        num_epochs: int | None = None,
     ) -> PreparedRun:
         """Load a run that was begun before, at a checkpoint (None: where it was left).
 

@@ -222,13 +222,13 @@ def test_only_a_whole_checkpoint_can_be_restored(qtbot, themed, tmp_path) -> Non
 @pytest.mark.window
 def test_the_weights_alone_are_asked_for_where_the_run_can_take_them(qtbot, themed, tmp_path) -> None:
     checkpoints = CheckpointItemModel()
-    view = CheckpointsView(checkpoints)
+    view = make_view(checkpoints)
     qtbot.addWidget(view)
     checkpoints.reset([checkpoint(1, 0.5, 0.8)])
-    (action,) = (each for each in view._table.actions() if each.text() == "Restore weights only")
-    view.allow(restore=True, resume=False, checkpoints_dir=tmp_path)
+    action = view._restore_weights
+    view.allow(restore=True, resume=False, weights=False, verify=False, checkpoints_dir=tmp_path)
     assert not action.isEnabled()
-    view.allow(restore=True, resume=False, weights=True, checkpoints_dir=tmp_path)
+    view.allow(restore=True, resume=False, weights=True, verify=False, checkpoints_dir=tmp_path)
     with qtbot.waitSignal(view.weights_requested) as asked:
         action.trigger()
     assert asked.args == ["checkpoint_tiny_001.pt"]

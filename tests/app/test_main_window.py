@@ -558,8 +558,7 @@ def test_a_branch_fills_the_form_from_its_checkpoint_and_begins_it_or_lets_go_of
     saved = checkpoint(2, 0.5, 0.9, name="checkpoint_tiny_002_0.5000_0.9000.pt", frozen=["conv1"])
     running.say(CheckpointSaved(checkpoint=saved, time=6.0), StateChanged(state=RunState.FINISHED, time=7.0))
     qtbot.waitUntil(lambda: window.session.state is RunState.FINISHED)
-    (action,) = (each for each in window.checkpoints_view._table.actions() if each.text() == "Branch…")
-    action.trigger()
+    window.checkpoints_view._branch.trigger()
     clients[1].serve()
     qtbot.waitUntil(lambda: "CheckData" in clients[1].kinds())
     assert window.session.run_dir is None

@@ -23,7 +23,8 @@ def folder(tmp_path: Path) -> Iterator[RunFolder]:
     with RunFolder.create(tmp_path / "runs", RunConfig(name="tiny")) as folder:
         store = CheckpointStore(folder)
         store.write_base(state(0.0))
-        listed(folder, *store.save(NAME, content(), state(1.0)))
+        saved = {**content(), "model_state_dict": store.changed(state(1.0))}
+        listed(folder, *store.write(folder.checkpoints_dir / NAME, saved))
         yield folder
 
 
