@@ -34,14 +34,19 @@ class FileWriter:
             self._thread = None
 
     def _do_all(self) -> None:
-        while True:
-            job = self._jobs.get()
-            if job is None and self._jobs.empty():
-                return
-            if job is None:
-                self._jobs.put(None)
-                continue
-            try:
-                job()
-            except Exception:  # noqa: BLE001 (whatever it was, the jobs after it are to be done)
-                traceback.print_exc()
+        while self._do_next():
+            pass
+
+    def _do_next(self) -> bool:
+        """Do a job. Returns whether there may be more; holds nothing of the job while it waits for another."""
+        job = self._jobs.get()
+        if job is None and self._jobs.empty():
+            return False
+        if job is None:
+            self._jobs.put(None)
+            return True
+        try:
+            job()
+        except Exception:  # noqa: BLE001 (whatever it was, the jobs after it are to be done)
+            traceback.print_exc()
+        return True

@@ -46,11 +46,6 @@ class PendingSave:
     error: ValueError | None = None
     is_done: threading.Event = field(default_factory=threading.Event)
 
-    @property
-    def is_to_be_retried(self) -> bool:
-        """Whether it failed, and the run must not go on without it."""
-        return self.is_done.is_set() and self.error is not None and self.info.reason not in ASKED_FOR
-
 
 class Saver:
     """Writes a run's checkpoints on the writer's thread, one at a time.
@@ -74,17 +69,19 @@ class Saver:
         self._store = store
         self._writer = writer
         self._emit = emit
+        # Let go, with its copy, by the writer's thread once it is durable; one that failed stays.
         self._pending: PendingSave | None = None
 
     @property
     def is_busy(self) -> bool:
         """Whether one is being written, or waits to be tried again."""
-        return self._pending is not None and (not self._pending.is_done.is_set() or self._pending.is_to_be_retried)
+        return self._pending is not None
 
     @property
     def pending_name(self) -> str | None:
         """Return the name of the checkpoint that is to be durable soon."""
-        return self._pending.info.name if self._pending is not None and self.is_busy else None
+        pending = self._pending
+        return None if pending is None else pending.info.name
 
     def check(self) -> None:
         """Tell whether the last one failed, without waiting.
@@ -94,14 +91,15 @@ class Saver:
             RunFolderError: As above; its row could not be written.
 
         """
-        if self._pending is not None and self._pending.is_to_be_retried:
-            assert self._pending.error is not None
-            raise self._pending.error
+        pending = self._pending
+        if pending is not None and pending.is_done.is_set() and pending.error is not None:
+            raise pending.error
 
     def wait(self) -> None:
         """Return when nothing is being written, whatever became of it."""
-        if self._pending is not None:
-            self._pending.is_done.wait()
+        pending = self._pending
+        if pending is not None:
+            pending.is_done.wait()
 
     def settle(self) -> None:
         """Return when the last one is durable. One that had failed is tried again.
@@ -112,11 +110,10 @@ class Saver:
 
         """
         self.wait()
-        if self._pending is not None and self._pending.is_to_be_retried:
+        if self._pending is not None:
             self._put(self._pending)
             self.wait()
         self.check()
-        self._pending = None
 
     def begin(self, save: PendingSave) -> None:
         """Have a checkpoint written soon; the one before must be settled."""
@@ -158,6 +155,8 @@ class Saver:
             self._thin()
         if save.error is not None and save.info.reason in ASKED_FOR and not save.is_awaited:
             self._emit(CommandRejected(command="SaveCheckpoint", reason=str(save.error), command_id=save.command_id))
+        if save.error is None or save.info.reason in ASKED_FOR:
+            self._pending = None
         save.is_done.set()
 
     def _write_durably(self, save: PendingSave) -> None:

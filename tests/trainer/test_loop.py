@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import re
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -42,6 +44,7 @@ from trainer.messages.events import (
 from trainer.metrics import TRAIN_LOSS, VALIDATION_LOSS
 from trainer.models import build_model
 from trainer.runs import RunFolder
+from trainer.saving import PendingSave
 from trainer.task import MultiClass
 
 Make = Callable[[RunConfig], tuple[Trainer, list[Event]]]
@@ -231,6 +234,28 @@ def test_a_checkpoint_is_of_its_moment_and_told_once_durable_however_far_the_run
     loaded = trainer._store.load(first)
     assert loaded["step"] == 4
     assert all(torch.equal(tensor, at_save[name]) for name, tensor in loaded["model_state_dict"].items())
+
+
+def test_the_copy_of_a_checkpoint_is_let_go_as_soon_as_it_is_durable(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    trainer, _ = make_trainer(small_config)
+    begin, copies = trainer._saver.begin, []
+
+    def note(save: PendingSave) -> None:
+        copies.append(weakref.ref(save))
+        copies.append(weakref.ref(save.model_state["fc.weight"]))
+        begin(save)
+
+    trainer._saver.begin = note
+    trainer.begin_save(reason="user")
+    trainer.settle()
+    # The writer's thread goes on to wait for the next job.
+    deadline = time.monotonic() + 30
+    while any(copy() is not None for copy in copies) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [copy() for copy in copies] == [None, None]
+    assert trainer._writer._thread.is_alive()
 
 
 def test_a_checkpoint_that_a_person_asked_for_and_that_fails_is_refused_and_the_run_goes_on(
