@@ -212,7 +212,6 @@ class RunDisplay(QObject):
         session.worker_lost.connect(self._on_worker_lost)
         session.command_rejected.connect(self._on_command_rejected)
         session.checkpoint_saved.connect(self._on_checkpoint_saved)
-        session.checkpoints_deleted.connect(lambda event: self.checkpoints.remove(event.names))
         session.checkpoint_restored.connect(self._on_checkpoint_restored)
         session.checkpoint_edited.connect(self.edits.take)
         session.checkpoints_deleted.connect(self.edits.take)
@@ -275,7 +274,6 @@ class RunDisplay(QObject):
             session.log_written,
             session.state_changed,
             session.checkpoint_saved,
-            session.checkpoints_deleted,
             session.checkpoint_restored,
             session.worker_lost,
         ):
@@ -520,8 +518,9 @@ class RunDisplay(QObject):
             if isinstance(event, CheckpointRestored):
                 self.history.add_marker(event)
         self.layer_tree.restore(event)
-        # What was changed since is not so any more.
-        self.changes.clear()
+        if not (isinstance(event, CheckpointRestored) and event.weights_only):
+            # What was changed since is not so any more.
+            self.changes.clear()
         if event.rate is not None:
             self.run_config.change_in_force("", rate=event.rate, plan=event.plan[event.num_phases_begun :])
 

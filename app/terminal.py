@@ -44,6 +44,7 @@ from trainer.messages.events import (
     ChangeAdvised,
     CheckpointSaved,
     CheckpointsDeleted,
+    CheckpointsPutBack,
     CommandRejected,
     FreezeVerified,
     LogWritten,
@@ -276,6 +277,10 @@ class TerminalView:
         text = event.problem or f"deleted, {size(event.freed_bytes)} freed: {', '.join(event.names)}"
         self._print(text, "yellow" if event.problem else "dim")
 
+    def _take_put_back(self, event: CheckpointsPutBack) -> None:
+        self._saved = sorted([*self._saved, *event.checkpoints], key=lambda saved: saved.saved_at)
+        self._print(f"listed again: {', '.join(saved.name for saved in event.checkpoints)}", "dim")
+
     def _take_restored(self, event: CheckpointRestored) -> None:
         self._num_trainable = event.num_trainable
         what = f"weights of {event.name}" if event.weights_only else event.name
@@ -428,6 +433,7 @@ _HANDLERS: dict[type, Callable[[TerminalView, Any], None]] = {
     ChangeAdvised: TerminalView._take_advice,
     CheckpointSaved: TerminalView._take_checkpoint,
     CheckpointsDeleted: TerminalView._take_deleted,
+    CheckpointsPutBack: TerminalView._take_put_back,
     CheckpointRestored: TerminalView._take_restored,
     RunRewound: TerminalView._take_rewound,
     RewindUndone: TerminalView._take_undone_rewind,

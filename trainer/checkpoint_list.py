@@ -115,8 +115,8 @@ def delete_checkpoints(
             problem = f"Cannot delete {path}: {error.strerror or error}. Mend that, and delete it again."
             continue
         deleted.append(info)
-    # What the client is to move to the trash is there still: if it never does, the next worker deletes it.
-    folder.end_deleting([info.name for info in deleted if not (folder.checkpoints_dir / info.name).exists()])
+    # Also of what a client is to move to the trash: whatever becomes of that, no worker deletes it for good.
+    folder.end_deleting([info.name for info in deleted])
     freed_bytes = sum(info.size_bytes for info in deleted)
     return CheckpointsDeleted(names=[info.name for info in deleted], freed_bytes=freed_bytes, problem=problem)
 

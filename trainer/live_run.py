@@ -378,12 +378,14 @@ class LiveRun:
         info, checkpoint = self._read_checkpoint(name)
         with self.changing(f"weights of {info.name} restored", "user", is_change=True) as number:
             self.reporter.flush(self)
+            self._check_model(checkpoint["model_state_dict"], info.name)
+            segment = self._new_segment(self.step, self._resume_from())
             self._load_model(checkpoint["model_state_dict"], info.name)
             self.optimizer.state.clear()
             self.optimizer.zero_grad(set_to_none=True)
             self.freeze_set.take_hashes()
             # What was validated last, and is yet to be saved, were other weights.
-            self._begin_piece(self._resume_from(), None)
+            self._begin_piece(segment, None)
         return [CheckpointRestored(name=info.name, weights_only=True, change=number, **self._restored(command_id))]
 
     def _read_checkpoint(self, name: str) -> tuple[CheckpointInfo, dict[str, Any]]:
@@ -485,8 +487,11 @@ class LiveRun:
         assert self._folder is not None
         assert self._saver is not None
         point = self._folder.resume_point()
-        # Where one that is on its way is never durable, the run goes on from the one before it.
-        return self._saver.pending_name or (None if point is None else point.name)
+        pending = self._saver.pending
+        if pending is not None and pending.segment == self.segment:
+            # Where it is never durable, the run goes on from the one before it.
+            return pending.name
+        return None if point is None else point.name
 
     # -- the state as a whole ---------------------------------------------------------------------------------
 
@@ -531,14 +536,20 @@ class LiveRun:
         """Put a whole state back and begin a new piece of the curve, which a killed run would begin at a checkpoint."""
         self.reporter.flush(self)
         phases = self.plan.phases
+        # What may fail comes first: what is refused has changed nothing.
+        self._check_model(content["model_state_dict"], source)
+        segment = self._new_segment(content["step"], resume_from, undoes)
         self._load_state(content, source)
         # What is to come of the plan is the run's, as its length is.
         self.plan.go_on_with(phases)
-        self._begin_piece(resume_from, content.get("unsaved"), undoes)
+        self._begin_piece(segment, content.get("unsaved"))
 
-    def _begin_piece(self, resume_from: str | None, unsaved: dict[str, Any] | None, undoes: int | None = None) -> None:
+    def _new_segment(self, step: int, resume_from: str | None, undoes: int | None = None) -> int:
         assert self._folder is not None
-        self.segment = self._folder.begin_segment(self.step, resume_from, time.time(), undoes)
+        return self._folder.begin_segment(step, resume_from, time.time(), undoes)
+
+    def _begin_piece(self, segment: int, unsaved: dict[str, Any] | None) -> None:
+        self.segment = segment
         self.non_finite_step, self.lacks_memory = None, False
         self._last_saved = (self._last_saved[0], self.step)
         self._unsaved = None if unsaved is None else Evaluation(**unsaved)
@@ -564,6 +575,10 @@ class LiveRun:
         self.step, self.epoch, self.batch = content["step"], content["epoch"], content["batch"]
 
     def _load_model(self, state: dict[str, Tensor], source: str) -> None:
+        self._check_model(state, source)
+        self.module.load_state_dict(with_version(self.module, state))
+
+    def _check_model(self, state: dict[str, Tensor], source: str) -> None:
         ours = {key: tensor.shape for key, tensor in self.module.state_dict().items()}
         if ours != {key: tensor.shape for key, tensor in state.items()}:
             # Checked before: load_state_dict copies what fits and complains afterwards.
@@ -571,7 +586,6 @@ class LiveRun:
                 f"{source} holds another model than {self.config.model.name} with "
                 f"{len(self.data.class_names)} classes. Choose a checkpoint of this model."
             )
-        self.module.load_state_dict(with_version(self.module, state))
 
     def _restored(self, command_id: str) -> dict[str, Any]:
         return {

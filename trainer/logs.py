@@ -53,7 +53,8 @@ class TensorBoardLog:
             )
         elif isinstance(event, StateRestored):
             self._writer.close()
-            self._begin(event.step)
+            # What was trained before a rewind was undone is abandoned, and hides these steps of the piece that is back.
+            self._begin(event.undone_step if isinstance(event, RewindUndone) else event.step)
             what = "rewind undone" if isinstance(event, RewindUndone) else "rewound"
             if isinstance(event, CheckpointRestored):
                 what = f"{'weights of ' if event.weights_only else ''}checkpoint {event.name} restored"

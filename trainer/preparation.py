@@ -248,6 +248,7 @@ class Preparation:
             earlier = folder.prepared_before(None if info is None else info.name)
             changes = find_changes(trainer, scanned, folder, earlier)
             if changes and not anyway:
+                trainer.close()
                 raise RunChanged(folder.path.name, changes)
             events = trainer.go_on(folder, info)
             if changes:

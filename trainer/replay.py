@@ -147,7 +147,11 @@ def _pieces(db: sqlite3.Connection, info: CheckpointInfo) -> list[_Piece]:
     """Find the pieces of the curve that go on from a checkpoint, the newest first, each up to a change by hand."""
     saved = "kind = 'CheckpointSaved' AND json_extract(body, '$.checkpoint.name') = ?"
     (own_event,) = db.execute(f"SELECT MAX(id) FROM events WHERE {saved}", (info.name,)).fetchone()
-    restored = "kind = 'CheckpointRestored' AND json_extract(body, '$.name') = ?"
+    # Where its weights alone were restored, the run did not go on from it.
+    restored = (
+        "kind = 'CheckpointRestored' AND json_extract(body, '$.name') = ? AND "
+        "json_extract(body, '$.weights_only') IS NOT 1"
+    )
     sql = f"SELECT json_extract(body, '$.segment'), id FROM events WHERE {restored} ORDER BY id DESC"
     begun = db.execute(sql, (info.name,)).fetchall()
     if own_event is not None:

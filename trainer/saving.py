@@ -78,10 +78,10 @@ class Saver:
         return self._pending is not None
 
     @property
-    def pending_name(self) -> str | None:
-        """Return the name of the checkpoint that is to be durable soon."""
+    def pending(self) -> CheckpointInfo | None:
+        """Return the checkpoint that is to be durable soon."""
         pending = self._pending
-        return None if pending is None else pending.info.name
+        return None if pending is None else pending.info
 
     def check(self) -> None:
         """Tell whether the last one failed, without waiting.
@@ -193,7 +193,7 @@ class Saver:
                 if deleted.names:
                     self._emit(deleted)
             self._tell_of_budget([info for info in listed if info not in gone], base_bytes)
-        except (RunFolderError, OSError) as error:
+        except (ValueError, OSError) as error:
             # What was saved is saved; the same ones go after the next.
             self._tell_once("thin", f"Checkpoints that no rule keeps could not be deleted. {error}")
 

@@ -312,11 +312,20 @@ class Worker:
         try:
             if save:
                 self._loaded.save(reason="stop", command_id=command_id)
+            else:
+                self._tell_unsaved()
         except ValueError as error:
             self._is_ending = False
             self._enter(RunState.PAUSED, f"Not stopped, because it could not be saved. {error}")
             raise
         self._enter(RunState.STOPPED, command_id=command_id)
+
+    def _tell_unsaved(self) -> None:
+        """Say what of the run could not be written, if anything: nobody waits for it any more."""
+        try:
+            self._loaded.settle()
+        except ValueError as error:
+            self._server.publish(LogWritten(level="error", text=str(error)))
 
     def _look_up(self, command: LookUp) -> None:
         from trainer.look_ups import answer

@@ -9,7 +9,14 @@ from PySide6.QtCore import QObject, Signal
 from app.plan_syntax import changes_text, start_text
 from app.viewmodels.plan_text import change_sentence, start_sentence
 from trainer.config import PlanPhase, RunConfig
-from trainer.messages.changes import FreezeChanged, PhaseBegan, PlanChanged, RunRewound, StateRestored
+from trainer.messages.changes import (
+    CheckpointRestored,
+    FreezeChanged,
+    PhaseBegan,
+    PlanChanged,
+    RunRewound,
+    StateRestored,
+)
 from trainer.run_record import RunRecord
 
 
@@ -90,8 +97,9 @@ class PlanTimeline(QObject):
     def restore(self, event: StateRestored) -> None:
         """Go back to where the plan stood in a state that was put back."""
         self._segment = event.segment
-        # Before a change of the plan's own: that is not made again.
-        self._is_by_hand = isinstance(event, RunRewound) and event.source == "plan"
+        if not (isinstance(event, CheckpointRestored) and event.weights_only):
+            # Before a change of the plan's own: that is not made again.
+            self._is_by_hand = isinstance(event, RunRewound) and event.source == "plan"
         if event.rate is not None:
             # Runs of an earlier Thaw tell neither.
             self._phases = list(event.plan)

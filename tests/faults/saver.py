@@ -87,6 +87,8 @@ class _Answer:
 
 
 def _save_in_fork(faults: ctypes.CDLL, trainer: Trainer, run_dir: Path, mode: str, n: int) -> dict[str, Any]:
+    # A fork has no other thread: the writer's begins anew in it.
+    trainer._writer.finish()
     reading, writing = os.pipe()
     child = os.fork()
     if not child:

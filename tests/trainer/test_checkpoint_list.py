@@ -97,6 +97,13 @@ def test_what_cannot_be_deleted_is_listed_again(folder: RunFolder) -> None:
     assert listed(folder) == ["c4.pt", "c12.pt"]
 
 
+def test_a_file_that_is_left_to_the_trash_is_never_deleted_by_a_worker(folder: RunFolder) -> None:
+    delete_checkpoints(folder, ["c4.pt"], lambda _: None)
+    assert folder.half_deleted() == []
+    CheckpointStore(folder)
+    assert (folder.checkpoints_dir / "c4.pt").exists()
+
+
 def test_a_file_that_is_gone_already_is_no_trouble(folder: RunFolder) -> None:
     (folder.checkpoints_dir / "c4.pt").unlink()
     assert delete_checkpoints(folder, ["c4.pt"]).names == ["c4.pt"]

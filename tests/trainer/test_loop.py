@@ -43,6 +43,7 @@ from trainer.messages.events import (
 )
 from trainer.metrics import TRAIN_LOSS, VALIDATION_LOSS
 from trainer.models import build_model
+from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder
 from trainer.saving import PendingSave
 from trainer.task import MultiClass
@@ -341,6 +342,25 @@ def test_a_restore_in_mid_epoch_goes_on_from_there_and_ends_where_the_straight_r
     ours, theirs = weights(trainer), weights(straight)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert {e.segment for e in events if isinstance(e, MetricsLogged)} == {0, 1}
+
+
+@pytest.mark.parametrize("weights_only", [False, True])
+def test_a_restore_that_is_refused_has_changed_nothing(
+    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch, weights_only: bool
+) -> None:
+    trainer, _ = make_trainer(with_training(small_config, epochs=1))
+    first = trainer.save(reason="user")
+    trainer.fit(lambda: None)
+    before, step = weights(trainer), trainer.step
+
+    def refuse(*_: object) -> int:
+        raise RunFolderError("Cannot write run.db: database or disk is full. Make room and try again.")
+
+    monkeypatch.setattr(trainer._folder, "begin_segment", refuse)
+    with pytest.raises(RunFolderError, match="Make room"):
+        trainer.put_weights_back(first.name) if weights_only else trainer.put_checkpoint_back(first.name)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(trainer).items())
+    assert (trainer.step, trainer.segment, trainer._has_jumped) == (step, 0, False)
 
 
 def test_restored_weights_go_on_where_the_run_stands_without_the_optimizers_state(

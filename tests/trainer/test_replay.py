@@ -191,6 +191,23 @@ def test_the_newest_piece_of_the_curve_that_began_at_a_checkpoint_is_compared(
     assert (replay.num_steps, replay.difference, bool(replay.later)) == (LAST_STEP - SAVED_AT, None, True)
 
 
+def test_where_weights_alone_were_restored_no_run_went_on_from_their_checkpoint(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    done: list[int] = []
+
+    def meddle(trainer: Trainer) -> None:
+        if trainer.step == 10 and not done:
+            done.append(trainer.step)
+            (name,) = [info.name for info in trainer._folder.checkpoints() if info.reason == "user"]
+            for event in trainer.restore(name, weights_only=True):
+                trainer._emit(event)
+
+    run_dir = train(config, tmp_path / "runs", meddle)
+    replay = preparation().verify(run_dir, saved_name(run_dir), 20)
+    assert (replay.num_steps, replay.difference) == (10 - SAVED_AT, None)
+
+
 def test_a_run_without_steps_after_a_checkpoint_says_so(config: RunConfig, tmp_path: Path) -> None:
     run_dir = train(config, tmp_path / "runs")
     with pytest.raises(RunFolderError, match=r"has no steps to compare with: none was made after checkpoint_.*_003_"):
