@@ -1697,6 +1697,8 @@ def test_redo_after_a_rewind_takes_the_run_back_to_where_it_was(
     )
     qtbot.waitUntil(redo.isEnabled)
     assert redo.toolTip() == "Redo: step 20, as before the rewind (Ctrl+Shift+Z)"
+    window.activateWindow()
+    qtbot.waitUntil(window.isActiveWindow)
     qtbot.keyClick(window, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier)
     command = running.sent[-1]
     assert (command.kind, command.is_undo) == ("Rewind", True)
