@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
@@ -34,6 +35,8 @@ class Backlog(QObject):
         self._timer.setInterval(_DRAIN_INTERVAL_MS)
         self._timer.timeout.connect(self._drain)
         self.destroyed.connect(self._wishes.drop)
+        # It also keeps them whole until this object is gone: a collection of garbage might empty them before.
+        weakref.finalize(self, self._wishes.drop)
         if (app := QCoreApplication.instance()) is not None:
             app.aboutToQuit.connect(self._drop)
 

@@ -44,6 +44,10 @@ class Deletion:
     names: list[str]
     freed_bytes: int
     trashed: list[Trashed]
+    kept: str = ""
+    """The sentence that says which were to go, too, and stay."""
+    has_best: bool = False
+    """Whether the best one is among them."""
 
 
 class CheckpointEdits(QObject):
@@ -70,7 +74,9 @@ class CheckpointEdits(QObject):
         self._num_asked = 0
         # By the command's id; None where the worker deletes the files itself.
         self._deleting: dict[str, list[CheckpointInfo] | None] = {}
-        self._deletions: list[Deletion] = []
+        # By the run's folder: whoever comes back to a run can still undo what was deleted from it.
+        self._deletions: dict[Path, list[Deletion]] = {}
+        self._best_name: str | None = None
         self._timer = QTimer(self)
         self._timer.setInterval(_DRAIN_INTERVAL_MS)
         self._timer.timeout.connect(self._drain)
@@ -79,8 +85,8 @@ class CheckpointEdits(QObject):
 
     @property
     def can_undo(self) -> bool:
-        """Tell whether there is a deletion that can be undone."""
-        return bool(self._deletions)
+        """Tell whether there is a deletion from the run on display that can be undone."""
+        return self._session.run_dir is not None and bool(self._deletions.get(self._session.run_dir))
 
     def edit(
         self, names: Sequence[str], *, is_pinned: bool | None = None, label: str | None = None, note: str | None = None
@@ -92,7 +98,7 @@ class CheckpointEdits(QObject):
     def delete(self, names: Sequence[str]) -> None:
         """Delete checkpoints, to the trash; where there is none, ask first."""
         if (run_dir := self._session.run_dir) is not None and names:
-            folder = run_dir / "checkpoints"
+            folder, self._best_name = run_dir / "checkpoints", self._checkpoints.present.best_name
             self._work(partial(trash.has_trash, folder), partial(self._delete_if, list(names)))
 
     def delete_for_good(self, names: Sequence[str]) -> None:
@@ -105,12 +111,12 @@ class CheckpointEdits(QObject):
     def undo(self) -> None:
         """Put back what was deleted last; then, what was deleted before that."""
         run_dir = self._session.run_dir
-        if self._deletions and run_dir is not None:
-            self._work(partial(_take_out, self._deletions.pop().trashed), partial(self._list_again, run_dir))
+        if run_dir is not None and self.can_undo:
+            trashed = self._deletions[run_dir].pop().trashed
+            self._work(partial(_take_out, trashed), partial(self._list_again, run_dir))
 
     def leave_run(self) -> None:
-        """Forget what was deleted: another run is on display."""
-        self._deletions.clear()
+        """Wait for no worker's answer any more: another run is on display."""
         self._deleting.clear()
 
     # -- what the worker says ---------------------------------------------------------------------------------
@@ -122,9 +128,10 @@ class CheckpointEdits(QObject):
             return
         infos, run_dir = self._deleting.pop(event.command_id), self._session.run_dir
         if infos is None:
-            self._tell_deleted(Deletion(event.names, event.freed_bytes, []), event.problem)
+            self._tell_deleted(run_dir, self._deletion(event, event.names, []), event.problem)
         elif run_dir is not None:
-            self._work(partial(_move_all, run_dir / "checkpoints", infos), partial(self._on_moved, run_dir))
+            agreed = [info for info in infos if info.name in event.names]
+            self._work(partial(_move_all, run_dir / "checkpoints", agreed), partial(self._on_moved, run_dir, event))
 
     def refuse(self, event: CommandRejected) -> None:
         """Follow a refusal: nothing was deleted. It is told elsewhere."""
@@ -133,7 +140,7 @@ class CheckpointEdits(QObject):
     # -- inside -----------------------------------------------------------------------------------------------
 
     def _infos(self, names: Sequence[str]) -> list[CheckpointInfo]:
-        return [info for name in names if (info := self._checkpoints.checkpoint(name)) is not None]
+        return [info for name in names if (info := self._checkpoints.present.info(name)) is not None]
 
     def _delete_if(self, names: list[str], has_trash: bool) -> None:
         if not has_trash:
@@ -162,38 +169,45 @@ class CheckpointEdits(QObject):
         self._work(work, partial(self._on_written, run_dir, trashed))
 
     def _on_written(self, run_dir: Path, trashed: list[Trashed], event: ListEvent) -> None:
-        if self._session.run_dir != run_dir:
-            return
-        self.changed.emit(event)
+        if self._session.run_dir == run_dir:
+            self.changed.emit(event)
         if isinstance(event, CheckpointsDeleted):
-            self._tell_deleted(Deletion(event.names, event.freed_bytes, trashed), event.problem)
+            self._tell_deleted(run_dir, self._deletion(event, event.names, trashed), event.problem)
 
-    def _on_moved(self, run_dir: Path, moved: tuple[list[Trashed], list[CheckpointInfo], str]) -> None:
+    def _deletion(self, event: CheckpointsDeleted, names: list[str], trashed: list[Trashed]) -> Deletion:
+        return Deletion(names, event.freed_bytes, trashed, event.kept, has_best=self._best_name in names)
+
+    def _on_moved(
+        self, run_dir: Path, event: CheckpointsDeleted, moved: tuple[list[Trashed], list[CheckpointInfo], str]
+    ) -> None:
         trashed, left, problem = moved
-        if self._session.run_dir != run_dir:
-            return
-        self._put_back(left)
-        names, freed = [each.info.name for each in trashed], sum(each.info.size_bytes for each in trashed)
-        self._tell_deleted(Deletion(names, freed, trashed), problem)
+        self._put_back(run_dir, left)
+        freed = sum(each.info.size_bytes for each in trashed)
+        moved_event = event.model_copy(update={"freed_bytes": freed})
+        self._tell_deleted(run_dir, self._deletion(moved_event, [each.info.name for each in trashed], trashed), problem)
 
-    def _tell_deleted(self, deletion: Deletion, problem: str) -> None:
-        if deletion.trashed:
-            self._deletions.append(deletion)
+    def _tell_deleted(self, run_dir: Path | None, deletion: Deletion, problem: str) -> None:
+        if deletion.trashed and run_dir is not None:
+            self._deletions.setdefault(run_dir, []).append(deletion)
         if problem:
             self.refused.emit(problem)
-        elif deletion.names:
+        elif deletion.names and self._session.run_dir == run_dir:
             self.deleted.emit(deletion)
 
     def _list_again(self, run_dir: Path, taken: tuple[list[CheckpointInfo], str]) -> None:
         infos, problem = taken
-        if self._session.run_dir == run_dir:
-            self._put_back(infos)
+        self._put_back(run_dir, infos)
         if problem:
             self.refused.emit(problem)
 
-    def _put_back(self, infos: list[CheckpointInfo]) -> None:
+    def _put_back(self, run_dir: Path, infos: list[CheckpointInfo]) -> None:
+        """List again what has its file in its place, also where another run is on display by now."""
         for first in range(0, len(infos), _MOST_AT_ONCE):
-            self._ask(PutCheckpointsBack(checkpoints=infos[first : first + _MOST_AT_ONCE]))
+            command = PutCheckpointsBack(checkpoints=infos[first : first + _MOST_AT_ONCE])
+            if self._session.run_dir == run_dir:
+                self._ask(command)
+            else:
+                self._work(partial(change_list_of_ended, run_dir, command), partial(self._on_written, run_dir, []))
 
     # -- threads ----------------------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 import app
-from app import cli_checkpoints, cli_reports, cli_sharing, cli_steering
+from app import cli_checkpoints, cli_comparison, cli_reports, cli_sharing, cli_steering, cli_what_if
+from app.cli_errands import do_errand
 from app.cli_options import CheckpointName, Json, Run, RunsDir, complain, console, print_line, runs_dir
 from app.display import display_problem
 from app.event_sentences import replay_sentences
@@ -23,8 +24,8 @@ from app.worker_talk import RunFailedError
 from trainer.client import ClientEvent, WorkerClient
 from trainer.config import MAX_EPOCHS, RunConfig, load_config
 from trainer.data_path import load_run
-from trainer.messages.commands import OpenRun, PrepareRun, VerifyResume
-from trainer.messages.events import ResumeVerified
+from trainer.messages.commands import OpenRun, PrepareRun
+from trainer.messages.replay import ResumeVerified, VerifyResume
 from trainer.run_list import branch_config, find_run
 from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder
@@ -118,7 +119,9 @@ def resume(
     run: Run,
     checkpoint: Annotated[
         str | None,
-        typer.Option("--from", metavar="CHECKPOINT", help='A unique piece of its name, "best", or "last" (default).'),
+        typer.Option(
+            "--from", metavar="CHECKPOINT", help='An epoch, a unique piece of its name, "best", or "last" (default).'
+        ),
     ] = None,
     epochs: Annotated[
         int | None,
@@ -138,7 +141,7 @@ def resume(
     """Go on with a run from a checkpoint, or train on for more epochs."""
     run_dir = find_run(run, runs_dir(context, runs))
     with RunFolder(run_dir, read_only=True) as folder:
-        name = folder.checkpoint(checkpoint).name if checkpoint else None
+        name = folder.checkpoints.find(checkpoint).name if checkpoint else None
         if verify:
             return _verify(VerifyResume(run_dir=str(run_dir.absolute()), checkpoint=name, num_steps=steps), json)
         _check_is_unfinished(folder, name, epochs)
@@ -166,8 +169,8 @@ def branch(
         Path | None,
         typer.Argument(
             metavar="[CONFIG.toml]",
-            help="The new run's configuration; by default that of RUN, with what is "
-            "frozen at the checkpoint and without a plan.",
+            help="The new run's configuration; by default that of RUN, with what is frozen, what adapts and the "
+            "layers' rates as at the checkpoint, and without a plan.",
         ),
     ] = None,
     settings: Annotated[
@@ -184,7 +187,7 @@ def branch(
     folder = runs_dir(context, runs)
     run_dir = find_run(run, folder)
     with RunFolder(run_dir, read_only=True) as parent:
-        begun = branch_config(parent.config(), run_dir, parent.checkpoint(checkpoint))
+        begun = branch_config(parent.config(), run_dir, parent.checkpoints.find(checkpoint))
     assert begun.branch is not None
     origin = begun.branch.model_copy(update={"with_optimizer": with_optimizer})
     begun = (begun if config is None else load_run(config)).model_copy(update={"branch": origin})
@@ -194,6 +197,8 @@ def branch(
 thaw.add_typer(cli_reports.commands)
 thaw.add_typer(cli_checkpoints.commands)
 thaw.add_typer(cli_sharing.commands)
+thaw.add_typer(cli_what_if.commands)
+thaw.add_typer(cli_comparison.commands)
 thaw.add_typer(cli_steering.commands)
 
 
@@ -214,7 +219,7 @@ def _with_epochs(config: RunConfig, epochs: int) -> RunConfig:
 
 
 def _check_is_unfinished(folder: RunFolder, checkpoint: str | None, epochs: int | None) -> None:
-    begins_at = folder.checkpoint(checkpoint) if checkpoint else folder.resume_point()
+    begins_at = folder.checkpoints.find(checkpoint) if checkpoint else folder.checkpoints.resume_point()
     if begins_at is None or begins_at.epoch < (epochs or folder.num_epochs()):
         return
     path, done = shown_path(folder.path), counted(begins_at.epoch, "epoch")
@@ -231,14 +236,13 @@ def _check_is_unfinished(folder: RunFolder, checkpoint: str | None, epochs: int 
 
 
 def _verify(command: VerifyResume, as_json: bool) -> int:
-    (answer,) = cli_reports.ask_worker(command)
-    assert isinstance(answer, ResumeVerified)
+    replay = do_errand(command, ResumeVerified).replay
     if as_json:
-        print_line(to_json(answer.replay.model_dump(mode="json")))
+        print_line(to_json(replay.model_dump(mode="json")))
     else:
-        for sentence in replay_sentences(answer.replay):
+        for sentence in replay_sentences(replay):
             print_line(sentence)
-    return 0 if answer.replay.difference is None else 1
+    return 0 if replay.difference is None else 1
 
 
 def _follow(command: PrepareRun, as_json: bool) -> int:

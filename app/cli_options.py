@@ -60,7 +60,10 @@ RewindStep = Annotated[
     typer.Argument(metavar="[STEP]", min=0, help="The step of the change to go back before; by default the last one."),
 ]
 UndoRewind = Annotated[
-    bool, typer.Option("--undo", help="Go back to where the run was before the last rewind, if nothing changed since.")
+    bool,
+    typer.Option(
+        "--undo", help="Go back to where the run was before the last rewind or restore, if nothing changed since."
+    ),
 ]
 Phases = Annotated[
     str,
@@ -70,7 +73,7 @@ Phases = Annotated[
     ),
 ]
 CheckpointName = Annotated[
-    str, typer.Argument(metavar="CHECKPOINT", help='A unique piece of its name, "best" or "last".')
+    str, typer.Argument(metavar="CHECKPOINT", help='An epoch, a unique piece of its name, "best" or "last".')
 ]
 WeightsOnly = Annotated[
     bool,

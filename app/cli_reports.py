@@ -1,4 +1,4 @@
-"""The commands of ``thaw`` that print a table: runs, checkpoints, models, a model, and the check of a data set."""
+"""The commands of ``thaw`` that print a table: runs, models, a model, and the check of a data set."""
 
 from __future__ import annotations
 
@@ -33,10 +33,9 @@ from app.figures import counted
 from app.json_lines import to_json
 from app.listings import (
     MAX_CLASSES_ACROSS,
-    checkpoint_values,
-    checkpoints_table,
     confused_table,
     confusion_table,
+    features_sentence,
     models_table,
     rates_table,
     run_values,
@@ -96,19 +95,6 @@ def show_runs(
         print_line(f"No runs in {chosen} yet. Begin one with `thaw demo` or `thaw train CONFIG.toml`.")
 
 
-@commands.command("checkpoints")
-def show_checkpoints(context: typer.Context, run: Run, runs: RunsDir = None, json: Json = False) -> None:
-    """List a run's checkpoints, oldest first."""
-    run_dir = find_run(run, runs_dir(context, runs))
-    with RunFolder(run_dir, read_only=True) as folder:
-        if json:
-            print_line(to_json(checkpoint_values(folder)))
-        elif folder.checkpoints():
-            console().print(checkpoints_table(folder))
-        else:
-            print_line(f"{run_dir.name} has no checkpoints yet: the first comes at the end of its first epoch.")
-
-
 @commands.command("confusion")
 def show_confusion(
     context: typer.Context,
@@ -127,7 +113,7 @@ def show_confusion(
         raise RunFolderError(f"There is no confusion matrix of {of!r}. Use one of: {', '.join(CONFUSIONS)}.")
     run_dir = find_run(run, runs_dir(context, runs))
     with RunFolder(run_dir, read_only=True) as folder:
-        matrix = folder.confusion(of)
+        matrix = folder.checkpoints.confusion(of)
     if json:
         print_line(to_json(matrix.model_dump(mode="json")))
         return
@@ -193,6 +179,8 @@ def show_summary(
         console().print(summary_totals(inspected.summary))
         size = inspected.summary.image_size
         print_line(f"\nFor one image of {size} × {size} pixels, in fp32.")
+        if inspected.summary.features is not None:
+            print_line(features_sentence(inspected.summary.features))
     fit = inspected.weights
     if fit is not None and not fit.is_usable:
         return complain(fit.sentence, 2)

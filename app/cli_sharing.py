@@ -6,16 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from app.cli_errands import do_errand
 from app.cli_options import CheckpointName, Json, Run, RunsDir, complain, console, print_line, runs_dir
-from app.export_process import ExportProcess
 from app.figures import printable, shown_path, size
 from app.json_lines import to_json
-from app.terminal import TerminalView
-from app.worker_talk import CommandRefusedError, RunFailedError
-from trainer.messages.events import CommandRejected, PreparationProgressed
 from trainer.messages.export import (
     FORMAT_SENTENCES,
     CheckpointExported,
@@ -62,8 +58,8 @@ def export(
         raise ValueError("A bundle has formats of its own. Leave --format out, or --bundle.")
     kind = None if bundle else format_of(to.name, chosen)
     with RunFolder(run_dir, read_only=True) as folder:
-        name = folder.checkpoint(checkpoint).name
-    exported = _export(
+        name = folder.checkpoints.find(checkpoint).name
+    exported = do_errand(
         ExportCheckpoint(
             run_dir=str(run_dir.absolute()),
             checkpoint=name,
@@ -71,25 +67,13 @@ def export(
             format=kind,
             is_bundle=bundle,
             overwrite=overwrite,
-        )
+        ),
+        CheckpointExported,
     )
     if json:
         print_line(to_json(exported.model_dump(mode="json")))
         return
     _print(exported, kind)
-
-
-def _export(command: ExportCheckpoint) -> CheckpointExported:
-    # Progress goes to standard error, so that the result can be piped on.
-    with ExportProcess(command) as process, TerminalView(Console(stderr=True)) as view:
-        for event in process.events():
-            if isinstance(event, PreparationProgressed):
-                view.show(event)
-            elif isinstance(event, CommandRejected):
-                raise CommandRefusedError(event.reason, event.by_field)
-            else:
-                return event
-    raise RunFailedError("The export said nothing of how it ended. Try again.")
 
 
 def _print(exported: CheckpointExported, kind: ExportFormat | None) -> None:

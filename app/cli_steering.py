@@ -246,7 +246,7 @@ def restore(
     """Put a checkpoint back into the live run (for an ended one: `thaw resume RUN --from CHECKPOINT`)."""
     run_dir = find_run(run, runs_dir(context, runs))
     with RunFolder(run_dir, read_only=True) as folder:
-        name = folder.checkpoint(checkpoint).name
+        name = folder.checkpoints.find(checkpoint).name
     _steer(run_dir, RestoreCheckpoint(name=name, weights_only=weights_only), json, timeout)
 
 

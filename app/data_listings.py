@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from app.figures import duration, size
+from app.figures import duration, percent, short_time, size
 from app.tables import add_row, bar, new_table
 from trainer.data_report import Bin, DataReport, IssueKind, Measure, ReportedIssue
 from trainer.messages.data_info import DataSummary
@@ -83,14 +83,26 @@ def issues_table(issues: Iterable[ReportedIssue]) -> tuple[Table, int]:
 
 def need_sentence(need: RunEstimate) -> str:
     """Say what a run will need."""
-    whole_s = need.seconds_per_epoch * need.num_epochs
     is_part = need.kept_bytes < need.decoded_bytes
     kept = f"{size(need.kept_bytes)} of {size(need.decoded_bytes)}" if is_part else f"all {size(need.decoded_bytes)}"
     return (
-        f"The run will need about {duration(max(need.seconds_per_epoch, 1))} an epoch, {duration(max(whole_s, 1))} in "
-        f"all on {need.device}, {size(need.memory_bytes)} of memory and {size(need.disk_bytes)} on disk "
+        f"The run will need about {_time_sentence(need)} on {need.device}, "
+        f"{size(need.memory_bytes)} of memory and {size(need.disk_bytes)} on disk "
         f"({size(need.free_bytes)} free). Of its decoded images, {kept} will be kept: those of all runs may take "
-        f"{size(need.budget_bytes)}."
+        f"{size(need.budget_bytes)}. {need.not_cached}".rstrip()
+    )
+
+
+def _time_sentence(need: RunEstimate) -> str:
+    epoch, whole = duration(max(need.seconds_per_epoch, 1)), f"{duration(max(need.seconds, 1))} in all"
+    if need.unfreezes:
+        whole = f"{whole}, more once the plan unfreezes,"
+    if not 0 < need.cached_views < need.num_epochs:
+        return f"{epoch} an epoch, {whole}"
+    later, room = short_time(need.cached_seconds_per_epoch), size(need.cached_bytes)
+    return (
+        f"{epoch} an epoch, from epoch {need.cached_views + 1} on {later}, as features of {need.cached_layers} are "
+        f"cached ({room}, {percent(need.cached_saved_share)} of the forward computing), {whole}"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.figures import counted
+from app.figures import counted, percent, size
 from trainer.messages.changes import (
     BatchNormChanged,
     LayersFrozen,
@@ -14,7 +14,9 @@ from trainer.messages.changes import (
     RunRewound,
     TrainingChanged,
 )
-from trainer.messages.run_info import Replay
+from trainer.messages.events import FeaturesCached
+from trainer.messages.replay import Replay
+from trainer.messages.what_if import ChangeTried
 
 
 def rate_sentence(event: RateChanged) -> str:
@@ -74,11 +76,38 @@ def rewound_sentence(event: RunRewound) -> str:
 
 
 def undone_rewind_sentence(event: RewindUndone) -> str:
-    """Say where a run is again that was rewound."""
-    return f"The rewind is undone · goes on from epoch {event.epoch}, step {event.step:,}"
+    """Say where a run is again that had gone back."""
+    return f"The run is where it was before it went back · goes on from epoch {event.epoch}, step {event.step:,}"
 
 
 def freeze_sentence(event: LayersFrozen | LayersUnfrozen) -> str:
     """Say what was frozen or unfrozen, the step at which it was asked for, and the step at which it took hold."""
     symbol = "❄" if isinstance(event, LayersFrozen) else "☀"
     return f"{symbol} {event.sentence} · asked at step {event.requested_step:,}, applied at step {event.applied_step:,}"
+
+
+def cached_sentence(event: FeaturesCached) -> str:
+    """Say what is computed only once an image from now on, what that takes and saves, or why nothing is."""
+    if not event.layers:
+        return event.reason
+    places = {(True, True): "in memory and on disk", (True, False): "in memory", (False, True): "on disk"}
+    place = places.get((event.is_in_memory, event.is_on_disk), "partly in memory, partly on disk")
+    takes = f"{size(event.num_bytes)} {place}, {percent(event.saved_share)} of the forward computing saved"
+    if not event.views:
+        return f"Features of {event.sentence} are cached for validation alone: {takes}. {event.reason}"
+    views = "once an image" if event.views == 1 else f"once for each of {event.views:,} views of an image"
+    return f"Features of {event.sentence} are computed {views}, then read: {takes}. {event.reason}".rstrip()
+
+
+def tried_sentence(tried: ChangeTried) -> str:
+    """Say what a change made of the validation loss and of the time, as a measurement: it is one, of one seed."""
+    begins = f"After {counted(tried.num_steps, 'step')} from {tried.checkpoint} with {tried.sentence}, "
+    before, after = tried.validation_losses
+    if before is None or after is None:
+        return f"{begins}there is nothing to compare: a branch has ended before."
+    same = f"the validation loss is the same ({after:.4g})"
+    much = f"the validation loss is {abs(after - before):.3g} {'lower' if after < before else 'higher'}"
+    figures = same if after == before else f"{much} ({after:.4g} against {before:.4g})"
+    if tried.unchanged.step_ms and tried.changed.step_ms:
+        figures += f", at {tried.changed.step_ms / tried.unchanged.step_ms:.2g} × the time per step"
+    return f"{begins}{figures}. That is one measurement, with one seed."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 
@@ -18,6 +19,11 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def short_time(seconds: float) -> str:
+    """Return a time span that may be shorter than a second: 0.4 s, from ten seconds on 0:12."""
+    return duration(seconds) if seconds >= 9.95 else f"{max(seconds, 0.1):.1f} s"
+
+
 def size(num_bytes: float) -> str:
     """Return a number of bytes as a person reads it: 950 B, 1.7 MB."""
     if num_bytes < 1000:
@@ -28,6 +34,11 @@ def size(num_bytes: float) -> str:
         if num_bytes < 999.95:
             break
     return f"{num_bytes:,.1f} {unit}"
+
+
+def percent(part: float) -> str:
+    """Return a share of 0 to 1 in percent: never "100 %" of what is a little less."""
+    return f"{math.floor(1000 * part) / 10:.1f} %"
 
 
 def count(number: int) -> str:

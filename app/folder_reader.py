@@ -8,19 +8,33 @@ import shutil
 import threading
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.viewmodels.run_status import FolderSize
 from trainer.messages.run_info import CheckpointInfo
-from trainer.run_list import list_runs
-from trainer.run_record import RunFolderError, RunListing
+from trainer.run_list import list_runs, read_checkpoints
+from trainer.run_record import RunCheckpoints, RunFolderError, RunListing
 from trainer.runs import RunFolder
 
 _DRAIN_INTERVAL_MS = 50
 
-_Answer = list[RunListing] | FolderSize | dict[str, str] | None
+
+@dataclass(frozen=True)
+class CheckpointFindings:
+    """What is wrong with each checkpoint's file by its name, "" for nothing; and which ones the run left behind.
+
+    ``resume_point`` is the one from which it would go on, None for its start.
+    """
+
+    problems: dict[str, str] = field(default_factory=dict)
+    left_behind: set[str] = field(default_factory=set)
+    resume_point: str | None = None
+
+
+_Answer = list[RunListing] | list[RunCheckpoints] | FolderSize | CheckpointFindings | None
 
 
 class FolderReader(QObject):
@@ -31,7 +45,9 @@ class FolderReader(QObject):
     folder_measured = Signal(object)
     """FolderSize of a run's folder; None if it is gone."""
     checkpoints_examined = Signal(object)
-    """dict[str, str]: what is wrong with each checkpoint's file by its name, "" for nothing."""
+    """CheckpointFindings of a run."""
+    checkpoints_read = Signal(object)
+    """list[RunCheckpoints]: those of several runs, the newest run's first."""
     failed = Signal(str)
     """The sentence that says what could not be read, once until it can be read again."""
 
@@ -45,6 +61,7 @@ class FolderReader(QObject):
             "runs": self.runs_listed,
             "size": self.folder_measured,
             "checkpoints": self.checkpoints_examined,
+            "runs' checkpoints": self.checkpoints_read,
         }
         self._timer = QTimer(self)
         self._timer.setInterval(_DRAIN_INTERVAL_MS)
@@ -54,13 +71,17 @@ class FolderReader(QObject):
         """List the runs of a folder."""
         self._ask("runs", lambda: list_runs(runs_dir))
 
+    def read_checkpoints(self, runs_dir: Path, relatives_of: Path | None, besides: Path | None) -> None:
+        """Read the checkpoints of a folder's runs, or of one's parents and branches, all ``besides`` one run."""
+        self._ask("runs' checkpoints", lambda: _others(read_checkpoints(runs_dir, relatives_of), besides))
+
     def measure(self, run_dir: Path) -> None:
         """Measure a run's folder and the room on its disk."""
         self._ask("size", lambda: _size_of(run_dir))
 
     def examine(self, run_dir: Path, checkpoints: list[CheckpointInfo]) -> None:
-        """Look whether the checkpoints' files are there as they were written."""
-        self._ask("checkpoints", lambda: _problems_of(run_dir, checkpoints))
+        """Look whether the checkpoints' files are there as they were written, and on the way to where the run is."""
+        self._ask("checkpoints", lambda: _findings_of(run_dir, checkpoints))
 
     def _ask(self, what: str, work: Callable[[], _Answer]) -> None:
         if what in self._asked:
@@ -76,7 +97,8 @@ class FolderReader(QObject):
             answer = work()
         except (OSError, RunFolderError):
             # The folder went away in between: there is nothing to show of it, and the run list says so.
-            answer = {} if what == "checkpoints" else [] if what == "runs" else None
+            empty: _Answer = None if what == "size" else CheckpointFindings() if what == "checkpoints" else []
+            answer = empty
         except Exception as error:  # noqa: BLE001 (whatever it was, it must be told, and asked again later)
             answer = error
         self._answers.put((what, answer))
@@ -103,9 +125,18 @@ class FolderReader(QObject):
         sentence = {
             "runs": self.tr("Cannot list the runs: {}. Please report this defect of Thaw."),
             "size": self.tr("Cannot measure the run's folder: {}. Please report this defect of Thaw."),
+            "runs' checkpoints": self.tr(
+                "Cannot read the other runs' checkpoints: {}. Please report this defect of Thaw."
+            ),
             "checkpoints": self.tr("Cannot look at the run's checkpoints: {}. Please report this defect of Thaw."),
         }[what]
         self.failed.emit(sentence.format(f"{type(error).__name__}: {error}"))
+
+
+def _others(readings: list[RunCheckpoints], besides: Path | None) -> list[RunCheckpoints]:
+    # A link may lead to the same folder by another path.
+    own = None if besides is None else besides.resolve()
+    return [reading for reading in readings if reading.path.resolve() != own]
 
 
 def _size_of(run_dir: Path) -> FolderSize:
@@ -118,6 +149,9 @@ def _size_of(run_dir: Path) -> FolderSize:
     return FolderSize(total, shutil.disk_usage(run_dir).free)
 
 
-def _problems_of(run_dir: Path, checkpoints: list[CheckpointInfo]) -> dict[str, str]:
+def _findings_of(run_dir: Path, checkpoints: list[CheckpointInfo]) -> CheckpointFindings:
     with RunFolder(run_dir, read_only=True) as folder:
-        return {checkpoint.name: folder.problem_of(checkpoint) for checkpoint in checkpoints}
+        rows = folder.checkpoints
+        problems = {checkpoint.name: rows.problem_of(checkpoint) for checkpoint in checkpoints}
+        point = rows.resume_point(checkpoints)
+        return CheckpointFindings(problems, rows.left_behind(checkpoints), None if point is None else point.name)

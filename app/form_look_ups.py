@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.session import TrainingSession
@@ -9,14 +11,16 @@ from app.settings import Settings
 from app.viewmodels.data import DataViewModel
 from app.viewmodels.layer_tree import LayerTreeViewModel
 from app.viewmodels.run_config import RunConfigViewModel
-from trainer.config import RunConfig
+from trainer.config import ModelConfig, RunConfig
 from trainer.messages.events import CommandRejected, DataChecked, ModelInspected, RunEstimated
+from trainer.messages.model_info import FrozenFeatures
 
 LOOK_UPS_OF_FORM = frozenset({"ListModels", "InspectModel", "CheckData", "EstimateRun"})
 """The commands that are sent here."""
 
 # What a run needs is tried out when the form has rested.
 _ESTIMATE_AFTER_MS = 1000
+_FEATURES_AFTER_MS = 400
 
 
 class FormLookUps(QObject):
@@ -42,18 +46,26 @@ class FormLookUps(QObject):
         super().__init__(parent)
         self._session, self._settings = session, settings
         self._run_config, self._data, self._layer_tree = run_config, data, layer_tree
-        self._check_id = self._inspect_id = self._estimate_id = ""
+        self._check_id = self._inspect_id = self._features_id = self._estimate_id = ""
+        self._features: FrozenFeatures | None = None
+        self._features_of: tuple[ModelConfig, int | None] | None = None
         self._estimated: RunConfig | None = None
         self._are_data_known = False
-        self._estimate_timer = QTimer(self)
-        self._estimate_timer.setSingleShot(True)
-        self._estimate_timer.setInterval(_ESTIMATE_AFTER_MS)
-        self._estimate_timer.timeout.connect(self._estimate_run)
+        self._estimate_timer = self._pause_timer(_ESTIMATE_AFTER_MS, self._estimate_run)
+        self._features_timer = self._pause_timer(_FEATURES_AFTER_MS, self._ask_features)
         run_config.changed.connect(self.estimate_soon)
+        run_config.changed.connect(self._offer_features)
         session.models_listed.connect(lambda event: run_config.offer_models(event.models))
         session.model_inspected.connect(self._on_model_inspected)
         session.data_checked.connect(self._on_data_checked)
         session.run_estimated.connect(self._on_run_estimated)
+
+    def _pause_timer(self, interval_ms: int, slot: Callable[[], None]) -> QTimer:
+        timer = QTimer(self)
+        timer.setSingleShot(True)
+        timer.setInterval(interval_ms)
+        timer.timeout.connect(slot)
+        return timer
 
     @property
     def is_form_open(self) -> bool:
@@ -91,12 +103,30 @@ class FormLookUps(QObject):
         """Have the form's model built, for the tree."""
         chosen = self._run_config.chosen_model()
         if chosen is not None and self.is_form_open:
-            model, image_size = chosen
+            model, image_size = self._features_of = chosen
             self._inspect_id = self._session.inspect_model(model, self._run_config.num_outputs, image_size)
 
     def forget_model(self) -> None:
         """Take no answer for an earlier draft: it must not change the one that is shown now."""
-        self._inspect_id = ""
+        self._inspect_id = self._features_id = ""
+        self._features = self._features_of = None
+
+    def ask_features_soon(self) -> None:
+        """Ask what of the form's model could be cached, when the choice of what is frozen rests."""
+        self._features_timer.start()
+
+    def _ask_features(self) -> None:
+        chosen = self._run_config.chosen_model()
+        if chosen is None or chosen == self._features_of or not self.is_form_open or self._layer_tree.is_empty:
+            return
+        if not self._session.can_ask("InspectModel"):
+            return
+        self._features_of = chosen
+        model, image_size = chosen
+        if model.weights_file:
+            # It need not be read again.
+            model = model.model_copy(update={"weights": "random"})
+        self._features_id = self._session.inspect_model(model, self._run_config.num_outputs, image_size)
 
     def check_data(self) -> None:
         """Have the form's data set looked through, for the form and the Data tab."""
@@ -144,6 +174,21 @@ class FormLookUps(QObject):
             # Shown as it is ticked now, not as it was when it was asked for.
             self._layer_tree.show_draft(event.summary, form.frozen, form.multipliers, form.adapting_layers)
             self._layer_tree.tell(form.left_out)
+            self._take_features(event)
+            # What is ticked may not be what was asked about: another model was chosen, and has some of its layers.
+            self.ask_features_soon()
+        elif self.is_form_open and event.command_id == self._features_id:
+            self._take_features(event)
+
+    def _take_features(self, event: ModelInspected) -> None:
+        self._features = event.summary.features
+        self._offer_features()
+
+    def _offer_features(self) -> None:
+        """Show in the tree what could be cached, unless nothing is to be."""
+        if self.is_form_open:
+            is_wanted = self._run_config.text("training.feature_cache") != "off"
+            self._layer_tree.offer_features(self._features if is_wanted else None)
 
     def _on_data_checked(self, event: DataChecked) -> None:
         if event.command_id != self._check_id or not self.is_form_open:
@@ -160,7 +205,7 @@ class FormLookUps(QObject):
 
     def _on_run_estimated(self, event: RunEstimated) -> None:
         if event.command_id == self._estimate_id and self.is_form_open:
-            self._run_config.need.show_estimate(event.estimate)
+            self._run_config.need.show_estimate(event.estimate, self._estimated)
 
     def refuse(self, event: CommandRejected) -> None:
         """Tell why the worker refused a look-up, where that matters."""

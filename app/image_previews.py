@@ -6,6 +6,7 @@ from PySide6.QtCore import QObject
 
 from app.session import TrainingSession
 from app.viewmodels.data import DataViewModel
+from app.viewmodels.layer_tree import LayerTreeViewModel
 from app.viewmodels.run_config import RunConfigViewModel
 from trainer.data_report import is_text
 from trainer.messages.events import CommandRejected, ImagePreviewed
@@ -19,10 +20,11 @@ class ImagePreviews(QObject):
         session: TrainingSession,
         run_config: RunConfigViewModel,
         data: DataViewModel,
+        layer_tree: LayerTreeViewModel,
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
-        self._session, self._run_config, self._data = session, run_config, data
+        self._session, self._run_config, self._data, self._layer_tree = session, run_config, data, layer_tree
         self._wanted_path = self._asked_path = self._asked_id = ""
         session.image_previewed.connect(self._on_image_previewed)
         session.state_changed.connect(self._ask)
@@ -61,7 +63,9 @@ class ImagePreviews(QObject):
             self._data.refuse_views(path, sentence)
         else:
             self._asked_path = path
-            self._asked_id = self._session.preview_image(config, self._data.report_path, path)
+            self._asked_id = self._session.preview_image(
+                config, self._data.report_path, path, self._layer_tree.cached.views
+            )
 
     def _no_worker_text(self) -> str:
         if self._session.has_worker:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import datetime
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
-from app.figures import count, duration, printable, size
+from app.checkpoint_filter import CheckpointFilter
+from app.event_sentences import cached_sentence
+from app.figures import count, duration, percent, printable, size
 from app.tables import add_row, bar, new_table
+from trainer.config import Metric
 from trainer.messages.changes import FreezeChanged, StateRestored
-from trainer.messages.events import ModelInspected, ProgressReported
-from trainer.messages.model_info import LayerInfo, ModelEntry, ModelSummary
+from trainer.messages.events import FeaturesCached, ModelInspected, ProgressReported
+from trainer.messages.model_info import FrozenFeatures, LayerInfo, ModelEntry, ModelSummary
 from trainer.messages.run_info import CheckpointInfo, RateCurve
 from trainer.retention import Reason, why_kept
-from trainer.run_list import by_branch
-from trainer.run_record import RunListing, RunRecord, best_checkpoint
+from trainer.run_list import by_branch, rails
+from trainer.run_record import RunListing, RunRecord, best_checkpoint, best_word, metric_value
 from trainer.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -28,15 +32,17 @@ if TYPE_CHECKING:
 MAX_CLASSES_ACROSS = 20
 MAX_PAIRS_SHOWN = 20
 _NUM_RATES_SHOWN = 20
-_TOLD = frozenset({"last", "all"})
-"""The reasons for keeping a checkpoint that its row tells anyway."""
+_TOLD_OF_CACHED = {"layers", "views", "saved_share", "num_bytes", "is_in_memory", "is_on_disk", "reason", "step"}
+_KEPT_FOR: dict[Reason, str] = {"best": "among the best", "last": "among the last"}
+"""The words for reasons, of those that are not the best one and the last one themselves."""
 
 
 def runs_table(listings: list[RunListing]) -> Table:
     """Return the runs of a folder, one a row, each above its branches; ``listings`` newest first."""
     table = new_table("run", "state", "model", "epoch>", "step>", "accuracy at best>", "began")
-    for run, depth in by_branch(listings):
-        name = f"{'  ' * (depth - 1)}└ {run.path.name}" if depth else run.path.name
+    placed = by_branch(listings)
+    for (run, _), lines in zip(placed, rails([depth for _, depth in placed]), strict=True):
+        name = f"{_drawn(lines)}{run.path.name}"
         began = datetime.datetime.fromtimestamp(run.created_at).strftime("%Y-%m-%d %H:%M")
         if run.problem:
             add_row(table, name, "damaged", printable(run.problem), "", "", "", began)
@@ -45,6 +51,12 @@ def runs_table(listings: list[RunListing]) -> Table:
         epochs = f"{run.epoch} of {run.num_epochs}"
         add_row(table, name, listed_state(run), run.model, epochs, f"{run.step:,}", accuracy, began)
     return table
+
+
+def _drawn(lines: tuple[bool, ...]) -> str:
+    """Draw the lines of a tree that lead to a branch, "" for a run that is none."""
+    above = "".join("│ " if goes_on else "  " for goes_on in lines[:-1])
+    return above + "".join("├ " if goes_on else "└ " for goes_on in lines[-1:])
 
 
 def run_values(run: RunListing) -> dict[str, Any]:
@@ -59,59 +71,88 @@ def listed_state(run: RunListing) -> str:
     return "interrupted" if run.was_interrupted else run.state.value
 
 
-def checkpoints_table(folder: RunFolder) -> Table:
-    """Return a run's checkpoints, one a row, oldest first."""
-    listed = folder.checkpoints()
+@dataclass(frozen=True)
+class ListedCheckpoint:
+    """A checkpoint as a list tells it: ``kept_for`` are the rules' reasons, ``tags`` what its row says."""
+
+    info: CheckpointInfo
+    is_best: bool
+    is_last: bool
+    is_left_behind: bool
+    kept_for: list[Reason]
+    problem: str
+    tags: list[str]
+
+
+def listed_checkpoints(folder: RunFolder, wanted: CheckpointFilter) -> list[ListedCheckpoint]:
+    """Return those of a run's checkpoints that are wanted, oldest first."""
+    listed = folder.checkpoints.listed()
     metric = folder.best_metric()
     best = best_checkpoint(listed, metric)
-    reasons = _kept_for(folder, listed)
-    table = new_table("", "checkpoint", "epoch>", "step>", "validation loss>", "accuracy>", "size>", "frozen", "")
-    for info in listed:
-        told = _TOLD | ({"best"} if info is best else set()) | ({"resume point"} if info is listed[-1] else set())
-        tags = [info.label] * bool(info.label) + [f"best by {metric}"] * (info is best)
-        tags += ["last"] * (info is listed[-1])
-        tags += [reason for reason in reasons[info.name] if reason not in told]
+    reasons, left_behind = _kept_for(folder, listed), folder.checkpoints.left_behind(listed)
+    has_budget = folder.config().checkpoints.disk_gb is not None
+    found = []
+    for info in filter(wanted.has_numbers, listed):
+        told: set[Reason] = {"all"}
+        if info is best:
+            told.add("best")
+        # One of within an epoch is kept for nothing else than to go on from.
+        if info is listed[-1] and info.reason != "periodic":
+            told |= {"last", "resume point"}
+        tags = [info.label] * bool(info.label) + [f"best by {best_word(metric)}"] * (info is best)
+        tags += ["last"] * (info is listed[-1]) + ["left behind"] * (info.name in left_behind)
+        tags += [_KEPT_FOR.get(reason, reason) for reason in reasons[info.name] if reason not in told]
+        tags += ["while there is room"] * (has_budget and reasons[info.name] == ["all"])
         tags += [info.note] * bool(info.note)
-        note = folder.problem_of(info) or ", ".join(tags)
-        loss = "–" if info.loss is None else f"{info.loss:.4f}"
-        accuracy = "–" if info.accuracy is None else f"{info.accuracy:.4f}"
-        star = "★" if info is best else ""
-        size_text = size(info.size_bytes)
+        is_left_behind, problem = info.name in left_behind, folder.checkpoints.problem_of(info)
+        text = " ".join((info.name, *tags, problem, info.frozen_summary, *info.frozen)).casefold()
+        if all(word in text for word in wanted.words):
+            marks = info is best, info is listed[-1], is_left_behind, reasons[info.name], problem, tags
+            found.append(ListedCheckpoint(info, *marks))
+    return found
+
+
+def checkpoints_table(listed: list[ListedCheckpoint], best_by: Metric) -> Table:
+    """Return checkpoints, one a row, with loss, accuracy, and what the best is told by."""
+    metrics: list[Metric] = ["loss", "accuracy"]
+    metrics += [] if best_by in metrics else [best_by]
+    scores = (f"{best_word(metric)}>" for metric in metrics[1:])
+    table = new_table("", "checkpoint", "epoch>", "step>", "validation loss>", *scores, "size>", "frozen", "")
+    for each in listed:
+        info = each.info
+        values = (metric_value(info, metric) for metric in metrics)
         add_row(
             table,
-            star,
+            "★" if each.is_best else "",
             info.name,
             str(info.epoch),
             f"{info.step:,}",
-            loss,
-            accuracy,
-            size_text,
+            *("–" if value is None else f"{value:.4f}" for value in values),
+            size(info.size_bytes),
             info.frozen_summary,
-            printable(note),
+            printable(each.problem or ", ".join(each.tags)),
         )
     return table
 
 
-def checkpoint_values(folder: RunFolder) -> list[dict[str, Any]]:
-    """Return a run's checkpoints as plain values."""
-    listed = folder.checkpoints()
-    best = best_checkpoint(listed, folder.best_metric())
-    reasons = _kept_for(folder, listed)
+def checkpoint_values(listed: list[ListedCheckpoint], folder: Path) -> list[dict[str, Any]]:
+    """Return checkpoints, which lie in a folder, as plain values."""
     return [
         {
-            **info.model_dump(mode="json"),
-            "path": str(folder.checkpoints_dir / info.name),
-            "is_best": info is best,
-            "is_last": info is listed[-1],
-            "kept_for": reasons[info.name],
-            "problem": folder.problem_of(info),
+            **each.info.model_dump(mode="json"),
+            "path": str(folder / each.info.name),
+            "is_best": each.is_best,
+            "is_last": each.is_last,
+            "is_left_behind": each.is_left_behind,
+            "kept_for": each.kept_for,
+            "problem": each.problem,
         }
-        for info in listed
+        for each in listed
     ]
 
 
 def _kept_for(folder: RunFolder, listed: list[CheckpointInfo]) -> dict[str, list[Reason]]:
-    point = folder.resume_point()
+    point = folder.checkpoints.resume_point()
     rules = folder.config().checkpoints
     return why_kept(listed, rules, folder.best_metric(), None if point is None else point.name)
 
@@ -200,6 +241,17 @@ def summary_totals(summary: ModelSummary) -> Table:
     return table
 
 
+def features_sentence(features: FrozenFeatures) -> str:
+    """Say what of a model could be cached, or why nothing."""
+    if features.reason:
+        return features.reason
+    return (
+        f"What comes out of {features.layers} could be cached, at {size(features.bytes_32)} an image in 32 bits or "
+        f"{size(features.bytes_16)} in 16: {percent(features.saved_share)} of the forward computing need then not be "
+        "done twice."
+    )
+
+
 def summary_values(inspected: ModelInspected) -> dict[str, Any]:
     """Return a model's layers and totals, and how its weights file fits, as plain values."""
     summary, weights = inspected.summary, inspected.weights
@@ -244,6 +296,7 @@ def status_values(record: RunRecord, is_live: bool, progress: ProgressReported |
     """Return where a run stands; ``progress`` is the live worker's report, None if there is none."""
     best = best_checkpoint(record.checkpoints, record.best_metric)
     summary = record.info.summary if record.info else None
+    cached = next((event for event in reversed(record.log) if isinstance(event, FeaturesCached)), None)
     return {
         "run": record.path.name,
         "path": str(record.path),
@@ -257,6 +310,9 @@ def status_values(record: RunRecord, is_live: bool, progress: ProgressReported |
         "samples_per_s": progress.samples_per_s if progress else None,
         "seconds_left": progress.seconds_left if progress else None,
         "num_trainable": _num_trainable(record),
+        "cached": None if cached is None else cached.model_dump(mode="json", include=_TOLD_OF_CACHED),
+        "cached_share": progress.cached_share if progress else None,
+        "cached_sentence": "" if cached is None else cached_sentence(cached),
         "num_params": summary.num_params if summary else None,
         "last": {tag: curve.values[-1] for tag, curve in record.curves.items() if curve.values},
         "num_checkpoints": len(record.checkpoints),
@@ -286,8 +342,13 @@ def status_table(values: dict[str, Any]) -> Table:
         facts.append(("Time left", duration(values["seconds_left"])))
     if values["num_trainable"] is not None:
         facts.append(("Trainable", f"{count(values['num_trainable'])} of {count(values['num_params'])} parameters"))
+    if values["cached"] is not None:
+        part = values["cached_share"]
+        is_filling = part is not None and part < 1
+        filled = f" {math.floor(100 * part)} % of this epoch's are there." if is_filling else ""
+        facts.append(("Cached", f"{values['cached_sentence']}{filled}"))
     facts.extend((tag, f"{value:.4g}") for tag, value in values["last"].items())
-    best = "" if values["best_checkpoint"] is None else f", best by {values['best_by']} {values['best_checkpoint']}"
+    best = f", best by {best_word(values['best_by'])} {values['best_checkpoint']}" if values["best_checkpoint"] else ""
     facts.append(("Checkpoints", f"{values['num_checkpoints']}{best}"))
     if values["sentence"]:
         facts.append(("Note", values["sentence"]))

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QMimeData, Qt, QUrl, Signal
-from PySide6.QtGui import QCloseEvent, QDesktopServices, QDragEnterEvent, QDropEvent, QKeyEvent, QKeySequence, QShortcut
-from PySide6.QtWidgets import QApplication, QFileDialog, QTabWidget, QVBoxLayout, QWidget
+from PySide6.QtGui import (
+    QCloseEvent,
+    QContextMenuEvent,
+    QDesktopServices,
+    QDragEnterEvent,
+    QDropEvent,
+    QKeyEvent,
+    QKeySequence,
+    QShortcut,
+)
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QApplication,
+    QFileDialog,
+    QHBoxLayout,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
 
 from app import theme
-from app.checkpoint_edits import Deletion
+from app.checkpoint_actions import CheckpointActions
 from app.run_display import RunDisplay
+from app.run_offers import RunOffers
 from app.session import TrainingSession
 from app.settings import Settings
 from app.tensorboard import TensorBoardServer
-from app.viewmodels.quantities import count_text, rate_text, size_text
-from app.views.checkpoint_dialogs import DeleteDialog
 from app.views.checkpoints import CheckpointsView
 from app.views.confusion import ConfusionView
 from app.views.data import DataView
@@ -33,10 +47,7 @@ from app.views.status_bar import StatusBar
 from app.views.toolbar import Toolbar
 from app.views.train_on_dialog import TrainOnDialog
 from trainer.config import RunConfig
-from trainer.messages.changes import FreezeChanged, StateRestored
-from trainer.messages.events import ChangeAdvised, StateChanged
 from trainer.messages.states import RunState
-from trainer.run_list import branch_config
 
 
 class MainWindow(QWidget):
@@ -52,9 +63,11 @@ class MainWindow(QWidget):
         self._settings = settings
         self._tensorboard = TensorBoardServer(self)
         self._is_closing = False
-        self._advice = self._deletion = ""
+        self._left = ""
         self._build_views()
         self._lay_out()
+        self._offers = RunOffers(session, self.display, self.notice, self)
+        self._actions = CheckpointActions(self.checkpoints_view, session, self.display, self.notice, self)
         self._connect_session()
         self._connect_views()
         self._show_state()
@@ -103,7 +116,7 @@ class MainWindow(QWidget):
     def _build_views(self) -> None:
         display = self.display
         self.toolbar = Toolbar(display.status, display.changes, self._settings.scheme)
-        self.notice = Notice()
+        self.notice = Notice(self)
         self.form = RunForm(display.run_config)
         self.checkpoints_view = CheckpointsView(display.checkpoints, display.details)
         self.confusion_view = ConfusionView(display.confusion)
@@ -114,6 +127,13 @@ class MainWindow(QWidget):
         self.tabs.setDocumentMode(True)
         self.tabs.tabBar().setDrawBase(False)
         self.tabs.addTab(self.checkpoints_view, self.tr("Checkpoints"))
+        # Beside the tabs there is room, which the low table would have to give.
+        self._corner = QWidget()
+        beside = QHBoxLayout(self._corner)
+        beside.setContentsMargins(0, 0, 0, theme.SPACE * 2)
+        beside.addWidget(self.checkpoints_view.filter_box)
+        beside.addWidget(self.checkpoints_view.scope)
+        self.tabs.setCornerWidget(self._corner, Qt.Corner.TopRightCorner)
         self.tabs.addTab(self.confusion_view, self.tr("Confusion"))
         self.tabs.addTab(self.data_view, self.tr("Data"))
         self.tabs.addTab(self.runs_view, self.tr("Runs"))
@@ -131,7 +151,6 @@ class MainWindow(QWidget):
         layout.setContentsMargins(theme.PANEL_PADDING, theme.SPACE * 2, theme.PANEL_PADDING, theme.SPACE)
         layout.setSpacing(theme.SPACE * 2)
         layout.addWidget(self.toolbar)
-        layout.addWidget(self.notice)
         layout.addWidget(self._rows, 1)
         layout.addWidget(StatusBar(self.display.status))
         # The keys begin with the window itself, where Space pauses, and not on its first button.
@@ -156,28 +175,22 @@ class MainWindow(QWidget):
         session.run_left.connect(self._tensorboard.stop)
         for signal in (session.state_changed, session.run_prepared, session.worker_lost, session.run_left):
             signal.connect(self.runs_view.refresh_soon)
-        self.display.told.connect(self._tell)
-        self.display.informed.connect(lambda sentence: self.notice.tell(sentence, is_trouble=False))
-        self.display.rate_offered.connect(self._offer_rate)
-        self.display.parts_offered.connect(self._offer_parts)
-        self.display.changes_found.connect(self._offer_resume)
-        self.display.advised.connect(self._offer_change)
-        for signal in (session.freeze_changed, session.checkpoint_restored, session.state_changed):
-            signal.connect(self._take_back_advice)
-        self.display.settled.connect(self.notice.hide)
 
     def _connect_views(self) -> None:
         session, toolbar, display = self.session, self.toolbar, self.display
         self.tabs.currentChanged.connect(self._make_room)
+        self.tabs.currentChanged.connect(
+            lambda _: self._corner.setVisible(self.tabs.currentWidget() is self.checkpoints_view)
+        )
         toolbar.new_run_requested.connect(self._new_run)
         toolbar.open_run_requested.connect(self._choose_run)
         toolbar.start_requested.connect(self._start)
         toolbar.pause_requested.connect(session.pause)
         toolbar.unpause_requested.connect(session.unpause)
-        toolbar.resume_requested.connect(self._resume)
+        toolbar.resume_requested.connect(self._offers.resume)
         toolbar.train_on_requested.connect(self._ask_train_on)
         toolbar.stop_requested.connect(session.stop)
-        toolbar.cancel_requested.connect(session.cancel)
+        toolbar.cancel_requested.connect(display.cancel)
         toolbar.save_requested.connect(session.save_checkpoint)
         toolbar.tensorboard_requested.connect(self._open_tensorboard)
         toolbar.scheme_chosen.connect(self._choose_scheme)
@@ -189,29 +202,18 @@ class MainWindow(QWidget):
         self.data_view.views_wanted.connect(display.preview_image)
         self.data_view.check_wanted.connect(display.check_data)
         self.form.model_chosen.connect(display.inspect_model)
-        display.layer_tree.freeze_requested.connect(self._freeze)
-        display.layer_tree.unfreeze_requested.connect(self._unfreeze)
-        display.layer_tree.multiply_requested.connect(self._multiply)
-        display.layer_tree.batchnorm_requested.connect(self._set_batchnorm)
+        display.layer_tree.freeze_requested.connect(display.freeze)
+        display.layer_tree.unfreeze_requested.connect(display.unfreeze)
+        display.layer_tree.multiply_requested.connect(display.multiply)
+        display.layer_tree.batchnorm_requested.connect(display.set_batchnorm)
         display.checkpoints.selection_wanted.connect(lambda _: self.tabs.setCurrentWidget(self.checkpoints_view))
-        edits = display.edits
-        self.checkpoints_view.pin_requested.connect(lambda names, is_on: edits.edit(names, is_pinned=is_on))
-        self.checkpoints_view.mark_requested.connect(
-            lambda name, label, note: edits.edit([name], label=label, note=note)
-        )
-        self.checkpoints_view.delete_requested.connect(edits.delete)
-        edits.confirmation_needed.connect(self._confirm_deletion)
-        edits.deleted.connect(self._tell_deletion)
-        edits.refused.connect(self.notice.tell)
-        self.checkpoints_view.restore_requested.connect(session.restore)
-        self.checkpoints_view.weights_requested.connect(session.restore_weights)
-        self.checkpoints_view.branch_requested.connect(self._branch)
-        self.checkpoints_view.resume_requested.connect(session.resume)
-        self.checkpoints_view.verify_requested.connect(session.verify_resume)
+        self.runs_view.refresh_requested.connect(lambda: self.notice.take_back(self._left))
         self.runs_view.open_requested.connect(self._open_run)
         self.runs_view.refresh_requested.connect(display.list_runs)
         self.runs_view.folder_wanted.connect(self._show_folder)
-        self.checkpoints_view.folder_wanted.connect(self._show_folder)
+        self.checkpoints_view.open_requested.connect(self._open_run)
+        self._actions.folder_wanted.connect(self._show_folder)
+        self._actions.branch_wanted.connect(self._begin_branch)
         self._tensorboard.ready.connect(self._show_tensorboard)
         self._tensorboard.failed.connect(self.notice.tell)
         for keys, slot in (
@@ -221,6 +223,8 @@ class MainWindow(QWidget):
             ("Ctrl+Shift+Z", display.changes.redo),
             ("Ctrl+N", self._new_run),
             ("Ctrl+O", self._choose_run),
+            ("Ctrl+Q", self.close),
+            ("Shift+F10", self._ask_menu),
         ):
             QShortcut(QKeySequence(keys), self).activated.connect(slot)
 
@@ -235,91 +239,17 @@ class MainWindow(QWidget):
         self.checkpoints_view.allow(
             restore=session.can_resume or session.allows("RestoreCheckpoint"),
             resume=session.can_resume,
-            verify=session.can_verify,
             weights=session.allows("RestoreCheckpoint") and session.state is not RunState.FINISHED,
-            checkpoints_dir=None if session.run_dir is None else session.run_dir / "checkpoints",
         )
         title = self.display.status.title
         self.setWindowTitle(self.tr("{} – Thaw").format(title) if title else self.tr("Thaw"))
 
-    def _tell(self, sentence: str, can_resume: bool) -> None:
-        self.notice.tell(sentence, actions=[(self.tr("Resume"), self._resume)] if can_resume else [])
-
-    def _offer_change(self, event: ChangeAdvised) -> None:
-        """Offer the freeze or unfreeze that the worker proposes; nothing is done unless the user says so."""
-        names = ", ".join(event.layers)
-        if event.is_freeze:
-            words, change = self.tr("Freeze {}").format(names), self._freeze
-        else:
-            words, change = self.tr("Unfreeze {}").format(names), self._unfreeze
-        self._advice = event.sentence
-        self.notice.tell(event.sentence, actions=[(words, partial(change, event.layers))], is_trouble=False)
-
-    def _take_back_advice(self, event: FreezeChanged | StateRestored | StateChanged) -> None:
-        """Offer no change any more: what learns is another set by now, or nothing does."""
-        if not isinstance(event, StateChanged) or event.state is not RunState.PAUSED:
-            self.notice.take_back(self._advice)
-
-    def _offer_rate(self, sentence: str, rate: float) -> None:
-        """Offer what can be done where a loss was not finite; with each of these the run goes on."""
-        session = self.session
-        actions: list[tuple[str, Callable[[], None]]] = [
-            (
-                self.tr("Set the rate to {}").format(rate_text(rate)),
-                partial(self._go_on, partial(session.set_rate, rate)),
-            ),
-            (self.tr("Go on without it"), self._go_on),
-        ]
-        if self.display.checkpoints.checkpoints():
-            restore = partial(session.restore, "last")
-            actions.append((self.tr("Restore the last checkpoint"), partial(self._go_on, restore)))
-        self.notice.tell(sentence, actions=actions)
-
-    def _offer_parts(self, sentence: str, parts: int) -> None:
-        """Offer batches in smaller parts where there was no memory for them; with that, or without, the run goes on."""
-        halve = partial(self.session.change_training, batch_parts=parts)
-        actions: list[tuple[str, Callable[[], None]]] = [
-            (self.tr("Train in {} parts").format(count_text(parts)), partial(self._go_on, halve)),
-            (self.tr("Try again"), self._go_on),
-        ]
-        self.notice.tell(sentence, actions=actions)
-
-    def _offer_resume(self, sentence: str) -> None:
-        """Offer to resume all the same a run of which something has changed since."""
-        self.notice.tell(sentence, actions=[(self.tr("Resume anyway"), self._resume_anyway)])
-
     def _undo(self) -> None:
         """Undo in the table what was deleted from it, and elsewhere what was changed of the run."""
         if self.display.edits.can_undo and self.checkpoints_view.isAncestorOf(self.focusWidget() or self):
-            self._put_back()
+            self._actions.put_back()
         else:
             self.display.changes.undo()
-
-    def _put_back(self) -> None:
-        self.notice.take_back(self._deletion)
-        self.display.edits.undo()
-
-    def _confirm_deletion(self, names: list[str]) -> None:
-        infos = [info for name in names if (info := self.display.checkpoints.checkpoint(name)) is not None]
-        dialog = DeleteDialog(infos, self)
-        dialog.confirmed.connect(partial(self.display.edits.delete_for_good, names))
-        dialog.open()
-
-    def _tell_deletion(self, deletion: Deletion) -> None:
-        num, freed = len(deletion.names), size_text(deletion.freed_bytes)
-        if not deletion.trashed:
-            sentence = self.tr("Deleted for good: {}, {} freed.").format(self._checkpoints_text(num), freed)
-            self.notice.tell(sentence, is_trouble=False)
-            return
-        self._deletion = self.tr("Moved to the trash: {}, {}.").format(self._checkpoints_text(num), freed)
-        self.notice.tell(self._deletion, actions=[(self.tr("Undo"), self._put_back)], is_trouble=False)
-
-    def _checkpoints_text(self, num: int) -> str:
-        return self.tr("one checkpoint") if num == 1 else self.tr("{} checkpoints").format(count_text(num))
-
-    def _go_on(self, *commands: Callable[[], object]) -> None:
-        for send in (*commands, self.session.unpause):
-            send()
 
     def _make_room(self) -> None:
         """Raise the tables for pictures while there are no curves, and for a matrix; lower them again for curves."""
@@ -337,14 +267,6 @@ class MainWindow(QWidget):
         elif not self.session.is_beginning and (config := self.display.run_config.config()) is not None:
             self.session.prepare_run(config)
 
-    def _resume(self) -> None:
-        if self.session.can_resume:
-            self.notice.hide()
-            self.session.resume()
-
-    def _resume_anyway(self) -> None:
-        self.session.resume_anyway()
-
     def _ask_train_on(self) -> None:
         dialog = TrainOnDialog(self.display.status.title, self.display.status.epoch, self)
         dialog.chosen.connect(self._train_on)
@@ -352,24 +274,30 @@ class MainWindow(QWidget):
 
     def _train_on(self, num_epochs: int) -> None:
         if self.session.can_resume:
-            self.notice.hide()
+            self.notice.settle()
             self.session.train_on(num_epochs)
+
+    def _ask_menu(self) -> None:
+        """Open the menu of what has the focus: Qt does so for the Menu key alone, which not every keyboard has."""
+        asked: QWidget = self.focusWidget() or self
+        place = asked.rect().center()
+        if isinstance(asked, QAbstractItemView):
+            place, asked = asked.visualRect(asked.currentIndex()).center(), asked.viewport()
+        reason = QContextMenuEvent.Reason.Keyboard
+        QApplication.sendEvent(asked, QContextMenuEvent(reason, place, asked.mapToGlobal(place)))
 
     def _new_run(self) -> None:
         title = self.display.status.title if self.session.is_live else ""
+        is_paused = self.session.state is RunState.PAUSED
         self.session.new_run()
         if title:
-            sentence = self.tr("{} goes on in the background. Open it under Runs.").format(title)
-            self.notice.tell(sentence, is_trouble=False)
+            # True also when that run has ended in the meantime: nobody follows it here.
+            left = self.tr("You left {} paused.") if is_paused else self.tr("You left {} training in the background.")
+            self._left = f"{left.format(title)} {self.tr('It is listed under Runs.')}"
+            self.notice.tell(self._left, is_trouble=False)
         self.form.focus_first()
 
-    def _branch(self, name: str) -> None:
-        """Put the run away, and fill the form with what a branch of it from a checkpoint would be."""
-        run, run_dir = self.session.run, self.session.run_dir
-        chosen = [each for each in self.display.checkpoints.checkpoints() if each.name == name]
-        if run is None or run_dir is None or not chosen:
-            return
-        config = branch_config(run.config, run_dir, chosen[0])
+    def _begin_branch(self, config: RunConfig) -> None:
         self._new_run()
         self.show_config(config, start=False)
 
@@ -394,20 +322,6 @@ class MainWindow(QWidget):
             dialog.cancelled.connect(self.session.cancel)
             dialog.cancelled.connect(self.display.rate_search.leave)
             dialog.open()
-
-    def _freeze(self, layers: list[str]) -> None:
-        self.display.layer_tree.mark_pending(self.session.freeze(layers), layers)
-
-    def _unfreeze(self, layers: list[str]) -> None:
-        self.display.layer_tree.mark_pending(self.session.unfreeze(layers), layers)
-
-    def _multiply(self, layers: list[str], multiplier: float) -> None:
-        command_id = self.session.set_rate_multiplier(layers, multiplier)
-        self.display.layer_tree.mark_multiplying(command_id, layers)
-
-    def _set_batchnorm(self, layers: list[str], is_adapting: bool) -> None:
-        command_id = self.session.set_batchnorm(layers, is_adapting=is_adapting)
-        self.display.layer_tree.mark_pending(command_id, layers)
 
     def _open_tensorboard(self) -> None:
         if self.session.run_dir is not None:
@@ -466,6 +380,7 @@ class MainWindow(QWidget):
         self._settings.keep_layout("form", self.form.save_state())
         self.display.keep_form()
         self._tensorboard.close()
+        self.display.close()
         self.session.detach()
         self.closed.emit()
         event.accept()

@@ -7,24 +7,23 @@ from collections.abc import Callable, Sequence
 
 from app.worker_talk import SHUT_DOWN_TIMEOUT_S, RunFailedError, end_worker, lost_sentence, next_event
 from trainer.client import ClientEvent, WorkerClient, WorkerLost
-from trainer.messages.commands import CheckData, EstimateRun, FindRate, InspectModel, ListModels, VerifyResume
+from trainer.messages.commands import CheckData, EstimateRun, FindRate, InspectModel, ListModels
 from trainer.messages.events import (
     CommandRejected,
     DataChecked,
     ModelInspected,
     ModelsListed,
     RateFound,
-    ResumeVerified,
     RunEstimated,
     StateChanged,
     WorkerAttached,
 )
 from trainer.messages.states import RunState
 
-Question = ListModels | InspectModel | CheckData | EstimateRun | FindRate | VerifyResume
+Question = ListModels | InspectModel | CheckData | EstimateRun | FindRate
 """What a worker answers before it has a run."""
 
-Answer = ModelsListed | ModelInspected | DataChecked | RunEstimated | RateFound | ResumeVerified | CommandRejected
+Answer = ModelsListed | ModelInspected | DataChecked | RunEstimated | RateFound | CommandRejected
 
 
 def ask(client: WorkerClient, questions: Sequence[Question], show: Callable[[ClientEvent], None]) -> list[Answer]:

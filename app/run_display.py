@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import psutil
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.checkpoint_edits import CheckpointEdits, ListEvent
-from app.folder_reader import FolderReader
+from app.errands import Errand
+from app.folder_reader import CheckpointFindings, FolderReader
 from app.form_look_ups import LOOK_UPS_OF_FORM, FormLookUps
 from app.image_previews import ImagePreviews
+from app.other_runs import OtherRuns
 from app.plan_syntax import plan_text
 from app.session import TrainingSession
 from app.settings import Settings
@@ -19,34 +22,35 @@ from app.viewmodels.checkpoint_details import CheckpointDetails
 from app.viewmodels.checkpoint_table import CheckpointItemModel
 from app.viewmodels.confusion import ConfusionViewModel
 from app.viewmodels.data import DataViewModel
+from app.viewmodels.export import ExportViewModel
 from app.viewmodels.layer_tree import LayerTreeViewModel
 from app.viewmodels.log import LogItemModel
 from app.viewmodels.metric_history import MetricHistory
 from app.viewmodels.plan_timeline import PlanTimeline
+from app.viewmodels.quantities import count_text
 from app.viewmodels.rate_search import RateSearchViewModel
 from app.viewmodels.replay_text import replay_text
 from app.viewmodels.run_config import RunConfigViewModel
 from app.viewmodels.run_list import RunListItemModel
 from app.viewmodels.run_status import FolderSize, RunStatusViewModel
+from app.viewmodels.what_if import WhatIfViewModel
 from trainer.client import RunOpened, WorkerLost
 from trainer.config import ConfigError
 from trainer.messages.base import Command
 from trainer.messages.changes import (
     BatchNormChanged,
     CheckpointRestored,
-    FreezeChanged,
     LayersFrozen,
     LayersUnfrozen,
     PhaseBegan,
     PlanChanged,
     RateChanged,
     RateMultiplierChanged,
-    RewindUndone,
     RunRewound,
     StateRestored,
     TrainingChanged,
 )
-from trainer.messages.commands import FreezeLayers, UnfreezeLayers
+from trainer.messages.commands import FreezeLayers, OpenRun, UnfreezeLayers
 from trainer.messages.events import (
     CheckpointEdited,
     CheckpointSaved,
@@ -54,13 +58,14 @@ from trainer.messages.events import (
     CheckpointsPutBack,
     CommandRejected,
     DataChecked,
+    FeaturesCached,
     FreezeVerified,
-    ResumeVerified,
     RewindsKept,
     RunPrepared,
     StateChanged,
     WorkerAttached,
 )
+from trainer.messages.replay import ResumeVerified, VerifyResume
 from trainer.messages.run_info import RunInfo
 from trainer.messages.states import RunState
 from trainer.plans import PlanName, make_plan
@@ -68,7 +73,7 @@ from trainer.run_record import RunRecord
 
 # The folder and the memory are looked at this often: they change slowly, and a look costs a walk over the folder.
 _MEASURE_INTERVAL_MS = 3000
-_LOOK_UPS = LOOK_UPS_OF_FORM | {"FindRate", "VerifyResume", "PreviewImage"}
+_LOOK_UPS = LOOK_UPS_OF_FORM | {"FindRate", "PreviewImage"}
 
 
 class RunDisplay(QObject):
@@ -87,7 +92,7 @@ class RunDisplay(QObject):
     changes_found = Signal(str)
     """The run was not resumed, because something of it is another one by now: the sentence."""
     settled = Signal()
-    """There is nothing more to tell: a run trains again, or another one is shown."""
+    """There is nothing more to tell: a run trains again, or is to, another one is shown, or a resume is verified."""
 
     def __init__(self, session: TrainingSession, settings: Settings, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -103,17 +108,28 @@ class RunDisplay(QObject):
         self.layer_tree.columns = settings.tree_columns
         self.checkpoints = CheckpointItemModel(self)
         self.checkpoints.columns = settings.checkpoint_columns
-        self.details = CheckpointDetails(self.checkpoints, self.layer_tree, self.history, self)
+        self.others = OtherRuns(session, self._reader, self.checkpoints, self)
+        self.others.told.connect(lambda sentence: self.told.emit(sentence, False))
         self.edits = CheckpointEdits(session, self.checkpoints, self)
+        self.export = ExportViewModel(settings.export_folder, self)
+        self.export.folder_used.connect(self._keep_export_folder)
         self.confusion = ConfusionViewModel(self)
         self.runs = RunListItemModel(self)
         self.log = LogItemModel(self)
         self.data = DataViewModel(self)
         self.run_config = RunConfigViewModel(settings.form_values, self)
         self.run_config.recent_data = settings.recent_data
+        self.details = CheckpointDetails(self.checkpoints, self.layer_tree, self.history, self.run_config, self)
         self.rate_search = RateSearchViewModel(self)
-        self._previews = ImagePreviews(session, self.run_config, self.data, self)
-        self._connect()
+        self.verification = Errand(self)
+        self.what_if = WhatIfViewModel(self)
+        self._previews = ImagePreviews(session, self.run_config, self.data, self.layer_tree, self)
+        self._connect_run()
+        self._connect_changes()
+        self._connect_checkpoints()
+        self._connect_look_ups()
+        self._connect_tables()
+        self._connect_choices()
         self._look_ups = FormLookUps(session, settings, self.run_config, self.data, self.layer_tree, self)
         self._look_ups.refused.connect(self.log.add)
         self._look_ups.told.connect(lambda sentence: self.told.emit(sentence, False))
@@ -180,12 +196,59 @@ class RunDisplay(QObject):
             )
             self.run_config.mark_pending(command_id, *changes)
 
+    def freeze(self, layers: list[str]) -> None:
+        """Freeze layers; the tree shows them on their way."""
+        self.layer_tree.mark_pending(self._session.freeze(layers), layers)
+
+    def unfreeze(self, layers: list[str]) -> None:
+        """Unfreeze layers; the tree shows them on their way."""
+        self.layer_tree.mark_pending(self._session.unfreeze(layers), layers)
+
+    def multiply(self, layers: list[str], multiplier: float) -> None:
+        """Let layers learn at a rate of their own; the tree shows them on their way."""
+        self.layer_tree.mark_multiplying(self._session.set_rate_multiplier(layers, multiplier), layers)
+
+    def set_batchnorm(self, layers: list[str], is_adapting: bool) -> None:
+        """Let the statistics of frozen layers adapt, or freeze with them; the tree shows them on their way."""
+        self.layer_tree.mark_pending(self._session.set_batchnorm(layers, is_adapting=is_adapting), layers)
+
     def _send_change(self, command: Command) -> str:
         """Send what undoes a change or makes it again; the tree shows it on its way."""
         command_id = self._session.send(command)
         if isinstance(command, FreezeLayers | UnfreezeLayers):
             self.layer_tree.mark_pending(command_id, command.layers)
         return command_id
+
+    def verify_resume(self, checkpoint: str) -> None:
+        """Have the steps after a checkpoint of the run on display made again beside it, and compared."""
+        if (run_dir := self._session.run_dir) is not None:
+            self.settled.emit()
+            self.verification.start(VerifyResume(run_dir=str(run_dir), checkpoint=checkpoint))
+
+    def ask_what_if(self, checkpoint: str) -> bool:
+        """Begin to ask what a change would do from a checkpoint of the run on display. Returns whether there is one."""
+        run = self._session.run
+        info = self.checkpoints.checkpoint(self.checkpoints.present.key(checkpoint))
+        if run is None or info is None:
+            return False
+        self.what_if.open(run, info, self.layer_tree.rows, self.layer_tree.step_ms)
+        return True
+
+    def cancel(self) -> None:
+        """End what goes on beside or before a run: verifying a resume, a preparation, or a look-up."""
+        if self.verification.is_going:
+            self.verification.cancel()
+        else:
+            self._session.cancel()
+
+    def close(self) -> None:
+        """End what goes on beside the run, before the window goes."""
+        self._end_trials()
+        self.export.close()
+
+    def _end_trials(self) -> None:
+        self.verification.close()
+        self.what_if.leave()
 
     def list_runs(self) -> None:
         """Read the list of runs again."""
@@ -202,7 +265,8 @@ class RunDisplay(QObject):
 
     # -- the session's events ---------------------------------------------------------------------------------
 
-    def _connect(self) -> None:
+    def _connect_run(self) -> None:
+        """Follow what becomes of the run, and how far it is."""
         session = self._session
         session.worker_attached.connect(self._on_worker_attached)
         session.state_changed.connect(self._on_state_changed)
@@ -211,45 +275,72 @@ class RunDisplay(QObject):
         session.run_prepared.connect(self._on_run_prepared)
         session.worker_lost.connect(self._on_worker_lost)
         session.command_rejected.connect(self._on_command_rejected)
-        session.checkpoint_saved.connect(self._on_checkpoint_saved)
-        session.checkpoint_restored.connect(self._on_checkpoint_restored)
-        session.checkpoint_edited.connect(self.edits.take)
-        session.checkpoints_deleted.connect(self.edits.take)
-        session.checkpoints_put_back.connect(self.edits.take)
-        self.edits.changed.connect(self._on_list_changed)
-        session.model_inspected.connect(self.status.finish_look_up)
-        session.data_checked.connect(self.status.finish_look_up)
-        session.run_estimated.connect(self.status.finish_look_up)
-        session.image_previewed.connect(self.status.finish_look_up)
-        session.rate_found.connect(self.status.finish_look_up)
-        session.resume_verified.connect(self._on_resume_verified)
-        session.rate_found.connect(self.rate_search.find)
-        session.preparation_progressed.connect(self.rate_search.progress)
-        session.preparation_progressed.connect(self.status.prepare_progress)
+        session.command_sent.connect(self._on_command_sent)
+        session.open_failed.connect(lambda sentence: self.told.emit(sentence, False))
         session.metrics_logged.connect(self.history.add)
         session.progress_reported.connect(self.status.progress)
-        session.progress_reported.connect(lambda event: self.layer_tree.set_step_ms(event.step_ms))
+        session.progress_reported.connect(self.layer_tree.follow)
+        session.layer_stats_reported.connect(self.layer_tree.show_stats)
+        session.freeze_verified.connect(self.layer_tree.verify)
+        session.features_cached.connect(self.layer_tree.show_cached)
+
+    def _connect_changes(self) -> None:
+        """Follow what a person, a plan or the advisor changes of it."""
+        session = self._session
         session.freeze_changed.connect(self.layer_tree.settle)
-        session.freeze_changed.connect(self.history.add_marker)
         session.freeze_changed.connect(self.timeline.note_change)
-        session.change_advised.connect(self.advised)
+        session.batchnorm_changed.connect(self.layer_tree.settle_batchnorm)
+        session.rate_multiplier_changed.connect(self.layer_tree.settle_multiplier)
+        session.rate_changed.connect(self._on_rate_changed)
+        session.training_changed.connect(self._on_training_changed)
         session.phase_began.connect(self.timeline.begin_phase)
         session.plan_changed.connect(self.timeline.change_plan)
         session.phase_began.connect(self._on_plan_changed)
         session.plan_changed.connect(self._on_plan_changed)
-        session.batchnorm_changed.connect(self.layer_tree.settle_batchnorm)
-        session.layer_stats_reported.connect(self.layer_tree.show_stats)
-        session.rate_multiplier_changed.connect(self.layer_tree.settle_multiplier)
-        session.rate_multiplier_changed.connect(self.history.add_marker)
-        session.rate_changed.connect(self.history.add_marker)
+        session.change_advised.connect(self.advised)
         session.rewinds_kept.connect(self._on_rewinds_kept)
-        session.rate_changed.connect(self._on_rate_changed)
-        session.training_changed.connect(self._on_training_changed)
         session.command_sent.connect(self.changes.note)
-        session.freeze_changed.connect(self.changes.take)
-        session.rate_changed.connect(self.changes.take)
-        session.rate_multiplier_changed.connect(self.changes.take)
-        session.freeze_verified.connect(self.layer_tree.verify)
+        for signal in (session.freeze_changed, session.rate_changed, session.rate_multiplier_changed):
+            signal.connect(self.history.add_marker)
+            signal.connect(self.changes.take)
+        session.batchnorm_changed.connect(self.changes.take)
+
+    def _connect_checkpoints(self) -> None:
+        """Follow what is saved, restored and changed in the list of checkpoints, and made again from one."""
+        session, verification = self._session, self.verification
+        session.checkpoint_saved.connect(self._on_checkpoint_saved)
+        session.checkpoint_restored.connect(self._on_checkpoint_restored)
+        for signal in (session.checkpoint_edited, session.checkpoints_deleted, session.checkpoints_put_back):
+            signal.connect(self.edits.take)
+        self.edits.changed.connect(self._on_list_changed)
+        verification.progressed.connect(self.status.follow_errand)
+        verification.done.connect(self._on_resume_verified)
+        verification.failed.connect(lambda sentence: self.told.emit(sentence, False))
+        for signal in (verification.done, verification.failed, verification.cancelled):
+            signal.connect(self.status.finish_errand)
+
+    def _connect_look_ups(self) -> None:
+        """Follow what the worker is asked beside training, and what is read of folders."""
+        session = self._session
+        for signal in (
+            session.model_inspected,
+            session.data_checked,
+            session.run_estimated,
+            session.image_previewed,
+            session.rate_found,
+        ):
+            signal.connect(self.status.finish_look_up)
+        session.rate_found.connect(self.rate_search.find)
+        session.preparation_progressed.connect(self.rate_search.progress)
+        session.preparation_progressed.connect(self.status.prepare_progress)
+        self._reader.runs_listed.connect(self.runs.show_runs)
+        self._reader.folder_measured.connect(self._show_measures)
+        self._reader.checkpoints_examined.connect(self._show_findings)
+        self._reader.failed.connect(lambda sentence: self.told.emit(sentence, False))
+
+    def _connect_tables(self) -> None:
+        """Let the Confusion and the Log tab follow the run."""
+        session = self._session
         # The test split is evaluated just before the run's last state.
         # Another patience may tell the best by another metric.
         for signal in (
@@ -261,7 +352,6 @@ class RunDisplay(QObject):
         ):
             signal.connect(lambda _: self.confusion.follow(session.run_dir))
         session.run_left.connect(lambda: self.confusion.follow(None))
-        session.open_failed.connect(lambda sentence: self.told.emit(sentence, False))
         for signal in (
             session.freeze_changed,
             session.rate_changed,
@@ -271,6 +361,7 @@ class RunDisplay(QObject):
             session.batchnorm_changed,
             session.training_changed,
             session.freeze_verified,
+            session.features_cached,
             session.log_written,
             session.state_changed,
             session.checkpoint_saved,
@@ -278,16 +369,15 @@ class RunDisplay(QObject):
             session.worker_lost,
         ):
             signal.connect(self.log.add)
+
+    def _connect_choices(self) -> None:
+        """Remember what is chosen in the views."""
         self.layer_tree.frozen_layers_changed.connect(self._keep_frozen)
         self.layer_tree.multipliers_changed.connect(self._keep_multipliers)
         self.layer_tree.adapting_layers_changed.connect(self._keep_adapting)
         self.run_config.batchnorm_chosen.connect(self._show_adapting)
         self.layer_tree.columns_changed.connect(self._keep_columns)
         self.checkpoints.columns_chosen.connect(self._keep_columns)
-        self._reader.runs_listed.connect(self.runs.show_runs)
-        self._reader.folder_measured.connect(self._show_measures)
-        self._reader.checkpoints_examined.connect(self.checkpoints.show_problems)
-        self._reader.failed.connect(lambda sentence: self.told.emit(sentence, False))
 
     def _on_worker_attached(self, event: WorkerAttached) -> None:
         self.run_config.offer_devices(event.devices)
@@ -296,12 +386,15 @@ class RunDisplay(QObject):
             self.run_config.show_in_force(event.run.present)
             if event.rewinds is not None:
                 self._on_rewinds_kept(event.rewinds)
+            if event.features is not None:
+                self.layer_tree.show_cached(event.features)
         elif self._session.run_dir is None:
             self._look_ups.ask_all()
 
     def _on_state_changed(self, event: StateChanged) -> None:
         is_refused = self.status.state is RunState.PREPARING and event.state is RunState.IDLE
         self.status.change_state(event)
+        self.timeline.set_over(event.state is RunState.FINISHED)
         self._follow_run()
         if event.offered_rate is not None:
             self.rate_offered.emit(event.sentence, event.offered_rate)
@@ -319,12 +412,14 @@ class RunDisplay(QObject):
     def _on_run_left(self) -> None:
         self.status.leave_run()
         self.edits.leave_run()
+        self._end_trials()
         self.changes.clear()
         self.changes.offer_undone_rewind(None)
         self.rate_search.leave()
         self.history.clear()
         self.timeline.clear()
         self.checkpoints.reset([])
+        self.others.read()
         self.log.reset([])
         run = self.run_config.run
         self.run_config.leave_run()
@@ -349,7 +444,8 @@ class RunDisplay(QObject):
         self.timeline.open_run(record)
         self.checkpoints.keep_by(record.config.checkpoints)
         self.checkpoints.rank_by(record.best_metric)
-        self.checkpoints.reset(record.checkpoints)
+        self.checkpoints.reset(record.checkpoints, record.path.absolute(), record.config)
+        self.others.read()
         self.log.reset(record.log)
         if record.info is not None:
             self._show_run(record.info)
@@ -368,14 +464,10 @@ class RunDisplay(QObject):
     def _replay_changes(self, record: RunRecord) -> None:
         if record.layer_stats is not None and record.layer_stats.segment == record.segment:
             self.layer_tree.show_stats(record.layer_stats)
+        # Where no worker has the run, its state, which is told next, forgets them again.
+        self.changes.open_run(record.log)
         # What happened before the present segment was undone by the restore or the resume that began it.
         for event in record.log:
-            if (
-                isinstance(event, FreezeChanged | RateChanged | RateMultiplierChanged)
-                and event.segment == record.segment
-            ):
-                # Where no worker has the run, its state, which is told next, forgets them again.
-                self.changes.take(event)
             if isinstance(event, LayersFrozen | LayersUnfrozen) and event.segment == record.segment:
                 self.layer_tree.settle(event)
             elif isinstance(event, BatchNormChanged) and event.segment == record.segment:
@@ -386,10 +478,17 @@ class RunDisplay(QObject):
                 self.layer_tree.restore(event)
             elif isinstance(event, FreezeVerified):
                 self.layer_tree.verify(event)
+            elif isinstance(event, FeaturesCached):
+                # Of any segment: it holds until another one is told, as far as the layers are frozen still.
+                self.layer_tree.show_cached(event)
 
     def _on_run_prepared(self, event: RunPrepared) -> None:
+        if self.checkpoints.present.config is None:
+            # One that is resumed is on display already, maybe by another path to its folder.
+            self.checkpoints.reset([], Path(event.run.run_dir), event.run.config)
+            self.others.read()
         self.status.prepare(event)
-        self.history.restore(event.step, event.segment)
+        self.history.restore(event.step, event.segment, event.parent)
         if not event.step:
             # Nothing of it has begun, also where a run that was killed begins anew.
             self.timeline.show_plan(event.run.config.model_copy(update={"plan": event.run.present.plan}))
@@ -431,6 +530,11 @@ class RunDisplay(QObject):
         last_line = "" if can_resume else event.log_tail.strip().rpartition("\n")[2]
         self.told.emit(f"{event.sentence} {last_line}".strip(), can_resume)
 
+    def _on_command_sent(self, command: Command) -> None:
+        if isinstance(command, OpenRun):
+            # What was told of how the run ended is answered by this.
+            self.settled.emit()
+
     def _on_command_rejected(self, event: CommandRejected) -> None:
         if event.command in _LOOK_UPS:
             self.status.finish_look_up()
@@ -447,9 +551,6 @@ class RunDisplay(QObject):
         if event.command in LOOK_UPS_OF_FORM:
             self._look_ups.refuse(event)
             return
-        if event.command == "VerifyResume" and event.is_cancelled:
-            # The user's own wish, which is all there is to say of it.
-            return
         self.log.add(event)
         self.edits.refuse(event)
         if event.changes:
@@ -464,7 +565,6 @@ class RunDisplay(QObject):
             self.told.emit(event.reason, event.command == "OpenRun" and self._session.can_resume)
 
     def _on_resume_verified(self, event: ResumeVerified) -> None:
-        self.status.finish_look_up()
         text = replay_text(event.replay)
         if event.replay.difference is None:
             self.informed.emit(text)
@@ -484,7 +584,7 @@ class RunDisplay(QObject):
 
     def _on_training_changed(self, event: TrainingChanged) -> None:
         if self.run_config.run is not None:
-            self.checkpoints.rank_by(self.run_config.run.config.training.best_metric(event.patience))
+            self.checkpoints.rank_by(self.run_config.run.config.best_metric(event.patience))
         self.status.change_training(event)
         if event.batch_parts != event.before_batch_parts:
             self.layer_tree.forget_step_ms()
@@ -506,31 +606,50 @@ class RunDisplay(QObject):
                 self.checkpoints.remove(event.names)
             case CheckpointsPutBack():
                 self.checkpoints.put_back(event.checkpoints)
+        # The best one may be another one now.
+        self.confusion.follow(self._session.run_dir)
         self.log.add(event)
 
     def _on_checkpoint_restored(self, event: StateRestored) -> None:
         self.status.restore_checkpoint(event)
+        if self._session.run_dir is not None:
+            self._examine(self._session.run_dir)
         self.timeline.restore(event)
-        if isinstance(event, RewindUndone):
-            self.history.undo_rewind(event)
-        else:
-            self.history.restore(event.step, event.segment, event.change if isinstance(event, RunRewound) else None)
-            if isinstance(event, CheckpointRestored):
-                self.history.add_marker(event)
+        change = event.change if isinstance(event, RunRewound) else None
+        self.history.restore(event.step, event.segment, event.parent, change)
+        if isinstance(event, CheckpointRestored):
+            self.history.add_marker(event)
+            self._tell_restored(event)
         self.layer_tree.restore(event)
-        if not (isinstance(event, CheckpointRestored) and event.weights_only):
-            # What was changed since is not so any more.
-            self.changes.clear()
+        self.changes.restore(event)
         if event.rate is not None:
             self.run_config.change_in_force("", rate=event.rate, plan=event.plan[event.num_phases_begun :])
+
+    def _tell_restored(self, event: CheckpointRestored) -> None:
+        """Say what was restored, if it was asked for here."""
+        session = self._session
+        if not session.has_sent(event.command_id) or session.starts_after(event.command_id):
+            return
+        if event.weights_only:
+            text = self.tr("Restored the weights of {name}. The run goes on where it was, at step {step}.")
+        elif session.state in {RunState.RUNNING, RunState.PAUSED}:
+            text = self.tr("Restored epoch {epoch}, step {step}. The run goes on from there.")
+        else:
+            text = self.tr("Restored epoch {epoch}, step {step}. Start goes on from there.")
+        places = {"name": event.name, "epoch": count_text(event.epoch), "step": count_text(event.step)}
+        self.informed.emit(text.format(**places))
 
     def _keep_frozen(self) -> None:
         self.run_config.frozen, self.run_config.left_out = self.layer_tree.frozen_layers, ""
         self._look_ups.estimate_soon()
+        self._look_ups.ask_features_soon()
 
     def _keep_columns(self) -> None:
         self._settings.tree_columns = self.layer_tree.columns
         self._settings.checkpoint_columns = self.checkpoints.columns
+
+    def _keep_export_folder(self, folder: str) -> None:
+        self._settings.export_folder = folder
 
     def _keep_multipliers(self) -> None:
         self.run_config.multipliers, self.run_config.left_out = self.layer_tree.rates.by_name(), ""
@@ -539,10 +658,12 @@ class RunDisplay(QObject):
         if not self.layer_tree.are_adapting(self.run_config.adapting_layers):
             self.run_config.choose_adapting(self.layer_tree.adapting_layers)
             self._look_ups.estimate_soon()
+            self._look_ups.ask_features_soon()
 
     def _show_adapting(self) -> None:
         if self._look_ups.is_form_open:
             self.layer_tree.show_adapting(self.run_config.adapting_layers)
+            self._look_ups.ask_features_soon()
 
     # -- measures ---------------------------------------------------------------------------------------------
 
@@ -552,7 +673,15 @@ class RunDisplay(QObject):
             self._show_measures(None)
             return
         self._reader.measure(run_dir)
-        self._reader.examine(run_dir, self.checkpoints.checkpoints())
+        self._examine(run_dir)
+
+    def _examine(self, run_dir: Path) -> None:
+        self._reader.examine(run_dir, list(self.checkpoints.present.infos))
+
+    def _show_findings(self, findings: CheckpointFindings) -> None:
+        self.checkpoints.show_problems(findings.problems)
+        self.checkpoints.show_left_behind(findings.left_behind)
+        self.checkpoints.show_resume_point(findings.resume_point)
 
     def _show_measures(self, size: FolderSize | None) -> None:
         self.status.measure(size, self._process.memory_info().rss)

@@ -37,7 +37,6 @@ class TrainingSession(QObject):
     data_checked = Signal(object)
     run_estimated = Signal(object)
     rate_found = Signal(object)
-    resume_verified = Signal(object)
     image_previewed = Signal(object)
     preparation_progressed = Signal(object)
     run_prepared = Signal(object)
@@ -53,6 +52,7 @@ class TrainingSession(QObject):
     batchnorm_changed = Signal(object)
     training_changed = Signal(object)
     freeze_verified = Signal(object)
+    features_cached = Signal(object)
     checkpoint_saved = Signal(object)
     checkpoint_edited = Signal(object)
     checkpoints_deleted = Signal(object)
@@ -91,7 +91,8 @@ class TrainingSession(QObject):
         self._begin_id = ""
         self._asked: commands.OpenRun | None = None
         self._resume_id = ""
-        self._state_before_resume = RunState.STOPPED
+        # How the run on display ended, while a worker is to go on with it and has neither loaded nor refused it.
+        self._state_before_load: RunState | None = None
         self._opener = RunOpener()
         self._backlog: deque[ClientEvent] = deque()
         self._resume_when_read = False
@@ -119,6 +120,12 @@ class TrainingSession(QObject):
         """Return whether a run was asked for that the worker has neither prepared nor refused yet."""
         return self._client is not None and bool(self._begin_id)
 
+    def starts_after(self, command_id: str) -> bool:
+        """Return whether the run on display starts by itself once a command has restored a checkpoint of it."""
+        if self._worker_state is RunState.PREPARING:
+            return self._asked is not None and self._asked.start
+        return command_id == self._resume_id
+
     @property
     def holds_run(self) -> bool:
         """Return whether a worker has the run on display, which alone may write into its folder then."""
@@ -128,11 +135,6 @@ class TrainingSession(QObject):
     def can_resume(self) -> bool:
         """Return whether the run on display can go on from a checkpoint."""
         return self.run_dir is not None and self.state in {RunState.STOPPED, RunState.FAILED, RunState.FINISHED}
-
-    @property
-    def can_verify(self) -> bool:
-        """Return whether the run on display can be verified: it has ended, and no worker keeps more than its files."""
-        return self.can_resume and (self._shown_state is not None or self.state is RunState.FINISHED)
 
     def allows(self, kind: str) -> bool:
         """Return whether the worker takes a command of this kind now."""
@@ -174,9 +176,14 @@ class TrainingSession(QObject):
         """Ask what a run would need. Returns the command's id."""
         return self._send(commands.EstimateRun(config=config, runs_dir=str(self.runs_dir)))
 
-    def preview_image(self, config: RunConfig, report_path: Path, path: str) -> str:
-        """Ask what a run's model sees of an image; the report is of the run's data. Returns the command's id."""
-        return self._send(commands.PreviewImage(config=config, report_path=str(report_path), path=path))
+    def preview_image(self, config: RunConfig, report_path: Path, path: str, num_fixed: int) -> str:
+        """Ask what a run's model sees of an image; the report is of the run's data. Returns the command's id.
+
+        ``num_fixed`` is the number of views that come in turn, 0 where each epoch has a new one.
+        """
+        return self._send(
+            commands.PreviewImage(config=config, report_path=str(report_path), path=path, num_fixed=num_fixed)
+        )
 
     def cancel(self) -> str:
         """End what the worker does before a run: a preparation, or a look-up. Returns the command's id."""
@@ -221,26 +228,30 @@ class TrainingSession(QObject):
         return self._load(commands.OpenRun(run_dir=str(self.run_dir), epochs=num_epochs))
 
     def _load(self, command: commands.OpenRun) -> str:
-        self._state_before_resume = self.state
+        """Have a worker load the run on display. Returns the command's id, "" where there is no worker."""
+        state = self.state if self._state_before_load is None else self._state_before_load
         self._make_worker_ready()
-        self._shown_state = None
+        self._shown_state, self._state_before_load = None, state
         self._asked = command
+        if self._client is None:
+            # That no worker could be started has been told.
+            self._end_load()
+            return ""
         self._begin_id = self._send(command)
         self._show_state(self._worker_state)
         return self._begin_id
+
+    def _end_load(self, sentence: str = "") -> None:
+        """Take it that going on with the run on display came to nothing: it stays as it was."""
+        self._begin_id = ""
+        if self._state_before_load is not None:
+            self._shown_state, self._state_before_load = self._state_before_load, None
+            self._show_state(self._shown_state, sentence)
 
     def resume_anyway(self) -> str:
         """Go on as was asked last, though something has changed since. Returns the command's id."""
         assert self._asked is not None
         return self._load(self._asked.model_copy(update={"anyway": True}))
-
-    def verify_resume(self, checkpoint: str) -> str:
-        """Have the steps after a checkpoint made again in a fresh worker, and compared. Returns the command's id."""
-        assert self.run_dir is not None
-        # The run stays on display as it ended, beside the worker that has it no more.
-        self._shown_state = self.state
-        self._make_worker_ready()
-        return self._send(commands.VerifyResume(run_dir=str(self.run_dir), checkpoint=checkpoint))
 
     def restore(self, name: str) -> str:
         """Put a checkpoint into the live run, or load it into a stopped one, ready to go on. Returns the id."""
@@ -345,6 +356,7 @@ class TrainingSession(QObject):
         # What it still had to say is of no interest now.
         self._backlog.clear()
         self._begin_id = self._resume_id = ""
+        self._state_before_load = None
         if client is None:
             return
         if not self._worker_state.is_live and self._worker_state is not RunState.STARTING:
@@ -400,7 +412,6 @@ class TrainingSession(QObject):
             events.DataChecked: self.data_checked,
             events.RunEstimated: self.run_estimated,
             events.RateFound: self.rate_found,
-            events.ResumeVerified: self.resume_verified,
             events.ImagePreviewed: self.image_previewed,
             events.PreparationProgressed: self.preparation_progressed,
             events.RunPrepared: self.run_prepared,
@@ -417,6 +428,7 @@ class TrainingSession(QObject):
             changes.BatchNormChanged: self.batchnorm_changed,
             changes.TrainingChanged: self.training_changed,
             events.FreezeVerified: self.freeze_verified,
+            events.FeaturesCached: self.features_cached,
             events.CheckpointSaved: self.checkpoint_saved,
             events.CheckpointEdited: self.checkpoint_edited,
             events.CheckpointsDeleted: self.checkpoints_deleted,
@@ -452,7 +464,7 @@ class TrainingSession(QObject):
                 self._on_state_changed(event)
             case events.RunPrepared():
                 self.run, self.run_dir, self.was_interrupted = event.run, Path(event.run.run_dir), False
-                self._begin_id = ""
+                self._begin_id, self._state_before_load = "", None
                 self.run_prepared.emit(event)
             case events.CommandRejected():
                 self._on_command_rejected(event)
@@ -475,16 +487,14 @@ class TrainingSession(QObject):
         was_preparing = self._worker_state is RunState.PREPARING
         self._enter(event.state)
         if was_preparing and event.state is RunState.IDLE:
-            self._begin_id = ""
-            if self.run_dir is not None:
-                # Going on with the run on display came to nothing: it stays as it was.
-                self._shown_state = self._state_before_resume
-                self._show_state(self._shown_state, event.sentence)
+            self._end_load(event.sentence)
         if self._shown_state is None:
             self.state_changed.emit(event)
         if event.state is RunState.READY and self._resume_id:
-            self._resume_id = ""
-            self.start_run()
+            # Another command's: what was to be gone on from did not come.
+            is_to_start, self._resume_id = event.command_id == self._resume_id, ""
+            if is_to_start:
+                self.start_run()
 
     def _enter(self, state: RunState) -> None:
         self._worker_state = state
@@ -498,7 +508,10 @@ class TrainingSession(QObject):
     def _on_command_rejected(self, event: events.CommandRejected) -> None:
         if event.command_id == self._resume_id:
             self._resume_id = ""
-        if event.command_id == self._begin_id:
+        if event.command_id == self._begin_id and self._worker_state is RunState.IDLE:
+            # Refused before it was begun with, where no other state tells that.
+            self._end_load()
+        elif event.command_id == self._begin_id:
             self._begin_id = ""
         self.command_rejected.emit(event)
 
@@ -512,7 +525,8 @@ class TrainingSession(QObject):
             self._show_state(record.state, record.sentence)
 
     def _on_worker_lost(self, event: WorkerLost) -> None:
-        had_run = self.run_dir is not None and self._shown_state is None
+        is_loading = self._state_before_load is not None
+        had_run = self.run_dir is not None and self._shown_state is None and not is_loading
         is_cut_off = had_run and self._worker_state.is_live
         if had_run and not is_cut_off and not event.was_expected:
             # An attached worker's exit code is not ours to read; after the run's end, its going is no surprise.
@@ -526,6 +540,8 @@ class TrainingSession(QObject):
         if had_run:
             self.was_interrupted = is_cut_off
             self._shown_state = ended_as
+        elif is_loading:
+            self._shown_state, self._state_before_load = self._state_before_load, None
         self.worker_lost.emit(event)
         self._show_state(self.state, event.sentence)
         if has_served:

@@ -58,6 +58,15 @@ class Settings:
         self._store.setValue("recent_data", json.dumps(paths))
 
     @property
+    def export_folder(self) -> str:
+        """Return the folder of the latest export, "" before there was one."""
+        return str(self._store.value("export_folder", ""))
+
+    @export_folder.setter
+    def export_folder(self, folder: str) -> None:
+        self._store.setValue("export_folder", folder)
+
+    @property
     def tree_columns(self) -> dict[str, bool]:
         """Return which columns of the model's tree were chosen to be seen (True) or not, by name."""
         return self._chosen("tree_columns")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.event_sentences import (
+    cached_sentence,
     change_sentence,
     freeze_sentence,
     plan_change_sentence,
@@ -46,6 +48,7 @@ from trainer.messages.events import (
     CheckpointsDeleted,
     CheckpointsPutBack,
     CommandRejected,
+    FeaturesCached,
     FreezeVerified,
     LogWritten,
     MetricsLogged,
@@ -57,7 +60,7 @@ from trainer.messages.events import (
 )
 from trainer.messages.run_info import CheckpointInfo, RunInfo
 from trainer.messages.states import RunState
-from trainer.run_record import best_checkpoint, metric_word, metrics_text
+from trainer.run_record import best_checkpoint, best_word, metric_word, metrics_text
 from trainer.runs import RunFolder
 
 REFRESHES_PER_S = 4
@@ -144,7 +147,7 @@ class TerminalView:
         self._print(f"{how}{epoch}{took}.", "bold")
         best = best_checkpoint(self._saved, self._metric)
         if best is not None:
-            scores = f"{_scores(best)} · best by {self._metric}"
+            scores = f"{_scores(best)} · best by {best_word(self._metric)}"
             self._print_pair("Best", f"★ {best.name} · epoch {best.epoch} · {scores}")
         if self._verified is not None:
             self._print_pair("Frozen layers", _verified_sentence(self._verified))
@@ -164,6 +167,8 @@ class TerminalView:
         if isinstance(event, WorkerAttached):
             if event.run is not None:
                 self._introduce(event.run, event.step)
+            if event.features is not None:
+                self._take_cached(event.features)
             return
         is_unpaused = event.state is RunState.RUNNING and earlier is RunState.PAUSED
         if event.state is RunState.PAUSED and self._run is not None:
@@ -192,7 +197,7 @@ class TerminalView:
         self._num_trainable = run.summary.num_trainable
         if step:
             with RunFolder(Path(run.run_dir), read_only=True) as folder:
-                self._saved = folder.checkpoints()
+                self._saved = folder.checkpoints.listed()
         skipped = f", {counted(run.num_skipped, 'file')} skipped" if run.num_skipped else ""
         validation = counted(run.num_validation, "validation image")
         classes = counted(len(run.class_names), "class", "classes")
@@ -207,7 +212,7 @@ class TerminalView:
         self._print(
             f"{run.config.model.name} at {run.image_size} px, {count(run.summary.num_trainable)} of "
             f"{count(run.summary.num_params)} parameters trainable · {run.device}, "
-            f"{counted(run.num_threads, 'thread')}, {run.precision}"
+            f"{counted(run.num_threads, 'thread')}, {run.computed_in.text}"
         )
         begins = f" · goes on after step {step:,}" if step else ""
         self._print(f"Run folder {shown_path(Path(run.run_dir))}{begins}")
@@ -225,7 +230,8 @@ class TerminalView:
             # The first report only starts the clock: it has nothing to tell yet.
             if self._plain_line_at:
                 left = [] if event.seconds_left is None else [f"{duration(event.seconds_left)} left"]
-                facts = [_epoch(event), _step(event), *self._training_scores(), _speed(event), *_patience(event), *left]
+                scores = self._training_scores()
+                facts = [_epoch(event), _step(event), *scores, _speed(event), *_cached(event), *_patience(event), *left]
                 self._print(" · ".join(facts))
             self._plain_line_at = event.time
 
@@ -250,8 +256,9 @@ class TerminalView:
         self._print(plan_change_sentence(event))
 
     def _take_advice(self, event: ChangeAdvised) -> None:
-        verb = "freeze" if event.is_freeze else "unfreeze"
-        self._print(f"{event.sentence} `thaw {verb} last {' '.join(event.layers)}` does it.")
+        if self._run is not None:
+            verb, path = "freeze" if event.is_freeze else "unfreeze", shown_path(Path(self._run.run_dir))
+            self._print(f"{event.sentence} `thaw {verb} {path} {' '.join(event.layers)}` does it.")
 
     @property
     def _metric(self) -> Metric:
@@ -299,6 +306,9 @@ class TerminalView:
         if event.drifted:
             self._print(_verified_sentence(event), "bold red")
 
+    def _take_cached(self, event: FeaturesCached) -> None:
+        self._print(cached_sentence(event), "cyan" if event.layers else "dim")
+
     def _take_rejection(self, event: CommandRejected) -> None:
         # One that answers this process ends it, and is printed then; this one answers another client.
         if self._run is not None:
@@ -344,7 +354,7 @@ class TerminalView:
             Text("train " + (" ".join(self._training_scores()) or "–"), style="blue"),
             Text("validation " + (" ".join(validation) or "–"), style="dark_orange"),
         ]
-        facts = [_step(progress), _speed(progress), *_patience(progress)]
+        facts = [_step(progress), _speed(progress), *_cached(progress), *_patience(progress)]
         if self._num_trainable is not None and self._run is not None:
             facts.append(f"{count(self._num_trainable)} of {count(self._run.summary.num_params)} trainable")
         return Group(line, Text("   ").join(scores), Text(" · ".join(facts), style="dim"))
@@ -396,6 +406,13 @@ def _speed(progress: ProgressReported) -> str:
     return f"{progress.samples_per_s:,.0f} images/s"
 
 
+def _cached(progress: ProgressReported) -> list[str]:
+    if progress.cached_share is None:
+        return []
+    filled = f" {math.floor(100 * progress.cached_share)} %" if progress.cached_share < 1 else ""
+    return [f"features cached{filled}"]
+
+
 def _patience(progress: ProgressReported) -> list[str]:
     if progress.patience is None:
         return []
@@ -438,6 +455,7 @@ _HANDLERS: dict[type, Callable[[TerminalView, Any], None]] = {
     RunRewound: TerminalView._take_rewound,
     RewindUndone: TerminalView._take_undone_rewind,
     FreezeVerified: TerminalView._take_verified,
+    FeaturesCached: TerminalView._take_cached,
     CommandRejected: TerminalView._take_rejection,
     LogWritten: TerminalView._take_log,
 }

@@ -188,8 +188,9 @@ def icon(name: str, color: str) -> QIcon:
     renderer = _renderer(name, color)
     drawn = QIcon()
     for size in _ICON_SIZES:
-        drawn.addPixmap(_rendered(renderer, size, opacity=1.0))
-        drawn.addPixmap(_rendered(renderer, size, opacity=0.4), QIcon.Mode.Disabled)
+        pixmap = _rendered(renderer, size)
+        drawn.addPixmap(pixmap)
+        drawn.addPixmap(_faint(pixmap), QIcon.Mode.Disabled)
     return drawn
 
 
@@ -198,7 +199,7 @@ def app_icon() -> QIcon:
     renderer = _renderer("app", "")
     drawn = QIcon()
     for size in _APP_ICON_SIZES:
-        drawn.addPixmap(_rendered(renderer, size, opacity=1.0))
+        drawn.addPixmap(_rendered(renderer, size))
     return drawn
 
 
@@ -209,14 +210,23 @@ def _renderer(name: str, color: str) -> QSvgRenderer:
     return renderer
 
 
-def _rendered(renderer: QSvgRenderer, size: int, *, opacity: float) -> QPixmap:
+def _rendered(renderer: QSvgRenderer, size: int) -> QPixmap:
     pixmap = QPixmap(size, size)
     pixmap.fill(Qt.GlobalColor.transparent)
     painter = QPainter(pixmap)
-    painter.setOpacity(opacity)
     renderer.render(painter, QRectF(0, 0, size, size))
     painter.end()
     return pixmap
+
+
+def _faint(pixmap: QPixmap) -> QPixmap:
+    faint = QPixmap(pixmap.size())
+    faint.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(faint)
+    painter.setOpacity(0.4)
+    painter.drawPixmap(0, 0, pixmap)
+    painter.end()
+    return faint
 
 
 @functools.cache

@@ -72,5 +72,8 @@ def small_config(image_folder: Path) -> RunConfig:
         data=DataConfig(path=str(image_folder), image_size=32, validation_fraction=0.25),
         model=ModelConfig(name="shufflenet_v2_x0_5", weights="random"),
         optimizer=OptimizerConfig(rate=1e-3),
-        training=TrainingConfig(epochs=3, batch_size=8, device="cpu", num_threads=1),
+        # What is measured may be another form in a run alike.
+        training=TrainingConfig(
+            epochs=3, batch_size=8, device="cpu", num_threads=1, precision="fp32", channels_last="off"
+        ),
     )

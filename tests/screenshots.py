@@ -49,7 +49,8 @@ def main() -> int:
         window.tabs.setCurrentWidget(window.data_view)
         shoot(app, window, folder, "data", ["light", "dark"], ["small"])
         window.session.stop()
-        wait(lambda: window.session.state is RunState.STOPPED)
+        # It may have come to its end before.
+        wait(lambda: window.session.state in {RunState.STOPPED, RunState.FINISHED})
         window.close()
     return 0
 

@@ -44,16 +44,11 @@ class EpochLosses:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of the backbone: the layers that name it, its units, and whether all of these are frozen."""
+    """A stage of the backbone: the layers that name it, those of them of which anything learns, and its units."""
 
     layers: list[str]
+    learning: list[str]
     units: list[str]
-    is_frozen: bool
-
-    @property
-    def name(self) -> str:
-        """Name it: "layer4", "stage4, conv5"."""
-        return ", ".join(self.layers)
 
     def update_ratio(self, ratios: Mapping[str, float]) -> float | None:
         """Return the median over its units, None where too few were measured."""
@@ -75,35 +70,37 @@ def advise(losses: Sequence[EpochLosses], stages: Sequence[Stage], update_ratios
     last, before, recent = losses[-1], losses[:-NUM_EPOCHS_LOOKED_AT], losses[-NUM_EPOCHS_LOOKED_AT:]
     best = min(epoch.validation for epoch in losses)
     gap = last.validation / max(last.train, 1e-12)
-    learning = [stage for stage in stages if not stage.is_frozen]
-    frozen = [stage for stage in stages if stage.is_frozen]
+    learning = [stage for stage in stages if stage.learning]
+    frozen = [stage for stage in stages if not stage.learning]
     told = f"validation loss {last.validation:.3g}, {gap:.2f} times training's"
     if learning and gap >= LARGE_GAP and last.validation >= best * (1 + LEAST_RISE) and last.train < before[-1].train:
-        name = learning[0].name
+        layers = learning[0].learning
         rise = last.validation / best - 1
         return Advice(
-            learning[0].layers,
+            layers,
             is_freeze=True,
-            sentence=f"The run overfits ({told}, {rise:.0%} above its best while training's falls). Freeze {name}?",
+            sentence=f"The run overfits ({told}, {rise:.0%} above its best while training's falls). "
+            f"Freeze {', '.join(layers)}?",
         )
     # Only the first that learns: frozen behind another one, it would save little.
     ratio = learning[0].update_ratio(update_ratios) if learning else None
     if ratio is not None and ratio < LEAST_UPDATE_RATIO:
-        stage = learning[0]
+        layers = learning[0].learning
         return Advice(
-            stage.layers,
+            layers,
             is_freeze=True,
-            sentence=f"{stage.name} hardly moves (an update changes its weights by {ratio:.1g} of their length). "
+            sentence=f"{', '.join(layers)} hardly moves "
+            f"(an update changes its weights by {ratio:.1g} of their length). "
             "Frozen, it costs no gradients. Freeze it?",
         )
     fall = 1 - min(epoch.validation for epoch in recent) / min(epoch.validation for epoch in before)
     if frozen and fall < LEAST_FALL and gap <= SMALL_GAP:
-        stage = frozen[-1]
+        layers = frozen[-1].layers
         return Advice(
-            stage.layers,
+            layers,
             is_freeze=False,
             sentence=f"What learns is used up: {told}, and its best fell by {max(fall, 0):.1%} in "
-            f"{NUM_EPOCHS_LOOKED_AT} epochs. Unfreeze {stage.name}?",
+            f"{NUM_EPOCHS_LOOKED_AT} epochs. Unfreeze {', '.join(layers)}?",
         )
     return None
 

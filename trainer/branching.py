@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer.checkpoints import CheckpointStore
-from trainer.config import BranchConfig, ConfigError, RunConfig
+from trainer.config import BranchConfig, ConfigError, ModelConfig, RunConfig
 from trainer.data.kept_split import read_split
 from trainer.data.scan import scan_key
 from trainer.messages.model_info import WeightsReport
@@ -53,6 +53,18 @@ class BranchStart:
         return f"Branched from {self.branch.source}. {report.sentence}{why}"
 
 
+def without_unread_weights(config: RunConfig) -> RunConfig:
+    """Return the configuration of a branch without the file of weights that its parent began with.
+
+    Nothing of it is read: the weights are the checkpoint's, and the branch is repeated from that. A path that is named
+    all the same would have to be kept, and seem to be what the branch began with.
+    """
+    if config.branch is None or not config.model.weights_file:
+        return config
+    weights = ModelConfig.model_fields["weights"].default
+    return config.model_copy(update={"model": config.model.model_copy(update={"weights": weights})})
+
+
 def read_start(branch: BranchConfig) -> BranchStart:
     """Read the checkpoint from which a run is to branch. Nothing of its run is touched, which may be live.
 
@@ -68,7 +80,7 @@ def read_start(branch: BranchConfig) -> BranchStart:
             "that is no branch."
         )
     with RunFolder(run_dir, read_only=True) as folder:
-        checkpoint = CheckpointStore(folder, read_only=True).load(folder.checkpoint(branch.checkpoint))
+        checkpoint = CheckpointStore(folder, read_only=True).load(folder.checkpoints.find(branch.checkpoint))
         return BranchStart(
             branch=branch,
             state=checkpoint["model_state_dict"],

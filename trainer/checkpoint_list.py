@@ -18,9 +18,15 @@ from trainer.runs import RunFolder
 ListChange = EditCheckpoint | DeleteCheckpoints | PutCheckpointsBack
 """The commands that change the list."""
 
+_WAY_OUT = "Unpin what is to go, or save another checkpoint first, then delete it."
+
 
 def change_list(
-    folder: RunFolder, command: ListChange, discard: Callable[[Path], object] = Path.unlink
+    folder: RunFolder,
+    command: ListChange,
+    discard: Callable[[Path], object] = Path.unlink,
+    *,
+    keeps_resume_point: bool = False,
 ) -> CheckpointEdited | CheckpointsDeleted | CheckpointsPutBack:
     """Do what a command asks for. Returns what there is to tell of that.
 
@@ -32,7 +38,7 @@ def change_list(
         case EditCheckpoint():
             event: CheckpointEdited | CheckpointsDeleted | CheckpointsPutBack = edit_checkpoint(folder, command)
         case DeleteCheckpoints():
-            event = delete_checkpoints(folder, command.names, discard)
+            event = delete_checkpoints(folder, command.names, discard, keeps_resume_point=keeps_resume_point)
         case PutCheckpointsBack():
             event = put_checkpoints_back(folder, command.checkpoints)
     return event.model_copy(update={"command_id": command.command_id})
@@ -59,49 +65,54 @@ def edit_checkpoint(folder: RunFolder, edit: EditCheckpoint) -> CheckpointEdited
     """Pin a checkpoint or not, and give it a label and a note.
 
     Raises:
-        RunFolderError: There is no such checkpoint, or run.db cannot be written.
+        RunFolderError: There is no such checkpoint, or it is to be pinned and its file is missing or was altered, or
+            run.db cannot be written.
 
     """
     values = {"is_pinned": edit.is_pinned, "label": edit.label, "note": edit.note}
     changes = {key: value for key, value in values.items() if value is not None}
-    info = _listed(folder, [edit.name])[0].model_copy(update=changes)
-    folder.change_checkpoint(info)
+    (info,) = _listed(folder, [edit.name])
+    problem = folder.checkpoints.problem_of(info) if edit.is_pinned else ""
+    if problem:
+        raise RunFolderError(
+            f"{info.name} cannot be pinned: its {problem}. Put the file back in {folder.checkpoints_dir}, or pin "
+            "another checkpoint."
+        )
+    info = info.model_copy(update=changes)
+    folder.checkpoints.change(info)
     return CheckpointEdited(checkpoint=info)
 
 
-def check_deletable(folder: RunFolder, names: Iterable[str]) -> None:
-    """See that a living worker can do without these checkpoints.
-
-    Raises:
-        RunFolderError: There is no such checkpoint, or a resume would begin at it.
-
-    """
-    point = folder.resume_point()
-    for info in _listed(folder, names):
-        if point is not None and info.name == point.name:
-            raise RunFolderError(
-                f"{info.name} is what the run would go on from after a crash. Save another checkpoint first, then "
-                "delete this one."
-            )
-
-
 def delete_checkpoints(
-    folder: RunFolder, names: Iterable[str], discard: Callable[[Path], object] = Path.unlink
+    folder: RunFolder,
+    names: Iterable[str],
+    discard: Callable[[Path], object] = Path.unlink,
+    *,
+    keeps_resume_point: bool = False,
 ) -> CheckpointsDeleted:
-    """Delete checkpoints: every deletion of a checkpoint's file goes through here.
+    """Delete checkpoints: every deletion of a checkpoint's file goes through here. The event says which stay, and why.
 
     The rows go first: a kill in between leaves no row without a file, and no file that the next worker leaves. One that
     cannot be discarded is listed again, and the event says why. ``discard`` unlinks, or moves to the trash.
 
+    Args:
+        folder: The run's folder.
+        names: What is to go; those that are pinned stay.
+        discard: Unlinks, or moves to the trash.
+        keeps_resume_point: Whether the one stays from which a resume would begin, as a living worker needs it.
+
     Raises:
-        RunFolderError: There is no such checkpoint, or one is pinned, or run.db cannot be written. Nothing is deleted.
+        RunFolderError: There is no such checkpoint, or all of them stay, or run.db cannot be written. Nothing is
+            deleted.
 
     """
-    listed = _listed(folder, names)
-    for info in listed:
-        if info.is_pinned:
-            raise RunFolderError(f"{info.name} is pinned, so it is kept. Unpin it first, then delete it.")
-    folder.begin_deleting([info.name for info in listed])
+    asked = _listed(folder, names)
+    point = folder.checkpoints.resume_point() if keeps_resume_point else None
+    listed = [info for info in asked if not info.is_pinned and info != point]
+    kept = _kept_sentence([info for info in asked if info not in listed])
+    if not listed:
+        raise RunFolderError(f"{kept} {_WAY_OUT}")
+    folder.checkpoints.begin_deleting([info.name for info in listed])
     deleted, problem = [], ""
     for info in listed:
         path = folder.checkpoints_dir / info.name
@@ -111,14 +122,29 @@ def delete_checkpoints(
             # Somebody was there before: it is gone as it should be.
             pass
         except OSError as error:
-            folder.add_checkpoint(info)
+            folder.checkpoints.add(info)
             problem = f"Cannot delete {path}: {error.strerror or error}. Mend that, and delete it again."
             continue
         deleted.append(info)
     # Also of what a client is to move to the trash: whatever becomes of that, no worker deletes it for good.
-    folder.end_deleting([info.name for info in deleted])
+    folder.checkpoints.end_deleting([info.name for info in deleted])
     freed_bytes = sum(info.size_bytes for info in deleted)
-    return CheckpointsDeleted(names=[info.name for info in deleted], freed_bytes=freed_bytes, problem=problem)
+    return CheckpointsDeleted(
+        names=[info.name for info in deleted], freed_bytes=freed_bytes, problem=problem, kept=kept
+    )
+
+
+def _kept_sentence(kept: list[CheckpointInfo]) -> str:
+    """Say which checkpoints stay, and why; "" for none."""
+    pinned = [info for info in kept if info.is_pinned]
+    sentences = [
+        f"{info.name} stays: the run would go on from it after a crash." for info in kept if not info.is_pinned
+    ]
+    if len(pinned) == 1:
+        sentences.append(f"{pinned[0].name} stays: it is pinned.")
+    elif pinned:
+        sentences.append(f"{len(pinned)} stay: they are pinned.")
+    return " ".join(sentences)
 
 
 def put_checkpoints_back(folder: RunFolder, infos: Iterable[CheckpointInfo]) -> CheckpointsPutBack:
@@ -129,18 +155,18 @@ def put_checkpoints_back(folder: RunFolder, infos: Iterable[CheckpointInfo]) -> 
 
     """
     infos = list(infos)
-    listed = {info.name for info in folder.checkpoints()}
+    listed = {info.name for info in folder.checkpoints.listed()}
     for info in infos:
-        problem = "a newer one has its name" if info.name in listed else folder.problem_of(info)
+        problem = "a newer one has its name" if info.name in listed else folder.checkpoints.problem_of(info)
         if problem:
             raise RunFolderError(f"{info.name} cannot be listed again: {problem}. Look for it in the trash.")
     for info in infos:
-        folder.add_checkpoint(info)
+        folder.checkpoints.add(info)
     return CheckpointsPutBack(checkpoints=infos)
 
 
 def _listed(folder: RunFolder, names: Iterable[str]) -> list[CheckpointInfo]:
-    by_name = {info.name: info for info in folder.checkpoints()}
+    by_name = {info.name: info for info in folder.checkpoints.listed()}
     wanted = list(dict.fromkeys(names))
     for name in wanted:
         if name not in by_name:

@@ -8,6 +8,7 @@ import pickle
 import random
 from collections import OrderedDict
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,7 @@ class CheckpointStore:
         if read_only:
             # A worker may be writing one of these at this moment.
             return
-        for left_over in (*folder.path.glob(f"{_UNFINISHED}*"), *folder.checkpoints_dir.glob(f"{_UNFINISHED}*")):
-            # A kill in mid-save left it; it has no name and no row, so nobody can want it.
-            left_over.unlink(missing_ok=True)
-        for name in folder.half_deleted():
-            with suppress(OSError):
-                (folder.checkpoints_dir / name).unlink(missing_ok=True)
-                folder.end_deleting([name])
+        end_what_was_cut_off(folder)
 
     def write_base(self, state: dict[str, Tensor]) -> None:
         """Write ``base.pt``, the model's state_dict at the start of the run.
@@ -72,12 +67,19 @@ class CheckpointStore:
 
         """
         path = self._folder.base_path
+        recorded = self._folder.base_sha256()
+        if not recorded:
+            # Whatever is there: a run's first step comes after this.
+            raise CheckpointError(
+                f"{path.parent.name} was cut off as it began, before its {path.name} was kept: nothing of it was "
+                f"trained. Begin a new run with {path.parent / 'run.toml'}."
+            )
         if not path.is_file():
             raise CheckpointError(
                 f"{path} is missing, and every checkpoint of the run needs it. Put it back from a copy."
             )
         self._base_sha256 = hash_file(path)
-        if self._base_sha256 != self._folder.base_sha256():
+        if self._base_sha256 != recorded:
             raise CheckpointError(f"{path} is damaged: its bytes changed since the run began. Put it back from a copy.")
         self._base = read_file(path)
         return self._base
@@ -95,11 +97,13 @@ class CheckpointStore:
         return write_durably(path, {**content, "base_sha256": base_sha256, "format_version": FORMAT_VERSION})
 
     def unused_name(self, name: str) -> str:
-        """Return the name, with a number where a checkpoint of the run has it already."""
-        taken = {info.name for info in self._folder.checkpoints()}
+        """Return the name, with a number where a checkpoint of the run has it already, or a file that is not listed.
+
+        Such a file may be on its way to the trash.
+        """
         stem = name.removesuffix(".pt")
-        candidates = (f"{stem}_{number}.pt" for number in range(2, len(taken) + 3))
-        return name if name not in taken else next(c for c in candidates if c not in taken)
+        candidates = chain([name], (f"{stem}_{number}.pt" for number in count(2)))
+        return next(candidate for candidate in candidates if not self._has(candidate))
 
     def load(self, info: CheckpointInfo) -> dict[str, Any]:
         """Read a checkpoint, checked against its SHA-256, with ``model_state_dict`` made whole from the base.
@@ -151,6 +155,35 @@ class CheckpointStore:
     def whole(self, changed: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the whole state_dict of what ``changed`` returned."""
         return {**self._base, **changed}
+
+    def _has(self, name: str) -> bool:
+        return self._folder.checkpoints.has(name) or (self._folder.checkpoints_dir / name).exists()
+
+
+def end_what_was_cut_off(folder: RunFolder) -> None:
+    """End the saves and deletions in which a run's worker was killed. For the run's one writer, before it writes.
+
+    Raises:
+        RunFolderError: run.db cannot be written.
+
+    """
+    for left_over in (*folder.path.glob(f"{_UNFINISHED}*"), *folder.checkpoints_dir.glob(f"{_UNFINISHED}*")):
+        # A kill in mid-save left it; it has no name and no row, so nobody can want it.
+        left_over.unlink(missing_ok=True)
+    for info in folder.checkpoints.half_saved():
+        path = folder.checkpoints_dir / info.name
+        if not path.is_file():
+            folder.checkpoints.forget_saving(info.name)
+            continue
+        # Under its name a file is whole, and before the save no file had that name.
+        with suppress(OSError):
+            sync_folder(path.parent)
+            written = {"size_bytes": path.stat().st_size, "sha256": hash_file(path)}
+            folder.checkpoints.add(info.model_copy(update=written))
+    for name in folder.checkpoints.half_deleted():
+        with suppress(OSError):
+            (folder.checkpoints_dir / name).unlink(missing_ok=True)
+            folder.checkpoints.end_deleting([name])
 
 
 def write_durably(path: Path, payload: object) -> tuple[int, str]:

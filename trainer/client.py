@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from trainer.frames import MAX_FRAME_BYTES, ProtocolError, decode_event, encode
-from trainer.memory import KEEP_FREED_MEMORY
+from trainer.memory import DETERMINISTIC_CUBLAS, KEEP_FREED_MEMORY
 from trainer.messages.base import Command
 from trainer.messages.events import AnyEvent, MetricsSkipped, RunPrepared
 from trainer.run_record import RunFolderError, RunRecord
@@ -93,7 +93,7 @@ class WorkerClient:
         address = rf"\\.\pipe\{folder.name}" if sys.platform == "win32" else str(folder / "worker")
         key = secrets.token_bytes(32)
         log_path = folder / "worker.log"
-        environment = {**KEEP_FREED_MEMORY, **os.environ, "PYTHONUNBUFFERED": "1"}
+        environment = {**KEEP_FREED_MEMORY, **DETERMINISTIC_CUBLAS, **os.environ, "PYTHONUNBUFFERED": "1"}
         # torch's threads wait for each other by spinning. Where anything else wants a core, as this window does, a step
         # of two threads on two cores then took 312 ms instead of 44 with one thread, and at times 11 s; spinning less
         # keeps that to 160 ms and costs some 10 % where nothing else runs.

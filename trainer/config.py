@@ -23,8 +23,10 @@ _CHECKPOINT_PLACE = re.compile(r"_(?P<epoch>\d{3,})_(?:step(?P<step>\d+)|\d+\.\d
 _DATA_SUFFIXES = r"\.(zip|tar|tgz|tar\.gz|tar\.bz2|tar\.xz|csv|tsv)$"
 
 
-Metric = Literal["loss", "accuracy"]
-"""What of validation tells one epoch from a better one."""
+PlateauMetric = Literal["loss", "accuracy"]
+"""What of validation a patience and a plateau wait for."""
+Metric = Literal[PlateauMetric, "top5_accuracy", "f1", "auroc", "mean_ap"]
+"""What of validation tells one checkpoint from a better one."""
 MAX_EPOCHS = 10_000
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
@@ -99,6 +101,14 @@ class DataConfig(_Section):
     )
     mixing: Literal["none", "mixup", "cutmix"] = Field(
         "none", description="Mixing of the images of a training batch and of their classes."
+    )
+    views: int = Field(
+        4,
+        ge=0,
+        le=1000,
+        description="Augmented views of each training image, which come in turn while the layers before them are "
+        "frozen: their features are computed once for each. 0 has a new view in every epoch, as there is where nothing "
+        "is cached, and every epoch computes it.",
     )
     balance: Literal["none", "class_weights", "sampler"] = Field(
         "none",
@@ -216,7 +226,7 @@ class TrainingConfig(_Section):
         le=10_000,
         description="Epochs without a better validation after which the run ends; empty trains all epochs.",
     )
-    stop_metric: Metric = Field("loss", description="What the patience watches on validation.")
+    stop_metric: PlateauMetric = Field("loss", description="What the patience watches on validation.")
     min_change: float = Field(
         0, ge=0, le=1000, description="How much better an epoch must be to count; an accuracy goes from 0 to 1."
     )
@@ -252,10 +262,48 @@ class TrainingConfig(_Section):
         description="Disk for files of these states in the run's folder, in GB, so that more of them are kept, and "
         "outlast the worker; 0 writes none, and a state is written only where ten times its size is free.",
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Arithmetic of the forward pass: bf16 where a GPU does it well (auto), fp32, or bf16."
+    feature_cache: Literal["auto", "off"] = Field(
+        "auto",
+        description="Whether what the frozen layers give for an image is computed once and kept (auto, where it can "
+        "be), or again in every epoch (off).",
+    )
+    feature_precision: Literal["same", "half"] = Field(
+        "same", description="How cached features are kept: as they are computed, or in 16 bits, for half the room."
+    )
+    feature_memory_gb: float | None = Field(
+        None,
+        ge=0,
+        le=100_000,
+        description="Memory of the worker for cached features, in GB; empty takes up to a quarter of what is free.",
+    )
+    feature_disk_gb: float | None = Field(
+        None,
+        ge=0,
+        le=100_000,
+        description="Disk for the cached features of all runs, in GB, so that later runs find them; empty takes what "
+        "the disk can spare, 0 keeps none there.",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="Arithmetic of the forward pass, weights are fp32 in any: the fastest by a short measurement as "
+        "the run begins (auto), fp32, bf16, or fp16 (on a GPU, with a scaled loss).",
+    )
+    channels_last: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether the weights of convolutions have the channels of a pixel side by side: where that is "
+        "faster, by the same measurement (auto).",
+    )
+    compile: Literal["off", "on"] = Field(
+        "off",
+        description="Whether the model goes through torch.compile: each change of what learns compiles it again, which "
+        "takes up to minutes, and needs a C++ compiler (on a GPU, Triton).",
     )
     device: str = Field("auto", description='"auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", or "mps".')
+    deterministic: bool = Field(
+        False,
+        description="Whether only operators are used that give the same to the bit each time. On a GPU a resume is "
+        "exact with it alone, and some models cannot be trained; on a CPU torchvision's models use no others anyway.",
+    )
     seed: int = Field(7, ge=0, lt=2**31, description="Seed of the split, the order, the augmentation and the new head.")
     num_loader_workers: int | None = Field(
         None,
@@ -263,14 +311,13 @@ class TrainingConfig(_Section):
         le=64,
         description="Processes that decode images; empty chooses by the machine, 0 decodes in the worker.",
     )
-    num_threads: int | None = Field(None, ge=1, le=1024, description="CPU threads for torch; empty takes all cores.")
-
-    def best_metric(self, patience: int | None) -> Metric:
-        """Return by what the best checkpoint is told: what the patience watches, or accuracy where there is none.
-
-        ``patience`` is the one that the run has now: it may change as the run goes on.
-        """
-        return "accuracy" if patience is None else self.stop_metric
+    num_threads: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="CPU threads for torch; empty takes all cores, or half of them where the measurement finds "
+        "that faster.",
+    )
 
 
 class CheckpointsConfig(_Section):
@@ -281,6 +328,12 @@ class CheckpointsConfig(_Section):
     )
     keep_best: int | None = Field(
         None, ge=1, le=10_000, description="How many of the best are kept; the best one always is."
+    )
+    best_metric: Literal["auto", Metric] = Field(
+        "auto",
+        description="By what of validation the best is told: by what the patience watches, by accuracy without one "
+        "(auto); or by a metric that the task reports: top5_accuracy is of more than five classes, mean_ap of images "
+        "of several.",
     )
     every_epochs: int | None = Field(None, ge=1, le=10_000, description="Every how many epochs one is kept for good.")
     before_changes: bool = Field(True, description="Whether the last one before each freeze or unfreeze is kept.")
@@ -308,6 +361,11 @@ class CheckpointsConfig(_Section):
         """Whether a rule says which are kept; without one, all are."""
         return (self.keep_last, self.keep_best, self.every_epochs) != (None, None, None)
 
+    @property
+    def best_metrics(self) -> tuple[Metric, ...]:
+        """Return all by which the best may be told as the run goes on: its patience may come and go."""
+        return get_args(PlateauMetric) if self.best_metric == "auto" else (self.best_metric,)
+
 
 class PlanPhase(_Section):
     """A change of what learns, once its time has come and the phases before it have begun. One field says when."""
@@ -319,7 +377,7 @@ class PlanPhase(_Section):
         ge=1,
         description="Or the number of epochs for which validation got no better, since the phase before this began.",
     )
-    metric: Metric = Field("loss", description="What of validation a plateau is of.")
+    metric: PlateauMetric = Field("loss", description="What of validation a plateau is of.")
     freeze: list[str] = Field(
         default_factory=list, description='Layers to freeze then, "layer4.*.bn1" or "*.bias" for several.'
     )
@@ -393,6 +451,15 @@ class RunConfig(_Section):
     def title(self) -> str:
         """Return the run's name, or the name of its data."""
         return self.name or re.sub(_DATA_SUFFIXES, "", Path(self.data.path).name, flags=re.IGNORECASE) or "run"
+
+    def best_metric(self, patience: int | None) -> Metric:
+        """Return by what the best checkpoint is told: what is chosen, else what the patience watches, else accuracy.
+
+        ``patience`` is the one that the run has now: it may change as the run goes on.
+        """
+        if self.checkpoints.best_metric != "auto":
+            return self.checkpoints.best_metric
+        return "accuracy" if patience is None else self.training.stop_metric
 
 
 def config_from_dict(values: dict[str, Any], source: str = "") -> RunConfig:

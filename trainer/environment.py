@@ -7,14 +7,17 @@ import functools
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
+import PIL
 import torch
 import torchvision
 
+from trainer.messages.compute import ComputeChoice
 
-def environment(device: torch.device, precision: str) -> dict[str, str]:
+
+def environment(device: torch.device, compute: ComputeChoice) -> dict[str, str]:
     """Describe where a run is trained, by the words for it; what is not known is left out."""
-    where = {"device": _device(device), "precision": precision, "threads": str(torch.get_num_threads())}
-    return {**versions(), **where}
+    threads = {"threads": str(torch.get_num_threads())}
+    return {**versions(), "device": _device(device), **_libraries(device), **compute.words, **threads}
 
 
 def versions() -> dict[str, str]:
@@ -23,6 +26,8 @@ def versions() -> dict[str, str]:
         "Python": platform.python_version(),
         "torch": str(torch.__version__),
         "torchvision": str(torchvision.__version__),
+        # Decodes every image.
+        "Pillow": PIL.__version__,
         "Thaw": _thaw_version(),
     }
     return {name: value for name, value in known.items() if value}
@@ -38,6 +43,12 @@ def _device(device: torch.device) -> str:
         return f"{device.type} ({torch.cuda.get_device_name(device)})"
     # Another processor's vector instructions add in another order.
     return f"cpu ({torch.backends.cpu.get_cpu_capability()})" if device.type == "cpu" else device.type
+
+
+def _libraries(device: torch.device) -> dict[str, str]:
+    if device.type != "cuda":
+        return {}
+    return {"CUDA": str(torch.version.cuda), "cuDNN": str(torch.backends.cudnn.version())}  # type: ignore[no-untyped-call]
 
 
 @functools.cache

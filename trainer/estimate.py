@@ -6,7 +6,7 @@ import shutil
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,11 +14,13 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from trainer.compute import wait_for
 from trainer.data.archive import Progress
 from trainer.freezing import FreezeSet
 from trainer.loop import Trainer
 from trainer.memory import give_memory_back
 from trainer.messages.run_info import RunEstimate
+from trainer.optim import autocast
 from trainer.retention import most_bytes
 from trainer.run_list import runs_on
 from trainer.schedules import Plan, frozen_after
@@ -61,19 +63,35 @@ def estimate(
         check_cancelled: Called between steps; raises to end the trial.
 
     """
-    with _PeakMemory(trainer.device) as memory:
-        step_s, validation_batch_s = _timed_steps(trainer, on_progress, check_cancelled)
     data, config = trainer.data, trainer.config
-    images_per_s = data.images_per_s.get(0, 0.0)
-    if images_per_s:
-        # What loader processes had ready beforehand makes the few steps look faster than they go on.
-        num_images = config.training.batch_size * config.training.accumulate_batches
-        step_s = max(step_s, num_images / images_per_s)
-    checkpoint_bytes = _checkpoint_bytes(trainer)
+    with _PeakMemory(trainer.device) as memory:
+        trainer.features.follow()
+        step_s = _step_s(trainer, on_progress, check_cancelled)
+        validation_batch_s = _validation_batch_s(trainer)
+        images_per_s = data.images_per_s.get(0, 0.0)
+        if images_per_s:
+            # What loader processes had ready beforehand makes the few steps look faster than they go on.
+            num_images = config.training.batch_size * config.training.accumulate_batches
+            step_s = max(step_s, num_images / images_per_s)
+        features = trainer.features.told
+        views = 0 if features is None else features.views
+        # The same batches again: their features are there by now.
+        cached_step_s = _step_s(trainer, on_progress, check_cancelled) if views else step_s
+        cached_validation_s = _validation_batch_s(trainer)
+    trained = _trained(trainer)
+    checkpoint_bytes = _checkpoint_bytes(trainer, trained)
     num_validation_batches = -(-data.num_validation // config.training.batch_size)
     return RunEstimate(
         step_ms=step_s * 1000,
         seconds_per_epoch=step_s * trainer.steps_per_epoch + validation_batch_s * num_validation_batches,
+        cached_step_ms=cached_step_s * 1000,
+        cached_seconds_per_epoch=cached_step_s * trainer.steps_per_epoch + cached_validation_s * num_validation_batches,
+        cached_layers="" if features is None else features.sentence,
+        cached_views=views,
+        cached_bytes=0 if features is None else features.num_bytes,
+        cached_saved_share=0.0 if features is None else features.saved_share,
+        not_cached="" if features is None else features.reason,
+        unfreezes=trained[-1] > trained[0],
         num_epochs=config.training.epochs,
         memory_bytes=memory.peak_bytes,
         device=str(trainer.device),
@@ -86,12 +104,14 @@ def estimate(
     )
 
 
-def _timed_steps(trainer: Trainer, on_progress: Progress, check_cancelled: Callable[[], None]) -> tuple[float, float]:
-    """Return the seconds of a training step and of a validation batch, their images' loading included."""
+def _step_s(trainer: Trainer, on_progress: Progress, check_cancelled: Callable[[], None]) -> float:
+    """Return the seconds of a training step, its images' loading included."""
     seconds: list[float] = []
     started = time.perf_counter()
     trainer.freeze_set.set_mode(training=True)
-    batches = trainer.data.train_batches(0)
+    # From the epoch's first batch on, whatever an earlier trial has taken of it.
+    trainer.batch = 0
+    batches = trainer.features.train_batches(0)
     # The first step allocates and warms up; where there is no other, it must do.
     while len(seconds) < MAX_STEPS and time.perf_counter() - started < MAX_SECONDS:
         check_cancelled()
@@ -101,43 +121,55 @@ def _timed_steps(trainer: Trainer, on_progress: Progress, check_cancelled: Calla
         if not taken:
             break
         trainer.train_step(taken)
-        _wait_for(trainer.device)
+        wait_for(trainer.device)
         seconds.append(time.perf_counter() - step_started)
     check_cancelled()
+    return statistics.median(seconds[1:] or seconds)
+
+
+def _validation_batch_s(trainer: Trainer) -> float:
+    """Return the seconds of a batch in validation."""
     trainer.freeze_set.set_mode(training=False)
-    validation_started = time.perf_counter()
-    with torch.no_grad():
-        for images, _ in trainer.data.validation_batches():
-            trainer.module(images.to(trainer.device))
+    started = time.perf_counter()
+    with torch.no_grad(), autocast(trainer.precision, trainer.device):
+        for batch in trainer.features.validation_batches():
+            batch.model(*batch.inputs())
             break
-    _wait_for(trainer.device)
-    return statistics.median(seconds[1:] or seconds), time.perf_counter() - validation_started
+    wait_for(trainer.device)
+    return time.perf_counter() - started
 
 
-def _checkpoint_bytes(trainer: Trainer) -> list[int]:
-    """Reckon the size of each epoch's checkpoint: what differs from the base by then, and the optimizer's state."""
-    optimizer = trainer.config.optimizer
-    has_momentum = optimizer.name in _WITH_MOMENTUM and optimizer.momentum > 0
-    num_states = _STATES_PER_PARAMETER[optimizer.name] + has_momentum
+def _trained(trainer: Trainer) -> list[set[str]]:
+    """Return the atoms that were trained by the end of each epoch."""
     freeze_set = trainer.freeze_set
     frozen, trained = freeze_set.frozen_atoms, set(freeze_set.atoms) - freeze_set.frozen_atoms
-    sizes: list[int] = []
-    num_counted = size = 0
+    by_epoch: list[set[str]] = []
     plan = Plan(trainer.config.plan)
     for epoch in range(1, trainer.config.training.epochs + 1):
-        # Only a phase of the plan makes them larger.
-        if len(trained) > num_counted:
-            num_counted, size = len(trained), _size_of(freeze_set, trained, num_states)
-            if trainer.config.checkpoints.self_contained:
-                size += _base_bytes(trainer.module) - _size_of(freeze_set, trained, 0)
-        sizes.append(size)
-        # As if validation never got better: the earliest plateau takes the most room.
+        by_epoch.append(trained)
+        # As if validation never got better: the earliest plateau takes the most time and room.
         plan.end_epoch(loss=0.0, accuracy=0.0)
         while phase := plan.due(epoch, epoch * trainer.steps_per_epoch):
             frozen = frozen_after(phase, freeze_set, frozen)
-            trained = trained.union(set(freeze_set.atoms) - frozen)
+            trained = trained | (set(freeze_set.atoms) - frozen)
             plan.begin_next()
-    return sizes
+    return by_epoch
+
+
+def _checkpoint_bytes(trainer: Trainer, trained: Sequence[set[str]]) -> list[int]:
+    """Reckon the size of each epoch's checkpoint: what differs from the base by then, and the optimizer's state."""
+    optimizer, freeze_set = trainer.config.optimizer, trainer.freeze_set
+    has_momentum = optimizer.name in _WITH_MOMENTUM and optimizer.momentum > 0
+    num_states = _STATES_PER_PARAMETER[optimizer.name] + has_momentum
+    # Only a phase of the plan makes them larger.
+    by_count: dict[int, int] = {}
+    for atoms in trained:
+        if len(atoms) not in by_count:
+            size = _size_of(freeze_set, atoms, num_states)
+            if trainer.config.checkpoints.self_contained:
+                size += _base_bytes(trainer.module) - _size_of(freeze_set, atoms, 0)
+            by_count[len(atoms)] = size
+    return [by_count[len(atoms)] for atoms in trained]
 
 
 def _kept_bytes(trainer: Trainer, sizes: list[int], step_s: float) -> int:
@@ -168,13 +200,6 @@ def _bytes_of(tensors: Iterable[Tensor]) -> int:
 def _free_bytes(folder: Path) -> int:
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
     return shutil.disk_usage(existing).free
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 class _PeakMemory:

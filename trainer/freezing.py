@@ -10,10 +10,14 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
+from trainer.config import ModelConfig
 from trainer.messages.model_info import is_bias
 
 BACKBONE = "backbone"
 HEAD = "head"
+NUM_NAMED = 3
+LONGEST_NAMED = 40
+"""Layers are all named where they are this many at most, or take this many characters."""
 
 
 class FreezeError(ValueError):
@@ -42,6 +46,7 @@ class FreezeSet:
         frozen_atoms: The atoms that are frozen.
         adapting: Names of the units whose statistics go on when they are frozen.
         adapting_buffers: Buffers that a forward pass in train mode changes.
+        num_changes: Counts what was frozen, unfrozen, let adapt, or put back.
 
     """
 
@@ -63,12 +68,13 @@ class FreezeSet:
         self.atoms = list(self._unit_of_atom)
         self._atoms_below: dict[str, list[str]] = {fqn: [] for fqn in self._modules}
         for atom, unit in self._unit_of_atom.items():
-            for ancestor in _self_and_ancestors(unit):
+            for ancestor in self_and_ancestors(unit):
                 self._atoms_below[ancestor].append(atom)
         self._tied = self._find_tied()
         self.frozen: set[str] = set()
         self.frozen_atoms: set[str] = set()
         self.adapting: set[str] = set()
+        self.num_changes = 0
         self.adapting_buffers = list(module.buffers())
         self._parameter_hashes: dict[str, str] = {}
         self._buffer_hashes: dict[str, str] = {}
@@ -80,6 +86,21 @@ class FreezeSet:
     def num_trainable(self) -> int:
         """Count the parameters that the optimizer moves."""
         return sum(p.numel() for p in set(self._parameters.values()) if p.requires_grad)
+
+    @property
+    def has_statistics(self) -> bool:
+        """Tell whether any layer keeps running statistics."""
+        return bool(self.units_with_statistics)
+
+    @property
+    def units_with_statistics(self) -> list[str]:
+        """Return the units that keep running statistics, in the model's order."""
+        return [unit for unit in self.units if has_statistics(self._modules[unit])]
+
+    @property
+    def eval_modules(self) -> list[nn.Module]:
+        """The modules that stay in eval mode while the others train."""
+        return list(self._eval_modules)
 
     def resolve(self, layers: Iterable[str], *, is_exact: bool = False) -> list[str]:
         """Return the atoms that the names stand for, in the model's order.
@@ -117,6 +138,36 @@ class FreezeSet:
         for unit, own in self._atoms_of_unit.items():
             names += [unit] if among.issuperset(own) else [atom for atom in own if atom in among]
         return names
+
+    def names_for_config(self) -> list[str]:
+        """Name what is frozen as a configuration does, where a unit's name stands for what is below it, too."""
+        names: list[str] = []
+        for unit, own in self._atoms_of_unit.items():
+            is_whole = self.frozen_atoms.issuperset(self._atoms_below[unit])
+            names += [unit] if is_whole else [atom for atom in own if atom in self.frozen_atoms]
+        return names
+
+    def fewest_names(self, names: Iterable[str], among: Iterable[str] | None = None) -> list[str]:
+        """Name a set of atoms or units by the fewest names that a configuration takes, each for all that is below it.
+
+        ``among`` are the only ones that the configuration's list is about, None for all.
+        """
+        wanted, kind = self._exactly(names), set(self.atoms if among is None else self._exactly(among))
+        by_name = {word: self._atoms_of(word) for word in (BACKBONE, self._head_word)}
+        for fqn, below in self._atoms_below.items():
+            # Nothing names the whole model.
+            if fqn:
+                by_name.setdefault(fqn, below)
+            for atom in self._atoms_of_unit.get(fqn, ()):
+                by_name.setdefault(atom, [atom])
+        found: list[str] = []
+        told: set[str] = set()
+        for name, atoms in by_name.items():
+            meant = kind.intersection(atoms)
+            if meant <= wanted and not meant <= told:
+                found.append(name)
+                told |= meant
+        return found
 
     def units_of(self, atoms: Iterable[str]) -> list[str]:
         """Return the units that own any of some atoms, in the model's order."""
@@ -235,6 +286,15 @@ class FreezeSet:
         """Take the hashes of what is frozen anew, after its weights were put there on purpose (a restore)."""
         self._parameter_hashes = {atom: self._hash_of(atom) for atom in self._frozen_parameters()}
         self._buffer_hashes = {unit: self._hash_buffers(unit) for unit in self._still()}
+        self.num_changes += 1
+
+    def fingerprint(self, units: Iterable[str]) -> str:
+        """Return the SHA-256 of what frozen units hold, from the hashes that were taken as they froze."""
+        digest = hashlib.sha256()
+        for unit in units:
+            owned = [self._parameter_hashes.get(atom) for atom in self._atoms_of_unit[unit]]
+            digest.update(f"{unit} {owned} {self._buffer_hashes.get(unit)}\n".encode())
+        return digest.hexdigest()
 
     def find_drifted(self) -> list[str]:
         """Hash all that is frozen again and return the units whose bytes changed since: none, or a defect."""
@@ -278,12 +338,21 @@ class FreezeSet:
         if is_by_kind and wanted == biases:
             return "all biases"
         if is_by_kind and wanted < biases:
-            return f"biases of {self._fewest_names(wanted, biases)}"
+            return f"biases of {_told(self._fewest_names(wanted, biases))}"
         if is_by_kind and wanted.isdisjoint(biases):
-            return f"weights of {self._fewest_names(wanted, set(self.atoms) - biases)}"
-        return self._fewest_names(wanted, set(self.atoms))
+            return f"weights of {_told(self._fewest_names(wanted, set(self.atoms) - biases))}"
+        return _told(self._fewest_names(wanted, set(self.atoms)))
 
-    def _fewest_names(self, wanted: set[str], kind: set[str]) -> str:
+    def describe_range(self, names: Iterable[str]) -> str:
+        """Name a set that begins with the model's first layer and has all up to a last one: "conv1 … layer2"."""
+        fewest = self._fewest_names(self._exactly(names), set(self.atoms))
+        return fewest[0] if len(fewest) == 1 else f"{fewest[0]} … {fewest[-1]}"
+
+    def describe_statistics(self, units: Iterable[str]) -> str:
+        """Name units with running statistics by the fewest layers, as if there were no other units."""
+        return _told(self._fewest_names(self._exactly(units), self._exactly(self.units_with_statistics)))
+
+    def _fewest_names(self, wanted: set[str], kind: set[str]) -> list[str]:
         """Name atoms that are all of one kind, as if there were no others."""
         head = kind.intersection(self._atoms_of(self._head_word))
         names: list[str] = []
@@ -299,7 +368,7 @@ class FreezeSet:
                     told |= below
                 rest = wanted.intersection(part, self._atoms_of_unit.get(fqn, ())) - told
                 names += [atom for atom in self._atoms_of_unit.get(fqn, ()) if atom in rest]
-        return ", ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]}"
+        return names
 
     def _named(self, layers: Iterable[str], is_exact: bool) -> set[str]:
         named: set[str] = set()
@@ -354,6 +423,7 @@ class FreezeSet:
         self._eval_modules = [
             self._modules[fqn] for fqn in self._modules if fqn not in self.adapting and self._is_module_frozen(fqn)
         ]
+        self.num_changes += 1
         still = set(self._still()) - self.adapting
         self.adapting_buffers = self.buffers(unit for unit in self.units if unit not in still)
         self.set_mode(training=self._is_training)
@@ -388,6 +458,20 @@ class FreezeSet:
         return {atom: tied for tied in names.values() if len(tied) > 1 for atom in tied}
 
 
+def freeze_at_start(freeze_set: FreezeSet, config: ModelConfig) -> None:
+    """Freeze what a configuration says, and let those statistics go on that it names.
+
+    Raises:
+        FreezeError: A name is none of this model's, or nothing would be left to train.
+
+    """
+    freeze_set.freeze(config.frozen)
+    if config.batchnorm == "adapting" and freeze_set.has_statistics:
+        freeze_set.set_adapting([BACKBONE, HEAD], is_adapting=True)
+    for layer in config.adapting:
+        freeze_set.set_adapting([layer], is_adapting=True)
+
+
 def has_statistics(module: nn.Module) -> bool:
     """Tell whether a module keeps running statistics of its own, as BatchNorm does."""
     return getattr(module, "running_mean", None) is not None
@@ -402,6 +486,9 @@ def _hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         digest.update(name.encode())
+        if tensor.is_meta:
+            # A model without memory, made for its summary, has no bytes that could drift.
+            continue
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
@@ -419,10 +506,18 @@ def _owned_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
 
 
-def _self_and_ancestors(fqn: str) -> list[str]:
+def self_and_ancestors(fqn: str) -> list[str]:
+    """Name a module and those around it, up to the whole model."""
     parts = fqn.split(".") if fqn else []
     return [".".join(parts[:depth]) for depth in range(len(parts), -1, -1)]
 
 
 def _is_below(fqn: str, ancestor: str) -> bool:
     return ancestor in {"", fqn} or fqn.startswith(f"{ancestor}.")
+
+
+def _told(names: list[str]) -> str:
+    text = ", ".join(names)
+    if len(names) <= NUM_NAMED or len(text) <= LONGEST_NAMED:
+        return text
+    return f"{names[0]}, {names[1]} and {len(names) - 2} more"

@@ -20,6 +20,16 @@ from trainer.messages.changes import (
     RateMultiplierChanged,
     TrainingChanged,
 )
+from trainer.messages.commands import (
+    Change,
+    ChangeTraining,
+    FreezeLayers,
+    SetBatchNorm,
+    SetPlan,
+    SetRate,
+    SetRateMultiplier,
+    UnfreezeLayers,
+)
 from trainer.messages.events import LogWritten
 from trainer.optim import even_out_momentum
 from trainer.schedules import by_rate, check_plan, frozen_after
@@ -34,6 +44,31 @@ class LiveChanges:
 
     def __init__(self, run: LiveRun) -> None:
         self._run = run
+
+    def make(self, command: Change, requested_step: int | None = None) -> list[Event]:
+        """Make the change that a command asks for.
+
+        Raises:
+            ValueError: It cannot be made; the sentence says why.
+
+        """
+        asked: dict[str, Any] = {"requested_step": requested_step, "command_id": command.command_id}
+        match command:
+            case FreezeLayers():
+                return [self.freeze(command.layers, is_exact=command.is_exact, **asked)]
+            case UnfreezeLayers():
+                return [self.unfreeze(command.layers, is_exact=command.is_exact, **asked)]
+            case SetRate():
+                return [self.set_rate(command.rate, **asked)]
+            case SetRateMultiplier():
+                layers, multiplier = command.layers, command.multiplier
+                return [self.set_rate_multiplier(layers, multiplier, is_exact=command.is_exact, **asked)]
+            case SetPlan():
+                return [self.set_plan(command.phases, **asked)]
+            case SetBatchNorm():
+                return [self.set_batchnorm(command.layers, is_adapting=command.is_adapting, **asked)]
+            case ChangeTraining():
+                return self.change_training(command.epochs, command.patience, command.batch_parts, **asked)
 
     def freeze(
         self,
@@ -55,8 +90,9 @@ class LiveChanges:
         changed = freeze_set.learning(layers, but=but, is_exact=is_exact)
         frozen = freeze_set.check(freeze_set.frozen_atoms.union(changed))
         sentence = f"{freeze_set.describe(changed)} frozen"
-        with run.changing(sentence, source, is_change=bool(changed)) as number:
+        with run.restoring.changing(sentence, source, is_change=bool(changed)) as number:
             freeze_set.set_frozen(frozen)
+            run.plan.is_overridden |= number > 0 and source == "user"
             run.frozen_since.update(dict.fromkeys(changed, run.step))
         return LayersFrozen(
             layers=freeze_set.names_of(changed),
@@ -85,8 +121,9 @@ class LiveChanges:
         run, freeze_set = self._run, self._run.freeze_set
         changed = freeze_set.frozen_among(layers, is_exact=is_exact)
         sentence = f"{freeze_set.describe(changed)} unfrozen"
-        with run.changing(sentence, source, is_change=bool(changed)) as number:
+        with run.restoring.changing(sentence, source, is_change=bool(changed)) as number:
             freeze_set.set_frozen(freeze_set.frozen_atoms.difference(changed))
+            run.plan.is_overridden |= number > 0 and source == "user"
             frozen_since = {atom: run.frozen_since.pop(atom) for atom in changed}
             for parameter in freeze_set.parameters(filter(self._drops_state(frozen_since), changed)):
                 run.optimizer.state.pop(parameter, None)
@@ -107,7 +144,7 @@ class LiveChanges:
     def set_rate(self, rate: float, *, requested_step: int | None = None, command_id: str = "") -> RateChanged:
         """Change the run's rate."""
         before = self._run.rates.rate
-        with self._run.changing(f"rate {rate:g}", "user", is_change=rate != before) as number:
+        with self._run.restoring.changing(f"rate {rate:g}", "user", is_change=rate != before) as number:
             self._run.rates.rate = rate
         return RateChanged(rate=rate, before=before, change=number, **self._when(requested_step, command_id))
 
@@ -132,7 +169,7 @@ class LiveChanges:
         named = run.freeze_set.resolve_units(layers, is_exact=is_exact)
         changed = [unit for unit in named if before.get(unit, 1.0) != multiplier]
         sentence = f"{run.freeze_set.describe(changed)} at rate × {multiplier:g}"
-        with run.changing(sentence, source, is_change=bool(changed)) as number:
+        with run.restoring.changing(sentence, source, is_change=bool(changed)) as number:
             run.rates.multiply(changed, multiplier)
         return RateMultiplierChanged(
             layers=changed,
@@ -160,7 +197,7 @@ class LiveChanges:
         return BatchNormChanged(
             layers=changed,
             is_adapting=is_adapting,
-            sentence=f"statistics of {freeze_set.describe(changed)} {policy}",
+            sentence=f"statistics of {freeze_set.describe_statistics(changed)} {policy}",
             adapting=sorted(freeze_set.adapting),
             source="user",
             **self._when(requested_step, command_id),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import time
+from bisect import bisect_left
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -16,8 +17,11 @@ from trainer.messages.changes import (
     StateRestored,
 )
 from trainer.messages.events import CheckpointSaved, MetricsLogged
+from trainer.runs import RunFolder
 
 MAX_POINTS_PER_FLUSH = 5
+MAX_POINTS_AGAIN = 1000
+"""Of a tag: more are not shown."""
 _FLUSH_INTERVAL_S = 5
 
 
@@ -28,10 +32,12 @@ class TensorBoardLog:
     spaced and always the last; run.db keeps them all.
     """
 
-    def __init__(self, folder: Path, step: int | None) -> None:
-        """Begin a file. A run that goes on from a step hides what earlier files have after it; a new run gives None."""
+    def __init__(self, folder: RunFolder) -> None:
+        """Begin a file of a run, which goes on where its present piece does."""
         self._folder = folder
-        self._begin(step)
+        segment = folder.lineage().segment
+        # What earlier files show is the line of the piece before.
+        self._go_on(max(0, segment - 1), segment, time.time())
 
     def write(self, event: Event) -> None:
         """Write what TensorBoard can show of an event."""
@@ -52,19 +58,33 @@ class TensorBoardLog:
                 "Interventions", f"checkpoint {info.name} saved ({info.reason})", info.step, event.time
             )
         elif isinstance(event, StateRestored):
-            self._writer.close()
-            # What was trained before a rewind was undone is abandoned, and hides these steps of the piece that is back.
-            self._begin(event.undone_step if isinstance(event, RewindUndone) else event.step)
+            if event.segment != self._segment:
+                self._writer.close()
+                self._go_on(self._segment, event.segment, event.time)
             what = "rewind undone" if isinstance(event, RewindUndone) else "rewound"
             if isinstance(event, CheckpointRestored):
                 what = f"{'weights of ' if event.weights_only else ''}checkpoint {event.name} restored"
             self._writer.add_text("Interventions", what, event.step, event.time)
 
-    def _begin(self, step: int | None) -> None:
+    def _go_on(self, before: int, segment: int, now: float) -> None:
+        """Begin a file that hides what of the earlier ones did not lead to a piece, and has what they had hidden."""
+        self._segment = segment
+        lineage = self._folder.lineage(segment)
+        first_hidden = None if segment == before else int(lineage.shared_step(before, segment)) + 1
         # The stock two minutes between flushes would be lost in a kill.
         self._writer = SummaryWriter(
-            str(self._folder), flush_secs=_FLUSH_INTERVAL_S, purge_step=None if step is None else step + 1
+            str(self._folder.tensorboard_dir), flush_secs=_FLUSH_INTERVAL_S, purge_step=first_hidden
         )
+        if first_hidden is not None and first_hidden <= lineage.start_step(segment):
+            self._write_again(segment, first_hidden, now)
+
+    def _write_again(self, segment: int, first_step: int, now: float) -> None:
+        """Write what led to a piece: nothing shows what was hidden as another one began."""
+        for tag, curve in self._folder.curves(segment).items():
+            first = bisect_left(curve.steps, first_step)
+            stride = -(-(len(curve.steps) - first) // MAX_POINTS_AGAIN) or 1
+            for index in range(len(curve.steps) - 1, first - 1, -stride)[::-1]:
+                self._writer.add_scalar(tag, curve.values[index], curve.steps[index], now)
 
     def close(self) -> None:
         """Flush and close the file."""

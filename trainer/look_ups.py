@@ -1,4 +1,4 @@
-"""Answers to what is looked up: models, a model's tree, a check, a trial, a replay; and, in mid-run, a preview."""
+"""Answers to what is looked up: models, a model's tree, a check, a trial; and, in mid-run, a preview."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from trainer.messages.commands import (
     InspectModel,
     ListModels,
     PreviewImage,
-    VerifyResume,
 )
 from trainer.messages.events import (
     DataChecked,
@@ -24,14 +23,13 @@ from trainer.messages.events import (
     ModelInspected,
     ModelsListed,
     RateFound,
-    ResumeVerified,
     RunEstimated,
 )
 from trainer.messages.run_info import RateCurve
 from trainer.preparation import Preparation, PreparedRun
 from trainer.summary import summarize
 
-LookUp = ListModels | InspectModel | CheckData | EstimateRun | FindRate | VerifyResume | PreviewImage
+LookUp = ListModels | InspectModel | CheckData | EstimateRun | FindRate | PreviewImage
 
 
 def answer(command: LookUp, preparation: Preparation, run: PreparedRun | None = None) -> Event:
@@ -71,12 +69,8 @@ def answer(command: LookUp, preparation: Preparation, run: PreparedRun | None = 
                 sentence = "A trial step ran out of memory. Choose a smaller batch or smaller images."
                 raise ConfigError(sentence, "training.batch_size") from None
             return RateFound(curve=curve, command_id=command_id)
-        case VerifyResume():
-            replay = preparation.verify(Path(command.run_dir), command.checkpoint, command.num_steps)
-            return ResumeVerified(run_dir=command.run_dir, replay=replay, command_id=command_id)
         case PreviewImage():
-            epoch, report = _present_epoch(command, run), Path(command.report_path)
-            views = preparation.preview(command.config, report, command.path, command.num_views, epoch)
+            views = preparation.preview(command, _present_epoch(command, run))
             return ImagePreviewed(path=command.path, views=views, command_id=command_id)
 
 
@@ -93,5 +87,6 @@ def _found_rate(command: FindRate, preparation: Preparation, run: PreparedRun | 
 
 
 def _present_epoch(command: PreviewImage, run: PreparedRun | None) -> int:
+    """Return the completed epochs of the run of the images."""
     is_own = run is not None and (command.config, command.report_path) == (run.info.config, run.info.report_path)
     return run.trainer.epoch if run is not None and is_own else 0

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import copy
+import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_
 
 from trainer.advisor import Stage
 from trainer.checkpoints import CheckpointError
 from trainer.config import RunConfig
 from trainer.data.loader import ImageData
 from trainer.data.mixing import BatchMixer
-from trainer.data.stream import Batch
+from trainer.feature_batches import ModelBatch
 from trainer.live_changes import LiveChanges
 from trainer.live_run import MIN_PART, LiveRun
 from trainer.messages.base import Event
@@ -25,14 +28,16 @@ from trainer.messages.run_info import CheckpointInfo, Series
 from trainer.messages.states import RunState
 from trainer.metrics import VALIDATION_ACCURACY, VALIDATION_LOSS, Evaluation, SplitMetrics
 from trainer.models import LoadedModel, with_version
-from trainer.optim import autocast
+from trainer.optim import Learners, autocast
 from trainer.plans import stages
 from trainer.reporting import Phase
-from trainer.run_record import RunFolderError, metrics_text
+from trainer.run_record import RunFolderError, best_word, metrics_text
 from trainer.runs import RunFolder
 from trainer.task import make_task
 
 _NUM_EPOCHS_TOLD = 2
+LOOK_INTERVAL_S = 10.0
+"""At least so long lies between two looks for files that have changed."""
 
 
 class RunStopped(Exception):  # noqa: N818 (a request that ends the fit, not an error)
@@ -56,12 +61,16 @@ class Trainer(LiveRun):
         data: ImageData,
         device: torch.device,
         emit: Callable[[Event], None],
+        features_dir: Path | None = None,
     ) -> None:
-        super().__init__(config, loaded, data, device, emit)
+        super().__init__(config, loaded, data, device, emit, features_dir)
         mixing = config.data.mixing
         self._mixer = None if mixing == "none" else BatchMixer(mixing, len(data.class_names), config.training.seed)
         self._task = make_task(config, data.class_names, data.class_counts, data.num_train, device)
         self._stages = stages(self.layers)
+        self._has_told_caching = False
+        self._looked_at = -math.inf
+        self._learners = Learners(self.optimizer, self.freeze_set)
         # The worker asks for these by a person's command, the plan and the advisor by themselves.
         self.changes = LiveChanges(self)
 
@@ -92,7 +101,7 @@ class Trainer(LiveRun):
                 self._tell_plateau(values[VALIDATION_LOSS])
                 self.plan.end_epoch(values[VALIDATION_LOSS], values[VALIDATION_ACCURACY])
                 self.early_stopping.end_epoch(values)
-                self._unsaved = evaluation
+                self.unsaved = evaluation
                 self._save_epoch()
                 self._advise(values[VALIDATION_LOSS])
             # The best one is looked for among those that are durable.
@@ -104,30 +113,41 @@ class Trainer(LiveRun):
 
     def _train_epoch(self, between_steps: Callable[[], None]) -> None:
         self._set_phase("train")
-        self.data.look_for_changes()
+        # An epoch of cached features is shorter than a look at its files.
+        if time.monotonic() - self._looked_at >= LOOK_INTERVAL_S:
+            self._looked_at = time.monotonic()
+            self.data.look_for_changes()
         num_batches = self.data.batches_per_epoch
         if self.batch >= num_batches:
             return
-        loaded = self.data.train_batches(self.epoch, self.batch)
+        loaded = self.features.train_batches(self.epoch, self.batch)
+        began, known_share = time.perf_counter(), self.features.known_share(self.epoch) or 0.0
         while self.batch < num_batches:
             self._follow_plan()
             between_steps()
             self.check_saved()
-            if self._has_jumped:
+            if self._is_elsewhere():
                 return
             self.save_if_due()
             started = time.perf_counter()
             batches = self.take_batches(loaded)
             while not self._has_memory_for(batches):
                 between_steps()
-                if self._has_jumped:
+                if self._is_elsewhere():
                     return
                 started = time.perf_counter()
-            self.reporter.pace.add(time.perf_counter() - started, sum(len(target) for _, target in batches))
+            self.reporter.pace.add(time.perf_counter() - started, sum(map(len, batches)))
             self.report()
         self._tell_loading()
+        self._tell_caching(time.perf_counter() - began, known_share)
 
-    def _has_memory_for(self, batches: Sequence[Batch]) -> bool:
+    def _is_elsewhere(self) -> bool:
+        """Tell whether the batches that are being taken are not those that come next."""
+        # Those of another cut begin at the present one.
+        self._has_jumped |= self.features.follow()
+        return self._has_jumped
+
+    def _has_memory_for(self, batches: Sequence[ModelBatch]) -> bool:
         """Make an update, or find that the device lacks the memory. Returns whether it was made."""
         self.lacks_memory = False
         try:
@@ -141,16 +161,12 @@ class Trainer(LiveRun):
             torch.cuda.empty_cache()
         return False
 
-    def take_batches(self, loaded: Iterator[Batch]) -> list[Batch]:
-        """Return what the next update is made from, on the device; nothing at the end of an epoch."""
+    def take_batches(self, loaded: Iterator[ModelBatch]) -> list[ModelBatch]:
+        """Return what the next update is made from; nothing at the end of an epoch."""
         num_left = self.data.batches_per_epoch - self.batch
-        batches = islice(loaded, min(self.config.training.accumulate_batches, num_left))
-        return [
-            (images.to(self.device, non_blocking=True), target.to(self.device, non_blocking=True))
-            for images, target in batches
-        ]
+        return list(islice(loaded, min(self.config.training.accumulate_batches, num_left)))
 
-    def train_step(self, batches: Sequence[Batch]) -> Tensor:
+    def train_step(self, batches: Sequence[ModelBatch]) -> Tensor:
         """Make one optimizer update from the gradients of some batches: that of one batch with all of their images.
 
         Returns the mean loss over the images, shape (), on the device.
@@ -163,14 +179,15 @@ class Trainer(LiveRun):
             OutOfMemory: The device has no memory for it. Only what the forward pass drew of the generators is gone.
 
         Args:
-            batches: Images, shape (B, 3, H, W), float32, and the task's targets; on the run's device.
+            batches: As ``take_batches`` returned them.
 
         """
         self.rates.set_rates(self.step)
         buffers = [buffer.clone() for buffer in self.freeze_set.adapting_buffers]
-        num_images = sum(len(target) for _, target in batches)
+        num_images = sum(map(len, batches))
         try:
             loss, right = self._backward(batches)
+            self.scaler.unscale_(self.optimizer)
             self.reporter.layer_norms.begin()
             gradient_norm = self._clipped_norm()
         except torch.OutOfMemoryError as error:
@@ -178,44 +195,56 @@ class Trainer(LiveRun):
             self._put_buffers_back(buffers)
             self.optimizer.zero_grad(set_to_none=True)
             self.reporter.layer_norms.forget()
+            self.renew_scaler()
             raise OutOfMemory(str(error)) from error
         self.batch += len(batches)
         # On a GPU this waits for the device, once a step.
-        if torch.isfinite(loss + gradient_norm):
-            self.optimizer.step()
+        if math.isfinite((loss + gradient_norm).item()):
+            self._learners.update()
             self.reporter.layer_norms.finish(self.step + 1, self.segment)
         else:
-            self.non_finite_step = self.step + 1
+            # A gradient that fp16 cannot hold is scaled less from the next step on; the loss itself is not scaled.
+            if not (self.can_scale_less and torch.isfinite(loss)):
+                self.non_finite_step = self.step + 1
             # BatchNorm's running statistics took part in the forward pass, and would stay NaN.
             self._put_buffers_back(buffers)
-        self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.update()
         self.step += 1
-        self.reporter.metrics.add(self.step, loss, right / num_images, gradient_norm)
+        self.reporter.metrics.add(self.step, loss, right, num_images, gradient_norm)
         return loss
 
-    def _backward(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+    def _backward(self, batches: Sequence[ModelBatch]) -> tuple[Tensor, Tensor]:
         """Sum up the gradients of batches, a part at a time.
 
         Returns the mean loss over the images, and how many of them were right; each of shape (), on the device.
         """
         weight = self._task.weight if self._mixer is None else len
-        weight_of_all = sum(weight(target) for _, target in batches)
-        loss: Tensor
-        loss, right = torch.zeros((2,), device=self.device)
-        for batch, (images, target) in enumerate(batches, start=self.batch):
-            mixed = (images, target) if self._mixer is None else self._mixer(images, target, self.epoch, batch)
+        weight_of_all = sum(weight(batch.target) for batch in batches)
+        losses: list[Tensor] = []
+        rights: list[Tensor] = []
+        for number, batch in enumerate(batches, start=self.batch):
+            inputs, target = batch.inputs(), batch.target
+            if self._mixer is not None:
+                # Nothing is cached of images that are mixed.
+                (images,) = inputs
+                images, target = self._mixer(images, target, self.epoch, number)
+                inputs = (images,)
             # BatchNorm in train mode cannot take a single image.
             num_parts = max(1, min(self.batch_parts, len(target) // MIN_PART))
-            parts = (whole.tensor_split(num_parts) for whole in mixed)
-            for part, part_target in zip(*parts, strict=True):
+            parts = [(*inputs, target)]
+            if num_parts > 1:
+                parts = list(zip(*(whole.tensor_split(num_parts) for whole in parts[0]), strict=True))
+            for *part, part_target in parts:
                 with autocast(self.precision, self.device):
-                    logits = self.module(part)
+                    logits = batch.model(*part)
                     part_loss = self._task.training_loss(logits, part_target)
-                share = part_loss * (weight(part_target) / weight_of_all)
-                share.backward()  # type: ignore[no-untyped-call]
-                loss = loss + share.detach()
-                right = right + self._task.num_right(logits, part_target)
-        return loss, right
+                is_all = len(batches) == len(parts) == 1
+                share = part_loss if is_all else part_loss * (weight(part_target) / weight_of_all)
+                self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
+                losses.append(share.detach())
+                rights.append(self._task.num_right(logits, part_target))
+        return functools.reduce(torch.add, losses), functools.reduce(torch.add, rights)
 
     def _put_buffers_back(self, buffers: Sequence[Tensor]) -> None:
         for buffer, before in zip(self.freeze_set.adapting_buffers, buffers, strict=True):
@@ -223,8 +252,10 @@ class Trainer(LiveRun):
 
     def _clipped_norm(self) -> Tensor:
         """Return the L2 norm of the whole gradient, shape (), and shorten the gradient to the run's limit."""
-        parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
-        norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        parameters = self._learners.parameters
+        # As torch.nn.utils.get_total_norm does, which first sorts by device and type: they are all of one.
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         if self.config.optimizer.clip_norm is not None:
             clip_grads_with_norm_(parameters, self.config.optimizer.clip_norm, norm)
         return norm
@@ -234,6 +265,14 @@ class Trainer(LiveRun):
         images_per_s = self.data.images_per_s.get(self.epoch)
         if self.epoch < _NUM_EPOCHS_TOLD and images_per_s is not None:
             text = f"Epoch {self.epoch + 1}: images are loaded at {images_per_s:,.0f} a second."
+            self._emit(LogWritten(level="info", text=text))
+
+    def _tell_caching(self, seconds: float, known_share: float) -> None:
+        """Say what the first epoch took that found all of its features in the cache."""
+        if known_share == 1 and not self._has_told_caching:
+            self._has_told_caching = True
+            took = f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+            text = f"Epoch {self.epoch + 1} is trained in {took}, as its features are in the cache."
             self._emit(LogWritten(level="info", text=text))
 
     def _follow_plan(self) -> None:
@@ -248,7 +287,7 @@ class Trainer(LiveRun):
         self._set_phase("validation")
         started = time.perf_counter()
         self.report(force=True)
-        evaluation = self._evaluate(self.module, "validation", self.data.validation_batches(), between_steps)
+        evaluation = self._evaluate("validation", self.features.validation_batches(), between_steps)
         if evaluation is None:
             return None
         self.reporter.pace.validation_s = time.perf_counter() - started
@@ -256,20 +295,27 @@ class Trainer(LiveRun):
         self._set_phase("train")
         return evaluation
 
+    def validate_now(self, between_steps: Callable[[], None]) -> Evaluation:
+        """Evaluate the model as it is on the validation split, while no fit goes on."""
+        self._has_jumped = False
+        evaluation = self._validate(between_steps)
+        assert evaluation is not None, "nothing restores a run that waits for this"
+        return evaluation
+
     @torch.no_grad()
     def _evaluate(
-        self, module: nn.Module, split: str, batches: Iterator[Batch], between_steps: Callable[[], None]
+        self, split: str, batches: Iterator[ModelBatch], between_steps: Callable[[], None]
     ) -> Evaluation | None:
         metrics = SplitMetrics(split, self._task, self.device)
-        for images, target in batches:
+        for batch in batches:
             between_steps()
             if self._has_jumped:
                 return None
-            parts = (whole.chunk(self.batch_parts) for whole in (images, target))
-            for part, part_target in zip(*parts, strict=True):
+            inputs = (whole.chunk(self.batch_parts) for whole in (*batch.inputs(), batch.target))
+            for *part, target in zip(*inputs, strict=True):
                 with autocast(self.precision, self.device):
-                    logits = module(part.to(self.device, non_blocking=True))
-                metrics.add(logits, part_target.to(self.device, non_blocking=True))
+                    logits = batch.model(*part)
+                metrics.add(logits, target)
         return metrics.compute()
 
     def _log(self, evaluation: Evaluation, step: int) -> None:
@@ -286,10 +332,10 @@ class Trainer(LiveRun):
 
     def _save_epoch(self) -> None:
         """Save the epoch that has just ended."""
-        if self._unsaved is None:
+        if self.unsaved is None:
             return
-        self.begin_save(reason="epoch", evaluation=self._unsaved)
-        self._unsaved = None
+        self.begin_save(reason="epoch", evaluation=self.unsaved)
+        self.unsaved = None
         self._follow_plan()
 
     def _advise(self, validation_loss: float) -> None:
@@ -298,10 +344,13 @@ class Trainer(LiveRun):
         choice = self.config.training.advisor
         if choice == "off" or self.plan.num_begun < len(self.plan.phases) or not self.has_epochs_left:
             return
-        atoms = [self.freeze_set.resolve(stage) for stage in self._stages]
         of_model = [
-            Stage(names, self.freeze_set.units_of(below), self.freeze_set.frozen_atoms.issuperset(below))
-            for names, below in zip(self._stages, atoms, strict=True)
+            Stage(
+                layers,
+                [layer for layer in layers if self.freeze_set.learning([layer])],
+                self.freeze_set.units_of(self.freeze_set.resolve(layers)),
+            )
+            for layers in self._stages
         ]
         advice = self.reporter.advice.advise(of_model)
         if advice is None:
@@ -334,11 +383,12 @@ class Trainer(LiveRun):
         sentence, best = self.early_stopping.sentence(), self.best_checkpoint
         if self.config.training.restore_best and best is not None:
             try:
-                for event in self.put_checkpoint_back(best.name):
+                for event in self.restoring.put_checkpoint_back(best.name):
                     self._emit(event)
                 # The run is over all the same, though it was not when that checkpoint was saved.
                 self.early_stopping.load_state_dict(counted)
-                sentence = f"{sentence} Its best checkpoint by that, {best.name}, is restored."
+                by = "that" if self.best_metric == self.config.training.stop_metric else best_word(self.best_metric)
+                sentence = f"{sentence} Its best checkpoint by {by}, {best.name}, is restored."
             except (CheckpointError, RunFolderError) as error:
                 sentence = f"{sentence} Its best checkpoint was not restored. {error}"
         # Whoever runs this says it with the run's last state.
@@ -350,22 +400,26 @@ class Trainer(LiveRun):
             return True
         assert self._folder is not None
         assert self._store is not None
-        best = self.best_checkpoint or self._folder.checkpoints()[-1]
+        best = self.best_checkpoint or self._folder.checkpoints.listed()[-1]
         # A copy: a person may save, freeze or restore meanwhile, and means the model that was trained last.
         try:
             module = copy.deepcopy(self.module).eval()
             module.load_state_dict(with_version(module, self._store.load(best)["model_state_dict"]))
-            evaluation = self._evaluate(module, "test", self.data.test_batches(), between_steps)
+            evaluation = self._evaluate("test", self.features.test_batches(module), between_steps)
         except torch.OutOfMemoryError:
             text = f"The test split was not evaluated: the device {self.device} has no memory for a second model."
             self._emit(LogWritten(level="warning", text=text))
             return True
+        except CheckpointError as error:
+            # It would be the same at every try, and the run could never end.
+            self._emit(LogWritten(level="warning", text=f"The test split was not evaluated. {error}"))
+            return True
         if evaluation is None:
             return False
         self._log(evaluation, best.step)
-        confusion = self._confusion(evaluation, "test", best.name, best.step)
+        confusion = evaluation.matrix("test", best.name, best.step, list(self.data.class_names))
         if confusion is not None:
-            self._folder.keep_test_confusion(confusion)
+            self._folder.checkpoints.keep_test_confusion(confusion)
         text = f"Test split ({self.data.num_test:,} images), {best.name}: {metrics_text(evaluation.values)}."
         self._emit(LogWritten(level="info", text=text))
         return True
@@ -405,8 +459,9 @@ class Trainer(LiveRun):
                     "The run is at its end, so that there is no step left for the weights of another checkpoint. "
                     "Restore the checkpoint as a whole, or train on for more epochs first."
                 )
-            return self.put_weights_back(name, command_id) + self._go_on_from_here(has_patience_anew=True)
-        return self.put_checkpoint_back(name, command_id) + self._go_on_from_here(has_patience_anew=True)
+            return self.restoring.put_weights_back(name, command_id) + self._go_on_from_here(has_patience_anew=True)
+        restored = self.restoring.put_checkpoint_back(name, command_id, is_undoable=True)
+        return restored + self._go_on_from_here(has_patience_anew=True)
 
     def renew_patience(self) -> None:
         """Have a run that its patience had ended go on for as long again."""

@@ -32,6 +32,10 @@ def keep_freed_memory(libc: tuple[str, str]) -> dict[str, str]:
 KEEP_FREED_MEMORY = keep_freed_memory(platform.libc_ver())
 
 
+DETERMINISTIC_CUBLAS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+"""The environment in which cuBLAS can give the same to the bit each time; it is read once, with 24 MB of workspace."""
+
+
 def give_memory_back() -> None:
     """Give back to the system what was freed, so that what is measured afterwards is in use."""
     if platform.libc_ver()[0] == "glibc":

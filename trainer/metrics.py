@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 
-from trainer.messages.run_info import Series
+from trainer.messages.run_info import ConfusionMatrix, Series
 from trainer.task import Task
+from trainer.validation_metrics import METRIC_TAGS
 
 TRAIN_LOSS = "Loss/train"
 TRAIN_ACCURACY = "Accuracy/train"
-VALIDATION_LOSS = "Loss/validation"
-VALIDATION_ACCURACY = "Accuracy/validation"
+VALIDATION_LOSS = METRIC_TAGS["loss"]
+VALIDATION_ACCURACY = METRIC_TAGS["accuracy"]
 LEARNING_RATE = "Learning rate"
 GRADIENT_NORM = "Gradient norm"
 
@@ -33,29 +34,35 @@ class StepMetrics:
 
     def __init__(self) -> None:
         self._steps: list[int] = []
-        self._pending: list[Tensor] = []
+        self._num_images: list[int] = []
+        self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def add(self, step: int, loss: Tensor, accuracy: Tensor, gradient_norm: Tensor) -> None:
-        """Take one step's results without waiting for the device: each of shape ().
+    def add(self, step: int, loss: Tensor, right: Tensor, num_images: int, gradient_norm: Tensor) -> None:
+        """Take one step's results without waiting for the device: each tensor of shape ().
 
         Args:
             step: Completed optimizer updates.
             loss: Mean loss over the images.
-            accuracy: Share of the images that were right.
+            right: Number of the images that were right.
+            num_images: Number of the images.
             gradient_norm: L2 norm of the whole gradient, before it is clipped.
 
         """
         self._steps.append(step)
-        self._pending.append(torch.stack((loss.float(), accuracy, gradient_norm.float())))
+        self._num_images.append(num_images)
+        # Put together when they are sent: in a step on cached features, that would take a tenth of it.
+        self._pending.append((loss, right, gradient_norm))
 
     def flush(self) -> dict[str, Series]:
         """Read back what has gathered, by tag; the one place that waits for the device."""
         if not self._steps:
             return {}
-        columns = torch.stack(self._pending).T.tolist()
+        loss, right, norm = (torch.stack(column).float() for column in zip(*self._pending, strict=True))
+        accuracy = right / torch.tensor(self._num_images, dtype=torch.float32, device=right.device)
+        columns = torch.stack((loss, accuracy, norm)).tolist()
         tags = (TRAIN_LOSS, TRAIN_ACCURACY, GRADIENT_NORM)
         series = {tag: Series(steps=self._steps, values=values) for tag, values in zip(tags, columns, strict=True)}
-        self._steps, self._pending = [], []
+        self._steps, self._num_images, self._pending = [], [], []
         return series
 
 
@@ -68,6 +75,14 @@ class Evaluation:
 
     values: dict[str, float]
     confusion: list[list[int]] | None
+
+    def matrix(self, split: str, checkpoint: str, step: int, class_names: list[str]) -> ConfusionMatrix | None:
+        """Return the confusion matrix as it is kept; the arguments are as there."""
+        if self.confusion is None:
+            return None
+        return ConfusionMatrix(
+            split=split, checkpoint=checkpoint, step=step, class_names=class_names, counts=self.confusion
+        )
 
 
 class SplitMetrics:

@@ -11,12 +11,12 @@ class Pace:
 
     def __init__(self) -> None:
         self.flushed_at = 0.0
-        self.reported_at = 0.0
         self.validation_s = 0.0
         self.forget()
 
     def forget(self) -> None:
-        """Begin to measure anew."""
+        """Begin to measure anew, and have that told after the next step."""
+        self.reported_at = 0.0
         self._seconds = self._samples = self._steps = 0.0
 
     def add(self, seconds: float, num_samples: int) -> None:

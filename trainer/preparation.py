@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import platformdirs
 import torch
 
-from trainer.branching import BranchStart, read_start, take_optimizer_state
-from trainer.checkpoints import CheckpointStore, missing_rng
+from trainer.branching import BranchStart, read_start, take_optimizer_state, without_unread_weights
+from trainer.checkpoints import end_what_was_cut_off
+from trainer.compute import choose, log_sentence
 from trainer.config import ConfigError, DataConfig, RunConfig, resolve_paths
 from trainer.config_error import Faults
+from trainer.data.decoding import num_usable_cores
 from trainer.data.kept_split import read_split, write_split
 from trainer.data.loader import ImageData
 from trainer.data.preview import write_views
@@ -25,16 +28,18 @@ from trainer.data.scan import ScannedData, scan, scan_key
 from trainer.data.sources import read_source
 from trainer.environment import environment
 from trainer.estimate import check_no_run_uses, estimate
+from trainer.layer_settings import with_fewest_names
 from trainer.logs import TensorBoardLog
 from trainer.loop import Trainer
 from trainer.messages.base import Event
+from trainer.messages.commands import PreviewImage
+from trainer.messages.compute import ComputeChoice
 from trainer.messages.data_info import ImageView
 from trainer.messages.events import LogWritten
-from trainer.messages.run_info import RateCurve, Replay, RunEstimate, RunInfo
+from trainer.messages.run_info import RateCurve, RunEstimate, RunInfo
 from trainer.models import GivenWeights, build_model, preprocessing_of
-from trainer.optim import choose_device
+from trainer.optim import choose_device, set_determinism
 from trainer.rate_finder import find_rate
-from trainer.replay import Scratch, replay
 from trainer.run_changes import RunChanged, find_changes, sha256_of
 from trainer.run_check import check_run
 from trainer.run_list import check_writable
@@ -42,9 +47,13 @@ from trainer.run_record import WorkerAddress
 from trainer.runs import RunFolder
 from trainer.summary import with_costs
 from trainer.task import check_task
+from trainer.validation_metrics import check_best_metric
 
 Report = Callable[[str, int, int, str], None]
 """Called with what is being done, how much of it is, of how much, and the unit."""
+
+
+_Found = TypeVar("_Found")
 
 
 class PreparationCancelled(Exception):  # noqa: N818 (a request, not an error)
@@ -76,10 +85,10 @@ class _Loaded:
 
 
 class Preparation:
-    """Prepares runs for one worker.
+    """Prepares runs for one worker, or trials of them for an errand.
 
     Args:
-        worker: The address that the run's folder is to name.
+        worker: The address that the run's folder is to name; None where none is begun or opened.
         emit: Where the run's events will go.
         report: Called with progress.
         check_cancelled: Called often; raises PreparationCancelled to end the work.
@@ -88,18 +97,25 @@ class Preparation:
 
     def __init__(
         self,
-        worker: WorkerAddress,
+        worker: WorkerAddress | None,
         emit: Callable[[Event], None],
         report: Report,
         check_cancelled: Callable[[], None],
     ) -> None:
-        self.worker = worker
+        self._worker = worker
         self._emit = emit
         self._report = report
         self._check_cancelled = check_cancelled
         self._cache_dir = platformdirs.user_cache_path("thaw")
-        self._default_num_threads = torch.get_num_threads()
+        self._default_num_threads = min(torch.get_num_threads(), num_usable_cores())
+        self._last_choice: tuple[object, ComputeChoice] | None = None
         self._last_scan: tuple[str, ScannedData] | None = None
+
+    @property
+    def worker(self) -> WorkerAddress:
+        """Return the address that the run's folder is to name."""
+        assert self._worker is not None, "an errand takes no run for itself"
+        return self._worker
 
     def scan(self, data: DataConfig, seed: int, kept_split: Mapping[str, str] | None = None) -> ScannedData:
         """Look through a data set, as a run with this seed would split it, or did split it.
@@ -115,21 +131,17 @@ class Preparation:
         return scanned
 
     def estimate(self, config: RunConfig, runs_dir: Path) -> RunEstimate:
-        """Try a few steps of a run. Nothing is downloaded, and nothing is left of it.
+        """Try a few steps of a run. Nothing is downloaded, and nothing is left of it. A file of weights must fit.
 
         Raises:
             ValueError: The data or the model cannot be used, or a live run uses the GPU.
             PreparationCancelled: The user stopped it.
 
         """
-        # Weights from elsewhere cost what random ones cost.
-        trainer = self._load_for_trial(config, runs_dir, with_weights=False)
-        try:
-            return estimate(trainer, runs_dir, self._report, self._check_cancelled)
-        finally:
-            trainer.close()
-            del trainer
-            _free_memory()
+        act = partial(estimate, runs_dir=runs_dir, on_progress=self._report, check_cancelled=self._check_cancelled)
+        # Other weights from elsewhere cost what random ones cost.
+        has_file = bool(config.model.weights_file) and config.branch is None
+        return self._tried(config, runs_dir, act, with_weights=has_file)
 
     def find_rate(self, config: RunConfig, runs_dir: Path) -> RateCurve:
         """Try rising rates on a run that has not begun. Nothing is left of it.
@@ -139,13 +151,8 @@ class Preparation:
             PreparationCancelled: The user stopped it.
 
         """
-        trainer = self._load_for_trial(config, runs_dir)
-        try:
-            return find_rate(trainer, self._report, self._check_cancelled)
-        finally:
-            trainer.close()
-            del trainer
-            _free_memory()
+        act = partial(find_rate, on_progress=self._report, check_cancelled=self._check_cancelled)
+        return self._tried(config, runs_dir, act)
 
     def find_rate_of(self, trainer: Trainer) -> RateCurve:
         """Try rising rates on a run that waits, which is as it was afterwards.
@@ -156,9 +163,7 @@ class Preparation:
         """
         return find_rate(trainer, self._report, self._check_cancelled)
 
-    def preview(
-        self, config: RunConfig, report_path: Path, path: str, num_views: int, present_epoch: int
-    ) -> list[ImageView]:
+    def preview(self, command: PreviewImage, present_epoch: int) -> list[ImageView]:
         """Write what the model sees of an image from the present epoch of a run on.
 
         Raises:
@@ -166,19 +171,46 @@ class Preparation:
             PreparationCancelled: Something else is of more interest by now.
 
         """
-        preprocessing = preprocessing_of(config.model, config.data.image_size).edited(config.data)
-        folder = self._cache_dir / "views"
+        config = command.config
         return write_views(
-            report_path, config, preprocessing, path, folder, num_views, present_epoch, self._check_cancelled
+            Path(command.report_path),
+            config,
+            preprocessing_of(config.model, config.data.image_size).edited(config.data),
+            command.path,
+            self._cache_dir / "views",
+            command.num_views,
+            present_epoch,
+            command.num_fixed,
+            self._check_cancelled,
         )
 
-    def _load_for_trial(self, config: RunConfig, runs_dir: Path, *, with_weights: bool = True) -> Trainer:
+    def _tried(
+        self, config: RunConfig, runs_dir: Path, act: Callable[[Trainer], _Found], *, with_weights: bool = True
+    ) -> _Found:
+        """Do something with a trainer of a run that never begins. Nothing is left of it, in memory neither."""
         faults = Faults()
         with faults.noting():
             check_no_run_uses(choose_device(config.training.device), runs_dir)
         # How the images are split matters to no trial.
         look_through: LookThrough = lambda _: self._known_scan(config)  # noqa: E731 (a def of one expression)
-        return self._load(config, lambda _: None, look_through, faults, with_weights=with_weights).trainer
+        self._cache_dir.mkdir(parents=True, exist_ok=True)
+        # Its features in a folder of their own: the next trial is to compute them again.
+        with tempfile.TemporaryDirectory(prefix="trial-", dir=self._cache_dir, ignore_cleanup_errors=True) as scratch:
+            loaded = self._load(
+                config,
+                lambda _: None,
+                look_through,
+                faults,
+                with_weights=with_weights,
+                is_compiled=False,
+                features_dir=Path(scratch),
+            )
+            try:
+                return act(loaded.trainer)
+            finally:
+                loaded.trainer.close()
+                del loaded
+                _free_memory()
 
     def _known_scan(self, config: RunConfig) -> ScannedData:
         """Return the data as they were checked last: a trial is no reason to check them again."""
@@ -198,16 +230,17 @@ class Preparation:
         with faults.noting():
             check_writable(runs_dir)
         # A resume reads the paths again, from wherever it is started.
-        config = resolve_paths(config, Path.cwd())
+        config = without_unread_weights(resolve_paths(config, Path.cwd()))
         look_through = partial(self.scan, config.data, config.training.seed)
         loaded = self._load(config, self._emit, look_through, faults)
         trainer, scanned = loaded.trainer, loaded.scanned
-        folder = RunFolder.create(runs_dir, config)
+        folder = RunFolder.create(runs_dir, trainer.config)
         try:
             folder.claim(self.worker)
             write_split(folder.path, scanned)
             trainer.begin(folder)
-            return self._prepared(trainer, scanned, folder, TensorBoardLog(folder.tensorboard_dir, None), loaded.events)
+            log = TensorBoardLog(folder)
+            return self._prepared(trainer, scanned, folder, log, loaded.events)
         except BaseException:
             trainer.close()
             folder.close()
@@ -236,16 +269,18 @@ class Preparation:
         folder = RunFolder(run_dir)
         try:
             folder.claim(self.worker)
+            # Before the checkpoint is looked for: the newest one may be listed only now.
+            end_what_was_cut_off(folder)
             config = folder.config()
-            info = folder.checkpoint(checkpoint) if checkpoint else folder.resume_point()
+            info = folder.checkpoints.find(checkpoint) if checkpoint else folder.checkpoints.resume_point()
             if is_to_start and info is not None and info.epoch >= (num_epochs or folder.num_epochs()):
                 length = num_epochs or folder.num_epochs()
                 raise ValueError(
                     f"{folder.path.name} has {info.epoch} epochs behind it, and {length} in all: there "
                     "is nothing to resume. Train on for more epochs, restore an earlier checkpoint, or begin a new run."
                 )
-            trainer, scanned = self._load_again(folder, config, self._emit)
-            earlier = folder.prepared_before(None if info is None else info.name)
+            earlier = folder.run_info(None if info is None else info.name)
+            trainer, scanned = self._load_again(folder, config, self._emit, earlier)
             changes = find_changes(trainer, scanned, folder, earlier)
             if changes and not anyway:
                 trainer.close()
@@ -256,56 +291,35 @@ class Preparation:
                 events.append(LogWritten(level="warning", text=text))
             if num_epochs is not None:
                 events += trainer.changes.change_training(num_epochs, None)
-            log = TensorBoardLog(folder.tensorboard_dir, trainer.step)
+            log = TensorBoardLog(folder)
             return self._prepared(trainer, scanned, folder, log, events)
         except BaseException:
             folder.remove_worker(self.worker)
             folder.close()
             raise
 
-    def verify(self, run_dir: Path, checkpoint: str | None, num_steps: int) -> Replay:
-        """Make the first steps after a checkpoint (None: the newest that has some) again, and compare them.
+    @contextlib.contextmanager
+    def trial_of(
+        self, folder: RunFolder, emit: Callable[[Event], None], earlier: RunInfo | None
+    ) -> Iterator[tuple[Trainer, ScannedData]]:
+        """Load what a run that was begun before is made of, for a trial beside it; the run may be live.
+
+        ``earlier`` is the run as it was prepared for the steps that the trial is about.
 
         Raises:
-            ValueError: There is no such step, something of the run cannot be read, or a live run uses the GPU.
-            PreparationCancelled: The user stopped it.
+            ValueError: Something of the run cannot be read, or a live run uses the GPU.
 
         """
-        with (
-            RunFolder(run_dir, read_only=True) as folder,
-            tempfile.TemporaryDirectory(prefix="thaw-replay-", ignore_cleanup_errors=True) as scratch_dir,
-        ):
-            scratch = Scratch(folder, Path(scratch_dir), checkpoint, num_steps)
-            with scratch.folder:
-                return self._replay(folder, scratch)
-
-    def _replay(self, folder: RunFolder, scratch: Scratch) -> Replay:
-        recorded, config = scratch.recorded, folder.config()
+        config = folder.config()
         check_no_run_uses(choose_device(config.training.device), folder.path.parent)
-        told: list[Event] = []
-        trainer, scanned = self._load_again(folder, config, told.append)
+        trainer, scanned = self._load_again(folder, config, emit, earlier)
         try:
-            content = CheckpointStore(scratch.folder).load(recorded.info)
-            causes = missing_rng(content["rng"], trainer.device)
-            causes += find_changes(trainer, scanned, folder, folder.prepared_before(recorded.info.name))
-            difference = replay(trainer, told, scratch, self._report, self._check_cancelled)
-            if difference is not None and trainer.device.type != "cpu":
-                causes.append(f"operators of {trainer.device} that add in another order each time")
-            return Replay(
-                checkpoint=recorded.info.name,
-                first_step=recorded.info.step,
-                num_steps=recorded.last_step - recorded.info.step,
-                later=recorded.later.name if recorded.later else "",
-                difference=difference,
-                causes=causes,
-            )
+            yield trainer, scanned
         finally:
             trainer.close()
-            del trainer
-            _free_memory()
 
     def _load_again(
-        self, folder: RunFolder, config: RunConfig, emit: Callable[[Event], None]
+        self, folder: RunFolder, config: RunConfig, emit: Callable[[Event], None], earlier: RunInfo | None
     ) -> tuple[Trainer, ScannedData]:
         # The run's own files hold every weight, so none are downloaded or read from elsewhere.
         loaded = self._load(
@@ -315,6 +329,7 @@ class Preparation:
             Faults(),
             with_weights=False,
             owner_of_data=folder.path.name,
+            computed_in=None if earlier is None else earlier.computed_in,
         )
         return loaded.trainer, loaded.scanned
 
@@ -327,6 +342,9 @@ class Preparation:
         *,
         with_weights: bool = True,
         owner_of_data: str = "",
+        computed_in: ComputeChoice | None = None,
+        is_compiled: bool = True,
+        features_dir: Path | None = None,
     ) -> _Loaded:
         start: BranchStart | None = None
         with faults.noting():
@@ -338,11 +356,16 @@ class Preparation:
             with faults.noting(), _data_of(owner_of_data):
                 read_source(config.data, self._cache_dir / "data", self._report, self._check_cancelled)
         faults.tell()
+        if start is not None:
+            # A checkpoint names each layer by itself.
+            config = with_fewest_names(config)
         device = choose_device(config.training.device)
         torch.set_num_threads(config.training.num_threads or self._default_num_threads)
+        set_determinism(config.training.deterministic)
         with _data_of(owner_of_data):
             scanned = look_through(None if start is None else start.split_for(config))
             check_task(config.data, scanned.summary)
+            check_best_metric(config, len(scanned.class_names))
         if given is not None and start is not None:
             given = replace(given, is_head_left_out=start.class_names != list(scanned.class_names))
         loaded = build_model(
@@ -360,16 +383,32 @@ class Preparation:
         data = ImageData(config.data, config.training, preprocessing, scanned, self._cache_dir / "decoded")
         events: list[Event] = []
         try:
-            trainer = Trainer(config, loaded, data, device, emit)
+            trainer = Trainer(config, loaded, data, device, emit, features_dir or self._cache_dir / "features")
+            trainer.compute_in(self._choose_compute(trainer, computed_in), is_compiled=is_compiled)
+            if computed_in is None and (sentence := log_sentence(trainer.compute)):
+                events.append(LogWritten(level="info", text=sentence))
             if start is not None and loaded.report is not None:
                 if start.branch.with_optimizer:
                     take_optimizer_state(start, trainer.optimizer, config.optimizer.name, loaded.report)
+                    # base.pt has the weights alone.
+                    trainer.only_in_memory = "branch"
                 sentence = start.sentence(loaded.report, list(scanned.class_names))
                 events.append(LogWritten(level="info", text=sentence))
             return _Loaded(trainer, scanned, events)
         except BaseException:
             data.close()
             raise
+
+    def _choose_compute(self, trainer: Trainer, earlier: ComputeChoice | None) -> ComputeChoice:
+        """Choose the form in which a run is computed: as before, or as was measured, once for a configuration."""
+        config = trainer.config
+        key = (config.model, config.optimizer, config.training, trainer.data.preprocessing, trainer.total_steps)
+        if earlier is None and self._last_choice is not None and self._last_choice[0] == key:
+            return self._last_choice[1]
+        choice = choose(trainer, earlier, self._default_num_threads, self._report, self._check_cancelled)
+        if earlier is None:
+            self._last_choice = key, choice
+        return choice
 
     def _prepared(
         self, trainer: Trainer, scanned: ScannedData, folder: RunFolder, log: TensorBoardLog, events: list[Event]
@@ -386,15 +425,16 @@ class Preparation:
             steps_per_epoch=trainer.steps_per_epoch,
             total_steps=trainer.total_steps,
             device=str(trainer.device),
-            precision=trainer.precision,
+            precision=trainer.compute.form.precision,
             num_threads=torch.get_num_threads(),
             image_size=image_size,
             data_summary=scanned.summary,
             report_path=str(scanned.report_path),
             in_force=trainer.in_force,
-            made_with=environment(trainer.device, trainer.precision),
+            made_with=environment(trainer.device, trainer.compute),
             data_fingerprint=data.fingerprint,
             weights_sha256=sha256_of(trainer.config.model.weights_file),
+            compute=trainer.compute,
         )
         return PreparedRun(trainer, folder, log, info, events)
 

@@ -49,7 +49,7 @@ def find_rate(
         sweep.take_multipliers(trainer.rates)
         trainer.rates = sweep
         trainer.freeze_set.set_mode(training=True)
-        batches = trainer.data.train_batches(trainer.epoch, trainer.batch)
+        batches = trainer.features.train_batches(trainer.epoch, trainer.batch)
         average = 0.0
         for number in range(num_steps):
             check_cancelled()
@@ -57,7 +57,7 @@ def find_rate(
             taken = trainer.take_batches(batches)
             if not taken:
                 trainer.epoch, trainer.batch = trainer.epoch + 1, 0
-                batches = trainer.data.train_batches(trainer.epoch)
+                batches = trainer.features.train_batches(trainer.epoch)
                 taken = trainer.take_batches(batches)
             loss = float(trainer.train_step(taken))
             if not math.isfinite(loss):

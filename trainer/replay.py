@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import math
-import shutil
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from trainer.checkpoints import CheckpointStore, is_same
+from trainer.checkpoints import CheckpointStore, is_same, missing_rng
 from trainer.data.archive import Progress
 from trainer.loop import RunStopped, Trainer
 from trainer.messages.base import Event
 from trainer.messages.events import MetricsLogged
-from trainer.messages.run_info import CheckpointInfo, StepDifference
+from trainer.messages.replay import Replay, ResumeVerified, StepDifference, VerifyResume
+from trainer.messages.run_info import CheckpointInfo
 from trainer.metrics import GRADIENT_NORM, LEARNING_RATE, TRAIN_LOSS
+from trainer.preparation import Preparation
+from trainer.run_changes import find_changes
 from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder
+from trainer.scratch import Scratch
 
 
 @dataclass(frozen=True)
@@ -50,77 +51,85 @@ class _Piece:
     last_step: int
 
 
-class Scratch:
-    """A copy of a run as it was when a checkpoint was saved. The run itself is only read.
-
-    Args:
-        folder: The run's folder.
-        path: An empty folder for the copy.
-        checkpoint: The checkpoint's name; None takes the newest one that has steps after it.
-        num_steps: The most steps that are to be made again.
+def verify(preparation: Preparation, command: VerifyResume, on_progress: Progress) -> ResumeVerified:
+    """Make the first steps after a checkpoint again, and compare them. Of the run, which may be live, nothing changes.
 
     Raises:
-        RunFolderError: No steps after it were kept.
+        ValueError: There is no such step, something of the run cannot be read, or a live run uses the GPU.
 
     """
-
-    def __init__(self, folder: RunFolder, path: Path, checkpoint: str | None, num_steps: int) -> None:
-        shutil.copyfile(folder.path / "run.toml", path / "run.toml")
-        folder.copy_database(path / "run.db")
-        (path / "checkpoints").mkdir()
-        _refer(folder.base_path, path / folder.base_path.name)
-        listed = [folder.checkpoint(checkpoint)] if checkpoint else folder.checkpoints()[::-1]
-        with closing(sqlite3.connect(path / "run.db")) as db, db:
-            found = next(((info, piece) for info in listed for piece in _pieces(db, info)), None)
-            if found is None:
-                raise RunFolderError(
-                    f"{folder.path.name} has no steps to compare with: none was made after "
-                    f"{listed[0].name if checkpoint else 'a checkpoint'} before something was changed by hand. Choose "
-                    "an earlier checkpoint."
-                )
-            info, piece = found
-            last_step = min(piece.last_step, info.step + num_steps)
-            later = [
-                other
-                for other in folder.checkpoints()
-                if other.segment == piece.segment and info.step < other.step <= last_step
-            ]
-            values = _values(db, piece.segment, info.step, last_step)
-            self.recorded = Recorded(info, last_step, values, later[0] if later else None)
-            _forget_later(db, info, piece)
-        for each in (info, *later[:1]):
-            _refer(folder.checkpoints_dir / each.name, path / "checkpoints" / each.name)
-        self.folder = RunFolder(path)
+    run_dir = Path(command.run_dir)
+    with RunFolder(run_dir, read_only=True) as folder, Scratch(folder) as scratch:
+        recorded = _find_recorded(scratch, folder, command.checkpoint, command.num_steps)
+        told: list[Event] = []
+        earlier = folder.run_info(recorded.info.name)
+        with preparation.trial_of(folder, told.append, earlier) as (trainer, scanned):
+            content = CheckpointStore(scratch.folder).load(recorded.info)
+            causes = missing_rng(content["rng"], trainer.device)
+            causes += find_changes(trainer, scanned, folder, earlier)
+            difference = _replay(trainer, told, scratch.folder, recorded, on_progress)
+            if difference is not None:
+                causes += filter(None, [trainer.features.other_views])
+                if trainer.device.type != "cpu" and not trainer.config.training.deterministic:
+                    causes.append(f"operators of {trainer.device} that add in another order each time")
+    done = Replay(
+        checkpoint=recorded.info.name,
+        first_step=recorded.info.step,
+        num_steps=recorded.last_step - recorded.info.step,
+        later=recorded.later.name if recorded.later else "",
+        difference=difference,
+        causes=causes,
+    )
+    return ResumeVerified(run_dir=command.run_dir, replay=done, command_id=command.command_id)
 
 
-def replay(
-    trainer: Trainer,
-    told: list[Event],
-    scratch: Scratch,
-    on_progress: Progress,
-    check_cancelled: Callable[[], None],
+def _find_recorded(scratch: Scratch, folder: RunFolder, checkpoint: str | None, num_steps: int) -> Recorded:
+    """Find what the run kept of the steps after a checkpoint, and put the scratch copy back to where they began."""
+    listed = [folder.checkpoints.find(checkpoint)] if checkpoint else folder.checkpoints.listed()[::-1]
+    with scratch.database() as db:
+        found = next(((info, piece) for info in listed for piece in _pieces(db, info)), None)
+        if found is None:
+            raise RunFolderError(
+                f"{folder.path.name} has no steps to compare with: none was made after "
+                f"{listed[0].name if checkpoint else 'a checkpoint'} before something was changed by hand. Choose "
+                "an earlier checkpoint."
+            )
+        info, piece = found
+        last_step = min(piece.last_step, info.step + num_steps)
+        later = [
+            other
+            for other in folder.checkpoints.listed()
+            if other.segment == piece.segment and info.step < other.step <= last_step
+        ]
+        values = _values(db, piece.segment, info.step, last_step)
+    recorded = Recorded(info, last_step, values, later[0] if later else None)
+    scratch.go_back_to(info, piece.event, later[:1])
+    return recorded
+
+
+def _replay(
+    trainer: Trainer, told: list[Event], folder: RunFolder, recorded: Recorded, on_progress: Progress
 ) -> StepDifference | None:
     """Make the recorded steps again. Returns the first difference, None where all is equal to the bit.
 
     Args:
         trainer: One of the run's configuration, that has not begun; it is of no use afterwards.
         told: The list to which the trainer's events go.
-        scratch: The copy of the run.
+        folder: The scratch copy of the run.
+        recorded: The steps.
         on_progress: Called with (what, done, total, unit).
-        check_cancelled: Called between steps; raises to end the replay.
 
     Raises:
         ValueError: A file of the checkpoint is damaged, or the device lacks the memory.
 
     """
-    recorded, store = scratch.recorded, CheckpointStore(scratch.folder)
+    store = CheckpointStore(folder)
     first, later = recorded.info.step, recorded.later
     # Before the copy saves a checkpoint of the same name.
     theirs = {} if later is None else store.load(later)["model_state_dict"]
     weights: dict[int, StepDifference | None] = {}
 
     def between_steps() -> None:
-        check_cancelled()
         on_progress("Making steps again", trainer.step - first, recorded.last_step - first, "steps")
         if trainer.lacks_memory:
             raise ValueError(f"The device {trainer.device} has no memory to make the steps again. Free some of it.")
@@ -129,7 +138,7 @@ def replay(
         if trainer.step >= recorded.last_step:
             raise RunStopped
 
-    trainer.go_on(scratch.folder, recorded.info)
+    trainer.go_on(folder, recorded.info)
     try:
         trainer.fit(between_steps)
     except RunStopped:
@@ -158,10 +167,11 @@ def _pieces(db: sqlite3.Connection, info: CheckpointInfo) -> list[_Piece]:
         begun.append((info.segment, own_event))
     pieces = []
     for segment, event in begun:
-        # What the plan does, it does again.
+        # What the plan does, it does again; and what is cached, nobody has changed.
         by_hand = (
             "SELECT MIN(applied_step) FROM events WHERE id > ? AND applied_step >= ? AND "
-            "ifnull(json_extract(body, '$.segment'), ?) = ? AND json_extract(body, '$.source') IS NOT 'plan'"
+            "ifnull(json_extract(body, '$.segment'), ?) = ? AND json_extract(body, '$.source') IS NOT 'plan' AND "
+            "kind IS NOT 'FeaturesCached'"
         )
         (changed_at,) = db.execute(by_hand, (event, info.step, segment, segment)).fetchone()
         (last_step,) = db.execute(
@@ -182,13 +192,6 @@ def _values(db: sqlite3.Connection, segment: int, first: int, last: int) -> dict
         if step < last or not tag.endswith(("/validation", "/test")):
             values.setdefault(step, {})[tag] = math.nan if value is None else value
     return values
-
-
-def _forget_later(db: sqlite3.Connection, info: CheckpointInfo, piece: _Piece) -> None:
-    """Let the copy be as the run was before the piece: with the length that it then had, and no later checkpoint."""
-    db.execute("DELETE FROM events WHERE id > ?", (piece.event,))
-    db.execute("DELETE FROM metrics")
-    db.execute("DELETE FROM checkpoints WHERE saved_at > ?", (info.saved_at,))
 
 
 def _first_difference(
@@ -221,11 +224,3 @@ def _largest_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor], step
         if not is_same(tensor.detach().cpu(), theirs[name])
     ]
     return max(found, key=lambda each: each.difference, default=None)
-
-
-def _refer(original: Path, link: Path) -> None:
-    try:
-        link.symlink_to(original.resolve())
-    except OSError:
-        # Windows lets few users make one.
-        shutil.copyfile(original, link)

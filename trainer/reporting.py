@@ -49,12 +49,15 @@ class Reporter:
     def report(self, run: LiveRun, phase: Phase, *, force: bool = False) -> None:
         """Send the metrics that have gathered, and the progress, if it is time (or ``force``)."""
         now = time.perf_counter()
+        is_progress_due = force or now - self.pace.reported_at >= PROGRESS_INTERVAL_S
+        # Before anything is sent: beside the thread that records it, a look at the memory takes a millisecond.
+        progress = self._progress(run, phase) if is_progress_due else None
         if force or now - self.pace.flushed_at >= FLUSH_INTERVAL_S:
             self.pace.flushed_at = now
             self.flush(run)
-        if force or now - self.pace.reported_at >= PROGRESS_INTERVAL_S:
+        if progress is not None:
             self.pace.reported_at = now
-            self._emit(self._progress(run, phase))
+            self._emit(progress)
 
     def flush(self, run: LiveRun) -> None:
         """Send the metrics that have gathered."""
@@ -101,4 +104,7 @@ class Reporter:
             phase=phase,
             num_epochs_no_better=run.early_stopping.num_epochs,
             patience=run.early_stopping.patience,
+            cached_share=run.features.known_share(run.epoch),
+            num_compiled=0 if run.compilation is None else run.compilation.num_graphs,
+            is_compile_limit_reached=run.compilation is not None and run.compilation.is_at_limit,
         )

@@ -75,12 +75,16 @@ def superfluous(
     ``base_bytes`` is what the run's start takes of the budget. The pinned ones, those that were saved by hand, the best
     one and that from which the run would go on stay, whatever the budget.
     """
-    reasons = why_kept(listed, rules, metric, resume_point)
-    gone = [info for info in listed if not reasons[info.name]]
-    if rules.disk_gb is None or not listed:
+    if not rules.is_thinning and not any(info.reason == "periodic" for info in listed):
+        # All are kept, of which there may be thousands.
+        gone, kept = [], list(listed)
+    else:
+        reasons = why_kept(listed, rules, metric, resume_point)
+        gone = [info for info in listed if not reasons[info.name]]
+        kept = [info for info in listed if reasons[info.name]]
+    over_bytes = 0 if rules.disk_gb is None else bytes_with_next(kept, base_bytes) - round(rules.disk_gb * 1e9)
+    if over_bytes <= 0 or not kept:
         return gone
-    kept = [info for info in listed if reasons[info.name]]
-    over_bytes = bytes_with_next(kept, base_bytes) - round(rules.disk_gb * 1e9)
     pressed = why_kept(listed, rules, metric, resume_point, is_pressed=True)
     only_best = rules.model_copy(update={"keep_best": 1})
     best = {name for name, why in why_kept(listed, only_best, metric, resume_point).items() if "best" in why}

@@ -30,7 +30,7 @@ class RewindError(ValueError):
 
 @dataclass(frozen=True)
 class UndoneRewind:
-    """What a rewind did, of the state before it: where to it went, and what could be gone back to before that.
+    """What a rewind or a restore did, of the state before it: where to, and what could be gone back to before that.
 
     ``segment`` is the piece of the curve that it began, at ``step``.
     """
@@ -42,7 +42,7 @@ class UndoneRewind:
 
 @dataclass(eq=False)
 class KeptState:
-    """A state of the run, and the change that it came before: a rewind where ``undone`` is not None.
+    """A state of the run, and the change that it came before: a rewind or a restore where ``undone`` is not None.
 
     ``content`` is as a checkpoint has it, of the model what differs from the run's start; None where only the file has
     it. There is a file once ``info`` has its hash.
@@ -167,7 +167,7 @@ class Rewinds:
         raise RewindError(f"That state is not kept. What is: {listed}. Further back lie checkpoints.")
 
     def find_undone(self) -> tuple[KeptState, UndoneRewind]:
-        """Return the state before the last rewind, and what that did.
+        """Return the state before the last rewind or restore, and what that did.
 
         Raises:
             RewindError: It is not kept.
@@ -177,7 +177,7 @@ class Rewinds:
             for state in reversed(self._states):
                 if state.undone is not None:
                     return state, state.undone
-        raise RewindError("No rewind can be undone: there was none, or the run was changed or restored since.")
+        raise RewindError("No rewind can be undone: there was none, or the run was changed since.")
 
     def read(self, state: KeptState) -> dict[str, Any]:
         """Return the content of a state, with a whole model; nothing of it is shared with what is kept.
@@ -201,18 +201,6 @@ class Rewinds:
                 self._emit(self.event())
             raise
 
-    def go_back(self, changes: Collection[int], before: KeptState | None) -> None:
-        """Take it that the run has rewound to where ``changes`` had led.
-
-        ``before`` is the state before that, None where there was no room for it, so that no rewind can be undone.
-        """
-        with self._lock:
-            self._line = set(changes)
-            if before is None:
-                self._forget_undone()
-            else:
-                self._add(before)
-
     def go_forth(self, state: KeptState, undone: UndoneRewind) -> None:
         """Take it that the run is again where it was before a rewind."""
         with self._lock:
@@ -222,13 +210,19 @@ class Rewinds:
             self._delete_later(state)
             self._prune()
 
-    def go_to(self, changes: Collection[int]) -> bool:
-        """Take it that the run has a checkpoint's state, to which ``changes`` led. Returns whether others are kept."""
+    def go_to(self, changes: Collection[int], left: KeptState | None = None) -> bool:
+        """Take it that the run has gone back to a state to which ``changes`` led. Returns whether others are kept.
+
+        ``left`` is the state before that, None where none is kept, so that going back cannot be undone.
+        """
         with self._lock:
             before = self._states[:]
             had_line = self.changes
             self._line = set(changes)
-            self._forget_undone()
+            if left is None:
+                self._forget_undone()
+            else:
+                self._add(left)
             return before != self._states or had_line != self.changes
 
     def event(self) -> RewindsKept:

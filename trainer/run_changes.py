@@ -29,12 +29,13 @@ def find_changes(trainer: Trainer, scanned: ScannedData, folder: RunFolder, earl
     if earlier is None or earlier.class_names != trainer.data.class_names:
         # Another model's data: no checkpoint can be put back, and that is said then.
         return []
-    changes = differences(earlier.made_with, environment(trainer.device, trainer.precision))
-    path = Path(trainer.config.model.weights_file)
+    changes = differences(earlier.made_with, environment(trainer.device, trainer.compute))
+    # A branch of an earlier Thaw names a file that it has never read.
+    path = Path("" if trainer.config.branch is not None else trainer.config.model.weights_file)
     if earlier.weights_sha256 and path.is_file() and hash_file(path) != earlier.weights_sha256:
         changes.insert(0, f"{path.name} holds other weights (the run goes on with its own)")
-    if earlier.data_fingerprint not in {"", trainer.data.fingerprint}:
-        changes[:0] = changes_since(folder.path, scanned) or ["its images, which are those that it began with again"]
+    if earlier.data_fingerprint not in {"", *trainer.data.fingerprints}:
+        changes[:0] = changes_since(folder.path, scanned) or ["its images are not those that it last went on with"]
     return changes
 
 

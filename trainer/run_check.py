@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from trainer.compute import check_compute
 from trainer.config import ConfigError, RunConfig
 from trainer.config_error import Faults
 from trainer.fitting import load
@@ -32,7 +33,7 @@ def check_run(config: RunConfig, faults: Faults, *, with_weights: bool, given: G
 
     """
     with faults.noting():
-        choose_device(config.training.device)
+        check_compute(config, choose_device(config.training.device))
     num_outputs = config.data.num_outputs(_NUM_CLASSES)
     state = None if given is None else given.state
     sized: tuple[nn.Module, list[str]] | None = None

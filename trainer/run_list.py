@@ -8,7 +8,7 @@ from pathlib import Path
 from trainer.config import BranchConfig, RunConfig
 from trainer.messages.run_info import CheckpointInfo
 from trainer.messages.states import RunState
-from trainer.run_record import RunFolderError, RunListing
+from trainer.run_record import RunCheckpoints, RunFolderError, RunListing
 from trainer.runs import RunFolder, created_at
 
 
@@ -22,7 +22,7 @@ def find_run(run: str, runs_dir: Path) -> Path:
     given = Path(run).expanduser()
     if given.is_dir() and (given / "run.db").is_file():
         return given
-    names = sorted(p for p in runs_dir.iterdir() if (p / "run.db").is_file()) if runs_dir.is_dir() else []
+    names = sorted(_run_dirs(runs_dir))
     if run == "last" and names:
         return names[-1]
     found = [path for path in names if path.name == run] or [path for path in names if run in path.name]
@@ -38,18 +38,79 @@ def find_run(run: str, runs_dir: Path) -> Path:
 
 def list_runs(runs_dir: Path) -> list[RunListing]:
     """List the runs under a folder, newest first. A damaged one is listed with its problem, never hidden."""
-    if not runs_dir.is_dir():
-        return []
     listings = []
-    for path in sorted(runs_dir.iterdir(), reverse=True):
-        if not (path / "run.db").is_file():
-            continue
+    for path in sorted(_run_dirs(runs_dir), reverse=True):
         try:
             with RunFolder(path, read_only=True) as folder:
                 listings.append(folder.listing())
         except ValueError as error:
             listings.append(_damaged_listing(path, str(error)))
     return listings
+
+
+def read_checkpoints(runs_dir: Path, relatives_of: Path | None = None) -> list[RunCheckpoints]:
+    """Read the checkpoints of the runs under a folder, newest run first.
+
+    Args:
+        runs_dir: The folder. A damaged run in it says why it is, and does not keep the others from being read.
+        relatives_of: Only this run, those above it, and its branches; None for all runs.
+
+    """
+    paths = sorted(_run_dirs(runs_dir), reverse=True)
+    if relatives_of is not None:
+        names = _relatives(relatives_of.name, {path.name: _parent_name(path) for path in paths})
+        paths = [path for path in paths if path.name in names]
+    # One that was deleted meanwhile is not damaged.
+    return [found for path in paths if not (found := _checkpoints_of(path)).damage or (path / "run.db").is_file()]
+
+
+def _run_dirs(runs_dir: Path) -> list[Path]:
+    return [path for path in runs_dir.iterdir() if (path / "run.db").is_file()] if runs_dir.is_dir() else []
+
+
+def _parent_name(path: Path) -> str:
+    try:
+        with RunFolder(path, read_only=True) as folder:
+            branch = folder.config().branch
+    except (ValueError, OSError):
+        # Whose branch it is cannot be told.
+        return ""
+    return "" if branch is None else Path(branch.run).name
+
+
+def _relatives(name: str, parents: dict[str, str]) -> set[str]:
+    """Return the run, all above it, and all below it; ``parents`` are names, as a moved folder keeps them."""
+    found = {name}
+    above = parents.get(name, "")
+    while above and above not in found:
+        found.add(above)
+        above = parents.get(above, "")
+    below = {name}
+    while below:
+        below = {each for each, parent in parents.items() if parent in below} - found
+        found |= below
+    return found
+
+
+def _checkpoints_of(path: Path) -> RunCheckpoints:
+    try:
+        with RunFolder(path, read_only=True) as folder:
+            listed = folder.checkpoints.listed()
+            problems = {info.name: problem for info in listed if (problem := folder.checkpoints.problem_of(info))}
+            point = folder.checkpoints.resume_point(listed)
+            seen = hash(tuple(info.model_dump_json() for info in listed))
+            return RunCheckpoints(
+                path,
+                folder.config(),
+                folder.best_metric(),
+                listed,
+                problems,
+                left_behind=folder.checkpoints.left_behind(listed),
+                resume_point=None if point is None else point.name,
+                fingerprint=seen,
+            )
+    except (ValueError, OSError) as error:
+        return RunCheckpoints(path, None, damage=str(error))
 
 
 def by_branch(runs: list[RunListing]) -> list[tuple[RunListing, int]]:
@@ -80,14 +141,31 @@ def by_branch(runs: list[RunListing]) -> list[tuple[RunListing, int]]:
     return found + [(run, 0) for run in runs if run.path.name not in placed]
 
 
+def rails(depths: list[int]) -> list[tuple[bool, ...]]:
+    """Return for each row which of the lines beside it go on below, by how deep in their trees the rows are."""
+    found: list[tuple[bool, ...]] = []
+    going_on: set[int] = set()
+    for depth in reversed(depths):
+        found.append(tuple(level in going_on for level in range(1, depth + 1)))
+        going_on = {level for level in going_on if level < depth} | {depth}
+    return found[::-1]
+
+
 def branch_config(config: RunConfig, run_dir: Path, checkpoint: CheckpointInfo) -> RunConfig:
     """Return the configuration of a branch that goes on as the run is at a checkpoint.
 
-    What is frozen is as it is there. A plan counts from a run's start, and is left out.
+    What is frozen, adapts and has a rate of its own is as it is there. A plan counts from a run's start, and is left
+    out.
     """
+    model: dict[str, object] = {"frozen": checkpoint.frozen}
+    if checkpoint.adapting is not None:
+        # By name: a run whose statistics all adapt may have had some of them frozen since.
+        model |= {"batchnorm": "frozen", "adapting": checkpoint.adapting}
+    rates = {} if checkpoint.multipliers is None else {"multipliers": checkpoint.multipliers}
     return config.model_copy(
         update={
-            "model": config.model.model_copy(update={"frozen": checkpoint.frozen}),
+            "model": config.model.model_copy(update=model),
+            "optimizer": config.optimizer.model_copy(update=rates),
             "plan": [],
             "branch": BranchConfig(run=str(run_dir.absolute()), checkpoint=checkpoint.name),
         }

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
+import os
 from array import array
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 from trainer.config import Metric, RunConfig
+from trainer.lineage import Lineage
 from trainer.messages.changes import LayersFrozen, LayersUnfrozen
 from trainer.messages.events import AnyEvent, LayerStatsReported
 from trainer.messages.run_info import CheckpointInfo, RunInfo
 from trainer.messages.states import RunState
+from trainer.validation_metrics import METRIC_TAGS
 
 
 class RunFolderError(ValueError):
@@ -39,36 +45,66 @@ class WorkerAddress:
         except psutil.Error:
             return False
 
+    @classmethod
+    def read(cls, run_dir: Path) -> WorkerAddress | None:
+        """Return where the living worker of a run listens, or None."""
+        try:
+            values = json.loads((run_dir / "worker.json").read_text(encoding="utf-8"))
+            worker = cls(values["address"], bytes.fromhex(values["key"]), values["pid"], values["started_at"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return worker if worker.is_alive else None
+
+    def write(self, run_dir: Path) -> None:
+        """Say in a run's folder where its worker listens, readable by the user alone."""
+        values = {"address": self.address, "key": self.key.hex(), "pid": self.pid, "started_at": self.started_at}
+        path = run_dir / "worker.json"
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(json.dumps(values))
+
 
 @dataclass
 class Curve:
-    """One tag's points along the run as it went on, and what was left behind, by the piece that began then."""
+    """One tag's points along the line that led to where the run is, and by piece what it left behind.
+
+    ``num_points`` counts the line's points of each piece, in their order.
+    """
 
     steps: array[int] = field(default_factory=lambda: array("q"))
     values: array[float] = field(default_factory=lambda: array("d"))
     abandoned: dict[int, tuple[array[int], array[float]]] = field(default_factory=dict)
-    _segment: int = 0
+    num_points: dict[int, int] = field(default_factory=dict)
 
-    def go_on(self, pieces: Sequence[tuple[int, int | None]], segment: int) -> None:
-        """Begin the pieces up to ``segment``: of each, where it starts, and which one it undoes, if any."""
-        for number in range(self._segment + 1, segment + 1):
-            start_step, undoes = pieces[number]
-            if undoes is None:
-                self._cut_after(start_step, number)
-            else:
-                self._cut_after(pieces[undoes][0], number)
-                steps, values = self.abandoned.pop(undoes, (array("q"), array("d")))
-                self.steps.extend(steps)
-                self.values.extend(values)
-        self._segment = max(self._segment, segment)
+    @classmethod
+    def along(cls, lineage: Lineage, measured: Mapping[int, tuple[array[int], array[float]]]) -> Curve:
+        """Put together what the pieces of a run have measured of a tag."""
+        curve, last_steps = cls(), dict(lineage.path())
+        new = {number: _only_new(lineage, measured, number) for number in measured}
+        for number in [*last_steps, *(left for left in measured if left not in last_steps)]:
+            steps, values = new.get(number, (array("q"), array("d")))
+            keep = bisect_right(steps, last_steps.get(number, -1))
+            if keep:
+                curve.steps.extend(steps[:keep])
+                curve.values.extend(values[:keep])
+                curve.num_points[number] = keep
+            if keep < len(steps):
+                curve.abandoned[number] = steps[keep:], values[keep:]
+        return curve
 
-    def _cut_after(self, step: int, segment: int) -> None:
-        keep = len(self.steps)
-        while keep and self.steps[keep - 1] > step:
-            keep -= 1
-        if keep < len(self.steps):
-            self.abandoned[segment] = self.steps[keep:], self.values[keep:]
-            del self.steps[keep:], self.values[keep:]
+
+def _only_new(
+    lineage: Lineage, measured: Mapping[int, tuple[array[int], array[float]]], number: int
+) -> tuple[array[int], array[float]]:
+    """Return what a piece measured after all that had led to it: a step may be validated again after a restore."""
+    steps, values = measured[number]
+    first = 0
+    for before, last_step in itertools.islice(lineage.way_back(number), 1, None):
+        earlier = measured[before][0] if before in measured else array("q")
+        if keep := bisect_right(earlier, last_step):
+            first = bisect_right(steps, earlier[keep - 1])
+            break
+    return steps[first:], values[first:]
 
 
 @dataclass(frozen=True)
@@ -83,13 +119,18 @@ class RunRecord:
     info: RunInfo | None
     step: int
     epoch: int
-    segment: int
+    lineage: Lineage
     curves: dict[str, Curve]
     checkpoints: list[CheckpointInfo]
     freeze_events: list[LayersFrozen | LayersUnfrozen]
     log: list[AnyEvent]
     last_event_id: int
     layer_stats: LayerStatsReported | None = None
+
+    @property
+    def segment(self) -> int:
+        """Return the number of the present piece of the curve."""
+        return self.lineage.segment
 
     @property
     def best_metric(self) -> Metric:
@@ -119,6 +160,26 @@ class RunListing:
     """The checkpoint that it branches from, in words."""
 
 
+@dataclass(frozen=True)
+class RunCheckpoints:
+    """What a table of several runs shows of one of them: its checkpoints, oldest first, and what tells them apart.
+
+    ``problems`` says by name what is wrong with a checkpoint's file, ``left_behind`` names those that the run has gone
+    back behind, ``resume_point`` that from which it would go on; ``damage`` says why nothing of the run can be read,
+    and ``config`` is None then. ``fingerprint`` stands for the checkpoints where two readings are compared.
+    """
+
+    path: Path
+    config: RunConfig | None
+    metric: Metric = "accuracy"
+    checkpoints: list[CheckpointInfo] = field(default_factory=list, compare=False)
+    problems: dict[str, str] = field(default_factory=dict)
+    left_behind: set[str] = field(default_factory=set)
+    resume_point: str | None = None
+    damage: str = ""
+    fingerprint: int = 0
+
+
 def metric_word(tag: str) -> str:
     """Return the name of a metric within a sentence: "loss" of the tag "Loss/validation", but "AUROC" as it is."""
     name = tag.partition("/")[0]
@@ -130,22 +191,37 @@ def metrics_text(values: dict[str, float]) -> str:
     return ", ".join(f"{metric_word(tag)} {value:.4f}" for tag, value in values.items())
 
 
+def best_word(metric: Metric) -> str:
+    """Return what a metric is called where the best checkpoint is told by it: "accuracy", "F1"."""
+    return metric_word(METRIC_TAGS[metric])
+
+
 def best_metric(config: RunConfig, info: RunInfo | None) -> Metric:
     """Return by what a run's best checkpoint is told; ``info`` is None where it was never prepared."""
-    return config.training.best_metric(config.training.patience) if info is None else info.best_metric
+    return config.best_metric(config.training.patience) if info is None else info.best_metric
 
 
 def best_checkpoint(listed: list[CheckpointInfo], metric: Metric) -> CheckpointInfo | None:
-    """Return the first checkpoint with the lowest validation loss, or with the highest accuracy, or None."""
+    """Return the first checkpoint with the lowest validation loss, or with the highest of another metric, or None."""
     ranked = [(rank, position) for position, info in enumerate(listed) if (rank := checkpoint_rank(info, metric))]
     return listed[min(ranked)[-1]] if ranked else None
 
 
 def checkpoint_rank(info: CheckpointInfo, metric: Metric) -> tuple[float, float] | None:
-    """Return what is the lower the better a checkpoint is: by a metric, among equals by the other one.
+    """Return what is the lower the better a checkpoint is: by a metric, among equals by the loss, or by accuracy.
 
-    One that was not validated, or with a NaN, has no rank.
+    One that was not validated, or with a NaN, or without that metric, has no rank.
     """
-    if info.loss is None or info.accuracy is None or math.isnan(info.loss) or math.isnan(info.accuracy):
+    value, loss, accuracy = metric_value(info, metric), info.loss, info.accuracy
+    if value is None or loss is None or accuracy is None:
         return None
-    return (info.loss, -info.accuracy) if metric == "loss" else (-info.accuracy, info.loss)
+    if math.isnan(value) or math.isnan(loss) or math.isnan(accuracy):
+        return None
+    return (loss, -accuracy) if metric == "loss" else (-value, loss)
+
+
+def metric_value(info: CheckpointInfo, metric: Metric) -> float | None:
+    """Return what validation measured of a checkpoint, None where it did not."""
+    if metric == "loss":
+        return info.loss
+    return info.accuracy if metric == "accuracy" else info.metrics.get(METRIC_TAGS[metric])

@@ -167,9 +167,10 @@ class Saver:
         content = {**save.content, "model_state_dict": model_state}
         path = self._folder.checkpoints_dir / save.info.name
         try:
+            self._folder.checkpoints.begin_saving(save.info)
             size_bytes, sha256 = self._store.write(path, content, is_whole=is_whole)
             info = save.info.model_copy(update={"size_bytes": size_bytes, "sha256": sha256})
-            self._folder.add_checkpoint(info, save.confusion)
+            self._folder.checkpoints.add(info, save.confusion, self._rules.best_metrics)
         except (CheckpointError, RunFolderError) as error:
             needed_bytes = round(size_of(content) * 1.1) + _OVERHEAD_BYTES
             if shutil.disk_usage(self._folder.path).free < needed_bytes and save.info.reason not in ASKED_FOR:
@@ -181,7 +182,7 @@ class Saver:
     def _thin(self) -> None:
         """Delete what no rule keeps, now that the newest one is durable."""
         try:
-            listed, point = self._folder.checkpoints(), self._folder.resume_point()
+            listed, point = self._folder.checkpoints.listed(), self._folder.checkpoints.resume_point()
             base_bytes = 0 if not self._folder.base_path.exists() else self._folder.base_path.stat().st_size
             gone = superfluous(
                 listed, self._rules, self._best_metric(), None if point is None else point.name, base_bytes
@@ -192,7 +193,8 @@ class Saver:
                     self._tell_once("delete", f"{deleted.problem} It is tried again after the next checkpoint, too.")
                 if deleted.names:
                     self._emit(deleted)
-            self._tell_of_budget([info for info in listed if info not in gone], base_bytes)
+            gone_names = {info.name for info in gone}
+            self._tell_of_budget([info for info in listed if info.name not in gone_names], base_bytes)
         except (ValueError, OSError) as error:
             # What was saved is saved; the same ones go after the next.
             self._tell_once("thin", f"Checkpoints that no rule keeps could not be deleted. {error}")

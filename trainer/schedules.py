@@ -8,7 +8,7 @@ from itertools import groupby, pairwise
 from typing import Any
 
 from trainer.config import ConfigError, PlanPhase
-from trainer.freezing import FreezeError, FreezeSet
+from trainer.freezing import FreezeError, FreezeSet, self_and_ancestors
 
 
 class Plan:
@@ -17,12 +17,14 @@ class Plan:
     Attributes:
         phases: All of them, in order.
         num_begun: How many have begun.
+        is_overridden: A person has changed what the present one set up.
 
     """
 
     def __init__(self, phases: Sequence[PlanPhase]) -> None:
         self.phases = list(phases)
         self.num_begun = 0
+        self.is_overridden = False
         self._best: float | None = None
         self._num_epochs_no_better = 0
 
@@ -42,6 +44,7 @@ class Plan:
     def begin_next(self) -> None:
         """Take note that the next phase has begun."""
         self.num_begun += 1
+        self.is_overridden = False
         self._begin_waiting()
 
     def end_epoch(self, loss: float, accuracy: float) -> None:
@@ -75,6 +78,7 @@ class Plan:
         return {
             "phases": [phase.model_dump() for phase in self.phases],
             "num_begun": self.num_begun,
+            "is_overridden": self.is_overridden,
             "best": self._best,
             "num_epochs_no_better": self._num_epochs_no_better,
         }
@@ -83,6 +87,8 @@ class Plan:
         """Take over what ``state_dict`` returned."""
         self.phases = [PlanPhase.model_validate(phase) for phase in state["phases"]]
         self.num_begun = state["num_begun"]
+        # An earlier Thaw did not keep it.
+        self.is_overridden = state.get("is_overridden", False)
         self._best = state["best"]
         self._num_epochs_no_better = state["num_epochs_no_better"]
 
@@ -168,6 +174,15 @@ def multiplied_units(multipliers: Mapping[str, float], freeze_set: FreezeSet) ->
         except FreezeError as error:
             raise ConfigError(f"The rate multiplier {multiplier:g}: {error}", "optimizer.multipliers") from error
     return found
+
+
+def multipliers_by_name(multipliers: Mapping[str, float], freeze_set: FreezeSet) -> dict[str, float]:
+    """Return multipliers of units as a configuration names them, where a name stands for all that is below it."""
+    return {
+        unit: multipliers.get(unit, 1.0)
+        for unit in freeze_set.units
+        if any(above in multipliers for above in self_and_ancestors(unit) if above or not unit)
+    }
 
 
 def by_rate(rates: Mapping[str, float]) -> list[tuple[list[str], float]]:

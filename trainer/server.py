@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import itertools
 import queue
+import sys
 import threading
 import time
 import traceback
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener
+from typing import Literal
 
 from trainer.frames import MAX_FRAME_BYTES, ProtocolError, decode_command, encode
 from trainer.messages.base import Event
 from trainer.messages.changes import BatchNormChanged, FreezeChanged, RateMultiplierChanged, StateRestored, follow
 from trainer.messages.commands import AnyCommand
 from trainer.messages.events import (
+    FeaturesCached,
     LayerStatsReported,
     LogWritten,
     MetricsLogged,
@@ -34,7 +38,9 @@ from trainer.runs import RunFolder
 
 MAX_WAITING_METRICS = 200
 _ACCEPT_PAUSE_S = 0.5
-_UNRECORDED = (MetricsLogged, ProgressReported, LayerStatsReported, PreparationProgressed, WorkerAttached, RewindsKept)
+# Longer than SQLite waits twice for a run.db that somebody holds: once as the end is asked for, and for the last time.
+_LAST_EVENTS_WITHIN_S = 25.0
+_UNRECORDED = ProgressReported | PreparationProgressed | WorkerAttached | RewindsKept
 _DROPPABLE = MetricsLogged | ProgressReported | LayerStatsReported
 
 
@@ -42,7 +48,9 @@ class EventServer:
     """Takes commands from clients to a queue, and events from the run to run.db, to listeners and to the clients.
 
     ``publish`` may be called from any thread and never waits. One recorder thread handles the events one after
-    another: first run.db, then everybody else, so that whatever a client was told is in the run folder too.
+    another: first run.db, then everybody else, so that whatever a client was told is in the run folder too. What run.db
+    does not take (a full disk must not end the run) is shown all the same, and waits in memory: in its order, and
+    before anything newer, it is written as soon as that works again.
     """
 
     def __init__(self, listener: Listener, on_command: Callable[[AnyCommand], None]) -> None:
@@ -50,7 +58,10 @@ class EventServer:
         self._on_command = on_command
         self._inbox: queue.SimpleQueue[Event | _Client | RunFolder | None] = queue.SimpleQueue()
         self._clients: list[_Client] = []
-        self._can_keep = True
+        # What run.db has not taken yet, oldest first; of what each new measurement replaces, only the newest.
+        self._waiting: OrderedDict[object, Event] = OrderedDict()
+        self._is_behind = False
+        self._lacks_log = False
         self._is_finished = False
         self._folder: RunFolder | None = None
         self._log: Callable[[Event], None] | None = None
@@ -72,7 +83,7 @@ class EventServer:
         self._log = log
         self._inbox.put(folder)
 
-    def finish(self, timeout_s: float = 10.0) -> None:
+    def finish(self, timeout_s: float = _LAST_EVENTS_WITHIN_S) -> None:
         """Handle what was published so far, and end."""
         self._is_finished = True
         self._inbox.put(None)
@@ -97,33 +108,90 @@ class EventServer:
                 self._clients.append(item)
             else:
                 self._handle(item)
+        self._keep_last()
 
     def _handle(self, event: Event) -> None:
-        try:
-            event = self._record(event)
-            self._can_keep = True
-        except (RunFolderError, ProtocolError, OSError) as error:
-            # A full disk must not end the run: what cannot be kept is still shown, and said, once.
-            if self._can_keep:
-                self._can_keep = False
-                traceback.print_exc()
-                text = f"What happens now is shown but not kept. {error}"
-                self._send(LogWritten(level="error", text=text, time=event.time))
+        if self._folder is not None and not isinstance(event, _UNRECORDED):
+            event = self._keep(event)
         self._attached = _follow(self._attached, event)
         self._send(event)
 
-    def _record(self, event: Event) -> Event:
-        if self._folder is None:
+    def _keep(self, event: Event) -> Event:
+        """Write what waits and then an event. Returns it, with its number if it is written and not waiting."""
+        is_waiting = bool(self._waiting)
+        key = LayerStatsReported if isinstance(event, LayerStatsReported) else object()
+        self._waiting.pop(key, None)
+        self._waiting[key] = event
+        if is_waiting and self._is_finished:
+            # A run.db that somebody holds is waited for once more, and not once for each event that is left.
             return event
+        try:
+            return self._write_waiting() or event
+        except RunFolderError as error:
+            if not self._is_behind:
+                self._is_behind = True
+                self._complain(f"What happens now is shown, and waits in memory until it can be kept. {error}")
+            return event
+
+    def _keep_last(self) -> None:
+        try:
+            self._write_waiting()
+        except RunFolderError as error:
+            count = f"{len(self._waiting):,} events and measurements"
+            self._complain(f"The run ends, and its last {count} were shown but are not kept. {error}")
+
+    def _write_waiting(self) -> Event | None:
+        """Write what waits, the oldest first. Returns the last one as it is written, None if that cannot be.
+
+        Raises:
+            RunFolderError: The oldest one that waits now could not be written.
+
+        """
+        written = None
+        while self._waiting:
+            try:
+                written = self._write(next(iter(self._waiting.values())))
+            except ProtocolError as error:
+                # It never can be, and must not hold up the others.
+                written = None
+                self._complain(f"An event is not kept. {error}")
+            self._waiting.popitem(last=False)
+            if written is not None:
+                self._write_log(written)
+        if self._is_behind:
+            self._is_behind = False
+            self._tell("info", "All that had to wait is kept now.")
+        return written
+
+    def _write(self, event: Event) -> Event:
+        assert self._folder is not None, "nothing waits before there is a folder"
         if isinstance(event, MetricsLogged):
             self._folder.add_metrics(event.segment, event.series)
         elif isinstance(event, LayerStatsReported):
             self._folder.keep_layer_stats(event)
-        elif not isinstance(event, _UNRECORDED):
-            event = event.model_copy(update={"event_id": self._folder.add_event(event)})
-        if self._log is not None:
-            self._log(event)
+        else:
+            return event.model_copy(update={"event_id": self._folder.add_event(event)})
         return event
+
+    def _write_log(self, event: Event) -> None:
+        assert self._log is not None, "it came with the folder"
+        try:
+            self._log(event)
+        except (RunFolderError, OSError) as error:
+            if not self._lacks_log:
+                self._lacks_log = True
+                self._complain(f"What happens now is kept, but TensorBoard's files lack it. {error}")
+
+    def _complain(self, text: str) -> None:
+        """Tell, and write to the worker's log, what went wrong just now."""
+        # That log may lie on the very disk that is full.
+        with suppress(OSError):
+            traceback.print_exc()
+            print(text, file=sys.stderr, flush=True)  # noqa: T201 (worker.log)
+        self._tell("error", text)
+
+    def _tell(self, level: Literal["info", "error"], text: str) -> None:
+        self._send(LogWritten(level=level, text=text, time=time.time()))
 
     def _send(self, event: Event) -> None:
         self._clients = [client for client in self._clients if client.is_open]
@@ -227,6 +295,8 @@ def _follow(attached: WorkerAttached, event: Event) -> WorkerAttached:
         return attached.model_copy(update={"step": event.step, "epoch": event.epoch})
     if isinstance(event, RewindsKept):
         return attached.model_copy(update={"rewinds": event})
+    if isinstance(event, FeaturesCached):
+        return attached.model_copy(update={"features": event})
     if isinstance(event, StateRestored):
         attached = attached.model_copy(update={"step": event.step, "epoch": event.epoch})
     if attached.run is not None:

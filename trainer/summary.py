@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.config import ModelConfig
-from trainer.freezing import FreezeSet
-from trainer.messages.model_info import LayerInfo, ModelSummary
+from trainer.feature_cut import NoCut, find_cut
+from trainer.freezing import FreezeError, FreezeSet, freeze_at_start
+from trainer.messages.model_info import FrozenFeatures, LayerInfo, ModelSummary
 from trainer.models import inspect, layer_tree, preprocessing_of
 
 
@@ -35,6 +36,24 @@ def summarize(model: ModelConfig, num_classes: int, image_size: int | None = Non
         num_params=freeze_set.num_params,
         num_trainable=freeze_set.num_params - num_frozen,
         image_size=image_size,
+        features=_features(module, freeze_set, model, image_size),
+    )
+
+
+def _features(module: nn.Module, freeze_set: FreezeSet, model: ModelConfig, image_size: int) -> FrozenFeatures:
+    try:
+        freeze_at_start(freeze_set, model)
+    except FreezeError as error:
+        return FrozenFeatures(reason=str(error))
+    cut = find_cut(module, freeze_set, torch.empty(1, 3, image_size, image_size, device="meta"))
+    if isinstance(cut, NoCut):
+        return FrozenFeatures(reason=cut.reason)
+    return FrozenFeatures(
+        layers=freeze_set.describe_range(cut.layers),
+        units=cut.layers,
+        bytes_32=cut.bytes_per_image(torch.float32),
+        bytes_16=cut.bytes_per_image(torch.float16),
+        saved_share=cut.saved_share,
     )
 
 

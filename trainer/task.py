@@ -24,8 +24,8 @@ from torchmetrics.classification import (
 from trainer.config import ConfigError, DataConfig, RunConfig
 from trainer.data.sampler import class_weights
 from trainer.messages.data_info import DataSummary
+from trainer.validation_metrics import TOP
 
-_TOP = 5
 _NUM_NAMED = 4
 _HALF = 0.5
 
@@ -145,10 +145,8 @@ class MultiClass(Task):
         """Make accuracy, macro F1, and top-5 accuracy where there are more than five classes."""
         num_classes = len(self.class_names)
         metrics: dict[str, Metric] = {"Accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False)}
-        if num_classes > _TOP:
-            metrics["Top-5 accuracy"] = MulticlassAccuracy(
-                num_classes, top_k=_TOP, average="micro", validate_args=False
-            )
+        if num_classes > TOP:
+            metrics["Top-5 accuracy"] = MulticlassAccuracy(num_classes, top_k=TOP, average="micro", validate_args=False)
         metrics["F1"] = MulticlassF1Score(num_classes, average="macro", validate_args=False)
         return metrics
 

@@ -90,7 +90,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     """
     if not path.is_file():
-        raise ModelError(f"There is no weights file {path}. Check the path.")
+        raise ModelError(f"There is no weights file {path}. Check the path, or choose random.")
     name = path.name.lower()
     if name.endswith(".safetensors"):
         return _without_prefix(_read_safetensors(path))

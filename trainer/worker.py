@@ -16,13 +16,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Listener
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
-from trainer.checkpoint_list import ListChange, change_list, check_deletable
+from trainer.checkpoint_list import ListChange, change_list
 from trainer.config_error import ConfigError
 from trainer.messages.base import Event
+from trainer.messages.changes import StateRestored
 from trainer.messages.commands import (
     ALLOWED_COMMANDS,
     AnyCommand,
@@ -33,7 +34,6 @@ from trainer.messages.commands import (
     EditCheckpoint,
     EstimateRun,
     FindRate,
-    FreezeLayers,
     InspectModel,
     ListModels,
     OpenRun,
@@ -44,16 +44,10 @@ from trainer.messages.commands import (
     RestoreCheckpoint,
     Rewind,
     SaveCheckpoint,
-    SetBatchNorm,
-    SetPlan,
-    SetRate,
-    SetRateMultiplier,
     ShutDown,
     StartRun,
     StopRun,
-    UnfreezeLayers,
     UnpauseRun,
-    VerifyResume,
 )
 from trainer.messages.events import (
     CommandRejected,
@@ -72,9 +66,6 @@ if TYPE_CHECKING:
     from trainer.loop import Trainer
     from trainer.preparation import PreparedRun
 
-Change = FreezeLayers | UnfreezeLayers | SetRate | SetRateMultiplier | SetPlan | SetBatchNorm | ChangeTraining
-"""The commands that change what a live run trains with."""
-
 POLL_INTERVAL_S = 0.5
 ORPHANED_AFTER_S = 3.0
 FIRST_CLIENT_WITHIN_S = 60.0
@@ -84,14 +75,13 @@ LOOK_UP_OVERTAKEN = "Stopped, because something else was asked for."
 LOOK_UP_CANCELLED = "Stopped, as you asked. Start does it all the same."
 NO_LOOK_UP = "Nothing is being looked up that could be stopped."
 
-_LONG_LOOK_UPS = frozenset({"CheckData", "EstimateRun", "FindRate", "VerifyResume", "PreviewImage"})
+_LONG_LOOK_UPS = frozenset({"CheckData", "EstimateRun", "FindRate", "PreviewImage"})
 _OVERTAKES = {
     "PrepareRun": _LONG_LOOK_UPS,
     "OpenRun": _LONG_LOOK_UPS,
     "CheckData": _LONG_LOOK_UPS,
     "EstimateRun": frozenset({"EstimateRun"}),
     "FindRate": frozenset({"FindRate"}),
-    "VerifyResume": frozenset({"VerifyResume"}),
     "StartRun": frozenset({"FindRate"}),
     "UnpauseRun": frozenset({"FindRate"}),
     "StopRun": frozenset({"FindRate"}),
@@ -105,7 +95,6 @@ _WORDS = {
     "CheckData": "Checking data",
     "EstimateRun": "Estimating a run",
     "FindRate": "Finding a rate",
-    "VerifyResume": "Verifying a resume",
     "PreviewImage": "Previewing an image",
     "CancelLookUp": "Stopping a look-up",
     "PrepareRun": "Beginning a run",
@@ -220,9 +209,7 @@ class Worker:
     def _apply(self, command: AnyCommand, requested_step: int) -> None:
         command_id = command.command_id
         match command:
-            case ListModels() | InspectModel() | CheckData() | EstimateRun() | FindRate():
-                self._look_up(command)
-            case VerifyResume() | PreviewImage():
+            case ListModels() | InspectModel() | CheckData() | EstimateRun() | FindRate() | PreviewImage():
                 self._look_up(command)
             case CancelLookUp():
                 self._reject(command, NO_LOOK_UP)
@@ -240,66 +227,45 @@ class Worker:
             case RestoreCheckpoint():
                 what = f"the weights of {command.name}" if command.weights_only else command.name
                 restored = self._loaded.restore(command.name, weights_only=command.weights_only, command_id=command_id)
-                self._go_back(restored, f"Restored {what}.")
+                self._go_back(restored, f"Restored {what}.", command_id)
+                # After it is told: a checkpoint is of a piece of the curve that is known.
+                self._loaded.save_if_due()
             case Rewind(is_undo=True):
-                self._go_back(self._loaded.undo_rewind(command_id=command_id), "The rewind is undone.")
+                undone = self._loaded.restoring.undo_rewind(command_id=command_id)
+                self._go_back(undone, "The run is where it was before it went back.", command_id)
             case Rewind():
-                self._go_back(self._loaded.rewind(command.change, command.step, command_id=command_id), "Rewound.")
+                rewound = self._loaded.restoring.rewind(command.change, command.step, command_id=command_id)
+                self._go_back(rewound, "Rewound.", command_id)
             case EditCheckpoint() | DeleteCheckpoints() | PutCheckpointsBack():
                 self._server.publish(self._list_changed(command))
             case ChangeTraining() if self.state in {RunState.FINISHED, RunState.STOPPED}:
-                self._train_on(self._changed(command, requested_step))
+                self._train_on(self._loaded.changes.make(command, requested_step), command_id)
             case ShutDown():
                 self._is_ending = True
                 if self.state in {RunState.RUNNING, RunState.PAUSED}:
                     self._stop(save=True, command_id=command_id)
             case _:
-                for event in self._changed(command, requested_step):
+                for event in self._loaded.changes.make(command, requested_step):
                     self._server.publish(event)
-
-    def _changed(self, command: Change, requested_step: int) -> list[Event]:
-        """Change the live run as asked. Returns what there is to tell of that."""
-        changes = self._loaded.changes
-        asked: dict[str, Any] = {"requested_step": requested_step, "command_id": command.command_id}
-        match command:
-            case FreezeLayers():
-                return [changes.freeze(command.layers, is_exact=command.is_exact, **asked)]
-            case UnfreezeLayers():
-                return [changes.unfreeze(command.layers, is_exact=command.is_exact, **asked)]
-            case SetRate():
-                return [changes.set_rate(command.rate, **asked)]
-            case SetRateMultiplier():
-                return [
-                    changes.set_rate_multiplier(command.layers, command.multiplier, is_exact=command.is_exact, **asked)
-                ]
-            case SetPlan():
-                return [changes.set_plan(command.phases, **asked)]
-            case SetBatchNorm():
-                return [changes.set_batchnorm(command.layers, is_adapting=command.is_adapting, **asked)]
-            case ChangeTraining():
-                return changes.change_training(command.epochs, command.patience, command.batch_parts, **asked)
 
     def _list_changed(self, command: ListChange) -> Event:
         assert self._prepared is not None, "a state that allows this command has a run"
         folder = self._prepared.folder
-        leaves_files = False
-        if isinstance(command, DeleteCheckpoints):
-            check_deletable(folder, command.names)
-            leaves_files = command.leaves_files
-        return change_list(folder, command, _leave if leaves_files else Path.unlink)
+        leaves_files = isinstance(command, DeleteCheckpoints) and command.leaves_files
+        return change_list(folder, command, _leave if leaves_files else Path.unlink, keeps_resume_point=True)
 
-    def _go_back(self, events: Sequence[Event], sentence: str) -> None:
+    def _go_back(self, events: Sequence[Event], sentence: str, command_id: str) -> None:
         """Tell that the run has an earlier state, from which one that was over can go on."""
         for event in events:
             self._server.publish(event)
         if self.state in {RunState.FINISHED, RunState.STOPPED}:
-            self._enter(RunState.READY, f"{sentence} Start goes on from there.")
+            self._enter(RunState.READY, f"{sentence} Start goes on from there.", command_id)
 
-    def _train_on(self, events: list[Event]) -> None:
+    def _train_on(self, events: list[Event], command_id: str) -> None:
         """Tell that a run which was over has another length, with which it may go on."""
         if self._loaded.epoch < self._loaded.num_epochs:
             self._loaded.renew_patience()
-            self._go_back(events, f"The run has {self._loaded.num_epochs:,} epochs now.")
+            self._go_back(events, f"The run has {self._loaded.num_epochs:,} epochs now.", command_id)
             return
         for event in events:
             self._server.publish(event)
@@ -321,7 +287,7 @@ class Worker:
         self._enter(RunState.STOPPED, command_id=command_id)
 
     def _tell_unsaved(self) -> None:
-        """Say what of the run could not be written, if anything: nobody waits for it any more."""
+        """See that all is durable, and say what of the run could not be written, if anything."""
         try:
             self._loaded.settle()
         except ValueError as error:
@@ -377,6 +343,8 @@ class Worker:
                 f"Cannot prepare the run: {type(error).__name__}: {error}. The worker's log has the details."
             ) from error
         self._take(prepared, command.command_id)
+        prepared.trainer.save_if_due()
+        self._tell_unsaved()
         self._enter(RunState.READY)
         if command.start:
             self._enter(RunState.RUNNING, command_id=command.command_id)
@@ -392,6 +360,7 @@ class Worker:
                 step=trainer.step,
                 epoch=trainer.epoch,
                 segment=trainer.segment,
+                parent=trainer.restoring.parent,
                 command_id=command_id,
             )
         )
@@ -411,7 +380,8 @@ class Worker:
             )
             notes.append(LogWritten(level="info", text=f"Decoded images are kept for later epochs: {kept}."))
         for event in (*prepared.events, *notes):
-            self._server.publish(event)
+            is_answer = isinstance(event, StateRestored)
+            self._server.publish(event.model_copy(update={"command_id": command_id}) if is_answer else event)
 
     def _report_preparation(self, what: str, done: int, total: int, unit: str) -> None:
         now = time.monotonic()
@@ -480,9 +450,7 @@ class Worker:
                 "Begin a new run with a smaller batch or smaller images."
             )
         except Exception as error:  # noqa: BLE001 (whatever it was, the window must hear of it)
-            self._fail(
-                f"Training failed at step {trainer.step}: {type(error).__name__}: {error}. The log has the details."
-            )
+            self._fail(failure_sentence(error, trainer.step))
         else:
             trainer.report(force=True)
             self._enter(RunState.FINISHED, sentence)
@@ -624,9 +592,21 @@ def _print_to(path: Path) -> None:
         os.dup2(file.fileno(), sys.stderr.fileno())
 
 
+def failure_sentence(error: Exception, step: int) -> str:
+    """Say what an error in a step, which has no sentence of its own, means for the run."""
+    if "does not have a deterministic implementation" in str(error):
+        operator = str(error).partition(" ")[0]
+        return (
+            f"The model's operator {operator} cannot give the same to the bit each time on this device. Begin a new "
+            "run with training.deterministic = false."
+        )
+    return f"Training failed at step {step}: {type(error).__name__}: {error}. The log has the details."
+
+
 def _not_allowed(kind: str, state: RunState) -> str:
-    allowed = ", ".join(sorted(ALLOWED_COMMANDS[kind]))
-    return f"{_WORDS[kind]} is not possible while the run is {state}. It is while the run is: {allowed}."
+    *most, last = sorted(ALLOWED_COMMANDS[kind])
+    allowed = f"{', '.join(most)} or {last}" if most else last
+    return f"{_WORDS[kind]} is not possible while the run is {state}. Try again when it is {allowed}."
 
 
 def _with_notes(sentence: str, error: BaseException) -> str:

@@ -9,11 +9,21 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.viewmodels.quantities import count_text, rate_text
 from trainer.messages.base import Command
-from trainer.messages.changes import LayersFrozen, LayersUnfrozen, RateChanged, RateMultiplierChanged
-from trainer.messages.commands import FreezeLayers, Rewind, SetRate, SetRateMultiplier, UnfreezeLayers
+from trainer.messages.changes import (
+    BatchNormChanged,
+    CheckpointRestored,
+    LayersFrozen,
+    LayersUnfrozen,
+    RateChanged,
+    RateMultiplierChanged,
+    RewindUndone,
+    StateRestored,
+)
+from trainer.messages.commands import FreezeLayers, Rewind, SetBatchNorm, SetRate, SetRateMultiplier, UnfreezeLayers
 from trainer.messages.events import AnyEvent
 
-_UNDOABLE = (FreezeLayers, UnfreezeLayers, SetRate, SetRateMultiplier)
+_UNDOABLE = (FreezeLayers, UnfreezeLayers, SetRate, SetRateMultiplier, SetBatchNorm)
+_CHANGES = LayersFrozen | LayersUnfrozen | RateChanged | RateMultiplierChanged | BatchNormChanged
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,8 @@ class ChangeHistory(QObject):
         self._done: list[_Action] = []
         self._undone: list[_Action] = []
         self._undone_rewind_step: int | None = None
+        self._left: dict[int, tuple[list[_Action], list[_Action]]] = {}
+        """What could be undone and done again before the run went back, by the piece of the curve that this began."""
         self._asked: dict[str, _Action] = {}
         self._present: _Action | None = None
         self._moving: set[str] = set()
@@ -69,7 +81,7 @@ class ChangeHistory(QObject):
             )
 
     def redo(self) -> None:
-        """Ask for the change that was undone last to be made again, or for a rewind to be undone."""
+        """Ask for the change that was undone last to be made again, or for a rewind or a restore to be undone."""
         if self.can_redo and self._undone:
             self._move(self._undone[-1], [change.redo for change in self._undone[-1].changes])
         elif self.can_redo:
@@ -97,7 +109,7 @@ class ChangeHistory(QObject):
             return self._undone[-1].text
         if self._undone_rewind_step is None:
             return ""
-        return self.tr("step {}, as before the rewind").format(count_text(self._undone_rewind_step))
+        return self.tr("step {}, as before the run went back").format(count_text(self._undone_rewind_step))
 
     # -- what happens -----------------------------------------------------------------------------------------
 
@@ -139,9 +151,39 @@ class ChangeHistory(QObject):
             self._is_refused = True
             self._settle(command_id)
 
+    def restore(self, event: StateRestored) -> None:
+        """Take it that another state was put back, whose changes are others: known of one that it left before."""
+        if isinstance(event, CheckpointRestored) and event.weights_only:
+            return
+        before, left = (self._done, self._undone), self._left
+        self.clear()
+        if isinstance(event, RewindUndone):
+            self._left = left
+            self._done, self._undone = left.pop(event.undone_segment, ([], []))
+        else:
+            self._left = {**left, event.segment: before}
+        self.changed.emit()
+
+    def open_run(self, log: Sequence[AnyEvent]) -> None:
+        """Take what a run's folder says was changed and put back, as if it had been followed from its start."""
+        self.clear()
+        present = 0
+        for event in log:
+            if isinstance(event, StateRestored):
+                self.restore(event)
+            elif isinstance(event, _CHANGES):
+                if event.segment > present:
+                    # Nothing was put back: the run was begun anew.
+                    self.clear()
+                self.take(event)
+            else:
+                continue
+            present = event.segment
+
     def clear(self) -> None:
-        """Forget every change: another state was put back, or another run is on display."""
+        """Forget every change: another run is on display."""
         self._done, self._undone, self._asked, self._moving, self._present = [], [], {}, set(), None
+        self._left = {}
         self.changed.emit()
 
     # -- inside -----------------------------------------------------------------------------------------------
@@ -170,6 +212,9 @@ class ChangeHistory(QObject):
                 ]
                 redo = SetRateMultiplier(layers=units, multiplier=multiplier, is_exact=True)
                 return Change(event.sentence, undo, redo)
+            case BatchNormChanged(layers=[_, *_] as units, is_adapting=is_adapting, source="user"):
+                undo_it = SetBatchNorm(layers=units, is_adapting=not is_adapting)
+                return Change(event.sentence, [undo_it], SetBatchNorm(layers=units, is_adapting=is_adapting))
             case _:
                 return None
 

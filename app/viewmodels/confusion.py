@@ -154,6 +154,6 @@ def read_confusion(query: ConfusionQuery) -> Confusion | str:
     """Return a run's matrix with its figures, or the sentence that says why there is none."""
     try:
         with RunFolder(query.run_dir, read_only=True) as folder:
-            return read_off(folder.confusion(query.which))
+            return read_off(folder.checkpoints.confusion(query.which))
     except (ValueError, OSError) as error:
         return str(error)

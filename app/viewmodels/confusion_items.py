@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, Qt
 
 from app.confusion import Confusion
@@ -15,12 +17,62 @@ from app.viewmodels.table_item_model import Index, OrderedItemModel
 NAME, IMAGES, RECALL, PRECISION, F1 = range(5)
 TRUE, TAKEN, COUNT, SHARE = range(4)
 
+Levels = npt.NDArray[np.uint8]
+Sides = npt.NDArray[np.bool_]
+
 CellRole = Qt.ItemDataRole.UserRole + 1
 """tuple[int, int]: the cell of the matrix that a row is about: the class, and what it was taken for."""
 
 
-class ConfusionItemModel(QAbstractTableModel):
-    """A row for each class, a column for each class that it could be taken for."""
+class ClassMatrixItemModel(QAbstractTableModel):
+    """A row for each class, a column for each class that it could be taken for. A subclass says what a cell is."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """Return the names of the classes, by index; none while nothing is shown."""
+        raise NotImplementedError
+
+    def levels(self, rows: range, columns: range) -> tuple[Levels, Sides]:
+        """Return how much some cells are, from 0 to 255, and on which side they are: right (or better), or wrong.
+
+        Both are of shape (rows, columns); a level is 0 only where there is nothing.
+        """
+        raise NotImplementedError
+
+    def number_text(self, true_idx: int, taken_idx: int) -> str:
+        """Return the number in a cell, "" where there is nothing."""
+        raise NotImplementedError
+
+    def cell_text(self, true_idx: int, taken_idx: int) -> str:
+        """Write a cell as a sentence."""
+        raise NotImplementedError
+
+    def rowCount(self, parent: Index = QModelIndex()) -> int:
+        """Return the number of classes."""
+        return 0 if parent.isValid() else len(self.class_names)
+
+    def columnCount(self, parent: Index = QModelIndex()) -> int:
+        """Return the number of classes."""
+        return self.rowCount(parent)
+
+    def data(self, index: Index, role: int = int(Qt.ItemDataRole.DisplayRole)) -> Any:
+        """Return a cell's number, or the sentence about it."""
+        match role:
+            case Qt.ItemDataRole.DisplayRole:
+                return self.number_text(index.row(), index.column()) or count_text(0)
+            case Qt.ItemDataRole.ToolTipRole | Qt.ItemDataRole.AccessibleTextRole:
+                return self.cell_text(index.row(), index.column())
+        return None
+
+    def headerData(
+        self, section: int, orientation: Qt.Orientation, role: int = int(Qt.ItemDataRole.DisplayRole)
+    ) -> Any:
+        """Return a class's name."""
+        return self.class_names[section] if role == Qt.ItemDataRole.DisplayRole else None
+
+
+class ConfusionItemModel(ClassMatrixItemModel):
+    """How many images of each class were taken for each."""
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -43,36 +95,32 @@ class ConfusionItemModel(QAbstractTableModel):
         self.confusion = confusion
         self.endResetModel()
 
-    def rowCount(self, parent: Index = QModelIndex()) -> int:
-        """Return the number of classes."""
-        return 0 if parent.isValid() or self.confusion is None else len(self.confusion.class_names)
+    @property
+    def class_names(self) -> list[str]:
+        """Return the names of the classes, by index."""
+        return [] if self.confusion is None else self.confusion.class_names
 
-    def columnCount(self, parent: Index = QModelIndex()) -> int:
-        """Return the number of classes."""
-        return self.rowCount(parent)
+    def levels(self, rows: range, columns: range) -> tuple[Levels, Sides]:
+        """Return the shares of their class's images that cells have, and whether these were right."""
+        confusion = self.confusion
+        assert confusion is not None
+        counts = confusion.counts[rows.start : rows.stop, columns.start : columns.stop]
+        shares = counts / np.maximum(confusion.num_images[rows.start : rows.stop, None], 1)
+        return np.ceil(shares * 255).astype(np.uint8), on_diagonal(rows, columns)
 
-    def data(self, index: Index, role: int = int(Qt.ItemDataRole.DisplayRole)) -> Any:
-        """Return a cell's number of images, or the sentence about it."""
-        if self.confusion is None:
-            return None
-        match role:
-            case Qt.ItemDataRole.DisplayRole:
-                return count_text(int(self.confusion.counts[index.row(), index.column()]))
-            case Qt.ItemDataRole.ToolTipRole | Qt.ItemDataRole.AccessibleTextRole:
-                return self.cell_text(index.row(), index.column())
-        return None
+    def number_text(self, true_idx: int, taken_idx: int) -> str:
+        """Return a cell's number of images."""
+        assert self.confusion is not None
+        count = int(self.confusion.counts[true_idx, taken_idx])
+        return count_text(count) if count else ""
 
     def headerData(
         self, section: int, orientation: Qt.Orientation, role: int = int(Qt.ItemDataRole.DisplayRole)
     ) -> Any:
         """Return a class's name, or its figure: recall for a row, precision for a column."""
-        if self.confusion is None:
-            return None
+        if self.confusion is None or role != Qt.ItemDataRole.ToolTipRole:
+            return super().headerData(section, orientation, role)
         name, is_row = self.confusion.class_names[section], orientation is Qt.Orientation.Vertical
-        if role == Qt.ItemDataRole.DisplayRole:
-            return name
-        if role != Qt.ItemDataRole.ToolTipRole:
-            return None
         if is_row:
             count, share = self.confusion.num_images[section], self.confusion.recall[section]
             text = self.tr("{name}: {count} images, {share} of them recognized")
@@ -92,6 +140,12 @@ class ConfusionItemModel(QAbstractTableModel):
             all=count_text(int(confusion.num_images[true_idx])),
             share=percent_text(confusion.share_of(true_idx, taken_idx)),
         )
+
+
+def on_diagonal(rows: range, columns: range) -> Sides:
+    """Return which of some cells are those of what was right."""
+    sides: Sides = np.arange(rows.start, rows.stop)[:, None] == np.arange(columns.start, columns.stop)[None, :]
+    return sides
 
 
 class SortedItemModel(OrderedItemModel):

@@ -6,6 +6,7 @@ from PySide6.QtCore import QCoreApplication, QLocale
 
 from app.viewmodels.field_words import choice_text, split_text
 from trainer.messages.data_info import DataSummary
+from trainer.validation_metrics import TOP, reported_metrics
 
 _NUM_BINARY_CLASSES = 2
 
@@ -73,6 +74,15 @@ class FoundData:
             "RunForm", 'Each image has one class: choose "{}", or what separates the classes in a cell of the table.'
         )
         return text.format(choice_text("multi_class"))
+
+    def metric_error(self, metric: str, task: str) -> str:
+        """Say why the best checkpoint cannot be told by a metric, "" if it can, or as far as the classes are known."""
+        if metric == "auto" or metric in reported_metrics(task, len(self.class_names) or TOP + 1):
+            return ""
+        if metric == "top5_accuracy" and task == "multi_class":
+            return QCoreApplication.translate("RunForm", "Reported of more than five classes only: choose another.")
+        text = QCoreApplication.translate("RunForm", 'Not reported of the task "{}": choose another.')
+        return text.format(choice_text(task))
 
     def task_text(self, task: str) -> str:
         """Say what a task makes of the classes."""

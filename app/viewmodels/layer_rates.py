@@ -53,6 +53,15 @@ class LayerRates:
             units_by_number.setdefault(multiplier, set()).add(unit)
         return {name: multiplier for multiplier, units in units_by_number.items() for name in self.names_of(units)}
 
+    def differing(self, others: Mapping[str, float]) -> dict[tuple[float, float], set[str]]:
+        """Return the units whose multiplier is another one in ``others``, by the two: the other one first."""
+        found: dict[tuple[float, float], set[str]] = {}
+        for unit in sorted({*others, *self._multipliers}):
+            other, own = others.get(unit, 1.0), self._multipliers.get(unit, 1.0)
+            if other != own:
+                found.setdefault((other, own), set()).add(unit)
+        return found
+
     def names_of(self, units: set[str]) -> list[str]:
         """Name units by the fewest names that a command takes."""
         # Units without parameters have no rate.

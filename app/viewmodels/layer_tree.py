@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from PySide6.QtCore import QObject, Signal
 
+from app.viewmodels.cached_layers import CachedLayers
 from app.viewmodels.freeze_presets import Preset, preset_sets
 from app.viewmodels.freeze_requests import FreezeRequests
 from app.viewmodels.frozen_layers import FrozenLayers
@@ -15,8 +16,8 @@ from app.viewmodels.layer_stats import LayerStats
 from app.viewmodels.quantities import count_text
 from app.viewmodels.step_cost import StepCost
 from trainer.messages.changes import BatchNormChanged, FreezeChanged, RateMultiplierChanged, StateRestored
-from trainer.messages.events import FreezeVerified, LayerStatsReported
-from trainer.messages.model_info import ModelSummary
+from trainer.messages.events import FeaturesCached, FreezeVerified, LayerStatsReported, ProgressReported
+from trainer.messages.model_info import FrozenFeatures, ModelSummary
 
 
 class LayerTreeViewModel(QObject):
@@ -33,6 +34,8 @@ class LayerTreeViewModel(QObject):
     """Rows were measured anew: their gradients and updates, or whether they drifted."""
     columns_changed = Signal()
     """The user chose which columns to see."""
+    cached_changed = Signal()
+    """Other layers are cached, or could be."""
     figures_changed = Signal()
     """Only the footer's figures changed."""
     freeze_requested = Signal(list)
@@ -61,6 +64,7 @@ class LayerTreeViewModel(QObject):
         self.frozen = FrozenLayers(self.rows)
         self.rates = LayerRates(self.rows)
         self.stats = LayerStats(self.rows)
+        self.cached = CachedLayers(self.rows)
         self._requests = FreezeRequests(self.rows)
         self.columns: dict[str, bool] = {}
         """The columns that the user chose to see or not to see, by name; the others are shown where there is room."""
@@ -103,9 +107,11 @@ class LayerTreeViewModel(QObject):
         self._take(summary.frozen if summary else [], summary.num_trainable if summary else 0)
         self.rates.take(summary.multipliers if summary else {})
         self.frozen.set_adapting(summary.adapting if summary else ())
+        self.cached.offer(summary.features if summary else None)
         if not is_same:
             self.rows_reset.emit()
         self.states_changed.emit()
+        self.cached_changed.emit()
 
     def show_draft(
         self,
@@ -152,6 +158,7 @@ class LayerTreeViewModel(QObject):
         self._say("")
         self.states_changed.emit()
         self.measures_changed.emit()
+        self.offer_features(None)
 
     def mark_pending(self, command_id: str, layers: Sequence[str]) -> None:
         """Show that a command about these layers is on its way. Call it with the id that the session returns."""
@@ -167,7 +174,8 @@ class LayerTreeViewModel(QObject):
         """Take the freeze set that the worker says is in force."""
         if event.layers:
             # What was measured before the change tells nothing of after it; kept beside the new measure, to be judged.
-            self.predicted_ms, self.step_ms = self._predict(self.rows.atoms_of_set(event.frozen)), None
+            self.predicted_ms = self._predict(self.rows.atoms_of_set(event.frozen))
+            self._forget_measured()
         self.frozen.settle(event)
         self.stats.forget(self.frozen.units)
         self.num_trainable = event.num_trainable
@@ -206,6 +214,17 @@ class LayerTreeViewModel(QObject):
         self.figures_changed.emit()
         self.measures_changed.emit()
 
+    def offer_features(self, features: FrozenFeatures | None) -> None:
+        """Take what a run could cache that begins with the draft's freeze set; None where that is not known."""
+        if self.cached.told is not None or features is not self.cached.offered:
+            self.cached.offer(features)
+            self.cached_changed.emit()
+
+    def show_cached(self, event: FeaturesCached) -> None:
+        """Take what the worker computes only once an image from now on."""
+        self.cached.take(event)
+        self.cached_changed.emit()
+
     def show_stats(self, event: LayerStatsReported) -> None:
         """Take what an update did in each layer."""
         self.stats.take(event)
@@ -213,7 +232,7 @@ class LayerTreeViewModel(QObject):
 
     def restore(self, event: StateRestored) -> None:
         """Take the freeze set of a state that was put back."""
-        self.step_ms = None
+        self._forget_measured()
         self._take(event.frozen, event.num_trainable)
         self.rates.take(event.multipliers)
         self.frozen.set_adapting(event.adapting)
@@ -224,9 +243,18 @@ class LayerTreeViewModel(QObject):
         self.step_ms = step_ms or None
         self.figures_changed.emit()
 
+    def follow(self, event: ProgressReported) -> None:
+        """Take what a step costs now, and how far the features are there."""
+        self.cached.follow(event)
+        if self.cached.is_reading:
+            # It was of a step that computes its features.
+            self.predicted_ms = None
+        self.set_step_ms(event.step_ms)
+
     def forget_step_ms(self) -> None:
         """Take back what a step costs, and what it was predicted to: from here on, it is made otherwise."""
-        self.step_ms = self.predicted_ms = None
+        self._forget_measured()
+        self.predicted_ms = None
         self.figures_changed.emit()
 
     def point_at(self, row_id: int | None) -> None:
@@ -390,7 +418,15 @@ class LayerTreeViewModel(QObject):
         """Say a row's state, and since which step, for the tooltip."""
         if self.is_pending(row_id):
             return self.tr("waiting for the next step boundary")
-        return self.frozen.explain(row_id)
+        told = self.frozen.explain(row_id)
+        if not self.shows_cached or self.cached.is_offer or not self.cached.is_whole(row_id):
+            return told
+        return self.tr("{}; its features are cached").format(told)
+
+    @property
+    def shows_cached(self) -> bool:
+        """Whether the tree has a line up to which layers are computed only once an image, or could be."""
+        return self.cached.is_shown(self.frozen)
 
     def explain_stats(self, row_id: int) -> str:
         """Say what the last measured update did below a row, or that a frozen row is unchanged."""
@@ -400,7 +436,7 @@ class LayerTreeViewModel(QObject):
     def forecast(self) -> tuple[LayerRow, bool, float] | None:
         """Return the row that is pointed at, whether it would be frozen, and what a step would cost then, in ms."""
         row = None if self._pointed_at is None else self.rows[self._pointed_at]
-        if row is None or not row.atoms or self.step_ms is None or self.is_closed:
+        if row is None or not row.atoms or self._computing_ms is None or self.is_closed:
             return None
         frozen = self.frozen.atoms
         is_freeze = not frozen.issuperset(row.atoms)
@@ -409,15 +445,27 @@ class LayerTreeViewModel(QObject):
         return None if predicted_ms is None else (row, is_freeze, predicted_ms)
 
     def _predict(self, frozen: set[str]) -> float | None:
-        """Reckon a step's time with another freeze set from what it takes now; None where that cannot be told."""
+        """Reckon a step's time with another freeze set from what it takes now; None where that cannot be told.
+
+        It is that of a step which computes its features: after a change, those of other layers are to be cached.
+        """
         now, then = self._cost.of(self.frozen.atoms), self._cost.of(frozen)
         is_possible = any(count and atom not in frozen for atom, count in self.rows.num_params_of.items())
-        return self.step_ms * then / now if self.step_ms and now and is_possible else None
+        return self._computing_ms * then / now if self._computing_ms and now and is_possible else None
+
+    @property
+    def _computing_ms(self) -> float | None:
+        """Return what a step takes that computes its features, in milliseconds."""
+        return self.cached.computing_ms if self.cached.is_reading else self.step_ms
 
     # -- inside -----------------------------------------------------------------------------------------------
 
+    def _forget_measured(self) -> None:
+        self.step_ms = self.cached.computing_ms = None
+
     def _show_rows(self, rows: LayerRows) -> None:
         self.rows, self.frozen, self.rates, self.stats = rows, FrozenLayers(rows), LayerRates(rows), LayerStats(rows)
+        self.cached = CachedLayers(rows)
         self._requests = FreezeRequests(rows)
         self._preset_sets = preset_sets(rows)
 

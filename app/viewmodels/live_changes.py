@@ -19,6 +19,8 @@ class LiveChanges:
         self._in_force: InForce | None = None
         self._pending: dict[str, str] = {}
         """The id of the command that asked for a field's value, by the field."""
+        self._refused: set[str] = set()
+        """The fields that hold what was refused, and nothing has been typed into since."""
 
     # -- what is shown ----------------------------------------------------------------------------------------
 
@@ -47,8 +49,8 @@ class LiveChanges:
 
     # -- what comes in ----------------------------------------------------------------------------------------
 
-    def take(self, present: InForce, command_id: str = "") -> dict[str, Any]:
-        """Take what the run trains with now; ``command_id`` is what asked for it.
+    def take(self, present: InForce, command_id: str = "", *told: str) -> dict[str, Any]:
+        """Take what the run trains with now; ``command_id`` is what asked for it, ``told`` what is said anew of it.
 
         Returns the values that the fields are to show: those of all that nobody is typing into.
         """
@@ -57,7 +59,9 @@ class LiveChanges:
             is_answer = bool(command_id) and self._pending.get(field) == command_id
             if is_answer:
                 del self._pending[field]
-            if is_answer or not self._is_typed(name):
+            is_given_up = field in self._refused and name in told
+            self._refused -= {field} if is_given_up else set()
+            if is_answer or is_given_up or not self._is_typed(name):
                 values[field] = getattr(present, name)
         self._in_force = present
         return values
@@ -71,18 +75,32 @@ class LiveChanges:
         asked = [field for field, pending_id in self._pending.items() if pending_id == command_id]
         for field in asked:
             del self._pending[field]
+        self._refused.update(asked)
         return asked
+
+    def note_typing(self, field: str) -> None:
+        """Take note that something else was typed: what is told of the run leaves it as it is."""
+        self._refused.discard(field)
+
+    def put_back(self, field: str) -> dict[str, Any]:
+        """Return what a field is to show in the place of what was typed; {} while that is asked for, or no run is."""
+        if self._in_force is None or field in self._pending:
+            return {}
+        self._refused.discard(field)
+        return {LIVE_FIELDS[name]: getattr(self._in_force, name) for name in LIVE_FIELDS if LIVE_FIELDS[name] == field}
 
     def drop(self) -> dict[str, Any]:
         """Forget what was asked for. Returns what the fields are to show in place of what was typed; {} for nothing."""
         if self._in_force is None or not (self._pending or any(map(self._is_typed, LIVE_FIELDS))):
             return {}
         self._pending = {}
+        self._refused.clear()
         return {field: getattr(self._in_force, name) for name, field in LIVE_FIELDS.items()}
 
     def leave_run(self) -> None:
         """Forget the run."""
         self._in_force, self._pending = None, {}
+        self._refused.clear()
 
     # -- inside -----------------------------------------------------------------------------------------------
 

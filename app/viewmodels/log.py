@@ -9,6 +9,7 @@ from typing import Any
 from PySide6.QtCore import QModelIndex, QObject, Qt
 
 from app.plan_syntax import plan_text
+from app.viewmodels.cached_layers import place_text, share_text
 from app.viewmodels.quantities import (
     clock_text,
     count_text,
@@ -40,6 +41,7 @@ from trainer.messages.events import (
     CheckpointsDeleted,
     CheckpointsPutBack,
     CommandRejected,
+    FeaturesCached,
     FreezeVerified,
     LogWritten,
     StateChanged,
@@ -186,7 +188,7 @@ class LogItemModel(TableItemModel):
                 result = self.tr("to before: {}").format(event.sentence)
                 return LogRow(event.time, self.tr("Rewound"), None, event.step, result)
             case RewindUndone():
-                return LogRow(event.time, self.tr("Rewind undone"), None, event.step, self.tr("as before the rewind"))
+                return LogRow(event.time, self.tr("Going back undone"), None, event.step, self.tr("as before it"))
             case CommandRejected():
                 return LogRow(
                     event.time,
@@ -198,6 +200,8 @@ class LogItemModel(TableItemModel):
                 )
             case FreezeVerified():
                 return self._verified_row(event)
+            case FeaturesCached():
+                return self._cached_row(event)
             case LogWritten():
                 return LogRow(event.time, self._level_text(event.level), None, None, event.text, event.level)
             case _:
@@ -267,6 +271,16 @@ class LogItemModel(TableItemModel):
             return LogRow(event.time, self.tr("Freeze broken"), None, event.step, result, "error")
         result = self.tr("frozen layers unchanged to the bit: {}").format(count_text(event.num_verified))
         return LogRow(event.time, self.tr("Freeze verified"), None, event.step, result)
+
+    def _cached_row(self, event: FeaturesCached) -> LogRow:
+        if not event.layers:
+            return LogRow(event.time, self.tr("Features not cached"), None, event.applied_step, event.reason)
+        views = self.tr("validation only") if not event.views else self.tr("{} views").format(count_text(event.views))
+        views = self.tr("1 view") if event.views == 1 else views
+        takes = f"{size_text(event.num_bytes)} {place_text(event)}"
+        saves = self.tr("{} of the forward computing saved").format(share_text(event.saved_share))
+        result = " · ".join(filter(None, (event.sentence, views, takes, saves, event.reason)))
+        return LogRow(event.time, self.tr("Features cached"), None, event.applied_step, result)
 
     def _refusal_text(self, command: str) -> str:
         return {

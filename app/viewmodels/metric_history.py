@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
-from itertools import chain
+from functools import partial
 
-import numpy as np
-import numpy.typing as npt
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.viewmodels.pyramid import Floats, Ints
 from app.viewmodels.quantities import rate_text
 from app.viewmodels.smoothing import MAX_WEIGHT
+from app.viewmodels.tag_points import NO_POINTS, TagPoints
 from app.viewmodels.trace import Points, Trace
+from trainer.lineage import Lineage
 from trainer.messages.changes import (
     CheckpointRestored,
     FreezeChanged,
@@ -21,9 +22,6 @@ from trainer.messages.changes import (
     LayersUnfrozen,
     RateChanged,
     RateMultiplierChanged,
-    RewindUndone,
-    RunRewound,
-    StateRestored,
 )
 from trainer.messages.events import MetricsLogged
 from trainer.run_record import Curve, RunRecord
@@ -37,7 +35,7 @@ _POINTS_A_SLICE = 25_000
 class Marker:
     """An intervention on the run, at the step where it took hold.
 
-    ``abandoned_by`` is the segment that began as a restore or a rewind went back before it, None if none has.
+    ``is_abandoned``: it did not lead to where the run is, which went back before it or on from elsewhere.
     ``kind`` is "freeze", "unfreeze", "rate", "multiplier" or "weights". ``change`` is the number of the change, 0 if
     it has none; the run can go back to the state before it if ``can_rewind``.
     """
@@ -49,13 +47,8 @@ class Marker:
     source: str
     segment: int
     change: int = 0
-    abandoned_by: int | None = None
+    is_abandoned: bool = False
     can_rewind: bool = False
-
-    @property
-    def is_abandoned(self) -> bool:
-        """Whether the run went back before it."""
-        return self.abandoned_by is not None
 
 
 @dataclass(frozen=True)
@@ -86,10 +79,8 @@ class MetricHistory(QObject):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._traces: dict[str, Trace] = {}
-        # By the segment that began as they were left behind.
-        self._abandoned: dict[str, dict[int, Trace]] = {}
-        self._segment = 0
+        self._tags: dict[str, TagPoints] = {}
+        self._lineage = Lineage()
         self._markers: list[Marker] = []
         self._rewinds: frozenset[int] = frozenset()
         self.smoothing = DEFAULT_SMOOTHING
@@ -104,7 +95,7 @@ class MetricHistory(QObject):
 
     def clear(self) -> None:
         """Forget everything, for a new run. The smoothing is the user's and stays."""
-        self._traces, self._abandoned, self._markers, self._segment = {}, {}, [], 0
+        self._tags, self._lineage, self._markers = {}, Lineage(), []
         self._rewinds = frozenset()
         self.steps_per_epoch = self.total_steps = 0
         self.changed.emit()
@@ -115,65 +106,47 @@ class MetricHistory(QObject):
         self.clear()
         if record.info is not None:
             self.set_epochs(record.info.steps_per_epoch, record.info.total_steps)
-        self.set_curves(record.curves, record.segment)
+        self.set_curves(record.curves, record.lineage)
         for event in record.freeze_events:
             self.add_marker(event)
         for entry in record.log:
             if isinstance(entry, RateChanged | RateMultiplierChanged | CheckpointRestored):
                 self.add_marker(entry)
-        for entry in record.log:
-            if isinstance(entry, RewindUndone):
-                self._take_markers_back(entry.undone_segment)
-            elif isinstance(entry, StateRestored):
-                self._abandon_markers(entry.step, entry.segment, _change_of(entry))
 
-    def set_curves(self, curves: dict[str, Curve], segment: int = 0) -> None:
-        """Replace all points by those of a run's folder, which was read in ``segment``."""
-        self._segment = segment
-        self._traces = {tag: self._new_trace(tag, curve.steps, curve.values) for tag, curve in curves.items()}
-        self._abandoned = {
-            tag: {by: self._new_trace(tag, steps, values) for by, (steps, values) in curve.abandoned.items()}
-            for tag, curve in curves.items()
-        }
+    def set_curves(self, curves: Mapping[str, Curve], lineage: Lineage) -> None:
+        """Replace all points by those of a run's folder."""
+        # A copy: the record stays as it was read.
+        self._lineage = deepcopy(lineage)
+        self._tags = {tag: TagPoints.of(curve, partial(self._new_trace, tag)) for tag, curve in curves.items()}
         self._advance()
 
     def add(self, event: MetricsLogged) -> None:
         """Add a batch of measurements. What is here already, or belongs to a segment that was left, is dropped."""
-        if event.segment < self._segment or not event.series:
+        if event.segment < self._lineage.segment or not event.series:
             return
-        if event.segment > self._segment:
+        if event.segment > self._lineage.segment:
             first_steps = [series.steps[0] for series in event.series.values() if series.steps]
             self.restore(min(first_steps, default=0) - 1, event.segment)
         for tag, series in event.series.items():
-            trace = self._traces.get(tag)
-            if trace is None:
-                trace = self._traces[tag] = self._new_trace(tag)
-            trace.append(series.steps, series.values)
+            points = self._tags.get(tag)
+            if points is None:
+                points = self._tags[tag] = TagPoints(partial(self._new_trace, tag))
+            points.append(event.segment, series.steps, series.values)
         self._advance()
 
-    def restore(self, step: int, segment: int, change: int | None = None) -> None:
-        """Go on from ``step`` in a new segment: the points after it become abandoned pieces.
+    def restore(self, step: int, segment: int, parent: int | None = None, change: int | None = None) -> None:
+        """Go on from ``step`` of the segment ``parent`` in a new one: what did not lead there is abandoned.
 
-        ``change`` is the number of the first change that is undone by it, where it was one just after ``step``.
+        Without a parent, it is the segment before. ``change`` is the number of the first change that is undone by it,
+        where it was one just after ``step``.
         """
-        if segment <= self._segment:
+        if segment < self._lineage.segment or segment == 0:
             return
-        self._segment = segment
-        self._cut_after(step)
-        self._abandon_markers(step, segment, change)
-        self._advance()
-
-    def undo_rewind(self, event: RewindUndone) -> None:
-        """Go on in a new segment from what a rewind had left behind; what came of the rewind is abandoned in turn."""
-        if event.segment <= self._segment:
-            return
-        self._segment = event.segment
-        self._cut_after(event.undone_step)
-        for tag, pieces in self._abandoned.items():
-            piece = pieces.pop(event.undone_segment, None)
-            if piece is not None:
-                self._traces[tag].append(piece.steps, piece.values)
-        self._take_markers_back(event.undone_segment)
+        self._lineage.begin(segment, step, parent, change)
+        path = self._lineage.path()
+        for points in self._tags.values():
+            points.follow(path)
+        self._set_markers([self._seen_from_here(known) for known in self._markers])
         self._advance()
 
     def add_marker(self, event: FreezeChanged | RateChanged | RateMultiplierChanged | CheckpointRestored) -> None:
@@ -211,15 +184,15 @@ class MetricHistory(QObject):
         return Marker(event.step, event.step, sentence, "weights", "user", event.segment, event.change)
 
     def _mark(self, marker: Marker) -> None:
-        if any(replace(known, abandoned_by=None, can_rewind=False) == marker for known in self._markers):
+        if any(replace(known, is_abandoned=False, can_rewind=False) == marker for known in self._markers):
             return
-        self._markers.append(replace(marker, can_rewind=self._can_rewind(marker)))
+        self._markers.append(self._seen_from_here(marker))
         self.markers_changed.emit()
 
     def set_rewinds(self, changes: Sequence[int]) -> None:
         """Say before which changes, by their numbers, the worker keeps the state."""
         self._rewinds = frozenset(changes)
-        self._set_markers([replace(known, can_rewind=self._can_rewind(known)) for known in self._markers])
+        self._set_markers([self._seen_from_here(known) for known in self._markers])
 
     def set_epochs(self, steps_per_epoch: int, total_steps: int = 0) -> None:
         """Say how long an epoch is, and the run if that is known, in steps."""
@@ -238,7 +211,7 @@ class MetricHistory(QObject):
     @property
     def is_empty(self) -> bool:
         """Whether there is no point to draw."""
-        return not any(len(trace) for trace in self._traces.values())
+        return not any(len(points.line) for points in self._tags.values())
 
     @property
     def is_catching_up(self) -> bool:
@@ -257,94 +230,56 @@ class MetricHistory(QObject):
 
     def has(self, tag: str) -> bool:
         """Return whether there is a point of a tag on the run's own line."""
-        return tag in self._traces and len(self._traces[tag]) > 0
+        return tag in self._tags and len(self._tags[tag].line) > 0
 
     def query(
         self, tag: str, first_step: float, last_step: float, max_points: int = 2000, *, smoothed: bool = False
     ) -> Points:
         """Return about ``max_points`` points at most that show a tag between two steps, with every peak."""
-        trace = self._traces.get(tag)
-        return trace.query(first_step, last_step, max_points, smoothed=smoothed) if trace else _NO_POINTS
+        points = self._tags.get(tag)
+        return points.line.query(first_step, last_step, max_points, smoothed=smoothed) if points else NO_POINTS
 
     def query_abandoned(
         self, tag: str, first_step: float, last_step: float, max_points: int = 500, *, smoothed: bool = False
     ) -> Points:
-        """Return what restores left behind between two steps: pieces with a gap after each."""
-        pieces = [
-            piece.query(first_step, last_step, max_points, smoothed=smoothed)
-            for piece in self._abandoned.get(tag, {}).values()
-        ]
-        pieces = [piece for piece in pieces if len(piece)]
-        if not pieces:
-            return _NO_POINTS
-        gap = np.array([np.nan])
-        return Points(
-            np.concatenate([part for piece in pieces for part in (piece.steps, piece.steps[-1:])]),
-            np.concatenate([part for piece in pieces for part in (piece.values, gap)]),
-        )
+        """Return what was left behind between two steps: pieces with a gap after each."""
+        points = self._tags.get(tag)
+        if points is None:
+            return NO_POINTS
+        return points.query_abandoned(self._lineage, first_step, last_step, max_points, smoothed=smoothed)
 
     def at(self, tag: str, step: float, *, smoothed: bool = False) -> tuple[int, float] | None:
         """Return a tag's last (step, value) at or before a step, or its first; None if there is none."""
-        trace = self._traces.get(tag)
-        return trace.at(step, smoothed=smoothed) if trace else None
+        points = self._tags.get(tag)
+        return points.line.at(step, smoothed=smoothed) if points else None
 
     def best(self, tag: str) -> Best | None:
         """Return the lowest loss, or the highest of any other metric, that is on the run's own line."""
-        trace = self._traces.get(tag)
-        found = trace.extreme(is_lowest=tag.startswith("Loss")) if trace else None
+        points = self._tags.get(tag)
+        found = points.line.extreme(is_lowest=tag.startswith("Loss")) if points else None
         return Best(*found) if found else None
 
     def all_points(self) -> list[ExportedPiece]:
         """Return copies of all points, tag by tag, each tag's own line before its abandoned pieces."""
         return [
-            ExportedPiece(tag, is_abandoned, trace.steps.copy(), trace.values.copy())
-            for tag in sorted(self._traces.keys() | self._abandoned.keys())
-            for is_abandoned, traces in (
-                (False, [self._traces[tag]] if tag in self._traces else []),
-                (True, list(self._abandoned.get(tag, {}).values())),
-            )
-            for trace in traces
+            ExportedPiece(tag, trace is not points.line, trace.steps.copy(), trace.values.copy())
+            for tag, points in sorted(self._tags.items())
+            for trace in points.traces
         ]
 
     # -- inside -----------------------------------------------------------------------------------------------
 
-    def _new_trace(self, tag: str, steps: npt.ArrayLike = (), values: npt.ArrayLike = ()) -> Trace:
+    def _new_trace(self, tag: str) -> Trace:
         # Validation comes once an epoch: smoothing it would hide what was measured.
-        trace = Trace(self.smoothing if tag.endswith("/train") else None)
-        trace.append(steps, values)
-        return trace
+        return Trace(self.smoothing if tag.endswith("/train") else None)
 
     def _all_traces(self) -> list[Trace]:
-        return list(chain(self._traces.values(), *(pieces.values() for pieces in self._abandoned.values())))
+        return [trace for points in self._tags.values() for trace in points.traces]
 
-    def _cut_after(self, step: int) -> None:
-        for tag, trace in self._traces.items():
-            taken = trace.cut_after(step)
-            if taken is not None:
-                self._abandoned.setdefault(tag, {})[self._segment] = self._new_trace(tag, *taken)
-
-    def _abandon_markers(self, step: int, segment: int, change: int | None) -> None:
-        def is_undone(known: Marker) -> bool:
-            is_after = known.applied_step > step or (change is not None and known.change >= change)
-            return is_after and not known.is_abandoned
-
-        self._set_markers(
-            [
-                replace(known, abandoned_by=segment, can_rewind=False)
-                if known.segment < segment and is_undone(known)
-                else known
-                for known in self._markers
-            ]
-        )
-
-    def _take_markers_back(self, segment: int) -> None:
-        kept = [
-            replace(known, abandoned_by=None) if known.abandoned_by == segment else known for known in self._markers
-        ]
-        self._set_markers([replace(known, can_rewind=self._can_rewind(known)) for known in kept])
-
-    def _can_rewind(self, marker: Marker) -> bool:
-        return marker.change in self._rewinds and not marker.is_abandoned
+    def _seen_from_here(self, marker: Marker) -> Marker:
+        is_abandoned = not self._lineage.led_here(marker.segment, marker.applied_step, marker.change)
+        can_rewind = marker.change in self._rewinds and not is_abandoned
+        return replace(marker, is_abandoned=is_abandoned, can_rewind=can_rewind)
 
     def _set_markers(self, markers: list[Marker]) -> None:
         if markers != self._markers:
@@ -364,9 +299,4 @@ class MetricHistory(QObject):
         self.changed.emit()
 
 
-def _change_of(event: StateRestored) -> int | None:
-    return event.change if isinstance(event, RunRewound) else None
-
-
 _KINDS: dict[type, str] = {LayersFrozen: "freeze", LayersUnfrozen: "unfreeze", RateMultiplierChanged: "multiplier"}
-_NO_POINTS = Points(np.empty(0), np.empty(0))

@@ -10,13 +10,13 @@ from app.plan_syntax import changes_text, start_text
 from app.viewmodels.plan_text import change_sentence, start_sentence
 from trainer.config import PlanPhase, RunConfig
 from trainer.messages.changes import (
-    CheckpointRestored,
     FreezeChanged,
     PhaseBegan,
     PlanChanged,
     RunRewound,
     StateRestored,
 )
+from trainer.messages.states import RunState
 from trainer.run_record import RunRecord
 
 
@@ -51,6 +51,7 @@ class PlanTimeline(QObject):
         self._segment = 0
         self._length: tuple[int, int] | None = None
         """Epochs of the run, and the updates in each; None while they are not known."""
+        self._is_over = False
 
     # -- what comes in ----------------------------------------------------------------------------------------
 
@@ -61,7 +62,7 @@ class PlanTimeline(QObject):
     def show_plan(self, config: RunConfig) -> None:
         """Show a run's plan from its beginning."""
         self._frozen_at_start, self._phases = list(config.model.frozen), list(config.plan)
-        self._num_begun, self._is_by_hand, self._segment = 0, False, 0
+        self._num_begun, self._is_by_hand, self._segment, self._is_over = 0, False, 0, False
         self.changed.emit()
 
     def open_run(self, record: RunRecord) -> None:
@@ -76,11 +77,18 @@ class PlanTimeline(QObject):
                 self.restore(event)
             elif isinstance(event, FreezeChanged):
                 self.note_change(event)
+        self.set_over(record.state is RunState.FINISHED)
 
     def set_length(self, num_epochs: int, steps_per_epoch: int) -> None:
         """Say how long the run is: phases behind its end are shown as never coming."""
         if (num_epochs, steps_per_epoch) != self._length:
             self._length = num_epochs, steps_per_epoch
+            self.changed.emit()
+
+    def set_over(self, is_over: bool) -> None:
+        """Say whether the run has come to its end: what its patience cut off never comes."""
+        if is_over != self._is_over:
+            self._is_over = is_over
             self.changed.emit()
 
     def begin_phase(self, event: PhaseBegan) -> None:
@@ -97,9 +105,9 @@ class PlanTimeline(QObject):
     def restore(self, event: StateRestored) -> None:
         """Go back to where the plan stood in a state that was put back."""
         self._segment = event.segment
-        if not (isinstance(event, CheckpointRestored) and event.weights_only):
-            # Before a change of the plan's own: that is not made again.
-            self._is_by_hand = isinstance(event, RunRewound) and event.source == "plan"
+        # Before a change of the plan's own: that is not made again.
+        is_without_plans_own = isinstance(event, RunRewound) and event.source == "plan"
+        self._is_by_hand = event.is_plan_overridden or is_without_plans_own
         if event.rate is not None:
             # Runs of an earlier Thaw tell neither.
             self._phases = list(event.plan)
@@ -144,6 +152,8 @@ class PlanTimeline(QObject):
     @property
     def _num_coming(self) -> int:
         """Count the phases that have begun or are to come; one that never does keeps those behind it from coming."""
+        if self._is_over:
+            return self._num_begun
         if self._length is None:
             return len(self._phases)
         to_come = range(self._num_begun, len(self._phases))

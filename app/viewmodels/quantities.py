@@ -79,6 +79,11 @@ def percent_text(share: float | None) -> str:
     return f"{QLocale().toString(share * 100, 'f', 1)} %"
 
 
+def signed_text(text: str, value: float) -> str:
+    """Put the sign of a difference before its size: "+0.5", "−0.5"; none before 0, or before what is no number."""
+    return f"+{text}" if value > 0 else f"−{text}" if value < 0 else text
+
+
 def milliseconds_text(milliseconds: float) -> str:
     """Write a short time as "31 ms", below ten as "3.1 ms"."""
     return f"{QLocale().toString(milliseconds, 'f', 0 if milliseconds >= 10 else 1)} ms"
@@ -89,6 +94,13 @@ def duration_text(seconds: float) -> str:
     whole = max(0, round(seconds))
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def short_time_text(seconds: float) -> str:
+    """Write a duration that may be shorter than a second: "0.4 s", from ten seconds on "0:12"."""
+    if seconds >= 9.95:
+        return duration_text(seconds)
+    return f"{QLocale().toString(max(seconds, 0.1), 'f', 1)} s"
 
 
 def ago_text(seconds: float) -> str:
@@ -112,6 +124,11 @@ def moment_text(unix_time: float) -> str:
 
 def clock_text(unix_time: float) -> str:
     """Write the time of day with seconds, "15:30:12", which sorts and aligns in a log."""
+    return f"{datetime.datetime.fromtimestamp(unix_time):%H:%M:%S}"
+
+
+def time_text(unix_time: float) -> str:
+    """Write the time of day to the second: it tells runs of one name apart."""
     return f"{datetime.datetime.fromtimestamp(unix_time):%H:%M:%S}"
 
 

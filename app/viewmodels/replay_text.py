@@ -5,7 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import QCoreApplication, QLocale
 
 from app.viewmodels.quantities import count_text
-from trainer.messages.run_info import Replay, StepDifference
+from trainer.messages.replay import Replay, StepDifference
 
 
 def replay_text(replay: Replay) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from PySide6.QtCore import QLocale, QObject, Signal
 
 from app.plan_syntax import parse_plan, plan_text
+from app.viewmodels.compute_words import chosen_text
 from app.viewmodels.field_values import field_of, shown_value, typed_error, typed_values, value_at
 from app.viewmodels.field_words import choice_text, field_label
 from app.viewmodels.found_data import FoundData, summary_text
@@ -70,6 +71,8 @@ class RunConfigViewModel(QObject):
         """What of these was left out as another model was chosen, in a sentence; "" for nothing."""
         self._is_other_model = False
         self._last_stage: list[str] = ["backbone"]
+        self._layers: LayerRows | None = None
+        self._layers_of = ""
         self._texts: dict[str, str] = {}
         self._notes: dict[str, str] = {}
         self._errors: dict[str, str] = {}
@@ -99,17 +102,30 @@ class RunConfigViewModel(QObject):
             return self.found.task_text(self._texts["data.task"])
         if field == "data.label_separator":
             return self.found.separator_text() if self._texts[field] == "auto" else ""
+        if field == "data.views":
+            return self._views_note()
         if field == "training.batch_size" and self.live.in_force is not None and self.live.in_force.batch_parts > 1:
             return self.tr("in {} parts, one after another").format(count_text(self.live.in_force.batch_parts))
+        if field == "model.weights" and self.branch is not None:
+            # Whatever is found of a file that is named there, too, which a plain run would take.
+            return (
+                self.tr("The checkpoint's are taken.") if self.run is None else self.tr("The checkpoint's were taken.")
+            )
         return self._notes.get(field) or self._resting_note(field)
+
+    def _views_note(self) -> str:
+        """Say what the views are without effect for, or what none of them means."""
+        if self._texts["training.feature_cache"] == "off":
+            return self.tr("The feature cache is off.")
+        if self._texts["data.mixing"] != "none":
+            return self.tr("Not for mixed images.")
+        return self.tr("New views in each epoch.") if self._texts["data.views"].strip() == "0" else ""
 
     def _resting_note(self, field: str) -> str:
         """Say what an empty field means, where the note about its value would stand, and which weights are chosen."""
         if field == "model.weights":
             # A run that has begun has its weights.
-            if self.run is not None:
-                return ""
-            return self.offer.weights_note() if self.branch is None else self.tr("The checkpoint's are taken.")
+            return self.offer.weights_note() if self.run is None else ""
         if self._texts[field].strip():
             return ""
         return {
@@ -127,6 +143,8 @@ class RunConfigViewModel(QObject):
             "name": self.tr("the data's name"),
             "data.path": self.tr("choose or drop"),
             "data.cache_gb": self.tr("what the disk can spare"),
+            "training.feature_memory_gb": self.tr("25 % of what is free"),
+            "training.feature_disk_gb": self.tr("what the disk can spare"),
             "model.head_hidden": self.tr("none"),
             "optimizer.clip_norm": self.tr("not clipped"),
             "training.patience": self.tr("trains all epochs"),
@@ -135,8 +153,13 @@ class RunConfigViewModel(QObject):
             "checkpoints.every_epochs": self.tr("none for good"),
             "checkpoints.every_minutes": self.tr("at the end of epochs only"),
             "checkpoints.disk_gb": self.tr("as much as there is"),
-            "plan": self.tr("3: {}").format(", ".join(f"+{layer}" for layer in self._last_stage)),
+            # Beside a run it would read as the run's plan.
+            "plan": "" if self.run is not None else self._plan_example,
         }.get(field, "")
+
+    @property
+    def _plan_example(self) -> str:
+        return self.tr("3: {}").format(", ".join(f"+{layer}" for layer in self._last_stage))
 
     def error(self, field: str) -> str:
         """Return what is wrong with a field, "" if nothing is known to be."""
@@ -163,6 +186,7 @@ class RunConfigViewModel(QObject):
         if self._texts[field] == text:
             return
         self._texts[field] = text
+        self.live.note_typing(field)
         if field == "data.path":
             self._forget_data()
         if field in TABLE_FIELDS:
@@ -276,10 +300,15 @@ class RunConfigViewModel(QObject):
         """Return the model and its images' side in pixels; None while none is chosen, or a field of it is wrong."""
         if any(self._check(field) for field in MODEL_FIELDS):
             return None
-        values = typed_values(self._texts, MODEL_FIELDS)
-        values["model"]["frozen"] = list(self._known_choice.frozen)
+        values = typed_values(self._texts, (*MODEL_FIELDS, "model.batchnorm"))
+        chosen = self._known_choice
+        values["model"] |= {"frozen": list(chosen.frozen), "adapting": list(chosen.adapting)}
         config = config_from_dict(values)
-        return config.model, config.data.image_size
+        model = config.model
+        if self.branch is not None and model.weights_file:
+            # The checkpoint's weights are taken: the file need not even be there any more.
+            model = model.model_copy(update={"weights": "random"})
+        return model, config.data.image_size
 
     @property
     def adapting_layers(self) -> list[str]:
@@ -357,8 +386,9 @@ class RunConfigViewModel(QObject):
         return LayerChoice(self.frozen, self.multipliers, self.adapting)
 
     def _show_stages(self, summary: ModelSummary) -> None:
-        """Take the model's last stage for the example of a plan, which names layers that there are."""
+        """Take the model's last stage for the example of a plan, and its layers, which plans name."""
         self._last_stage = stages(summary.layers)[-1]
+        self._layers, self._layers_of = LayerRows(summary), summary.model
 
     def show_checking(self) -> None:
         """Note that the data are being scanned."""
@@ -432,7 +462,7 @@ class RunConfigViewModel(QObject):
             self._show_found(run.data_summary)
         self.found.class_names = run.class_names
         self._notes["data.image_size"] = self.tr("applied: {} px").format(locale.toString(run.image_size))
-        self._notes["training.precision"] = self.tr("applied: {}").format(run.precision)
+        self._notes["training.precision"] = self.tr("applied: {}").format(chosen_text(run))
         self._notes["training.device"] = self.tr("applied: {}").format(run.device)
         self.live.leave_run()
         self.show_in_force(run.present)
@@ -451,16 +481,25 @@ class RunConfigViewModel(QObject):
 
     # -- what may change as the run goes on -------------------------------------------------------------------
 
-    def show_in_force(self, present: InForce, command_id: str = "") -> None:
-        """Show what the run trains with now; ``command_id`` is what asked for it. What is being typed stays."""
-        self._show_values(self.live.take(present, command_id))
+    def show_in_force(self, present: InForce, command_id: str = "", *told: str) -> None:
+        """Show what the run trains with now; ``command_id`` is what asked for it. What is being typed stays.
+
+        Of what is ``told`` anew, also in the place of what was refused.
+        """
+        self._show_values(self.live.take(present, command_id, *told))
         self.changed.emit()
         self.live_changed.emit()
 
     def change_in_force(self, command_id: str, **values: Any) -> None:
         """Show that some of what the run trains with is another now."""
         if self.live.in_force is not None:
-            self.show_in_force(self.live.in_force.model_copy(update=values), command_id)
+            self.show_in_force(self.live.in_force.model_copy(update=values), command_id, *values)
+
+    def put_back(self, field: str) -> None:
+        """Show in a field what is in force, in the place of what was typed for the live run."""
+        self._show_values(self.live.put_back(field))
+        self.changed.emit()
+        self.live_changed.emit()
 
     def mark_pending(self, command_id: str, *names: str) -> None:
         """Remember that a command asked for these, by their names in ``InForce``."""
@@ -501,6 +540,20 @@ class RunConfigViewModel(QObject):
         error = typed_error(field, self._texts[field]) or self.offer.error(field)
         if field == "data.task":
             return error or self.found.task_error(self._texts[field])
+        if field == "plan":
+            return error or self._unknown_layer(self._texts[field])
         if field == "data.balance" and (self._texts["data.task"], self._texts[field]) == ("multi_label", "sampler"):
             return self.tr("Images have several classes: choose class weights.")
+        if field == "checkpoints.best_metric":
+            return error or self.found.metric_error(self._texts[field], self._texts["data.task"])
         return error
+
+    def _unknown_layer(self, plan: str) -> str:
+        """Say which layer of a plan the model has not; "" for none, or as long as the model's layers are not known."""
+        if self._layers is None or self._is_other_model or self._layers_of != self._texts["model.name"]:
+            return ""
+        for phase in parse_plan(plan) or []:
+            for name in (*phase["unfreeze"], *phase["freeze"], *phase.get("rates", {})):
+                if not self._layers.atoms_of([name]):
+                    return self.tr("The model has no layer {}. Its tree lists the names.").format(name)
+        return ""

@@ -31,6 +31,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "model.head_dropout",
         "model.head_hidden",
         "data.augmentation",
+        "data.views",
         "data.mixing",
         "data.balance",
         "data.image_size",
@@ -55,6 +56,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "checkpoints": (
         "checkpoints.keep_last",
         "checkpoints.keep_best",
+        "checkpoints.best_metric",
         "checkpoints.every_epochs",
         "checkpoints.before_changes",
         "checkpoints.every_minutes",
@@ -68,9 +70,16 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "training.restore_best",
         "training.advisor",
         "training.precision",
+        "training.channels_last",
+        "training.compile",
         "training.device",
+        "training.deterministic",
         "training.seed",
         "data.cache_gb",
+        "training.feature_cache",
+        "training.feature_precision",
+        "training.feature_memory_gb",
+        "training.feature_disk_gb",
         "training.rewind_gb",
         "training.rewind_disk_gb",
         "name",
@@ -98,8 +107,8 @@ MODEL_FIELDS = (
 )
 """The fields that decide what the model's tree shows."""
 
-TASK_FIELDS = ("data.task", "data.balance")
-"""The fields that must go with how many classes an image has, and with each other."""
+TASK_FIELDS = ("data.task", "data.balance", "checkpoints.best_metric")
+"""The fields that must go with the classes, and with each other."""
 
 MODEL_FIELDS_THAT_NAME_LAYERS = frozenset(MODEL_FIELDS) - {"model.weights", "data.image_size", "data.task"}
 """The fields with which another model, or another head, is chosen."""
@@ -124,6 +133,8 @@ NUMBERS = frozenset(
         "training.min_change",
         "training.rewind_gb",
         "training.rewind_disk_gb",
+        "training.feature_memory_gb",
+        "training.feature_disk_gb",
         "data.validation_fraction",
         "data.cache_gb",
         "training.label_smoothing",
@@ -139,6 +150,10 @@ ONLY_WITH = {
     "optimizer.warmup_epochs": ("optimizer.schedule", {"constant", "step", "cosine", "plateau"}),
     "optimizer.decay_factor": ("optimizer.schedule", {"step", "plateau"}),
     "optimizer.decay_epochs": ("optimizer.schedule", {"step", "plateau"}),
+    "data.views": ("data.augmentation", {"light", "standard", "strong"}),
+    "training.feature_precision": ("training.feature_cache", {"auto"}),
+    "training.feature_memory_gb": ("training.feature_cache", {"auto"}),
+    "training.feature_disk_gb": ("training.feature_cache", {"auto"}),
 }
 """The fields that matter with some values of another one only, and are out of sight with others."""
 
@@ -153,6 +168,8 @@ OWN_OF_WEIGHTS = frozenset({"data.image_size", "data.resize_size"}) | CHANNELS
 
 MAY_BE_EMPTY = OWN_OF_WEIGHTS | {
     "data.cache_gb",
+    "training.feature_memory_gb",
+    "training.feature_disk_gb",
     "optimizer.clip_norm",
     "model.head_hidden",
     "training.patience",

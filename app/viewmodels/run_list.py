@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QObject, Qt
 
-from app.viewmodels.quantities import MISSING, count_text, day_text, percent_text
+from app.viewmodels.quantities import MISSING, count_text, day_text, percent_text, time_text
 from app.viewmodels.table_item_model import Index, TableItemModel
 from trainer.messages.states import RunState
-from trainer.run_list import by_branch
+from trainer.run_list import by_branch, rails
 from trainer.run_record import RunListing
 
 RUN, MODEL, STATE, EPOCH, ACCURACY, STARTED, FOLDER = range(7)
@@ -25,7 +26,7 @@ ToneRole = Qt.ItemDataRole.UserRole + 3
 
 
 class RunListItemModel(TableItemModel):
-    """One row a run. Rows are replaced as a whole when the folder was read again, and only if something changed."""
+    """One row a run. Rows are replaced as a whole when the folder was read again, and only if others are there."""
 
     number_columns = frozenset({EPOCH, ACCURACY})
 
@@ -33,16 +34,29 @@ class RunListItemModel(TableItemModel):
         super().__init__(parent)
         self._runs: list[RunListing] = []
         self._rails: list[tuple[bool, ...]] = []
+        self._ambiguous: set[str] = set()
+        """The titles that several runs have: the time when each began tells them apart."""
 
     def show_runs(self, runs: list[RunListing]) -> None:
         """Show these runs."""
         placed = by_branch(runs)
-        if [run for run, _ in placed] == self._runs:
+        before, now = self._runs, [run for run, _ in placed]
+        lines = rails([depth for _, depth in placed])
+        if [run.path for run in now] == [run.path for run in before] and lines == self._rails:
+            # The same rows: nobody who looks at the list loses their place in it.
+            self._take(now)
+            for row in (row for row, (old, new) in enumerate(zip(before, now, strict=True)) if old != new):
+                self.dataChanged.emit(self.index(row, 0), self.index(row, NUM_COLUMNS - 1))
             return
         self.beginResetModel()
-        self._runs = [run for run, _ in placed]
-        self._rails = _rails([depth for _, depth in placed])
+        self._take(now)
+        self._rails = lines
         self.endResetModel()
+
+    def _take(self, runs: list[RunListing]) -> None:
+        self._runs = runs
+        num_of_title = Counter(run.title for run in runs)
+        self._ambiguous = {title for title, count in num_of_title.items() if count > 1}
 
     def row_of(self, path: Path) -> int | None:
         """Return the row of a run's folder, or None."""
@@ -92,7 +106,7 @@ class RunListItemModel(TableItemModel):
     def _text(self, run: RunListing, column: int) -> str:
         match column:
             case 0:
-                return run.title
+                return f"{run.title} · {time_text(run.created_at)}" if run.title in self._ambiguous else run.title
             case 1:
                 return run.model
             case 2:
@@ -134,13 +148,3 @@ class RunListItemModel(TableItemModel):
             RunState.STOPPED: self.tr("stopped"),
             RunState.FAILED: self.tr("failed"),
         }[run.state]
-
-
-def _rails(depths: list[int]) -> list[tuple[bool, ...]]:
-    """Return for each row which of the lines beside it go on below, by how deep in their trees the rows are."""
-    rails: list[tuple[bool, ...]] = []
-    going_on: set[int] = set()
-    for depth in reversed(depths):
-        rails.append(tuple(level in going_on for level in range(1, depth + 1)))
-        going_on = {level for level in going_on if level < depth} | {depth}
-    return rails[::-1]

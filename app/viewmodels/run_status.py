@@ -8,6 +8,8 @@ from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal
 
+from app.viewmodels.compute_words import compute_text, measured_text
+from app.viewmodels.long_work import LongWork
 from app.viewmodels.quantities import ago_text, count_text, duration_text, number_text, part_text, size_text
 from trainer.client import RunOpened, WorkerLost
 from trainer.messages.changes import StateRestored, TrainingChanged
@@ -21,8 +23,6 @@ from trainer.messages.events import (
 )
 from trainer.messages.run_info import RunInfo
 from trainer.messages.states import RunState
-
-_SECONDS_BEFORE_A_FORECAST = 2.0
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,7 @@ class RunStatusViewModel(QObject):
         self.sentence = ""
         self.folder_size = None
         self._progress: ProgressReported | None = None
-        self._preparation: PreparationProgressed | None = None
-        self._preparation_began: PreparationProgressed | None = None
+        self._preparation, self._errand = LongWork(), LongWork()
         self._epoch, self._num_epochs, self._step, self._total_steps = 0, 0, 0, 0
         self._saved_at: float | None = None
         self._rewinds: RewindsKept | None = None
@@ -101,7 +100,7 @@ class RunStatusViewModel(QObject):
         """Follow the state."""
         self.state, self.sentence = event.state, event.sentence
         if event.state is not RunState.PREPARING:
-            self._preparation = None
+            self._preparation.end()
         self.changed.emit()
 
     def progress(self, event: ProgressReported) -> None:
@@ -120,20 +119,28 @@ class RunStatusViewModel(QObject):
 
     def prepare_progress(self, event: PreparationProgressed) -> None:
         """Follow long work before the run."""
-        if self._preparation is None or event.what != self._preparation.what:
-            self._preparation_began = event
-        self._preparation = event
+        self._preparation.take(event)
+        self.changed.emit()
+
+    def follow_errand(self, event: PreparationProgressed) -> None:
+        """Follow what takes long in a process of its own, whatever the run does."""
+        self._errand.take(event)
+        self.changed.emit()
+
+    def finish_errand(self) -> None:
+        """Say no more how far an errand is."""
+        self._errand.end()
         self.changed.emit()
 
     @property
     def can_cancel(self) -> bool:
-        """Return whether something goes on before the run that can be ended."""
-        return self._preparation is not None
+        """Return whether something goes on before or beside the run that can be ended."""
+        return self._long_work is not None
 
     def finish_look_up(self) -> None:
         """Say no more how far a look-up is: it has been answered."""
-        if self.state is not RunState.PREPARING and self._preparation is not None:
-            self._preparation = None
+        if self.state is not RunState.PREPARING and self._preparation.is_going:
+            self._preparation.end()
             self.changed.emit()
 
     def save_checkpoint(self, event: CheckpointSaved) -> None:
@@ -156,7 +163,7 @@ class RunStatusViewModel(QObject):
         if not event.was_expected:
             self.was_interrupted = self.run is not None and self.state.is_live
             self.sentence = event.sentence
-            self._preparation = None
+            self._preparation.end()
         self.changed.emit()
 
     def measure(self, folder_size: FolderSize | None, window_bytes: int) -> None:
@@ -183,8 +190,8 @@ class RunStatusViewModel(QObject):
 
     @property
     def _shows_interruption(self) -> bool:
-        # A resume that is refused leaves the run as it was: cut off.
-        return self.was_interrupted and self.state is not RunState.PREPARING
+        # A resume that is refused leaves the run as it was: cut off. While it is prepared, the worker's state counts.
+        return self.was_interrupted and self.state not in {RunState.STARTING, RunState.IDLE, RunState.PREPARING}
 
     @property
     def _has_ended(self) -> bool:
@@ -220,8 +227,8 @@ class RunStatusViewModel(QObject):
     @property
     def progress_text(self) -> str:
         """Say where the run is: "Epoch 4 of 6 · step 184 of 270 · 0:42 left"."""
-        if self._preparation is not None:
-            return self._preparation_text(self._preparation)
+        if (long_work := self._long_work) is not None:
+            return long_work.text
         if not self._num_epochs or not self.has_run:
             return ""
         if self._has_ended:
@@ -239,20 +246,48 @@ class RunStatusViewModel(QObject):
         return " · ".join(parts)
 
     @property
+    def longest_progress_text(self) -> str:
+        """Return the longest that ``progress_text`` is likely to be while the run trains; "" without one."""
+        if not self._num_epochs or not self._total_steps:
+            return ""
+        most, last = count_text(self._num_epochs), count_text(self._total_steps)
+        parts = [self.tr("Epoch {} of {}").format(most, most), self.tr("step {} of {}").format(last, last)]
+        return " · ".join(
+            [*parts, max(self.tr("validating"), self.tr("{} left").format(duration_text(35_999)), key=len)]
+        )
+
+    @property
     def progress_fraction(self) -> float:
-        """Return how much of the run (or of its preparation) is done, 0 to 1."""
-        if self._preparation is not None:
-            return self._preparation.done / self._preparation.total if self._preparation.total else 0.0
+        """Return how much of the run (or of what is told instead of it) is done, 0 to 1."""
+        if (long_work := self._long_work) is not None:
+            return long_work.fraction
         return min(1.0, self._step / self._total_steps) if self._total_steps else 0.0
 
     @property
+    def _long_work(self) -> LongWork | None:
+        """Return what is told instead of the run: what takes long before it, or else beside it."""
+        return next((each for each in (self._preparation, self._errand) if each.is_going), None)
+
+    @property
     def machine_text(self) -> str:
-        """Say what the run runs on: "cpu · 2 threads · bf16"."""
+        """Say what the run runs on: "cpu · 2 threads · bf16, channels last"."""
         if self.run is None:
             return ""
         num_threads = self.run.num_threads
         threads = self.tr("1 thread") if num_threads == 1 else self.tr("{} threads").format(count_text(num_threads))
-        return " · ".join((self.run.device, threads, self.run.precision))
+        return " · ".join((self.run.device, threads, compute_text(self.run.computed_in)))
+
+    @property
+    def machine_tip(self) -> str:
+        """Say what the form was chosen by, and how often the model was compiled; "" where there is nothing to say."""
+        if self.run is None:
+            return ""
+        lines = [measured_text(self.run)]
+        if self._progress is not None and self._progress.num_compiled:
+            lines.append(self.tr("Compiled graphs: {}").format(count_text(self._progress.num_compiled)))
+            if self._progress.is_compile_limit_reached:
+                lines.append(self.tr("No more are compiled: what is new is computed without"))
+        return "\n".join(filter(None, lines))
 
     @property
     def speed_text(self) -> str:
@@ -319,21 +354,3 @@ class RunStatusViewModel(QObject):
     def folder(self) -> Path | None:
         """Return the run's folder, None before there is one."""
         return Path(self.run.run_dir) if self.run is not None else None
-
-    def _preparation_text(self, event: PreparationProgressed) -> str:
-        if not event.total:
-            return event.what
-        if event.unit == "bytes":
-            text = self.tr("{} · {} of {}").format(event.what, size_text(event.done), size_text(event.total))
-        else:
-            text = self.tr("{} · {} of {} {}").format(
-                event.what, count_text(event.done), count_text(event.total), event.unit
-            )
-        seconds_left = self._preparation_seconds_left(event)
-        return text if seconds_left is None else f"{text} · {self.tr('{} left').format(duration_text(seconds_left))}"
-
-    def _preparation_seconds_left(self, event: PreparationProgressed) -> float | None:
-        began = self._preparation_began
-        if began is None or event.done <= began.done or event.time - began.time < _SECONDS_BEFORE_A_FORECAST:
-            return None
-        return (event.total - event.done) * (event.time - began.time) / (event.done - began.done)

@@ -118,19 +118,17 @@ class Trace:
         position = int(chosen[values.argmin() if is_lowest else values.argmax()])
         return int(self.steps[position]), float(self.values[position])
 
-    def cut_after(self, step: int) -> tuple[Ints, Floats] | None:
-        """Take off the points after a step and return them, or None if there are none."""
-        size = int(np.searchsorted(self.steps, step, side="right"))
-        if size == len(self):
-            return None
+    def cut_to(self, size: int) -> tuple[Ints, Floats]:
+        """Keep so many points, and return the others."""
         taken = self.steps[size:].copy(), self.values[size:].copy()
-        self._steps.truncate(size)
-        self._values.truncate(size)
-        self._pyramid.truncate(size)
-        if self._smoothed is not None:
-            self._smoothed.truncate(size)
-        if self._resmoothed is not None:
-            self._resmoothed.truncate(size)
+        if size < len(self):
+            self._steps.truncate(size)
+            self._values.truncate(size)
+            self._pyramid.truncate(size)
+            if self._smoothed is not None:
+                self._smoothed.truncate(size)
+            if self._resmoothed is not None:
+                self._resmoothed.truncate(size)
         return taken
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication, QShowEvent
-from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QScrollArea, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from app import theme
 from app.viewmodels.checkpoint_details import CheckpointDetails
@@ -30,10 +30,10 @@ class CheckpointDetailsView(QScrollArea):
         self._title = _label("heading")
         self._metrics = _Pairs(has_numbers=True)
         self._frozen = _label()
-        self._kept, self._differences, self._note = _label(), _label(), _label()
+        self._kept, self._differences, self._classes, self._note = _label(), _label(), _label(), _label()
         self._name = ElidedLabel(Qt.TextElideMode.ElideMiddle, 24 * theme.SPACE)
-        self._sha256 = QToolButton()
-        self._sha256.setProperty("kind", "icon")
+        self._sha256 = QPushButton()
+        self._sha256.setProperty("kind", "value")
         self._sha256.setToolTip(self.tr("Copy the SHA-256 of the file"))
         self._sha256.clicked.connect(self._copy_sha256)
         self._page = self._lay_out()
@@ -54,6 +54,7 @@ class CheckpointDetailsView(QScrollArea):
             [
                 (self.tr("Kept"), self._kept),
                 (self.tr("Now"), self._differences),
+                (self.tr("Worst"), self._classes),
                 (self.tr("Note"), self._note),
                 (self.tr("File"), self._name),
                 (self.tr("SHA-256"), self._sha256),
@@ -87,6 +88,7 @@ class CheckpointDetailsView(QScrollArea):
         self._frozen.setText("\n".join(details.frozen))
         self._kept.setText(details.kept)
         self._differences.setText("\n".join(details.differences))
+        self._classes.setText(details.classes)
         self._note.setText(details.note or "–")
         self._name.set_whole_text(details.name)
         self._sha256.setText(f"{details.sha256[:_SHORT_SHA]}…")
@@ -119,8 +121,9 @@ class _Pairs(QWidget):
             label = _label("dim")
             label.setText(name)
             self._grid.addWidget(label, row, 0, Qt.AlignmentFlag.AlignTop)
-            is_button = isinstance(value, QToolButton)
-            self._grid.addWidget(value, row, 1, Qt.AlignmentFlag.AlignLeft if is_button else side)
+            is_button = isinstance(value, QPushButton)
+            beside_name = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop
+            self._grid.addWidget(value, row, 1, beside_name if is_button else side)
 
 
 def _label(role: str = "") -> QLabel:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import (
     QDialog,
-    QDialogButtonBox,
     QFormLayout,
+    QHBoxLayout,
     QLineEdit,
     QMessageBox,
     QPlainTextEdit,
+    QPushButton,
     QVBoxLayout,
     QWidget,
 )
@@ -42,18 +44,27 @@ class MarkDialog(QDialog):
         fields.setSpacing(theme.SPACE * 2)
         fields.addRow(self.tr("Label"), self.label)
         fields.addRow(self.tr("Note"), self.note)
-        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Cancel)
-        save = buttons.addButton(self.tr("Keep"), QDialogButtonBox.ButtonRole.AcceptRole)
+        cancel, save = QPushButton(self.tr("Cancel")), QPushButton(self.tr("Keep"))
+        cancel.setAutoDefault(False)
+        cancel.clicked.connect(self.reject)
         save.setProperty("kind", "primary")
         save.setDefault(True)
-        buttons.accepted.connect(self._choose)
-        buttons.rejected.connect(self.reject)
+        save.clicked.connect(self._choose)
+        # Return in the note is a new line.
+        for keys in ("Ctrl+Return", "Ctrl+Enter"):
+            QShortcut(QKeySequence(keys), self).activated.connect(save.click)
+        save.setToolTip(self.tr("Keep the label and the note (Ctrl+Enter)"))
+        buttons = QHBoxLayout()
+        buttons.setSpacing(theme.SPACE * 2)
+        buttons.addStretch(1)
+        buttons.addWidget(cancel)
+        buttons.addWidget(save)
         layout = QVBoxLayout(self)
         padding = theme.PANEL_PADDING
         layout.setContentsMargins(padding, padding, padding, padding)
         layout.setSpacing(padding)
         layout.addLayout(fields)
-        layout.addWidget(buttons)
+        layout.addLayout(buttons)
         self.resize(420, self.sizeHint().height())
 
     def _choose(self) -> None:

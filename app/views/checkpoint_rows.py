@@ -3,39 +3,52 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
-from PySide6.QtCore import QItemSelectionModel, QModelIndex, QPersistentModelIndex, QRect, Qt
-from PySide6.QtGui import QPainter, QResizeEvent
-from PySide6.QtWidgets import QHeaderView, QMenu, QStyleOptionViewItem, QWidget
+from PySide6.QtCore import QItemSelection, QItemSelectionModel, QModelIndex, QPersistentModelIndex, QRect, Qt
+from PySide6.QtGui import QColor, QPainter, QResizeEvent
+from PySide6.QtWidgets import QHeaderView, QMenu, QStyleOptionViewItem, QToolButton, QWidget
 
 from app import theme
-from app.viewmodels.checkpoint_order import CheckpointSortModel
-from app.viewmodels.checkpoint_table import (
+from app.viewmodels.checkpoint_columns import (
     ACCURACY,
     EPOCH,
     FROZEN,
     LOSS,
     NUM_COLUMNS,
+    PARENT,
     RATE,
+    RUN,
     SAVED,
     SIZE,
     STAR,
     STEP,
     TAGS,
-    CheckpointItemModel,
-    IsBestRole,
-    IsDamagedRole,
-    NameRole,
 )
+from app.viewmodels.checkpoint_order import CheckpointSortModel
+from app.viewmodels.checkpoint_run import CheckpointKey
+from app.viewmodels.checkpoint_table import CheckpointItemModel, IsBestRole, IsDamagedRole, IsLeftBehindRole
+from app.viewmodels.quantities import count_text
 from app.views.table import Table
 from app.views.table_delegate import TableDelegate
 
 _LEAST_FROZEN_WIDTH = 190
 _METRIC_WIDTH = 88
 _WIDTHS = {
-    STAR: 32, EPOCH: 72, STEP: 80, LOSS: 88, ACCURACY: 96, FROZEN: _LEAST_FROZEN_WIDTH, SIZE: 88, SAVED: 120, RATE: 96
+    STAR: 32, EPOCH: 72, STEP: 80, LOSS: 88, ACCURACY: 96, FROZEN: _LEAST_FROZEN_WIDTH, SIZE: 88, SAVED: 120, RATE: 96,
+    RUN: 210, PARENT: 140
 }  # fmt: skip
 _STAR_SIZE = 16
+_GROUPED = "grouped"
+"""Kept with the columns: it is chosen in the same menu."""
+_MEASURED = frozenset({EPOCH, STEP, LOSS, ACCURACY})
+
+
+class TablePlace(NamedTuple):
+    """Where a table is scrolled to, in pixels, and whether its current row is in sight there."""
+
+    offset: int
+    is_current_seen: bool
 
 
 class CheckpointTable(Table):
@@ -60,31 +73,51 @@ class CheckpointTable(Table):
         header.setSectionResizeMode(TAGS, QHeaderView.ResizeMode.Stretch)
         self.set_widths(_WIDTHS)
         header.moveSection(header.visualIndex(RATE), header.visualIndex(FROZEN))
+        for place, column in ((1, RUN), (2, PARENT)):
+            header.moveSection(header.visualIndex(column), place)
         header.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         header.customContextMenuRequested.connect(
             lambda position: self.make_column_menu(self).popup(header.mapToGlobal(position))
         )
+        self.columns_button = self._make_columns_button(header)
         header.sectionResized.connect(self._note_width)
         self._place_metrics()
         for signal in (self.sorted.columnsInserted, self.sorted.modelReset):
             signal.connect(self._place_metrics)
         for signal in (self.sorted.rowsInserted, checkpoints.columns_chosen):
             signal.connect(self._fit)
+        checkpoints.columns_chosen.connect(self._group)
+        self._group()
 
     @property
-    def selected_names(self) -> list[str]:
-        """Return the names of the selected checkpoints."""
-        return [str(index.data(NameRole)) for index in self.selectionModel().selectedRows()]
+    def selected_keys(self) -> list[CheckpointKey]:
+        """Return the selected checkpoints."""
+        return [self.sorted.key_at(index.row()) for index in self.selectionModel().selectedRows()]
 
-    def select_names(self, names: list[str]) -> None:
-        """Select the checkpoints of these names that are shown, and no others; the first is the present one."""
-        rows = [row for name in names if (row := self.sorted.row_of(name)) is not None]
+    def select_keys(self, keys: list[CheckpointKey]) -> None:
+        """Select those of these checkpoints that are shown, and no others; the first is the current one."""
+        rows = self.sorted.rows_of(keys)
         selection, flags = self.selectionModel(), QItemSelectionModel.SelectionFlag
-        selection.clearSelection()
+        chosen = QItemSelection()
         for row in rows:
-            selection.select(self.sorted.index(row, 0), flags.Select | flags.Rows)
+            chosen.select(self.sorted.index(row, 0), self.sorted.index(row, 0))
+        # At once: each change of what is selected takes as long as that of all.
+        selection.select(chosen, flags.ClearAndSelect | flags.Rows)
         if rows:
             selection.setCurrentIndex(self.sorted.index(rows[0], 0), flags.NoUpdate)
+
+    @property
+    def place(self) -> TablePlace:
+        """Return where it is scrolled to."""
+        is_seen = self.viewport().rect().intersects(self.visualRect(self.currentIndex()))
+        return TablePlace(self.verticalScrollBar().value(), is_seen)
+
+    def go_back_to(self, place: TablePlace) -> None:
+        """Scroll to where it was, though there may be other rows now; what was in sight of the current row stays so."""
+        self.executeDelayedItemsLayout()
+        self.verticalScrollBar().setValue(place.offset)
+        if place.is_current_seen:
+            self.scrollTo(self.currentIndex())
 
     def make_column_menu(self, parent: QWidget) -> QMenu:
         """Make the menu that chooses the columns."""
@@ -98,8 +131,19 @@ class CheckpointTable(Table):
             action.setChecked(not self.isColumnHidden(column))
             action.toggled.connect(partial(self.checkpoints.choose_column, self.checkpoints.key(column)))
         menu.addSeparator()
+        if self.checkpoints.has_others:
+            group = menu.addAction(self.tr("Group by run"))
+            group.setCheckable(True)
+            group.setChecked(self.checkpoints.columns.get(_GROUPED, False))
+            group.toggled.connect(partial(self.checkpoints.choose_column, _GROUPED))
         menu.addAction(self.tr("By the room there is"), self.checkpoints.forget_columns)
         return menu
+
+    def updateGeometries(self) -> None:
+        """Keep the button for hidden columns at the right end of the header."""
+        super().updateGeometries()
+        if hasattr(self, "columns_button"):
+            self._place_columns_button()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Share the room anew."""
@@ -108,6 +152,29 @@ class CheckpointTable(Table):
 
     # -- inside -----------------------------------------------------------------------------------------------
 
+    def _make_columns_button(self, header: QHeaderView) -> QToolButton:
+        button = QToolButton(header)
+        button.setProperty("kind", "columns")
+        button.clicked.connect(
+            lambda: self.make_column_menu(self).popup(button.mapToGlobal(button.rect().bottomLeft()))
+        )
+        return button
+
+    def _show_hidden(self) -> None:
+        """Say how many columns there are beside those that are shown, and which."""
+        columns = [column for column in range(self.sorted.columnCount()) if self.isColumnHidden(column)]
+        hidden = [self.checkpoints.headings()[column] for column in columns if self.checkpoints.has_values(column)]
+        self.columns_button.setVisible(bool(hidden))
+        self.columns_button.setText(f"+{count_text(len(hidden))}")
+        tip = self.tr("Not shown: {}. Choose the columns.").format(", ".join(hidden))
+        self.columns_button.setToolTip(tip)
+        self.columns_button.setAccessibleName(tip)
+        self._place_columns_button()
+
+    def _place_columns_button(self) -> None:
+        header, width = self.horizontalHeader(), self.columns_button.sizeHint().width()
+        self.columns_button.setGeometry(header.width() - width, 0, width, header.height())
+
     def _place_metrics(self) -> None:
         header = self.horizontalHeader()
         for column in range(NUM_COLUMNS, self.sorted.columnCount()):
@@ -115,6 +182,10 @@ class CheckpointTable(Table):
                 self.setColumnWidth(column, _METRIC_WIDTH)
                 header.moveSection(header.visualIndex(column), header.visualIndex(RATE))
         self._fit()
+
+    def _group(self) -> None:
+        self.sorted.group_by_run(self.checkpoints.columns.get(_GROUPED, False))
+        self.scrollTo(self.currentIndex())
 
     def _note_width(self, column: int) -> None:
         # A width that the user has chosen stays as it is.
@@ -133,11 +204,11 @@ class CheckpointTable(Table):
         least_width = self.columnWidth(FROZEN) if self._is_width_chosen else _LEAST_FROZEN_WIDTH
         room = self.viewport().width() - tags_width - self.columnWidth(STAR)
         # The columns of every run come before those for which there may be no room.
-        extra = [*range(NUM_COLUMNS, self.sorted.columnCount()), RATE]
+        extra = [PARENT, *range(NUM_COLUMNS, self.sorted.columnCount()), RATE]
         chosen = self.checkpoints.columns
-        for column in (EPOCH, STEP, LOSS, ACCURACY, FROZEN, SIZE, SAVED, *extra):
+        for column in (RUN, EPOCH, LOSS, ACCURACY, FROZEN, STEP, SIZE, SAVED, *extra):
             width = least_width if column == FROZEN else self._shown_width(column)
-            has_room = column not in extra or width <= room
+            has_room = column not in {STEP, SIZE, SAVED, *extra} or width <= room
             is_shown = self.checkpoints.has_values(column) and chosen.get(self.checkpoints.key(column), has_room)
             if self.isColumnHidden(column) is is_shown:
                 self.setColumnHidden(column, not is_shown)
@@ -146,6 +217,7 @@ class CheckpointTable(Table):
             wanted = max(map(self._width_of, self.checkpoints.frozen_summaries), default=0)
             self.setColumnWidth(FROZEN, max(_LEAST_FROZEN_WIDTH, min(wanted, room + _LEAST_FROZEN_WIDTH)))
         self._is_fitting = False
+        self._show_hidden()
 
     def _shown_width(self, column: int) -> int:
         # Of a hidden column the header says 0.
@@ -153,13 +225,17 @@ class CheckpointTable(Table):
 
 
 class CheckpointDelegate(TableDelegate):
-    """Draws the star of the best, measured numbers in full colour, what only describes dim, damage red."""
+    """Draws the best one's star, measured numbers in full colour, what describes or is left behind dim, damage red."""
+
+    table: CheckpointTable
 
     def color(self, index: QModelIndex | QPersistentModelIndex, colors: theme.Palette) -> str:
         """Return the colour of a cell's text."""
         if index.data(IsDamagedRole):
             return colors.danger
-        is_measured = index.column() in {EPOCH, STEP, LOSS, ACCURACY} or index.column() >= NUM_COLUMNS
+        if index.data(IsLeftBehindRole):
+            return colors.dim
+        is_measured = index.column() in _MEASURED or index.column() >= NUM_COLUMNS
         return colors.text if is_measured or index.data(IsBestRole) else colors.dim
 
     def paint(
@@ -167,6 +243,9 @@ class CheckpointDelegate(TableDelegate):
     ) -> None:
         """Paint one cell."""
         super().paint(painter, option, index)
+        if self.table.sorted.begins_group(index.row()):
+            painter.setPen(QColor(theme.palette_of(self.table).dim))
+            painter.drawLine(option.rect.topLeft(), option.rect.topRight())
         if index.column() == STAR and index.data(IsBestRole):
             place = QRect(0, 0, _STAR_SIZE, _STAR_SIZE)
             place.moveCenter(option.rect.center())

@@ -23,9 +23,7 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
 
 from app import theme
-from app.confusion import Confusion
-from app.viewmodels.confusion_items import ConfusionItemModel
-from app.viewmodels.quantities import count_text
+from app.viewmodels.confusion_items import ClassMatrixItemModel, Levels, Sides
 
 _LARGEST_CELL = QSize(64, 32)
 _LEAST_CELL_PX = 3
@@ -37,8 +35,6 @@ _WIDEST_NAME_PX = 112
 _NAMES_HEIGHT = 18
 _PADDING = 4
 _ZOOM_STEP = 1.25
-
-_Levels = npt.NDArray[np.uint8]
 
 
 class ConfusionMap(QTableView):
@@ -52,7 +48,7 @@ class ConfusionMap(QTableView):
     cell_pointed = Signal(QModelIndex)
     """The pointer is over this cell; an invalid one when it has left."""
 
-    def __init__(self, matrix: ConfusionItemModel, parent: QWidget | None = None) -> None:
+    def __init__(self, matrix: ClassMatrixItemModel, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._matrix = matrix
         self._names_px = 0
@@ -91,17 +87,15 @@ class ConfusionMap(QTableView):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Paint the cells in view: all their colours at once, then their numbers where those have room."""
-        confusion = self._matrix.confusion
-        if confusion is None:
+        if not self._matrix.rowCount():
             return
         rows = self._in_view(self.verticalHeader(), self.viewport().height())
         columns = self._in_view(self.horizontalHeader(), self.viewport().width())
         height, width = self.verticalHeader().defaultSectionSize(), self.horizontalHeader().defaultSectionSize()
         left, top = self.columnViewportPosition(columns.start), self.rowViewportPosition(rows.start)
-        levels = _levels(confusion, rows, columns)
         colors = theme.palette_of(self)
         painter = QPainter(self.viewport())
-        image = _heat_image(levels, rows.start, columns.start, colors)
+        image = _heat_image(*self._matrix.levels(rows, columns), colors)
         painter.drawImage(QRect(left, top, width * len(columns), height * len(rows)), image)
         if height >= _GRID_FROM_PX:
             painter.setPen(QColor(colors.panel))
@@ -110,7 +104,7 @@ class ConfusionMap(QTableView):
             for column in range(len(columns) + 1):
                 painter.drawLine(left + column * width - 1, top, left + column * width - 1, top + height * len(rows))
         if self.has_numbers:
-            self._paint_numbers(painter, confusion, image, rows, columns)
+            self._paint_numbers(painter, image, rows, columns)
         self._paint_current(painter, colors)
         painter.end()
 
@@ -163,9 +157,8 @@ class ConfusionMap(QTableView):
         self._measure_names()
 
     def _measure_names(self) -> None:
-        confusion = self._matrix.confusion
         # Of a thousand names, measuring each would take longer than a frame.
-        names = [] if confusion is None else heapq.nlargest(20, confusion.class_names, key=len)
+        names = heapq.nlargest(20, self._matrix.class_names, key=len)
         metrics = QFontMetrics(theme.text_font(theme.SIZE_SMALL))
         widest = max((metrics.horizontalAdvance(name) for name in names), default=0)
         self._names_px = max(min(widest, _WIDEST_NAME_PX) + 3 * _PADDING, _NAMES_HEIGHT)
@@ -216,17 +209,14 @@ class ConfusionMap(QTableView):
         first = header.offset() // size
         return range(first, min(self._matrix.rowCount(), math.ceil((header.offset() + extent) / size)))
 
-    def _paint_numbers(
-        self, painter: QPainter, confusion: Confusion, image: QImage, rows: range, columns: range
-    ) -> None:
+    def _paint_numbers(self, painter: QPainter, image: QImage, rows: range, columns: range) -> None:
         painter.setFont(theme.text_font(theme.SIZE_SMALL))
         metrics = painter.fontMetrics()
         height, width = self.verticalHeader().defaultSectionSize(), self.horizontalHeader().defaultSectionSize()
         for row in rows:
             for column in columns:
-                count = int(confusion.counts[row, column])
-                text = count_text(count)
-                if not count or metrics.horizontalAdvance(text) > width - 2:
+                text = self._matrix.number_text(row, column)
+                if not text or metrics.horizontalAdvance(text) > width - 2:
                     continue
                 place = QRect(self.columnViewportPosition(column), self.rowViewportPosition(row), width - 1, height - 1)
                 painter.setPen(theme.text_on(image.pixelColor(column - columns.start, row - rows.start)))
@@ -283,16 +273,8 @@ class _ClassHeader(QHeaderView):
         painter.restore()
 
 
-def _levels(confusion: Confusion, rows: range, columns: range) -> _Levels:
-    """Return the shares of some cells as levels from 0 to 255, uint8 (rows, columns); 0 only where there is nothing."""
-    counts = confusion.counts[rows.start : rows.stop, columns.start : columns.stop]
-    shares = counts / np.maximum(confusion.num_images[rows.start : rows.stop, None], 1)
-    return np.ceil(shares * 255).astype(np.uint8)
-
-
-def _heat_image(levels: _Levels, first_row: int, first_column: int, colors: theme.Palette) -> QImage:
+def _heat_image(levels: Levels, is_right: Sides, colors: theme.Palette) -> QImage:
     right, wrong = _heat_values(colors, is_right=True), _heat_values(colors, is_right=False)
-    is_right = np.arange(levels.shape[0])[:, None] + first_row == np.arange(levels.shape[1])[None, :] + first_column
     pixels = np.ascontiguousarray(np.where(is_right, right[levels], wrong[levels]))
     image = QImage(pixels.data, levels.shape[1], levels.shape[0], 4 * levels.shape[1], QImage.Format.Format_RGB32)
     # With its own memory: that of the array goes with the array.

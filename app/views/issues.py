@@ -11,7 +11,6 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
     QLabel,
-    QLineEdit,
     QStyledItemDelegate,
     QStyleOptionViewItem,
     QToolButton,
@@ -23,6 +22,7 @@ from app import theme
 from app.viewmodels.data import DataViewModel
 from app.viewmodels.issue_items import FILE, KIND, WHAT, IsFoldedRole, IsGraveRole, kind_name
 from app.views.advice import AdviceLines
+from app.views.filter_box import FilterBox
 from app.views.issue_chips import IssueChips
 from app.views.table import Table
 from trainer.data_report import IssueKind
@@ -74,10 +74,7 @@ class IssuesPanel(QWidget):
         self.advice = AdviceLines()
         self.chips = IssueChips()
         self.chips.chosen.connect(self._filter)
-        self.filter_box = QLineEdit()
-        self.filter_box.setPlaceholderText(self.tr("Filter issues by file or words"))
-        self.filter_box.setAccessibleName(self.tr("Filter issues"))
-        self.filter_box.setClearButtonEnabled(True)
+        self.filter_box = FilterBox(self.tr("Filter issues by file or words"), self.tr("Filter issues"))
         self._filter_timer = QTimer(self)
         self._filter_timer.setSingleShot(True)
         self._filter_timer.setInterval(_FILTER_DELAY_MS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 from PySide6.QtCore import (
@@ -10,65 +9,33 @@ from PySide6.QtCore import (
     QItemSelectionModel,
     QLocale,
     QModelIndex,
-    QPersistentModelIndex,
-    QPointF,
-    QRect,
     Qt,
-    Signal,
-)
-from PySide6.QtGui import (
-    QAccessible,
-    QColor,
-    QContextMenuEvent,
-    QKeyEvent,
-    QKeySequence,
-    QMouseEvent,
-    QPainter,
-    QPen,
-    QPolygonF,
-    QResizeEvent,
 )
 from PySide6.QtWidgets import (
-    QAbstractItemView,
     QHBoxLayout,
-    QHeaderView,
     QLabel,
     QLineEdit,
     QMenu,
     QStackedWidget,
     QToolButton,
-    QTreeView,
     QVBoxLayout,
     QWidget,
 )
 
 from app import theme
-from app.theme import LIGHT, SPACE, Palette, palette_of
+from app.theme import SPACE, palette_of
 from app.viewmodels.freeze_presets import Preset
+from app.viewmodels.frozen_layers import LayerState
 from app.viewmodels.layer_rows import BACKBONE_ID, PARAMETER
 from app.viewmodels.layer_tree import LayerTreeViewModel
 from app.viewmodels.layer_tree_item_model import ROW_ID_ROLE, Column, LayerFilter, LayerTreeItemModel
 from app.viewmodels.quantities import count_text, milliseconds_text
 from app.views.elided_label import ElidedLabel
-from app.views.layer_delegate import LayerDelegate, check_box_rect
+from app.views.filter_box import FilterBox
+from app.views.layer_delegate import LayerDelegate
+from app.views.layer_rows import LEAST_WIDTHS, LayerRows
 
-_TYPE_WIDTH = 96
-_STATE_WIDTH = 52
-_MULTIPLIER_WIDTH = 52
-_GRADIENT_WIDTH = 72
-_UPDATE_WIDTH = 64
-_SHAPE_WIDTH = 104
-_LEAST_WIDTHS = {
-    Column.PARAMS: 0,
-    Column.UPDATE: 320,
-    Column.MULTIPLIER: 360,
-    Column.TYPE: 460,
-    Column.GRADIENT: 540,
-    Column.SHAPE: 660,
-}
-"""A name that is cut off helps nobody: from which width of the tree on a column is shown, unless the user chose."""
 _MAX_DEPTH_OFFERED = 5
-_INDENT = 16
 _EXPANDED_AT_ONCE = 200
 
 
@@ -81,7 +48,8 @@ class LayerTreeView(QWidget):
         self.item_model = LayerTreeItemModel(layer_tree, self)
         self.filter = LayerFilter(self.item_model, self)
         self._delegate = LayerDelegate(self)
-        self.tree = _Tree()
+        self.tree = LayerRows(self.filter, self._delegate, layer_tree)
+        self._connect_tree()
         self._stack = QStackedWidget()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -89,20 +57,22 @@ class LayerTreeView(QWidget):
         layout.addLayout(self._make_header())
         layout.addWidget(self._make_filter())
         self._stack.addWidget(self._make_empty())
-        self._stack.addWidget(self._set_up_tree())
+        self._stack.addWidget(self.tree)
         layout.addWidget(self._stack, 1)
         layout.addLayout(self._make_footer())
         self._restyle()
         layer_tree.rows_reset.connect(self._on_rows_reset)
-        layer_tree.states_changed.connect(self._show_figures)
         layer_tree.figures_changed.connect(self._show_figures)
         # Only what is in sight: telling of each of a thousand rows once a second would cost more than painting thirty.
         layer_tree.measures_changed.connect(self.tree.viewport().update)
+        layer_tree.cached_changed.connect(self._show_cached)
+        layer_tree.states_changed.connect(self._show_cached)
         layer_tree.message_changed.connect(self._show_message)
         layer_tree.columns_changed.connect(self._fit_columns)
         self._fit_columns()
         self._on_rows_reset()
         self._show_figures()
+        self._show_cached()
         self._show_message(layer_tree.message)
 
     def selected_rows(self) -> list[int]:
@@ -130,11 +100,13 @@ class LayerTreeView(QWidget):
         rows = self.selected_rows()
         can_freeze = any(self._layer_tree.rows[row].atoms for row in rows)
         menu = QMenu(self)
-        for text, act in (
-            (self.tr("Freeze"), lambda: self._layer_tree.freeze_rows(rows)),
-            (self.tr("Unfreeze"), lambda: self._layer_tree.unfreeze_rows(rows)),
-        ):
-            menu.addAction(text, act).setEnabled(can_freeze)
+        states = {self._layer_tree.frozen.state_of(row) for row in rows if self._layer_tree.rows[row].atoms}
+        menu.addAction(self.tr("Freeze"), lambda: self._layer_tree.freeze_rows(rows)).setEnabled(
+            bool(states - {LayerState.FROZEN})
+        )
+        menu.addAction(self.tr("Unfreeze"), lambda: self._layer_tree.unfreeze_rows(rows)).setEnabled(
+            bool(states - {LayerState.TRAINABLE})
+        )
         for text, act in (
             (self.tr("Train only this"), lambda: self._layer_tree.train_only(rows)),
             (self.tr("Invert"), self._layer_tree.invert),
@@ -178,7 +150,7 @@ class LayerTreeView(QWidget):
     def make_column_menu(self, parent: QWidget) -> QMenu:
         """Make the menu that chooses the columns."""
         menu = QMenu(self.tr("Columns"), parent)
-        for column in sorted(_LEAST_WIDTHS):
+        for column in sorted(LEAST_WIDTHS):
             action = menu.addAction(self.item_model.title(column))
             action.setCheckable(True)
             action.setChecked(not self.tree.isColumnHidden(column))
@@ -189,7 +161,7 @@ class LayerTreeView(QWidget):
 
     def _fit_columns(self) -> None:
         chosen = self._layer_tree.columns
-        self.tree.fit_columns({column: chosen[_key(column)] for column in _LEAST_WIDTHS if _key(column) in chosen})
+        self.tree.fit_columns({column: chosen[_key(column)] for column in LEAST_WIDTHS if _key(column) in chosen})
 
     def _expand_to(self, depth: int) -> None:
         self.tree.collapseAll()
@@ -262,6 +234,8 @@ class LayerTreeView(QWidget):
                 "{count} frozen layers have one before them that learns: only their weights' gradient is saved."
             )
             tip = f"{tip} {behind.format(count=count_text(tree.frozen.num_behind_trainable))}"
+        if tree.cached.reason:
+            tip = f"{tip} {tree.cached.reason}"
         self.trainable_chip.setToolTip(tip)
         self.drift_chip.setVisible(tree.frozen.num_verified is not None)
         tone = "danger" if tree.frozen.drifted else "ice"
@@ -283,6 +257,12 @@ class LayerTreeView(QWidget):
         self.step_label.setVisible(tree.is_live)
         self.step_label.set_whole_text(self._step_text())
 
+    def _show_cached(self) -> None:
+        tree = self._layer_tree
+        self.tree.setAccessibleDescription(tree.cached.explanation() if tree.shows_cached else tree.cached.reason)
+        self.tree.viewport().update()
+        self._show_figures()
+
     def _step_text(self) -> str:
         tree = self._layer_tree
         text = self.tr("Step {}").format(
@@ -290,6 +270,8 @@ class LayerTreeView(QWidget):
         )
         if tree.predicted_ms is not None:
             text = self.tr("{}, {} predicted").format(text, milliseconds_text(tree.predicted_ms))
+        if tree.cached.progress_text:
+            text = f"{text} · {tree.cached.progress_text}"
         if tree.forecast is None:
             return text
         row, is_freeze, predicted_ms = tree.forecast
@@ -336,10 +318,7 @@ class LayerTreeView(QWidget):
         return header
 
     def _make_filter(self) -> QLineEdit:
-        self.filter_box = QLineEdit()
-        self.filter_box.setPlaceholderText(self.tr("Filter layers by name, type or state"))
-        self.filter_box.setAccessibleName(self.tr("Filter layers"))
-        self.filter_box.setClearButtonEnabled(True)
+        self.filter_box = FilterBox(self.tr("Filter layers by name, type or state"), self.tr("Filter layers"))
         self.filter_box.textChanged.connect(self._filter)
         self.filter_box.returnPressed.connect(self.tree.setFocus)
         return self.filter_box
@@ -350,41 +329,13 @@ class LayerTreeView(QWidget):
         empty.setWordWrap(True)
         return empty
 
-    def _set_up_tree(self) -> QTreeView:
-        tree = self.tree
-        tree.setAccessibleName(self.tr("Layers of the model"))
-        tree.setModel(self.filter)
-        tree.setItemDelegate(self._delegate)
-        tree.setUniformRowHeights(True)
-        tree.setIndentation(_INDENT)
-        tree.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
-        tree.setEditTriggers(QAbstractItemView.EditTrigger.DoubleClicked)
-        tree.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        tree.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-        tree.setFrameShape(QTreeView.Shape.NoFrame)
-        tree.setMouseTracking(True)
-        tree.pointed_at.connect(self._layer_tree.point_at)
-        tree.toggle_pressed.connect(self.toggle_selected)
-        tree.edit_pressed.connect(self._edit_selected)
+    def _connect_tree(self) -> None:
+        self.tree.pointed_at.connect(self._layer_tree.point_at)
+        self.tree.toggle_pressed.connect(self.toggle_selected)
+        self.tree.edit_pressed.connect(self._edit_selected)
+        self.tree.menu_wanted.connect(lambda position: self.make_menu().popup(position))
+        self.tree.column_menu_wanted.connect(lambda position: self.make_column_menu(self).popup(position))
         self._delegate.multiplier_typed.connect(self._multiply)
-        tree.menu_wanted.connect(lambda position: self.make_menu().popup(position))
-        header = tree.header()
-        header.setStretchLastSection(False)
-        header.setSectionsMovable(False)
-        header.setMinimumSectionSize(_STATE_WIDTH - 2 * SPACE)
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
-        header.setSectionResizeMode(Column.LAYER, QHeaderView.ResizeMode.Stretch)
-        header.resizeSection(Column.TYPE, _TYPE_WIDTH)
-        header.resizeSection(Column.SHAPE, _SHAPE_WIDTH)
-        header.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
-        header.customContextMenuRequested.connect(
-            lambda position: self.make_column_menu(self).popup(header.mapToGlobal(position))
-        )
-        header.resizeSection(Column.MULTIPLIER, _MULTIPLIER_WIDTH)
-        header.resizeSection(Column.GRADIENT, _GRADIENT_WIDTH)
-        header.resizeSection(Column.UPDATE, _UPDATE_WIDTH)
-        header.resizeSection(Column.STATE, _STATE_WIDTH)
-        return tree
 
     def _make_footer(self) -> QVBoxLayout:
         self.message = _label("", "error")
@@ -414,101 +365,6 @@ class LayerTreeView(QWidget):
             Preset.EVERYTHING: self.tr("Everything"),
             Preset.CUSTOM: self.tr("Custom"),
         }[preset]
-
-
-class _Tree(QTreeView):
-    pointed_at = Signal(object)
-    """The row under the mouse, or else the present one, is another (its id or None)."""
-    toggle_pressed = Signal()
-    """Space was pressed: freeze or unfreeze what is selected."""
-    edit_pressed = Signal()
-    """F2 was pressed: type the rate multiplier of what is selected."""
-    menu_wanted = Signal(object)
-    """The menu was asked for, by mouse or key, at this place on the screen (QPoint)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.colors: Palette = LIGHT
-        self._chosen: dict[Column, bool] = {}
-        self.entered.connect(self._point_at)
-
-    def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
-        index = self.indexAt(event.position().toPoint())
-        if self._is_check_box(index, event.position()):
-            # Two quick clicks on a check box are two clicks.
-            self.mousePressEvent(event)
-        else:
-            super().mouseDoubleClickEvent(event)
-
-    def _is_check_box(self, index: QModelIndex, position: QPointF) -> bool:
-        return index.column() == Column.LAYER and check_box_rect(self.visualRect(index)).contains(position)
-
-    def leaveEvent(self, event: QEvent) -> None:
-        super().leaveEvent(event)
-        self._point_at(self.currentIndex() if self.hasFocus() else QModelIndex())
-
-    def currentChanged(
-        self, current: QModelIndex | QPersistentModelIndex, previous: QModelIndex | QPersistentModelIndex
-    ) -> None:
-        super().currentChanged(current, previous)
-        self._point_at(current)
-
-    def _point_at(self, index: QModelIndex | QPersistentModelIndex) -> None:
-        self.pointed_at.emit(int(index.data(ROW_ID_ROLE)) if index.isValid() else None)
-
-    def resizeEvent(self, event: QResizeEvent) -> None:
-        super().resizeEvent(event)
-        self.fit_columns(self._chosen)
-
-    def fit_columns(self, chosen: dict[Column, bool]) -> None:
-        """Show the columns that were chosen, and of the others those for which there is room."""
-        self._chosen = chosen
-        for column, least_width in _LEAST_WIDTHS.items():
-            is_hidden = not chosen.get(column, self.viewport().width() >= least_width)
-            if self.isColumnHidden(column) != is_hidden:
-                self.setColumnHidden(column, is_hidden)
-
-    def dataChanged(
-        self,
-        topLeft: QModelIndex | QPersistentModelIndex,
-        bottomRight: QModelIndex | QPersistentModelIndex,
-        roles: Sequence[int] = (),
-    ) -> None:
-        """Repaint. Qt would first look for the place of every cell, which in a large tree takes longer than that."""
-        if QAccessible.isActive():
-            super().dataChanged(topLeft, bottomRight, list(roles))
-        else:
-            self.viewport().update()
-
-    def drawBranches(self, painter: QPainter, rect: QRect, index: QModelIndex | QPersistentModelIndex) -> None:
-        if self.selectionModel().isSelected(index):
-            painter.fillRect(rect, QColor(self.colors.selection))
-        if not self.model().hasChildren(index):
-            return
-        painter.save()
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setPen(QPen(QColor(self.colors.dim), 1.6))
-        painter.translate(rect.right() - _INDENT / 2 + 0.5, rect.center().y() + 0.5)
-        if self.isExpanded(index):
-            painter.rotate(90)
-        painter.drawPolyline(QPolygonF([QPointF(-1.8, -3.6), QPointF(1.8, 0), QPointF(-1.8, 3.6)]))
-        painter.restore()
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        if event.key() == Qt.Key.Key_Space and not event.isAutoRepeat():
-            self.toggle_pressed.emit()
-        elif event.key() == Qt.Key.Key_F2:
-            self.edit_pressed.emit()
-        elif event.matches(QKeySequence.StandardKey.SelectAll):
-            self.selectAll()
-        else:
-            super().keyPressEvent(event)
-
-    def contextMenuEvent(self, event: QContextMenuEvent) -> None:
-        position = event.globalPos()
-        if event.reason() == QContextMenuEvent.Reason.Keyboard:
-            position = self.viewport().mapToGlobal(self.visualRect(self.currentIndex()).bottomLeft())
-        self.menu_wanted.emit(position)
 
 
 def _key(column: Column) -> str:

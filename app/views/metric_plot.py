@@ -320,12 +320,15 @@ class MetricPlot(QWidget):
             marked = self._marks.at(self.view_box.mapFromScene(position))
             if marked is not None:
                 event.accept()
-                self._checkpoints.selection_wanted.emit([marked.name])
+                self._select(marked.name)
                 return
             menu = self.marker_menu(position)
         if menu is not None:
             event.accept()
             menu.popup(event.screenPos().toPoint())
+
+    def _select(self, name: str) -> None:
+        self._checkpoints.selection_wanted.emit([self._checkpoints.present.key(name)])
 
     def step_menu(self, position: QPointF) -> QMenu | None:
         """Return what can be done at a position in the plot's pixels: with the intervention there, and the step."""
@@ -344,7 +347,7 @@ class MetricPlot(QWidget):
             partial(self.restore_requested.emit, info.name),
         )
         restore.setEnabled(self._checkpoints.can_restore)
-        menu.addAction(self.tr("Show it in the table"), partial(self._checkpoints.selection_wanted.emit, [info.name]))
+        menu.addAction(self.tr("Show it in the table"), partial(self._select, info.name))
         return menu
 
 

@@ -46,7 +46,7 @@ class CheckpointMarks(QGraphicsItem):
 
     def nearest(self, step: float) -> CheckpointInfo | None:
         """Return the whole checkpoint that was saved nearest to a step, the newest of several; None without any."""
-        whole = [each for each in self._sorted() if not self._checkpoints.problem_of(each[2])]
+        whole = [each for each in self._sorted() if not self._checkpoints.present.problems.get(each[2])]
         if not whole:
             return None
         place = bisect.bisect(whole, step, key=lambda each: each[0])
@@ -54,7 +54,7 @@ class CheckpointMarks(QGraphicsItem):
         after = bisect.bisect(whole, whole[min(place, len(whole) - 1)][0], key=lambda each: each[0]) - 1
         near = {max(place - 1, 0), after}
         best = min(sorted(near, reverse=True), key=lambda position: abs(whole[position][0] - step))
-        return self._checkpoints.checkpoint(whole[best][2])
+        return self._checkpoints.present.info(whole[best][2])
 
     def at(self, position: QPointF) -> CheckpointInfo | None:
         """Return the checkpoint whose mark is at a position in the plot's pixels, None if there is none."""
@@ -70,7 +70,7 @@ class CheckpointMarks(QGraphicsItem):
             return None
         found = min(near, key=lambda each: abs(each[0] - step))[0]
         newest = bisect.bisect(listed, found, key=lambda each: each[0]) - 1
-        return self._checkpoints.checkpoint(listed[newest][2])
+        return self._checkpoints.present.info(listed[newest][2])
 
     def point_at(self, position: QPointF) -> None:
         """Have the tooltip name the checkpoint whose mark is at a position in the plot's pixels."""
@@ -90,7 +90,8 @@ class CheckpointMarks(QGraphicsItem):
     def paint(self, painter: QPainter, option: QStyleOptionGraphicsItem, widget: QWidget | None = None) -> None:
         """Draw the marks that the plot shows, those of selected rows last."""
         (first, last), bounds = self._view_box.viewRange()[0], self.boundingRect()
-        listed, selected = self._sorted(), set(self._checkpoints.selected_names)
+        listed, present = self._sorted(), self._checkpoints.present.path
+        selected = {key.name for key in self._checkpoints.selected_keys if key.run_dir == present}
         start = bisect.bisect_left(listed, first, key=lambda each: each[0])
         end = bisect.bisect(listed, last, key=lambda each: each[0])
         left, scale = self._view_box.mapFromView(QPointF(0, 0)).x(), bounds.width() / max(last - first, 1e-9)
@@ -118,7 +119,8 @@ class CheckpointMarks(QGraphicsItem):
 
     def _sorted(self) -> list[tuple[int, float, str]]:
         if self._steps is None:
-            self._steps = sorted((info.step, info.saved_at, info.name) for info in self._checkpoints.checkpoints())
+            infos = self._checkpoints.present.infos
+            self._steps = sorted((info.step, info.saved_at, info.name) for info in infos)
         return self._steps
 
 

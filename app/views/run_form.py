@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import partial
 
 from PySide6.QtCore import QByteArray, QEvent, Qt, QTimer, Signal
+from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import (
     QFileDialog,
     QFrame,
     QGridLayout,
     QHBoxLayout,
     QLabel,
-    QLineEdit,
     QMenu,
     QPushButton,
     QScrollArea,
@@ -23,58 +22,23 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
-from app.viewmodels.field_words import field_label, field_tip, section_title
+from app.viewmodels.field_words import field_tip, section_title
 from app.viewmodels.model_offer import weights_text
 from app.viewmodels.plan_text import plan_tip, plan_title
 from app.viewmodels.quantities import count_text, percent_text, size_text
 from app.viewmodels.run_config import RunConfigViewModel
 from app.viewmodels.run_fields import CHECKED_FIELDS, COLUMN_FIELDS, LIVE_FIELDS, MODEL_FIELDS, SECTIONS
 from app.views.branch_line import BranchLine
-from app.views.choice_field import ChoiceField
 from app.views.field_note import FieldNote
-from app.views.path_line import PathLine
+from app.views.field_row import FieldRow
+from app.views.focus import give_up_focus
 from app.views.section_heading import SectionHeading
 from trainer.messages.model_info import ModelEntry
 from trainer.plans import PlanName
 
 _WEIGHT_FILES = "*.pt *.pth *.safetensors *.ckpt *.bin *.pth.tar"
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "model.name": (),
-    "model.weights": ("published", "random"),
-    "model.head": ("replace", "append"),
-    "optimizer.name": ("AdamW", "Adam", "SGD", "RMSprop"),
-    "optimizer.schedule": ("constant", "cosine", "one_cycle", "step", "plateau"),
-    "optimizer.nesterov": ("False", "True"),
-    "optimizer.state_on_unfreeze": ("auto", "keep", "drop"),
-    "model.batchnorm": ("frozen", "adapting"),
-    "training.stop_metric": ("loss", "accuracy"),
-    "training.restore_best": ("True", "False"),
-    "checkpoints.before_changes": ("True", "False"),
-    "checkpoints.self_contained": ("False", "True"),
-    "training.advisor": ("tell", "act", "off"),
-    "training.precision": ("auto", "fp32", "bf16"),
-    "training.device": ("auto",),
-    "data.layout": ("auto", "class_folders", "split_folders", "splits_in_classes", "table", "file_names"),
-    "data.task": ("multi_class", "binary", "multi_label"),
-    **dict.fromkeys(COLUMN_FIELDS, ()),
-    "data.label_separator": ("auto", "none", ";", "|", ",", "space"),
-    "data.augmentation": ("light", "none", "standard", "strong"),
-    "data.mixing": ("none", "mixup", "cutmix"),
-    "data.balance": ("none", "class_weights", "sampler"),
-}
-_FREE_CHOICES = frozenset({"model.name", "model.weights", "training.device", *COLUMN_FIELDS})
-_NOTE_LINES = {
-    "data.path": 2,
-    "data.layout": 1,
-    "data.label_separator": 1,
-    "model.weights": 1,
-    "data.task": 1,
-    "plan": 1,
-    "data.image_size": 1,
-    "training.precision": 1,
-    "training.device": 1,
-}
-"""The fields that notes are about, and the lines that are kept for them: no row moves as a note comes or goes."""
+_ICONS = {"data.path": "folder", "model.weights": "folder", "plan": "sun", "optimizer.rate": "chart"}
+"""The fields with a button beside them."""
 _NEED_LINES = 3
 _OPEN_AT_FIRST = frozenset({"data", "model", "training"})
 # A scan or a model's tree is asked for when the typing rests.
@@ -103,11 +67,7 @@ class RunForm(QWidget):
         super().__init__(parent)
         self._run_config = run_config
         self._headings: dict[str, SectionHeading] = {}
-        self._editors: dict[str, QLineEdit | ChoiceField] = {}
-        self._labels: dict[str, QLabel] = {}
-        self._hints: dict[str, FieldNote] = {}
-        self._holders: dict[str, QWidget] = {}
-        self._browse: dict[str, QToolButton] = {}
+        self._rows: dict[str, FieldRow] = {}
         self._data_timer = self._pause_timer(self.data_changed.emit)
         self._model_timer = self._pause_timer(self.model_chosen.emit)
         self._typed_field = ""
@@ -124,16 +84,12 @@ class RunForm(QWidget):
 
     def set_editable(self, is_editable: bool, *, is_live: bool = False) -> None:
         """Let the values be changed, or show them as a run has them; of a live one, some can be changed still."""
-        focused = self.window().focusWidget()
-        if not is_editable and focused is not None and self.isAncestorOf(focused):
-            # It would go on to whatever comes next, and frame that as if someone had chosen it.
-            self.window().setFocus(Qt.FocusReason.OtherFocusReason)
-        for field, editor in self._editors.items():
-            editor.setEnabled(is_editable or (is_live and field in LIVE_FIELDS.values()))
-        for button in self._browse.values():
-            button.setVisible(is_editable)
-        self._find.setVisible(is_editable or is_live)
-        self._plans.setVisible(is_editable)
+        if not is_editable:
+            give_up_focus(self)
+        for field, row in self._rows.items():
+            row.editor.setEnabled(is_editable or (is_live and field in LIVE_FIELDS.values()))
+        for button in self._buttons.values():
+            button.setVisible(is_editable or (is_live and button is self._find))
         self.branch_line.leave.setVisible(is_editable)
         self._start.setVisible(is_editable)
         self._show_need()
@@ -144,8 +100,8 @@ class RunForm(QWidget):
             else self.tr("The values of this run. New run begins another with them.")
         )
         self._live_note.setVisible(not is_editable)
-        for hint in self._hints.values():
-            hint.keep_room(is_editable)
+        for row in self._rows.values():
+            row.note.keep_room(is_editable)
         self._show_hints()
 
     def allow_rate_search(self, is_allowed: bool) -> None:
@@ -157,7 +113,7 @@ class RunForm(QWidget):
     def focus_first(self) -> None:
         """Put the cursor where a new run begins: into the data field."""
         self._unfold("data.path")
-        self._editors["data.path"].setFocus(Qt.FocusReason.OtherFocusReason)
+        self._rows["data.path"].focus()
 
     def save_state(self) -> QByteArray:
         """Return which sections are open, for ``restore_state``."""
@@ -198,7 +154,17 @@ class RunForm(QWidget):
         self._live_note.setWordWrap(True)
 
         self.branch_line = BranchLine(self._run_config)
+        # Its own weights are looked at from then on.
+        self.branch_line.leave.clicked.connect(self.model_chosen)
 
+        self._find = self._icon_button(self.tr("Find a rate"))
+        self._find.clicked.connect(self.rate_wanted)
+        self._buttons = {
+            "data.path": self._browse_data_button(),
+            "model.weights": self._browse_weights_button(),
+            "plan": self._plans_button(),
+            "optimizer.rate": self._find,
+        }
         fields = QWidget()
         grid = QGridLayout()
         grid.setHorizontalSpacing(theme.SPACE * 2)
@@ -209,10 +175,10 @@ class RunForm(QWidget):
             self._headings[section].toggled.connect(self._show_rows)
             grid.addWidget(self._headings[section], grid.rowCount(), 0, 1, 2)
             for field in names:
-                self._add_row(grid, grid.rowCount(), field)
+                self._add_row(field).place(grid)
         grid.setRowStretch(grid.rowCount(), 1)
         # Those of folded sections, too: unfolding one must not move the fields of the others.
-        grid.setColumnMinimumWidth(0, max(label.sizeHint().width() for label in self._labels.values()))
+        grid.setColumnMinimumWidth(0, max(row.label.sizeHint().width() for row in self._rows.values()))
 
         self._scroll = QScrollArea()
         self._scroll.setWidgetResizable(True)
@@ -253,58 +219,28 @@ class RunForm(QWidget):
         self._show_apply()
         self._restyle()
 
-    def _add_row(self, grid: QGridLayout, row: int, field: str) -> None:
-        label = QLabel(field_label(field))
-        label.setProperty("role", "field")
-        editor = self._editor(field)
-        label.setBuddy(editor)
-        editor.setAccessibleName(field_label(field))
-        label.setToolTip(field_tip(field))
-        hint = FieldNote(_NOTE_LINES.get(field, 0))
+    def _add_row(self, field: str) -> FieldRow:
+        row = FieldRow(field, self._buttons.get(field), self)
+        row.typed.connect(partial(self._take, field))
+        if field in LIVE_FIELDS.values():
+            row.entered.connect(self._apply.click)
+            escape = QShortcut(QKeySequence(Qt.Key.Key_Escape), row.editor)
+            escape.setContext(Qt.ShortcutContext.WidgetShortcut)
+            escape.activated.connect(partial(self._run_config.put_back, field))
+        self._rows[field] = row
+        return row
 
-        holder = QWidget()
-        cell = QVBoxLayout(holder)
-        cell.setContentsMargins(0, theme.SPACE // 2, 0, theme.SPACE // 2)
-        cell.setSpacing(1)
-        if field in {"data.path", "model.weights"}:
-            self._browse[field] = self._browse_data_button() if field == "data.path" else self._browse_weights_button()
-            cell.addLayout(_line(editor, self._browse[field]))
-        elif field == "plan":
-            self._plans = self._plans_button()
-            cell.addLayout(_line(editor, self._plans))
-            # Phases are longer than any other value: they get the whole width, below their label.
-            grid.addWidget(holder, row + 1, 0, 1, 2)
-        elif field == "optimizer.rate":
-            self._find = _icon_button(self.tr("Find a rate"))
-            self._find.clicked.connect(self.rate_wanted)
-            cell.addLayout(_line(editor, self._find))
-        else:
-            cell.addWidget(editor)
-        cell.addWidget(hint)
-        label.setFixedHeight(theme.FIELD_HEIGHT + theme.SPACE)
-        grid.addWidget(label, row, 0, Qt.AlignmentFlag.AlignTop)
-        if field != "plan":
-            grid.addWidget(holder, row, 1)
-        self._holders[field] = holder
-        self._editors[field], self._labels[field], self._hints[field] = editor, label, hint
-
-    def _editor(self, field: str) -> QLineEdit | ChoiceField:
-        if field not in _CHOICES:
-            edit = PathLine() if field == "data.path" else QLineEdit()
-            edit.textEdited.connect(lambda text: self._take(field, text))
-            if field in LIVE_FIELDS.values():
-                edit.returnPressed.connect(self._apply.click)
-            return edit
-        line = PathLine() if field == "model.weights" else None
-        choice = ChoiceField(_CHOICES[field], is_free=field in _FREE_CHOICES, line=line)
-        if field in _FREE_CHOICES:
-            choice.currentTextChanged.connect(lambda text: self._take(field, text))
-        else:
-            choice.currentIndexChanged.connect(lambda _: self._take(field, choice.currentData()))
-        return choice
+    def _icon_button(self, words: str) -> QToolButton:
+        button = QToolButton()
+        button.setToolTip(words)
+        button.setAccessibleName(words)
+        button.setProperty("kind", "icon")
+        # As high as its field, so that the row stays as it is without the button.
+        button.setFixedHeight(theme.FIELD_HEIGHT)
+        return button
 
     def _browse_weights_button(self) -> QToolButton:
-        button = _icon_button(self.tr("Choose a file of weights"))
+        button = self._icon_button(self.tr("Choose a file of weights"))
         button.clicked.connect(
             lambda: self._browse_for(
                 "model.weights",
@@ -315,7 +251,7 @@ class RunForm(QWidget):
         return button
 
     def _browse_data_button(self) -> QToolButton:
-        button = _icon_button(self.tr("Choose the data"))
+        button = self._icon_button(self.tr("Choose the data"))
         button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         menu = QMenu(button)
         menu.aboutToShow.connect(lambda: self._fill_data_menu(menu))
@@ -323,7 +259,7 @@ class RunForm(QWidget):
         return button
 
     def _plans_button(self) -> QToolButton:
-        button = _icon_button(self.tr("Choose a plan"))
+        button = self._icon_button(self.tr("Choose a plan"))
         button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         menu = QMenu(button)
         menu.setToolTipsVisible(True)
@@ -353,20 +289,15 @@ class RunForm(QWidget):
         return timer
 
     def _restyle(self) -> None:
-        for button in self._browse.values():
-            button.setIcon(theme.icon("folder", theme.palette_of(self).dim))
-        self._find.setIcon(theme.icon("chart", theme.palette_of(self).dim))
-        self._plans.setIcon(theme.icon("sun", theme.palette_of(self).dim))
+        for field, icon in _ICONS.items():
+            self._buttons[field].setIcon(theme.icon(icon, theme.palette_of(self).dim))
 
     # -- typing -----------------------------------------------------------------------------------------------
 
     def _send_changes(self) -> None:
-        # From here on Ctrl+Z takes back what was sent, and not the typing of it.
         self.window().setFocus(Qt.FocusReason.OtherFocusReason)
         for field in LIVE_FIELDS.values():
-            editor = self._editors[field]
-            if isinstance(editor, QLineEdit):
-                editor.setText(editor.text())
+            self._rows[field].forget_typing()
         self.apply_requested.emit()
 
     def _take(self, field: str, text: str) -> None:
@@ -395,7 +326,7 @@ class RunForm(QWidget):
         self._browse_for("data.path", QFileDialog.FileMode.ExistingFile, name_filter)
 
     def _browse_for(self, field: str, mode: QFileDialog.FileMode, name_filter: str) -> None:
-        dialog = QFileDialog(self, self._browse[field].toolTip())
+        dialog = QFileDialog(self, self._buttons[field].toolTip())
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.setFileMode(mode)
         if name_filter:
@@ -414,18 +345,11 @@ class RunForm(QWidget):
 
     def _show_values(self) -> None:
         self._offer_models()
-        self._offer("training.device", ["auto", *self._run_config.devices])
+        self._rows["training.device"].offer(["auto", *self._run_config.devices])
         for field in COLUMN_FIELDS:
-            self._offer(field, self._run_config.found.columns)
-        for field, editor in self._editors.items():
-            text = self._run_config.text(field)
-            if isinstance(editor, ChoiceField):
-                editor.show_value(text)
-            elif editor.text() != text:
-                editor.setText(text)
-            line = editor.lineEdit() if isinstance(editor, ChoiceField) else editor
-            if line is not None:
-                line.setPlaceholderText(self._run_config.placeholder(field))
+            self._rows[field].offer(self._run_config.found.columns)
+        for field, row in self._rows.items():
+            row.show_value(self._run_config.text(field), self._run_config.placeholder(field))
         self._show_rows()
         self._show_hints()
 
@@ -435,37 +359,29 @@ class RunForm(QWidget):
             heading = self._headings[section]
             heading.setVisible(bool(shown))
             for field in fields:
-                is_shown = heading.isChecked() and field in shown
-                self._labels[field].setVisible(is_shown)
-                self._holders[field].setVisible(is_shown)
+                self._rows[field].set_shown(heading.isChecked() and field in shown)
 
     def _unfold(self, field: str) -> None:
         section = next(section for section, fields in SECTIONS.items() if field in fields)
         self._headings[section].setChecked(True)
 
     def _reveal(self, field: str) -> None:
-        if field not in self._editors:
+        if field not in self._rows:
             return
         self._show_typed()
-        for wrong in self._editors:
+        for wrong in self._rows:
             if self._run_config.error(wrong):
                 self._unfold(wrong)
-        self._editors[field].setFocus(Qt.FocusReason.OtherFocusReason)
+        self._rows[field].focus()
         # Once the form has made room for the error below the field.
-        QTimer.singleShot(0, self, lambda: self._scroll.ensureWidgetVisible(self._holders[field]))
-
-    def _offer(self, field: str, names: Sequence[str], tips: Sequence[str] = (), notes: Sequence[str] = ()) -> None:
-        choice = self._editors[field]
-        assert isinstance(choice, ChoiceField)
-        choice.offer(names, tips, notes)
+        QTimer.singleShot(0, self, lambda: self._scroll.ensureWidgetVisible(self._rows[field].holder))
 
     def _offer_models(self) -> None:
         models = self._run_config.offer.models
         # The texts of eighty models take as long as all the rest of the form.
         if models is not self._offered_models:
             self._offered_models = models
-            self._offer(
-                "model.name",
+            self._rows["model.name"].offer(
                 [entry.name for entry in models],
                 [self._model_text(entry) for entry in models],
                 [self._model_note(entry) for entry in models],
@@ -475,7 +391,7 @@ class RunForm(QWidget):
         texts = [weights_text(each) for each in sets]
         names = ["published", *(each.name for each in sets), "random"]
         notes = [*(f"{text} · {each.name}" for each, text in zip(sets[:1], texts, strict=False)), *texts, ""]
-        self._offer("model.weights", names, notes=notes if sets else ())
+        self._rows["model.weights"].offer(names, notes=notes if sets else ())
 
     def _model_note(self, entry: ModelEntry) -> str:
         count = count_text(entry.num_params)
@@ -506,33 +422,12 @@ class RunForm(QWidget):
         self._apply.setEnabled(self._run_config.live.can_apply)
 
     def _show_hints(self) -> None:
-        for field, hint in self._hints.items():
+        for field, row in self._rows.items():
             error = self._run_config.error(field)
             text = error or self._run_config.note(field)
-            theme.set_property(self._editors[field], "invalid", bool(error))
-            # All of it, where there is no room for all of it below.
-            self._editors[field].setToolTip(error or self._tip(field))
-            self._editors[field].setAccessibleDescription(text or self._run_config.placeholder(field))
-            if field == self._typed_field and (error or hint.is_error):
+            row.tell(error, self._tip(field), text or self._run_config.placeholder(field))
+            if field == self._typed_field and (error or row.note.is_error):
                 continue
-            if error and error != hint.whole_text:
+            if error and error != row.note.whole_text:
                 self._unfold(field)
-            hint.show_text(text, is_error=bool(error))
-
-
-def _line(editor: QWidget, button: QToolButton) -> QHBoxLayout:
-    line = QHBoxLayout()
-    line.setSpacing(theme.SPACE)
-    line.addWidget(editor, 1)
-    line.addWidget(button)
-    return line
-
-
-def _icon_button(words: str) -> QToolButton:
-    button = QToolButton()
-    button.setToolTip(words)
-    button.setAccessibleName(words)
-    button.setProperty("kind", "icon")
-    # As high as its field, so that the row stays as it is without the button.
-    button.setFixedHeight(theme.FIELD_HEIGHT)
-    return button
+            row.note.show_text(text, is_error=bool(error))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QSortFilterProxyModel, Qt, QTimer, Signal
-from PySide6.QtGui import QColor, QKeySequence, QPainter, QPen, QShortcut, QShowEvent
+from PySide6.QtGui import QColor, QHideEvent, QKeySequence, QPainter, QPen, QShortcut, QShowEvent
 from PySide6.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
@@ -36,6 +36,8 @@ from app.views.table_delegate import TableDelegate
 
 # A run changes its state several times at once when it begins or ends; the last of them is in its folder by then.
 _REFRESH_DELAY_MS = 300
+# While someone looks: a run in a shell says nothing to this window. A look reads a database for each run.
+_LOOK_INTERVAL_MS = 5000
 _RAIL_WIDTH = 16
 
 
@@ -74,6 +76,9 @@ class RunListView(QWidget):
         self._refresh_timer.setSingleShot(True)
         self._refresh_timer.setInterval(_REFRESH_DELAY_MS)
         self._refresh_timer.timeout.connect(self.refresh_requested)
+        self._look_timer = QTimer(self)
+        self._look_timer.setInterval(_LOOK_INTERVAL_MS)
+        self._look_timer.timeout.connect(self.refresh_requested)
         enter = QShortcut(QKeySequence(Qt.Key.Key_Return), self._table)
         enter.setContext(Qt.ShortcutContext.WidgetShortcut)
         enter.activated.connect(self._ask_open)
@@ -92,9 +97,15 @@ class RunListView(QWidget):
             self._refresh_timer.start()
 
     def showEvent(self, event: QShowEvent) -> None:
-        """Read the folder again whenever the list comes into sight."""
+        """Read the folder again whenever the list comes into sight, and as long as it is."""
         self.refresh_requested.emit()
+        self._look_timer.start()
         super().showEvent(event)
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """Leave the folder alone."""
+        self._look_timer.stop()
+        super().hideEvent(event)
 
     def _build(self) -> None:
         self._open = self._button(self.tr("Open"), self._ask_open)

@@ -52,6 +52,7 @@ class StatusBar(QWidget):
         for label, text in zip((*self._labels, self._disk), texts, strict=True):
             label.setVisible(bool(text))
             label.setText(text)
+        self._labels[0].setToolTip(status.machine_tip)
         memory = status.memory_text
         self._memory.setVisible(bool(memory))
         self._memory.set_whole_text(memory)

@@ -10,6 +10,7 @@ from app import theme
 from app.viewmodels.change_history import ChangeHistory
 from app.viewmodels.run_status import RunStatusViewModel
 from app.views.elided_label import ElidedLabel
+from app.views.focus import give_up_focus
 from trainer.messages.commands import is_allowed
 from trainer.messages.states import RunState
 
@@ -51,6 +52,7 @@ class Toolbar(QWidget):
         self._can_command, self._can_resume, self._can_train_on = False, False, False
         # The widest that these words of this run have been: as they come and go, they must not move the buttons.
         self._progress_room = self._chip_room = 0
+        self._is_other_run = True
         self._build(scheme)
         self._timer = QTimer(self)
         self._timer.setInterval(_REFRESH_INTERVAL_MS)
@@ -219,16 +221,21 @@ class Toolbar(QWidget):
         self._primary.setText(text)
         theme.set_property(self._primary, "kind", kind)
 
-    def _make_room(self) -> None:
-        """Leave the rarer buttons their words where the row has room, else only icons: the plainest icon first."""
-        self._progress_room = max(self._progress_room, self._progress_text.text_width())
+    def _make_room(self, *, gives_back: bool = True) -> None:
+        """Leave the rarer buttons their words where the row has room, else only icons: the plainest icon first.
+
+        Words that were taken come back only with another size or another run: the buttons are not to move for a figure.
+        """
+        metrics = self._progress_text.fontMetrics()
+        longest = metrics.horizontalAdvance(self._status.longest_progress_text)
+        self._progress_room = max(self._progress_room, longest, self._progress_text.text_width())
         self._progress_text.hold_width(self._progress_room)
         words = sum(self._words_width(button) for button in self._words if not button.text())
         layout = self.layout()
         assert layout is not None
         needed = layout.sizeHint().width() + words
         for button, text in self._words.items():
-            has_room = needed <= self.width()
+            has_room = needed <= self.width() and (gives_back or bool(button.text()))
             button.setText(text if has_room else "")
             needed -= 0 if has_room else self._words_width(button)
 
@@ -241,6 +248,7 @@ class Toolbar(QWidget):
         if (title := status.title or self.tr("Thaw")) != self._title.whole_text:
             self._title.set_whole_text(title)
             self._progress_room = self._chip_room = 0
+            self._is_other_run = True
             self._chip.clear()
         if status.state_text != self._chip.text():
             self._chip.setMinimumWidth(0)
@@ -256,10 +264,15 @@ class Toolbar(QWidget):
         colors = theme.palette_of(self)
         color = colors.on_accent if kind == "primary" and is_enabled else colors.text
         self._primary.setIcon(theme.icon(icon_name, color))
-        self._primary.setEnabled(is_enabled)
-        self._stop.setEnabled(self._can_command and is_allowed("StopRun", state))
-        self._save.setEnabled(self._can_command and is_allowed("SaveCheckpoint", state))
-        self._board.setEnabled(status.has_run)
+        self._enable(self._primary, is_enabled)
+        self._enable(self._stop, self._can_command and is_allowed("StopRun", state))
+        self._enable(self._save, self._can_command and is_allowed("SaveCheckpoint", state))
+        self._enable(self._board, status.has_run)
+
+    def _enable(self, button: QWidget, is_enabled: bool) -> None:
+        if not is_enabled:
+            give_up_focus(button, None if button is self._primary else self._primary)
+        button.setEnabled(is_enabled)
 
     def _show_changes(self) -> None:
         changes = self._changes
@@ -270,7 +283,7 @@ class Toolbar(QWidget):
             (self._undo, changes.can_undo, self.tr("Undo: {} (Ctrl+Z)").format(undo) if undo else nothing_done),
             (self._redo, changes.can_redo, self.tr("Redo: {} (Ctrl+Shift+Z)").format(redo) if redo else nothing_undone),
         ):
-            button.setEnabled(is_enabled)
+            self._enable(button, is_enabled)
             button.setToolTip(tip)
             button.setAccessibleDescription(tip)
 
@@ -293,6 +306,9 @@ class Toolbar(QWidget):
     def _show_progress(self) -> None:
         self._progress_text.set_whole_text(self._status.progress_text)
         self._progress.setVisible(bool(self._status.progress_text))
+        if not self._status.can_cancel:
+            give_up_focus(self._cancel, self._primary)
         self._cancel.setVisible(self._status.can_cancel)
         self._progress.setValue(round(self._status.progress_fraction * _PROGRESS_PARTS))
-        self._make_room()
+        self._make_room(gives_back=self._is_other_run)
+        self._is_other_run = False

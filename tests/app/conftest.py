@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import QLocale, QSettings
-from PySide6.QtWidgets import QApplication
+from PySide6.QtCore import QLocale, QSettings, Qt
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QApplication, QWidget
 
 from app import theme
 from app.session import TrainingSession
@@ -36,6 +37,17 @@ def checked(
     summary = DataSummary(layout=layout, class_names=list(counts), counts=splits, num_skipped=num_skipped)
     summary = summary.model_copy(update={"is_multi_label": is_multi_label})
     return DataChecked(path=path, summary=summary, report_path="", command_id=command_id)
+
+
+@pytest.fixture(autouse=True)
+def _no_key_stays_pressed() -> Iterator[None]:
+    """Release what a test leaves pressed: Qt takes Ctrl for held after a key with it, until the next key."""
+    yield
+    if QApplication.instance() is not None and QApplication.keyboardModifiers() != Qt.KeyboardModifier.NoModifier:
+        widget = QWidget()
+        widget.show()
+        QTest.keyClick(widget, Qt.Key.Key_Home)
+        widget.deleteLater()
 
 
 class ScriptedClient:

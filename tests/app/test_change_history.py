@@ -10,8 +10,18 @@ from PySide6.QtWidgets import QApplication
 
 from app.viewmodels.change_history import ChangeHistory
 from trainer.messages.base import Command
-from trainer.messages.changes import LayersFrozen, LayersUnfrozen, RateChanged, RateMultiplierChanged
-from trainer.messages.commands import FreezeLayers, SetRate, SetRateMultiplier, UnfreezeLayers
+from trainer.messages.changes import (
+    BatchNormChanged,
+    CheckpointRestored,
+    LayersFrozen,
+    LayersUnfrozen,
+    RateChanged,
+    RateMultiplierChanged,
+    RewindUndone,
+    RunRewound,
+    StateRestored,
+)
+from trainer.messages.commands import FreezeLayers, SetBatchNorm, SetRate, SetRateMultiplier, UnfreezeLayers
 from trainer.messages.events import AnyEvent
 
 
@@ -207,8 +217,98 @@ def test_a_change_that_settles_while_an_undo_is_under_way_stays_done(bench: Benc
     assert (bench.history.undo_text, bench.history.redo_text) == ("a frozen", "rate 0.01")
 
 
-def test_another_state_or_run_has_no_changes_to_undo(bench: Bench) -> None:
+def put_back(kind: type[StateRestored], segment: int, **values: object) -> StateRestored:
+    common = {"step": 1, "epoch": 1, "frozen": [], "num_trainable": 1, "segment": segment}
+    return kind.model_validate({**common, **values})
+
+
+@pytest.mark.parametrize("is_other_run", [False, True])
+def test_another_state_or_run_has_no_changes_to_undo(bench: Bench, is_other_run: bool) -> None:
     bench.ask(SetRate(rate=0.01))
     bench.answer()
-    bench.history.clear()
+    if is_other_run:
+        bench.history.clear()
+    else:
+        bench.history.restore(put_back(CheckpointRestored, 1, name="a.pt"))
     assert not bench.history.can_undo
+
+
+def test_the_weights_alone_of_a_checkpoint_leave_the_changes_to_be_undone(bench: Bench) -> None:
+    bench.ask(SetRate(rate=0.01))
+    bench.answer()
+    bench.history.restore(put_back(CheckpointRestored, 1, name="a.pt", weights_only=True))
+    assert bench.history.undo_text == "rate 0.01"
+
+
+def test_an_undone_rewind_or_restore_leaves_what_could_be_undone_and_done_again_before_it(
+    bench: Bench,
+) -> None:
+    for layer in "ab":
+        bench.ask(FreezeLayers(layers=[layer]))
+        bench.answer()
+    bench.history.undo()
+    bench.answer()
+    bench.history.restore(put_back(RunRewound, 1, change=1, sentence="a frozen"))
+    assert (bench.history.undo_text, bench.history.redo_text) == ("", "")
+    bench.history.restore(put_back(CheckpointRestored, 2, name="a.pt"))
+    bench.history.offer_undone_rewind(9)
+    for segment, undone in ((3, 2), (4, 1)):
+        bench.history.redo()
+        bench.history.restore(put_back(RewindUndone, segment, undone_segment=undone, undone_step=1))
+    bench.history.offer_undone_rewind(None)
+    assert (bench.history.undo_text, bench.history.redo_text) == ("a frozen", "b frozen")
+    assert bench.history.can_undo
+    bench.history.undo()
+    assert (bench.sent[-1].kind, bench.sent[-1].layers) == ("UnfreezeLayers", ["a"])
+
+
+def test_a_window_that_comes_later_can_undo_what_the_first_one_can(bench: Bench) -> None:
+    """After a rewind that was undone, another that was not, and weights that were restored in between."""
+    frozen = [event_of(FreezeLayers(layers=[layer], command_id=layer)) for layer in "ab"]
+    later = [
+        event_of(FreezeLayers(layers=[layer], command_id=layer), segment=segment)
+        for layer, segment in (("c", 2), ("d", 3))
+    ]
+    log = [
+        *frozen,
+        put_back(RunRewound, 1, change=2, sentence="b frozen"),
+        put_back(RewindUndone, 2, undone_segment=1, undone_step=1),
+        later[0],
+        put_back(CheckpointRestored, 3, name="a.pt", weights_only=True),
+        later[1],
+    ]
+    for event in log:
+        (bench.history.restore if isinstance(event, StateRestored) else bench.history.take)(event)
+    second = Bench()
+    second.history.open_run(log)
+    texts = []
+    for each in (bench, second):
+        each.history.restore(put_back(RunRewound, 4, change=9, sentence="d frozen"))
+        assert not each.history.can_undo
+        each.history.restore(put_back(RewindUndone, 5, undone_segment=4, undone_step=1))
+        texts.append([action.text for action in each.history._done])
+    assert texts == [["a frozen", "b frozen", "c frozen", "d frozen"]] * 2
+
+
+def test_a_run_that_was_begun_anew_has_none_of_the_changes_before_to_undo(bench: Bench) -> None:
+    first, second = (event_of(FreezeLayers(layers=[layer]), segment=segment) for segment, layer in enumerate("ab"))
+    bench.history.open_run([first, second])
+    assert bench.history.undo_text == "b frozen"
+    bench.history.undo()
+    assert [command.layers for command in bench.sent] == [["b"]]
+
+
+def test_statistics_that_were_let_adapt_are_frozen_again_by_an_undo(bench: Bench) -> None:
+    bench.ask(SetBatchNorm(layers=["stage3"], is_adapting=True))
+    event = BatchNormChanged(
+        layers=["stage3.0.bn"], is_adapting=True, sentence="statistics of stage3.0.bn adapt when frozen",
+        adapting=["stage2.0.bn", "stage3.0.bn"], requested_step=1, applied_step=1, source="user", segment=0,
+        command_id=bench.sent[-1].command_id,
+    )  # fmt: skip
+    bench.history.take(event)
+    assert bench.history.undo_text == event.sentence
+    bench.history.undo()
+    assert (bench.sent[-1].layers, bench.sent[-1].is_adapting) == (["stage3.0.bn"], False)
+    bench.history.take(event.model_copy(update={"command_id": bench.sent[-1].command_id, "is_adapting": False}))
+    bench.history.redo()
+    assert (bench.sent[-1].layers, bench.sent[-1].is_adapting) == (["stage3.0.bn"], True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 from PySide6.QtCore import QPointF, Qt
 
+from app import checkpoint_edits
 from app.checkpoint_edits import Deletion
 from app.main_window import MainWindow
 from app.run_display import RunDisplay
@@ -47,7 +49,7 @@ def ended(qtbot, session, display, clients, tmp_path: Path, run_info) -> Path:
     path = write_run(tmp_path / "runs", run_info)
     with RunFolder(path) as folder:
         for epoch in (1, 2, 3):
-            folder.add_checkpoint(write_file(path, epoch))
+            folder.checkpoints.add(write_file(path, epoch))
     clients[0].serve()
     session.open_run(path)
     qtbot.waitUntil(lambda: display.checkpoints.rowCount() == 3)
@@ -82,16 +84,16 @@ def files(path: Path) -> list[str]:
 
 
 def shown(display: RunDisplay) -> list[str]:
-    return [info.name for info in display.checkpoints.checkpoints()]
+    return [info.name for info in display.checkpoints.present.infos]
 
 
 def test_marks_of_an_ended_run_are_kept_in_its_folder(qtbot, display, ended: Path) -> None:
     display.edits.edit([name_of(1), name_of(2)], is_pinned=True)
     display.edits.edit([name_of(1)], label="figure 3", note="before the warm-up")
-    qtbot.waitUntil(lambda: display.checkpoints.checkpoint(name_of(1)).label == "figure 3")
-    qtbot.waitUntil(lambda: all(display.checkpoints.checkpoint(name_of(epoch)).is_pinned for epoch in (1, 2)))
+    qtbot.waitUntil(lambda: display.checkpoints.present.info(name_of(1)).label == "figure 3")
+    qtbot.waitUntil(lambda: all(display.checkpoints.present.info(name_of(epoch)).is_pinned for epoch in (1, 2)))
     with RunFolder(ended, read_only=True) as folder:
-        kept = folder.checkpoint(name_of(1))
+        kept = folder.checkpoints.find(name_of(1))
     assert (kept.is_pinned, kept.label, kept.note) == (True, "figure 3", "before the warm-up")
 
 
@@ -110,7 +112,49 @@ def test_deleted_checkpoints_lie_in_the_trash_and_come_back(qtbot, display, ende
     assert not display.edits.can_undo
     assert not [*(trash / "files").iterdir(), *(trash / "info").iterdir()], "nothing is left of them there"
     with RunFolder(ended, read_only=True) as folder:
-        assert [info.name for info in folder.checkpoints()] == shown(display)
+        assert [info.name for info in folder.checkpoints.listed()] == shown(display)
+
+
+def test_an_undone_deletion_is_listed_again_though_another_run_is_on_display_by_now(
+    qtbot, session, display, ended: Path, trash: Path, tmp_path: Path, run_info, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with qtbot.waitSignal(display.edits.deleted):
+        display.edits.delete([name_of(1)])
+    is_left, take_out = threading.Event(), checkpoint_edits.trash.take_out
+
+    def take_out_later(*args: Path) -> None:
+        assert is_left.wait(timeout=30)
+        take_out(*args)
+
+    monkeypatch.setattr(checkpoint_edits.trash, "take_out", take_out_later)
+    display.edits.undo()
+    other = write_run(tmp_path / "others", run_info)
+    session.open_run(other)
+    qtbot.waitUntil(lambda: session.run_dir == other)
+    is_left.set()
+
+    def listed() -> list[str]:
+        with RunFolder(ended, read_only=True) as folder:
+            return [info.name for info in folder.checkpoints.listed()]
+
+    qtbot.waitUntil(lambda: listed() == files(ended) == [name_of(epoch) for epoch in (1, 2, 3)])
+    assert len(shown(display)) == 1, "the other run's"
+
+
+def test_a_deletion_is_undone_when_its_run_is_opened_again(
+    qtbot, session, display, ended: Path, trash: Path, tmp_path: Path, run_info
+) -> None:
+    with qtbot.waitSignal(display.edits.deleted):
+        display.edits.delete([name_of(1)])
+    other = write_run(tmp_path / "others", run_info)
+    session.open_run(other)
+    qtbot.waitUntil(lambda: session.run_dir == other and len(shown(display)) == 1)
+    assert not display.edits.can_undo
+    session.open_run(ended)
+    qtbot.waitUntil(lambda: session.run_dir == ended and len(shown(display)) == 2)
+    display.edits.undo()
+    qtbot.waitUntil(lambda: len(shown(display)) == 3)
+    assert files(ended) == [name_of(epoch) for epoch in (1, 2, 3)]
 
 
 def test_deletions_are_undone_one_after_the_other(qtbot, display, ended: Path, trash: Path) -> None:
@@ -135,6 +179,26 @@ def test_an_emptied_trash_is_told_when_a_deletion_is_undone(qtbot, display, ende
     assert len(shown(display)) == 2
 
 
+def test_where_the_one_to_go_on_from_is_deleted_the_one_before_it_is_marked(
+    qtbot, session, display, clients, tmp_path: Path, run_info, trash: Path
+) -> None:
+    path = write_run(tmp_path / "runs", run_info)
+    with RunFolder(path) as folder:
+        for epoch in (1, 2, 3):
+            folder.checkpoints.add(write_file(path, epoch))
+        folder.begin_segment(90, name_of(2), 9.0)
+    clients[0].serve()
+    session.open_run(path)
+
+    def marked() -> list[str]:
+        run = display.checkpoints.present
+        return [info.name for info in run.infos if "resume point" in run.tags_of(info)]
+
+    qtbot.waitUntil(lambda: marked() == [name_of(2)])
+    display.edits.delete([name_of(2)])
+    qtbot.waitUntil(lambda: marked() == [name_of(1)])
+
+
 @pytest.mark.usefixtures("no_trash")
 def test_without_a_trash_the_user_is_asked_before_anything_is_deleted(qtbot, display, ended: Path) -> None:
     with qtbot.waitSignal(display.edits.confirmation_needed) as asked:
@@ -150,11 +214,15 @@ def test_without_a_trash_the_user_is_asked_before_anything_is_deleted(qtbot, dis
 
 def test_a_pinned_checkpoint_is_not_deleted(qtbot, display, ended: Path, trash: Path) -> None:
     display.edits.edit([name_of(2)], is_pinned=True)
-    qtbot.waitUntil(lambda: display.checkpoints.checkpoint(name_of(2)).is_pinned)
+    qtbot.waitUntil(lambda: display.checkpoints.present.info(name_of(2)).is_pinned)
     with qtbot.waitSignal(display.edits.refused) as told:
-        display.edits.delete([name_of(1), name_of(2)])
+        display.edits.delete([name_of(2)])
     assert "is pinned" in told.args[0]
     assert len(shown(display)) == len(files(ended)) == 3
+    with qtbot.waitSignal(display.edits.deleted) as told:
+        display.edits.delete([name_of(1), name_of(2)])
+    assert told.args[0].names == [name_of(1)]
+    assert told.args[0].kept == f"{name_of(2)} stays: it is pinned."
 
 
 def test_of_a_live_run_the_worker_decides_and_the_window_moves_the_files(
@@ -163,16 +231,17 @@ def test_of_a_live_run_the_worker_decides_and_the_window_moves_the_files(
     worker = clients[0]
     display.edits.edit([name_of(1)], is_pinned=True)
     assert worker.kinds() == ["EditCheckpoint"]
-    pinned = display.checkpoints.checkpoint(name_of(1)).model_copy(update={"is_pinned": True})
+    pinned = display.checkpoints.present.info(name_of(1)).model_copy(update={"is_pinned": True})
     worker.say(CheckpointEdited(checkpoint=pinned, command_id=worker.id_of_last("EditCheckpoint"), time=5.0))
-    qtbot.waitUntil(lambda: display.checkpoints.checkpoint(name_of(1)).is_pinned)
-    display.edits.delete([name_of(1)])
+    qtbot.waitUntil(lambda: display.checkpoints.present.info(name_of(1)).is_pinned)
+    display.edits.delete([name_of(1), name_of(2)])
     qtbot.waitUntil(lambda: "DeleteCheckpoints" in worker.kinds())
     assert worker.sent[-1].leaves_files
     assert len(files(live)) == 2, "until the worker has agreed"
-    deleted = CheckpointsDeleted(names=[name_of(1)], freed_bytes=10, time=6.0)
-    with qtbot.waitSignal(display.edits.deleted):
+    deleted = CheckpointsDeleted(names=[name_of(1)], freed_bytes=10, kept="The other stays.", time=6.0)
+    with qtbot.waitSignal(display.edits.deleted) as told:
         worker.say(deleted.model_copy(update={"command_id": worker.id_of_last("DeleteCheckpoints")}))
+    assert (told.args[0].names, told.args[0].kept) == ([name_of(1)], "The other stays.")
     assert shown(display) == files(live) == [name_of(2)]
     assert len(list((trash / "files").iterdir())) == 1
     display.edits.undo()
@@ -217,7 +286,7 @@ def test_a_deletion_is_undone_from_its_notice_or_with_a_key(
     path = write_run(tmp_path / "runs", run_info)
     with RunFolder(path) as folder:
         for epoch in (1, 2, 3):
-            folder.add_checkpoint(write_file(path, epoch))
+            folder.checkpoints.add(write_file(path, epoch))
     window = MainWindow(session, settings)
     qtbot.addWidget(window)
     window.load_views()
@@ -232,7 +301,7 @@ def test_a_deletion_is_undone_from_its_notice_or_with_a_key(
     for undo in ("key", "button"):
         view._table.selectAll()
         qtbot.keyClick(view._table, Qt.Key.Key_Delete)
-        qtbot.waitUntil(lambda: window.notice.text == "Moved to the trash: 3 checkpoints, 60 B.")
+        qtbot.waitUntil(lambda: window.notice.text == "Moved to the trash: 3 checkpoints with the best one, 60 B.")
         assert not files(path)
         if undo == "key":
             qtbot.keyClick(view._table, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
@@ -251,7 +320,7 @@ def test_a_mark_on_the_curves_raises_the_table_and_the_menu_there_restores(
     path = write_run(tmp_path / "runs", run_info)
     with RunFolder(path) as folder:
         for epoch in (1, 2, 3):
-            folder.add_checkpoint(write_file(path, epoch))
+            folder.checkpoints.add(write_file(path, epoch))
     window = MainWindow(session, settings)
     qtbot.addWidget(window)
     window.load_views()
@@ -263,7 +332,7 @@ def test_a_mark_on_the_curves_raises_the_table_and_the_menu_there_restores(
     plot = window.metrics_view.loss
     box = plot.view_box
     assert window.checkpoints_view.selected_name == name_of(3)
-    window.display.checkpoints.selection_wanted.emit([name_of(1)])
+    window.display.checkpoints.selection_wanted.emit([window.display.checkpoints.present.key(name_of(1))])
     assert window.tabs.currentWidget() is window.checkpoints_view
     assert window.checkpoints_view.selected_name == name_of(1)
     at_step = box.mapToScene(box.mapFromView(QPointF(1, box.viewRange()[1][1] / 2)))

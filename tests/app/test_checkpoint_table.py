@@ -8,11 +8,9 @@ import time
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QAbstractItemModelTester
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QMenu
 
-from app.viewmodels.checkpoint_details import CheckpointDetails
-from app.viewmodels.checkpoint_order import CheckpointSortModel
-from app.viewmodels.checkpoint_table import (
+from app.viewmodels.checkpoint_columns import (
     ACCURACY,
     EPOCH,
     FROZEN,
@@ -22,14 +20,15 @@ from app.viewmodels.checkpoint_table import (
     SAVED,
     SIZE,
     STAR,
+    STEP,
     TAGS,
-    CheckpointItemModel,
-    IsBestRole,
-    IsDamagedRole,
-    NameRole,
 )
+from app.viewmodels.checkpoint_details import CheckpointDetails
+from app.viewmodels.checkpoint_order import CheckpointSortModel
+from app.viewmodels.checkpoint_table import CheckpointItemModel, IsBestRole, IsDamagedRole, IsLeftBehindRole
 from app.viewmodels.layer_tree import LayerTreeViewModel
 from app.viewmodels.metric_history import MetricHistory
+from app.viewmodels.run_config import RunConfigViewModel
 from app.views.checkpoint_dialogs import MarkDialog
 from app.views.checkpoints import CheckpointsView
 from tests.app.conftest import checkpoint
@@ -45,7 +44,18 @@ def table(qapp) -> CheckpointItemModel:
 
 def make_view(checkpoints: CheckpointItemModel) -> CheckpointsView:
     """Return the view without a model and curves."""
-    return CheckpointsView(checkpoints, CheckpointDetails(checkpoints, LayerTreeViewModel(), MetricHistory()))
+    details = CheckpointDetails(checkpoints, LayerTreeViewModel(), MetricHistory(), RunConfigViewModel())
+    return CheckpointsView(checkpoints, details)
+
+
+def shown_view(qtbot, width: int) -> tuple[CheckpointItemModel, CheckpointsView]:
+    """Return a view on screen, and its checkpoints: none yet."""
+    checkpoints = CheckpointItemModel()
+    view = make_view(checkpoints)
+    qtbot.addWidget(view)
+    view.resize(width, 300)
+    view.show()
+    return checkpoints, view
 
 
 def column(model, number: int) -> list[str]:
@@ -83,6 +93,25 @@ def test_the_star_says_by_which_metric_it_is_the_best(table: CheckpointItemModel
     assert table.index(1, STAR).data(tip) == "checkpoint_tiny_002.pt"
     table.add(checkpoint(3, 0.1, 0.1))
     assert column(table, TAGS) == ["", "", "best, last"]
+
+
+def test_the_star_is_given_by_the_metric_that_was_chosen_and_says_so(table: CheckpointItemModel) -> None:
+    areas = (0.9, 0.8, None)
+    listed = [
+        checkpoint(epoch, 0.1, 0.9, metrics={} if area is None else {"AUROC/validation": area})
+        for epoch, area in enumerate(areas, start=1)
+    ]
+    table.keep_by(CheckpointsConfig(best_metric="auroc", keep_best=2))
+    table.rank_by("auroc")
+    table.reset(listed)
+    assert column(table, TAGS) == ["best", "among the best 2", "last"]
+    assert table.index(0, STAR).data(Qt.ItemDataRole.ToolTipRole) == "The highest validation AUROC so far."
+    assert table.index(0, STAR).data(Qt.ItemDataRole.AccessibleTextRole) == "best by AUROC"
+    table.add(checkpoint(4, 0.5, 0.5, metrics={"AUROC/validation": 0.95}))
+    assert column(table, TAGS) == ["among the best 2", "", "", "best, last"]
+    table.keep_by(CheckpointsConfig(best_metric="loss"))
+    table.rank_by("loss")
+    assert table.index(0, STAR).data(Qt.ItemDataRole.ToolTipRole) == "The lowest validation loss so far."
 
 
 def test_a_loss_that_is_no_number_is_never_the_best_and_sorts_last(table: CheckpointItemModel) -> None:
@@ -161,7 +190,7 @@ def test_deleted_checkpoints_leave_the_table_and_the_star_and_the_last_are_found
     table: CheckpointItemModel,
 ) -> None:
     table.reset([checkpoint(n, loss, 1 - loss) for n, loss in enumerate((0.5, 0.1, 0.3, 0.4), start=1)])
-    names = [info.name for info in table.checkpoints()]
+    names = [info.name for info in table.present.infos]
     table.remove([names[1], names[3], "never_listed.pt"])
     assert column(table, EPOCH) == ["1", "3"]
     assert [table.index(row, STAR).data(IsBestRole) for row in range(2)] == [False, True]
@@ -186,12 +215,89 @@ def test_the_tags_say_which_rules_keep_a_checkpoint(table: CheckpointItemModel) 
     assert column(table, TAGS) == [""] * 5 + ["best, last"]
 
 
+@pytest.mark.parametrize("rules", [CheckpointsConfig(), CheckpointsConfig(keep_last=1, before_changes=False)])
+def test_what_is_kept_to_go_on_from_says_so_until_another_one_is(
+    table: CheckpointItemModel, rules: CheckpointsConfig
+) -> None:
+    table.keep_by(rules)
+    table.reset([checkpoint(1, 0.5, 0.8), checkpoint(2, 0.2, 0.9), checkpoint(3, 0.3, 0.7)])
+    table.show_resume_point("checkpoint_tiny_003.pt")
+    assert column(table, TAGS) == ["", "best", "last"], "the last one says that it is"
+    table.show_resume_point("checkpoint_tiny_001.pt")
+    assert column(table, TAGS) == ["resume point", "best", "last"]
+    table.add(checkpoint(4, None, None, reason="periodic"))
+    assert column(table, TAGS)[0] == ""
+    assert column(table, TAGS)[3] == "last, within an epoch, resume point"
+    table.add(checkpoint(5, 0.4, 0.8))
+    assert column(table, TAGS)[3:] == ["within an epoch", "last"]
+
+
+def test_rows_whose_reason_changes_are_drawn_anew(table: CheckpointItemModel) -> None:
+    table.reset([checkpoint(n, 0.5, 0.8) for n in range(1, 5)])
+    drawn: set[int] = set()
+    table.dataChanged.connect(lambda first, last: drawn.update(range(first.row(), last.row() + 1)))
+    table.show_resume_point("checkpoint_tiny_002.pt")
+    assert drawn == {1}
+    table.show_resume_point("checkpoint_tiny_003.pt")
+    assert drawn == {1, 2}
+    drawn.clear()
+    table.add(checkpoint(5, 0.6, 0.7))
+    assert {2, 3} <= drawn
+    assert not {0, 1} & drawn, "where nothing thins, thousands of rows stay as they are"
+
+
+def test_under_a_disk_budget_alone_each_says_what_it_is_kept_for(table: CheckpointItemModel) -> None:
+    listed = [checkpoint(n, 1 / n, 0.1 * n) for n in range(1, 6)]
+    listed[0] = listed[0].model_copy(update={"is_pinned": True})
+    listed[3:] = [info.model_copy(update={"frozen": [], "frozen_summary": "nothing"}) for info in listed[3:]]
+    table.reset(listed)
+    table.keep_by(CheckpointsConfig(disk_gb=1))
+    assert column(table, TAGS) == [
+        "pinned",
+        "while there is room",
+        "before a freeze change",
+        "while there is room",
+        "best, last",
+    ]
+    table.show_resume_point("checkpoint_tiny_002.pt")
+    assert column(table, TAGS)[1] == "resume point"
+    drawn: set[int] = set()
+    table.dataChanged.connect(lambda first, last: drawn.update(range(first.row(), last.row() + 1)))
+    table.add(checkpoint(6, 0.01, 0.9, frozen=[]))
+    assert drawn >= set(range(6)), "any of them may be kept for another reason now"
+    assert column(table, TAGS)[4:] == ["while there is room", "best, last"]
+    table.add(checkpoint(7, None, None, reason="periodic"))
+    table.add(checkpoint(8, None, None, reason="periodic"))
+    table.rank_by("loss")
+    assert column(table, TAGS)[5:] == [
+        "best, last of an epoch",
+        "within an epoch",
+        "last, within an epoch, resume point",
+    ]
+
+
 def test_damage_is_shown_with_what_is_wrong(table: CheckpointItemModel) -> None:
     table.reset([checkpoint(1, 0.5, 0.8), checkpoint(2, 0.6, 0.7)])
     table.show_problems({"checkpoint_tiny_001.pt": "file is missing", "checkpoint_tiny_002.pt": ""})
     assert column(table, TAGS) == ["damaged: file is missing, best", "last"]
     assert table.index(0, TAGS).data(IsDamagedRole)
     assert not table.index(1, TAGS).data(IsDamagedRole)
+
+
+def test_what_the_run_left_behind_is_said_among_the_tags_until_it_is_on_its_way_again(
+    table: CheckpointItemModel,
+) -> None:
+    for epoch in (1, 2, 3):
+        table.add(checkpoint(epoch, 0.5, 0.8))
+    left = {f"checkpoint_tiny_00{epoch}.pt" for epoch in (2, 3)}
+    table.show_left_behind(left)
+    assert column(table, TAGS) == ["best", "left behind", "last, left behind"]
+    assert [table.index(row, TAGS).data(IsLeftBehindRole) for row in range(3)] == [False, True, True]
+    shown = CheckpointSortModel(table)
+    shown.set_filter("left behind")
+    assert column(shown, EPOCH) == ["3", "2"]
+    table.show_left_behind(set())
+    assert column(table, TAGS) == ["best", "", "last"]
 
 
 def test_ages_are_told_anew(table: CheckpointItemModel, qtbot) -> None:
@@ -206,7 +312,7 @@ def test_only_a_whole_checkpoint_can_be_restored(qtbot, themed, tmp_path) -> Non
     checkpoints = CheckpointItemModel()
     view = make_view(checkpoints)
     qtbot.addWidget(view)
-    view.allow(restore=True, resume=True, weights=True, verify=True, checkpoints_dir=tmp_path)
+    view.allow(restore=True, resume=True, weights=True)
     assert not view._restore.isEnabled()
     checkpoints.reset([checkpoint(1, 0.5, 0.8), checkpoint(2, 0.6, 0.7)])
     assert view.selected_name == "checkpoint_tiny_002.pt"
@@ -226,9 +332,9 @@ def test_the_weights_alone_are_asked_for_where_the_run_can_take_them(qtbot, them
     qtbot.addWidget(view)
     checkpoints.reset([checkpoint(1, 0.5, 0.8)])
     action = view._restore_weights
-    view.allow(restore=True, resume=False, weights=False, verify=False, checkpoints_dir=tmp_path)
+    view.allow(restore=True, resume=False, weights=False)
     assert not action.isEnabled()
-    view.allow(restore=True, resume=False, weights=True, verify=False, checkpoints_dir=tmp_path)
+    view.allow(restore=True, resume=False, weights=True)
     with qtbot.waitSignal(view.weights_requested) as asked:
         action.trigger()
     assert asked.args == ["checkpoint_tiny_001.pt"]
@@ -251,11 +357,7 @@ def test_the_selection_follows_the_newest_until_the_user_chooses(qtbot, themed) 
 @pytest.mark.window
 @pytest.mark.qt_log_ignore("propagateSizeHints")
 def test_what_is_frozen_has_the_room_that_the_tags_can_spare_until_a_width_is_chosen(qtbot, themed) -> None:
-    checkpoints = CheckpointItemModel()
-    view = make_view(checkpoints)
-    qtbot.addWidget(view)
-    view.resize(1230, 300)
-    view.show()
+    checkpoints, view = shown_view(qtbot, width=1230)
     table = view._table
     checkpoints.reset([checkpoint(1, 0.5, 0.8)])
     QApplication.processEvents()
@@ -282,11 +384,7 @@ def test_what_is_frozen_has_the_room_that_the_tags_can_spare_until_a_width_is_ch
 @pytest.mark.window
 @pytest.mark.qt_log_ignore("propagateSizeHints")
 def test_metrics_have_columns_where_there_is_room_or_where_they_were_chosen(qtbot, themed) -> None:
-    checkpoints = CheckpointItemModel()
-    view = make_view(checkpoints)
-    qtbot.addWidget(view)
-    view.resize(1230, 300)
-    view.show()
+    checkpoints, view = shown_view(qtbot, width=1230)
     table, f1, auroc = view._table, NUM_COLUMNS, NUM_COLUMNS + 1
     QApplication.processEvents()
     checkpoints.reset([checkpoint(1, 0.5, 0.8, metrics={"F1/validation": 0.7, "AUROC/validation": 0.9}, rate=0.001)])
@@ -314,7 +412,7 @@ def test_the_selection_survives_a_filter_and_a_removal(qtbot, themed) -> None:
     view = make_view(checkpoints)
     qtbot.addWidget(view)
     checkpoints.reset([checkpoint(epoch, 0.5, 0.8) for epoch in (1, 2, 3, 4)])
-    view._table.select_names(["checkpoint_tiny_002.pt"])
+    view._table.select_keys([checkpoints.present.key("checkpoint_tiny_002.pt")])
     view._table.clicked.emit(view._table.currentIndex())
     view.filter_box.setText("00")
     checkpoints.remove(["checkpoint_tiny_001.pt"])
@@ -329,11 +427,7 @@ def test_the_selection_survives_a_filter_and_a_removal(qtbot, themed) -> None:
 @pytest.mark.window
 @pytest.mark.qt_log_ignore("propagateSizeHints")
 def test_keys_pin_mark_and_delete_what_is_selected(qtbot, themed) -> None:
-    checkpoints = CheckpointItemModel()
-    view = make_view(checkpoints)
-    qtbot.addWidget(view)
-    view.resize(1230, 300)
-    view.show()
+    checkpoints, view = shown_view(qtbot, width=1230)
     first, second = (checkpoint(epoch, 0.5, 0.8, size_bytes=600_000) for epoch in (1, 2))
     checkpoints.reset([first, second])
     view.activateWindow()
@@ -359,7 +453,7 @@ def test_keys_pin_mark_and_delete_what_is_selected(qtbot, themed) -> None:
     assert view._delete.text() == "Delete 1 of 2 checkpoints, 600 kB; the pinned ones stay"
     with qtbot.waitSignal(view.delete_requested) as deleted:
         qtbot.keyClick(view._table, Qt.Key.Key_Delete)
-    assert deleted.args == [[first.name]]
+    assert sorted(deleted.args[0]) == sorted([first.name, second.name]), "what stays is told by whoever deletes"
     checkpoints.add(second)
     assert view._delete.text() == "Delete 2 checkpoints, 1.2 MB"
     assert not view._mark.isEnabled()
@@ -369,6 +463,33 @@ def test_keys_pin_mark_and_delete_what_is_selected(qtbot, themed) -> None:
     assert sorted(deleted.args[0]) == [first.name, second.name]
 
 
-def test_names_are_told_to_whoever_asks(table: CheckpointItemModel) -> None:
-    table.add(checkpoint(1, 0.5, 0.8))
-    assert table.index(0, STAR).data(NameRole) == "checkpoint_tiny_001.pt"
+@pytest.mark.window
+@pytest.mark.qt_log_ignore("This plugin does not support")
+def test_columns_without_room_are_counted_at_the_end_of_the_header_and_chosen_there(qtbot, themed) -> None:
+    checkpoints, view = shown_view(qtbot, width=1130)
+    table, button = view._table, view._table.columns_button
+    checkpoints.reset([checkpoint(1, 0.5, 0.8)])
+    QApplication.processEvents()
+    assert not button.isVisible()
+    checkpoints.add(checkpoint(2, 0.4, 0.8, rate=1e-3, metrics={"F1/validation": 0.9}))
+    assert (button.isVisible(), button.text()) == (True, "+2")
+    assert button.toolTip() == "Not shown: Rate, F1. Choose the columns."
+    view.resize(660, 300)
+    QApplication.processEvents()
+    assert button.text() == "+5"
+    assert table.isColumnHidden(STEP)
+    assert not table.horizontalScrollBar().isVisible()
+    assert button.geometry().right() == table.horizontalHeader().rect().right()
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    menu = table.findChild(QMenu)
+    next(action for action in menu.actions() if action.text() == "Step").trigger()
+    assert not table.isColumnHidden(STEP)
+    menu.close()
+
+
+def test_the_first_click_on_a_heading_puts_the_best_or_the_newest_first(table: CheckpointItemModel) -> None:
+    role, horizontal = Qt.ItemDataRole.InitialSortOrderRole, Qt.Orientation.Horizontal
+    rows = CheckpointSortModel(table)
+    assert rows.headerData(ACCURACY, horizontal, role) is Qt.SortOrder.DescendingOrder
+    assert rows.headerData(SAVED, horizontal, role) is Qt.SortOrder.DescendingOrder
+    assert rows.headerData(LOSS, horizontal, role) is Qt.SortOrder.AscendingOrder

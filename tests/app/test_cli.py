@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from app import cli, cli_reports, cli_steering, display
+from app import cli, cli_reports, cli_steering, cli_what_if, display
 from app.cli import main
 from app.data_listings import MAX_ISSUES_SHOWN, issues_table, need_sentence
 from app.display import display_problem
@@ -42,23 +42,17 @@ from trainer.messages.events import (
     CheckpointSaved,
     CommandRejected,
     DataChecked,
+    FeaturesCached,
     ProgressReported,
     RateFound,
-    ResumeVerified,
     RunPrepared,
     StateChanged,
     WorkerAttached,
 )
-from trainer.messages.run_info import (
-    CheckpointInfo,
-    ConfusionMatrix,
-    RateCurve,
-    Replay,
-    RunEstimate,
-    Series,
-    StepDifference,
-)
+from trainer.messages.replay import Replay, ResumeVerified, StepDifference
+from trainer.messages.run_info import CheckpointInfo, ConfusionMatrix, RateCurve, RunEstimate, Series
 from trainer.messages.states import RunState
+from trainer.messages.what_if import ChangeTried, TriedBranch
 from trainer.run_record import WorkerAddress
 from trainer.runs import RunFolder
 
@@ -81,7 +75,7 @@ def run_folder(runs_dir):
         for epoch, accuracy in enumerate([0.5, 0.9, 0.8], start=1):
             info = checkpoint_info(epoch, accuracy)
             (folder.checkpoints_dir / info.name).write_bytes(b"x" * info.size_bytes)
-            folder.add_checkpoint(info)
+            folder.checkpoints.add(info)
         yield folder
 
 
@@ -185,7 +179,7 @@ def test_without_any_run_a_command_says_that_there_are_none_yet(runs_dir, comman
 
 @pytest.mark.parametrize("options", [[], ["--from", "last"], ["--from", "10"]])
 def test_resume_of_a_finished_run_names_the_way_from_an_earlier_checkpoint(run_folder, options, capsys):
-    run_folder.add_checkpoint(checkpoint_info(10, 0.7))
+    run_folder.checkpoints.add(checkpoint_info(10, 0.7))
     assert main(["resume", "last", *options]) == 2
     error = capsys.readouterr().err
     assert "has finished its 10 epochs: there is nothing to resume." in error
@@ -194,7 +188,7 @@ def test_resume_of_a_finished_run_names_the_way_from_an_earlier_checkpoint(run_f
 
 
 def test_resume_refuses_fewer_epochs_than_are_behind_the_run(run_folder, capsys):
-    run_folder.add_checkpoint(checkpoint_info(10, 0.7))
+    run_folder.checkpoints.add(checkpoint_info(10, 0.7))
     assert main(["resume", "last", "--epochs", "10"]) == 2
     assert "has 10 epochs behind it there, so that it cannot end after 10 epochs. Choose 11 or more." in (
         capsys.readouterr().err
@@ -243,19 +237,97 @@ def test_verify_says_whether_a_resume_is_exact_and_if_not_why(
     replay = Replay(checkpoint="a.pt", first_step=40, num_steps=20, later=later, difference=difference, causes=causes)
     asked = []
 
-    def answer(*questions):
-        asked.extend(questions)
-        return [ResumeVerified(run_dir=questions[0].run_dir, replay=replay)]
+    def answer(command, _):
+        asked.append(command)
+        return ResumeVerified(run_dir=command.run_dir, replay=replay)
 
-    monkeypatch.setattr(cli_reports, "ask_worker", answer)
+    monkeypatch.setattr(cli, "do_errand", answer)
     assert main(["resume", "last", "--verify", "--from", "1", "--steps", "20"]) == code
     assert said in capsys.readouterr().out
-    name = run_folder.checkpoint("1").name
+    name = run_folder.checkpoints.find("1").name
     assert (asked[0].run_dir, asked[0].checkpoint, asked[0].num_steps) == (str(run_folder.path), name, 20)
     assert main(["resume", "last", "--verify", "--json"]) == code
     assert json.loads(capsys.readouterr().out) == replay.model_dump(mode="json")
     # The newest checkpoint that has steps after it.
     assert asked[1].checkpoint is None
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (0.412, "the validation loss is 0.031 lower (0.412 against 0.443), at 1.8 × the time per step. That is one"),
+        (0.474, "the validation loss is 0.031 higher (0.474 against 0.443)"),
+        (0.443, "the validation loss is the same (0.443)"),
+        (None, "there is nothing to compare: a branch has ended before."),
+    ],
+)
+def test_what_if_says_what_a_change_made_of_the_loss_and_of_the_time(run_folder, monkeypatch, capsys, loss, said):
+    asked = []
+
+    def branch(loss, step_ms, num_trainable):
+        validation = {} if loss is None else {"Accuracy/validation": 0.9, "Loss/validation": loss}
+        return TriedBranch(
+            steps=[41], losses=[0.5], validation=validation, step_ms=step_ms, num_trainable=num_trainable
+        )
+
+    tried = ChangeTried(
+        run_dir="",
+        checkpoint="a.pt",
+        sentence="layer4 unfrozen",
+        first_step=40,
+        num_steps=50,
+        start={"Accuracy/validation": 0.8, "Loss/validation": 0.6},
+        unchanged=branch(0.443, 10.0, 5130),
+        changed=branch(loss, 18.0, 8_400_000),
+        notes=["The run ends."],
+    )
+    monkeypatch.setattr(cli_what_if, "do_errand", lambda command, _: asked.append(command) or tried)
+    arguments = ["what-if", "last", "1", "--unfreeze", "layer4", "--unfreeze", "fc", "--rate", "0.01", "--steps", "50"]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert f"After 50 steps from a.pt with layer4 unfrozen, {said}" in out
+    assert "Loss/validation" in out.splitlines()[2]
+    assert "The run ends." in err
+    (command,) = asked
+    assert [each.model_dump(exclude={"command_id", "is_exact"}) for each in command.changes] == [
+        {"kind": "UnfreezeLayers", "layers": ["layer4", "fc"]},
+        {"kind": "SetRate", "rate": 0.01},
+    ]
+    assert (command.run_dir, command.num_steps) == (str(run_folder.path), 50)
+    assert command.checkpoint == run_folder.checkpoints.find("1").name
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == tried.model_dump(mode="json")
+
+
+def test_what_if_tries_multipliers_and_statistics_as_the_window_does(run_folder, monkeypatch, capsys):
+    asked = []
+
+    def do_errand(command, _):
+        asked.extend(each.model_dump(exclude={"command_id", "is_exact"}) for each in command.changes)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli_what_if, "do_errand", do_errand)
+    multipliers = ["--multiply", "layer4=0.1", "--multiply", "fc = 2"]
+    assert main(["what-if", "last", "1", *multipliers, "--adapting", "layer1", "--still", "layer2"]) == 130
+    assert asked == [
+        {"kind": "SetRateMultiplier", "layers": ["layer4"], "multiplier": 0.1},
+        {"kind": "SetRateMultiplier", "layers": ["fc"], "multiplier": 2.0},
+        {"kind": "SetBatchNorm", "layers": ["layer1"], "is_adapting": True},
+        {"kind": "SetBatchNorm", "layers": ["layer2"], "is_adapting": False},
+    ]
+    capsys.readouterr()
+    for given in ("layer4", "layer4=", "layer4=fast"):
+        assert main(["what-if", "last", "1", "--multiply", given]) == 2
+        assert "Write it as --multiply layer4=0.1." in capsys.readouterr().err
+    assert main(["what-if", "last", "1", "--multiply", "layer4=-1"]) == 2
+    assert "optimizer.multipliers" in capsys.readouterr().err
+
+
+def test_what_if_without_a_change_says_which_there_are(run_folder, capsys):
+    assert main(["what-if", "last", "1"]) == 2
+    assert "Say what is to change: --unfreeze LAYER, --freeze LAYER, --rate X, --multiply" in capsys.readouterr().err
+    assert main(["what-if", "last", "1", "--rate", "0"]) == 2
+    assert "optimizer.rate is 0.0, but should be greater than 0." in capsys.readouterr().err
 
 
 def test_check_prints_the_first_issues_and_writes_all_of_them(tmp_path, runs_dir, monkeypatch, capsys):
@@ -515,7 +587,7 @@ def test_summary_prints_each_layer_and_what_the_model_comes_to(runs_dir, summari
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line]
     assert ["conv1", "Conv2d", "64", "×", "56", "×", "56", "9,408", "no", "29.50", "M", "802.8", "kB"] in rows
     assert ["fc", "Linear", "5", "2,565", "yes", "2.56", "k", "20", "B"] in rows
-    totals = {" ".join(row[:-1]): row[-1] for row in rows[-9:-1]}
+    totals = {" ".join(row[:-1]): row[-1] for row in rows[-10:-2]}
     assert totals == {
         "Total parameters": "11,179,077",
         "Trainable parameters": "2,565",
@@ -528,11 +600,32 @@ def test_summary_prints_each_layer_and_what_the_model_comes_to(runs_dir, summari
     }
     assert main(["summary", "resnet18", "--image-size", "112", "--num-classes", "5", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
+    assert said["features"] == {
+        "layers": "backbone",
+        "bytes_32": 2048,
+        "bytes_16": 1024,
+        "saved_share": 1 - 2560 / 484_850_176,
+        "reason": "",
+        "units": [layer["fqn"] for layer in said["layers"] if layer["is_unit"] and layer["fqn"] != "fc"],
+    }
     assert said["num_frozen"] == 11_176_512
     assert said["mult_adds"] == 484_850_176
     layers = {layer["fqn"]: layer for layer in said["layers"]}
     assert layers["layer4.1.conv2"]["output_shape"] == [512, 4, 4]
     assert [layers[fqn]["trainable"] for fqn in ("", "layer4", "fc", "relu")] == ["partly", "no", "yes", ""]
+
+
+def test_summary_says_what_could_be_cached_or_why_nothing(runs_dir, summarizes, capsys):
+    assert main(["summary", "resnet18", "--image-size", "64"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "What comes out of backbone could be cached, at 2.0 kB an image in 32 bits or 1.0 kB in 16: "
+        "99.9 % of the forward computing need then not be done twice."
+    )
+    Path("run.toml").write_text('[model]\nname = "resnet18"\nfrozen = ["layer1"]\n[data]\nimage_size = 64\n')
+    assert main(["summary", "run.toml"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "No features can be cached: 'conv1' is trainable. Only what is frozen from the beginning on can be."
+    )
 
 
 def test_summary_takes_what_a_runs_configuration_says(runs_dir, summarizes, capsys):
@@ -555,7 +648,9 @@ def test_summary_tells_every_tensor_of_a_file_that_does_not_fit(runs_dir, tmp_pa
     assert printed.err == f"thaw: {weights['sentence']}\n"
     assert weights["sentence"].startswith(f"{tmp_path / 'w.pt'} does not fit resnet18")
     assert main(["summary", "resnet18", "--weights", "gone.pt"]) == 2
-    assert f"There is no weights file {tmp_path / 'gone.pt'}. Check the path." in capsys.readouterr().err
+    assert (
+        f"There is no weights file {tmp_path / 'gone.pt'}. Check the path, or choose random." in capsys.readouterr().err
+    )
 
 
 def test_summary_refuses_what_there_is_not(runs_dir, summarizes, capsys):
@@ -651,6 +746,76 @@ def test_checkpoints_show_the_best_the_last_and_what_is_damaged(run_folder, caps
     assert rows[2].rstrip().endswith("last")
 
 
+def test_checkpoints_and_status_name_the_metric_that_tells_the_best(run_folder, capsys):
+    path = run_folder.path / "run.toml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('best_metric = "auto"', 'best_metric = "f1"'), encoding="utf-8")
+    for info, score in zip(run_folder.checkpoints.listed(), (0.75, 0.25, None), strict=True):
+        metrics = {} if score is None else {"F1/validation": score}
+        run_folder.checkpoints.change(info.model_copy(update={"metrics": metrics}))
+    assert main(["checkpoints", "last"]) == 0
+    head, *rows = [line.split() for line in capsys.readouterr().out.splitlines() if "checkpoint" in line]
+    assert head[:7] == ["checkpoint", "epoch", "step", "validation", "loss", "accuracy", "F1"]
+    assert rows[0][:7] == ["★", "checkpoint_1.pt", "1", "10", "0.5000", "0.5000", "0.7500"]
+    assert rows[0][-3:] == ["best", "by", "F1"]
+    assert [rows[1][5], rows[2][5]] == ["0.2500", "–"]
+    assert main(["status"]) == 0
+    assert "best by F1 checkpoint_1.pt" in capsys.readouterr().out
+
+
+def test_checkpoints_show_what_the_run_has_left_behind(run_folder, capsys):
+    run_folder.begin_segment(0, None, 1.0)
+    run_folder.begin_segment(10, "checkpoint_1.pt", 2.0)
+    assert main(["checkpoints", "last"]) == 0
+    rows = [line.rstrip() for line in capsys.readouterr().out.splitlines() if "checkpoint_" in line]
+    assert [row.endswith("left behind") for row in rows] == [False, True, True]
+    assert main(["checkpoints", "last", "--json"]) == 0
+    assert [each["is_left_behind"] for each in json.loads(capsys.readouterr().out)] == [False, True, True]
+
+
+def test_checkpoints_say_why_each_is_kept(run_folder, capsys):
+    def tags() -> list[str]:
+        assert main(["checkpoints", "last"]) == 0
+        rows = [line for line in capsys.readouterr().out.splitlines() if "checkpoint_" in line]
+        return [row.partition("backbone")[2].strip() for row in rows]
+
+    def set_rules(text: str) -> None:
+        path = run_folder.path / "run.toml"
+        path.write_text(path.read_text(encoding="utf-8").replace("[checkpoints]", text), encoding="utf-8")
+
+    assert tags() == ["", "best by accuracy", "last"]
+    set_rules("[checkpoints]\ndisk_gb = 1.0")
+    assert tags() == ["while there is room", "best by accuracy", "last"]
+    set_rules("[checkpoints]\nkeep_last = 3\nkeep_best = 2")
+    assert tags() == ["among the last", "best by accuracy, among the last", "last, among the best"]
+    last = run_folder.checkpoints.find("last")
+    run_folder.checkpoints.change(last.model_copy(update={"reason": "periodic"}))
+    assert tags() == ["among the best, among the last", "best by accuracy, among the last", "last, resume point"]
+
+
+def test_checkpoints_are_filtered_by_words_and_numbers(run_folder, capsys):
+    assert main(["note", "last", "checkpoint_3", "before the warm-up"]) == 0
+    for text, epochs in (
+        ("accuracy>0.55", [2, 3]), ("epoch<3 best", [2]), ("WARM loss<0.5", [3]), ("conv1", [1, 2, 3]), ("loss<0", []),
+    ):  # fmt: skip
+        capsys.readouterr()
+        assert main(["checkpoints", "last", "--filter", text, "--json"]) == 0
+        assert [each["epoch"] for each in json.loads(capsys.readouterr().out)] == epochs, text
+    assert main(["checkpoints", "last", "--filter", "accuracy>0.85"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "checkpoint_" in line]
+    assert len(rows) == 1
+    assert rows[0].startswith("★")
+    assert main(["checkpoints", "last", "--filter", "loss<0"]) == 0
+    assert "has all of that. Without --filter, all are listed." in capsys.readouterr().out
+    for text, said in (
+        ("lr<1", '--filter: there is no number called "lr". Compare epoch, step, loss, accuracy, rate, as in'),
+        ("loss<", "--filter: write a number after loss<, as in accuracy>0.985 or epoch>=3."),
+        ("accuracy>90", "--filter: a share goes from 0 to 1: write accuracy>0.985, or accuracy>98.5%."),
+    ):
+        assert main(["checkpoints", "last", "--filter", text]) == 2
+        assert said in " ".join(capsys.readouterr().err.split())
+
+
 def test_pins_labels_and_notes_of_an_ended_run_are_listed(run_folder, capsys):
     assert main(["pin", "last", "checkpoint_1"]) == 0
     assert capsys.readouterr().out == "checkpoint_1.pt: pinned.\n"
@@ -684,6 +849,23 @@ def test_status_of_a_run_without_a_worker_comes_from_its_folder(run_folder, caps
     assert status["step"] == 2
     assert status["last"] == {"Loss/train": 2.25}
     assert (status["best_checkpoint"], status["best_by"]) == ("checkpoint_2.pt", "accuracy")
+
+
+def test_status_says_what_is_cached(run_folder, capsys):
+    assert main(["status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cached"] is None
+    run_folder.add_event(
+        FeaturesCached(
+            layers=["conv1"], sentence="conv1", views=1, fixed_views=1, saved_share=0.5, num_bytes=800_000,
+            is_in_memory=True, is_on_disk=False, reason="", applied_step=0, segment=0,
+        )
+    )  # fmt: skip
+    assert main(["status", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["cached"]["layers"], said["cached"]["num_bytes"], said["cached_share"]) == (["conv1"], 800_000, None)
+    assert main(["status"]) == 0
+    told = "Features of conv1 are computed once an image, then read: 800.0 kB in memory, 50.0 % of the forward"
+    assert told in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("is_resume", [False, True])
@@ -843,7 +1025,7 @@ def test_a_rewind_is_undone_as_a_whole(scripted_worker, capsys):
 
     scripted_worker(undo)
     assert main(["rewind", "digits", "--undo"]) == 0
-    assert capsys.readouterr().out == "The rewind is undone · goes on from epoch 3, step 160\n"
+    assert capsys.readouterr().out == "The run is where it was before it went back · goes on from epoch 3, step 160\n"
     assert main(["rewind", "digits", "128", "--undo"]) == 2
     assert "Leave out the step 128, or --undo." in capsys.readouterr().err
 
@@ -1076,6 +1258,19 @@ def test_runs_come_with_their_branches_below_them(run_folder, runs_dir, capsys):
     assert parents == {"digits": (None, ""), "other": (str(run_folder.path), "digits-resnet18, epoch 2")}
 
 
+def test_lines_lead_to_every_branch_of_a_run(run_folder, runs_dir, capsys):
+    origin = BranchConfig(run=str(run_folder.path), checkpoint="checkpoint_1.pt")
+    folders = [RunFolder.create(runs_dir, RunConfig(name=name, branch=origin)) for name in ("one", "two")]
+    below = BranchConfig(run=str(folders[1].path), checkpoint="checkpoint_1.pt")
+    folders.append(RunFolder.create(runs_dir, RunConfig(name="three", branch=below)))
+    for folder in folders:
+        folder.close()
+    assert main(["runs"]) == 0
+    lines = capsys.readouterr().out.splitlines()[-3:]
+    drawn = [(line[: line.index("20")], name) for line in lines for name in ("one", "two", "three") if name in line]
+    assert drawn == [("├ ", "two"), ("│ └ ", "three"), ("└ ", "one")]
+
+
 @pytest.mark.parametrize(
     ("state", "way"),
     [(RunState.RUNNING, "thaw status"), (RunState.PAUSED, "thaw unpause"), (RunState.FINISHED, "thaw status")],
@@ -1220,16 +1415,36 @@ def test_what_a_run_will_need_says_how_much_of_the_images_is_kept_decoded_and_th
     )
 
 
+def test_what_a_run_will_need_says_from_which_epoch_on_features_are_read() -> None:
+    need = RunEstimate(
+        step_ms=300.0, seconds_per_epoch=31.0, num_epochs=20, memory_bytes=900_000_000, device="cpu",
+        checkpoint_bytes=1, disk_bytes=1, free_bytes=1, kept_bytes=1, decoded_bytes=1, budget_bytes=1,
+        cached_seconds_per_epoch=0.4, cached_layers="conv1 … layer4", cached_views=4, cached_bytes=8_000_000,
+        cached_saved_share=0.99994,
+    )  # fmt: skip
+    assert need_sentence(need).startswith(
+        "The run will need about 0:31 an epoch, from epoch 5 on 0.4 s, as features of conv1 … layer4 are cached "
+        "(8.0 MB, 99.9 % of the forward computing), 2:10 in all on cpu, 900.0 MB of memory"
+    )
+    few = need.model_copy(update={"num_epochs": 4, "not_cached": "No features can be cached: nothing is frozen."})
+    assert need_sentence(few).startswith("The run will need about 0:31 an epoch, 2:04 in all on cpu")
+    assert need_sentence(few).endswith(" No features can be cached: nothing is frozen.")
+    more = need_sentence(few.model_copy(update={"unfreezes": True}))
+    assert more.startswith("The run will need about 0:31 an epoch, 2:04 in all, more once the plan unfreezes, on cpu, ")
+
+
 def confusion_of(class_names, counts):
-    return ConfusionMatrix(split="validation", checkpoint="c.pt", step=1200, class_names=class_names, counts=counts)
+    return ConfusionMatrix(
+        split="validation", checkpoint="checkpoint_4.pt", step=1200, class_names=class_names, counts=counts
+    )
 
 
 def test_confusion_shows_what_each_class_was_taken_for(run_folder, capsys):
     confusion = confusion_of(["[cat]", "dog"], [[8, 2], [0, 1000]])
-    run_folder.add_checkpoint(checkpoint_info(4, 0.95), confusion)
+    run_folder.checkpoints.add(checkpoint_info(4, 0.95), confusion)
     assert main(["confusion", "digits"]) == 0
     title, header, _, *rows = capsys.readouterr().out.splitlines()
-    assert title == "Validation of c.pt, at step 1,200"
+    assert title == "Validation of checkpoint_4.pt, at step 1,200"
     assert header.split() == ["class,", "taken", "for", "[cat]", "dog", "right"]
     assert [row.split() for row in rows] == [["[cat]", "8", "2", "80.0%"], ["dog", "·", "1,000", "100.0%"]]
     assert main(["confusion", "digits", "--of", "latest", "--json"]) == 0
@@ -1239,11 +1454,11 @@ def test_confusion_shows_what_each_class_was_taken_for(run_folder, capsys):
 def test_confusion_of_many_classes_shows_the_pairs_that_are_confused_most(run_folder, capsys):
     names = [f"class {idx}" for idx in range(30)]
     counts = [[10 if idx == other else 0 for other in range(30)] for idx in range(30)]
-    run_folder.add_checkpoint(checkpoint_info(4, 0.95), confusion_of(names, counts))
+    run_folder.checkpoints.add(checkpoint_info(4, 0.95), confusion_of(names, counts))
     assert main(["confusion", "digits"]) == 0
     assert capsys.readouterr().out.splitlines()[1] == "Every image was taken for its own class."
     counts[3][7], counts[9][1] = 10, 30
-    run_folder.add_checkpoint(checkpoint_info(5, 0.95), confusion_of(names, counts))
+    run_folder.checkpoints.add(checkpoint_info(5, 0.95), confusion_of(names, counts))
     assert main(["confusion", "digits", "--of", "latest"]) == 0
     rows = capsys.readouterr().out.splitlines()[3:]
     assert [row.split()[1:] for row in rows] == [["9", "class", "1", "30", "75.0%"], ["3", "class", "7", "10", "50.0%"]]

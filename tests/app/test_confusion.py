@@ -30,7 +30,8 @@ DIGITS = [[18, 2, 0], [1, 29, 0], [5, 4, 41]]
 
 def matrix(counts: list[list[int]], step: int = 45, split: str = "validation") -> ConfusionMatrix:
     names = ["zero", "one", "two"] if len(counts) == 3 else [f"class {idx}" for idx in range(len(counts))]
-    return ConfusionMatrix(split=split, checkpoint="c.pt", step=step, class_names=names, counts=counts)
+    name = f"checkpoint_tiny_{step // 45:03}.pt"
+    return ConfusionMatrix(split=split, checkpoint=name, step=step, class_names=names, counts=counts)
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def shown(qtbot, themed, run_dir: Path) -> ConfusionView:
 
 def keep(run_dir: Path, confusion: ConfusionMatrix, accuracy: float = 0.95) -> None:
     with RunFolder(run_dir) as folder:
-        folder.add_checkpoint(checkpoint(confusion.step // 45, 0.4, accuracy), confusion)
+        folder.checkpoints.add(checkpoint(confusion.step // 45, 0.4, accuracy), confusion)
 
 
 def show(qtbot, run_dir: Path) -> ConfusionView:
@@ -116,13 +117,13 @@ def test_the_best_the_latest_and_the_test_split_can_be_chosen(qtbot, shown: Conf
     confusion = shown._confusion
     qtbot.mouseClick(shown.button("latest"), Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: confusion.confusion.step == 90)
-    assert confusion.title() == "81.0 % of 100 validation images right · step 90 · c.pt"
+    assert confusion.title() == "81.0 % of 100 validation images right · step 90 · checkpoint_tiny_002.pt"
     qtbot.mouseClick(shown.button("test"), Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: "no confusion matrix of a test split" in shown.sentence.text())
     assert shown.sentence.isVisible()
     assert not shown._export_button.isEnabled()
     with RunFolder(run_dir) as folder:
-        folder.keep_test_confusion(matrix(DIGITS, split="test"))
+        folder.checkpoints.keep_test_confusion(matrix(DIGITS, split="test"))
     # As the run's last state makes it.
     confusion.follow(run_dir)
     qtbot.waitUntil(lambda: confusion.confusion is not None)

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from app import folder_reader
-from app.folder_reader import FolderReader
+from app.folder_reader import CheckpointFindings, FolderReader
+from tests.app.conftest import checkpoint
 from tests.app.test_session import write_run
+from trainer.runs import RunFolder
 
 
 def test_a_defect_in_reading_is_told_once_and_the_list_is_read_again(
@@ -33,6 +35,22 @@ def test_a_defect_in_reading_is_told_once_and_the_list_is_read_again(
     assert [run.title for run in listed.args[0]] == ["digits"]
 
 
+def test_checkpoints_are_examined_for_damage_and_for_the_way_to_where_the_run_is(
+    qtbot, qapp, tmp_path: Path, run_info
+) -> None:
+    run_dir = write_run(tmp_path, run_info)
+    with RunFolder(run_dir) as folder:
+        folder.checkpoints.add(checkpoint(2, 0.4, 0.9))
+        listed = folder.checkpoints.listed()
+        folder.begin_segment(listed[0].step, listed[0].name, 2.0)
+        (folder.checkpoints_dir / listed[0].name).write_bytes(b"x" * listed[0].size_bytes)
+    reader = FolderReader()
+    with qtbot.waitSignal(reader.checkpoints_examined) as answered:
+        reader.examine(run_dir, listed)
+    first, second = (info.name for info in listed)
+    assert answered.args[0] == CheckpointFindings({first: "", second: "file is missing"}, {second}, first)
+
+
 @pytest.mark.parametrize("question", ["measure", "examine"])
 def test_a_folder_that_went_away_is_no_trouble(qtbot, qapp, tmp_path: Path, question: str) -> None:
     reader = FolderReader()
@@ -45,5 +63,5 @@ def test_a_folder_that_went_away_is_no_trouble(qtbot, qapp, tmp_path: Path, ques
     else:
         with qtbot.waitSignal(reader.checkpoints_examined) as answered:
             reader.examine(gone, [])
-    assert not answered.args[0]
+    assert answered.args[0] in (None, CheckpointFindings())
     assert told == []

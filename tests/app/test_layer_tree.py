@@ -936,3 +936,16 @@ def test_two_quick_clicks_on_a_check_box_are_two_clicks(view, tree) -> None:
     QTest.mouseRelease(view.tree.viewport(), Qt.MouseButton.LeftButton, pos=place)
     assert len(seen) == 2
     assert (tree.frozen_layers, view.tree.isExpanded(index)) == (before, is_expanded)
+
+
+@pytest.mark.window
+def test_the_menu_offers_to_freeze_only_what_learns_and_to_unfreeze_only_what_is_frozen(view, tree):
+    tree.unfreeze_rows([_id(tree, "conv1")])
+    for names, offered in (
+        (["conv1"], (True, False)),
+        (["stage1"], (False, True)),
+        (["conv1", "stage1"], (True, True)),
+    ):
+        view.select([_id(tree, name) for name in names])
+        actions = {action.text(): action for action in view.make_menu().actions()}
+        assert (actions["Freeze"].isEnabled(), actions["Unfreeze"].isEnabled()) == offered

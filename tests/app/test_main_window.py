@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,9 +19,12 @@ from app.run_display import RunDisplay
 from app.viewmodels.checkpoint_table import IsBestRole
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID
 from app.viewmodels.log import RESULT, WHAT
+from app.viewmodels.what_if import KINDS
+from app.views.comparison import ComparisonDialog
 from app.views.leave_dialog import LeaveDialog
 from app.views.rate_dialog import RateDialog
 from app.views.train_on_dialog import TrainOnDialog
+from app.views.what_if import WhatIfWindow
 from tests.app.conftest import ScriptedClient, checked, checkpoint
 from tests.app.test_run_form import entry, weight_set
 from tests.app.test_session import write_run
@@ -52,16 +57,18 @@ from trainer.messages.events import (
     PreparationProgressed,
     ProgressReported,
     RateFound,
-    ResumeVerified,
     RewindsKept,
     RunEstimated,
+    RunPrepared,
     StateChanged,
     WorkerAttached,
 )
 from trainer.messages.model_info import ModelSummary
-from trainer.messages.run_info import ConfusionMatrix, RateCurve, Replay, RunEstimate, Series, StepDifference
+from trainer.messages.replay import Replay, ResumeVerified, StepDifference
+from trainer.messages.run_info import ConfusionMatrix, RateCurve, RunEstimate, RunInfo, Series
 from trainer.messages.states import RunState
 from trainer.plans import PlanName
+from trainer.run_list import list_runs
 from trainer.runs import RunFolder
 
 pytestmark = pytest.mark.window
@@ -93,6 +100,13 @@ def show_model(client: ScriptedClient, summary: ModelSummary) -> None:
     """Answer the last look at a model."""
     asked = [command for command in client.sent if isinstance(command, InspectModel)][-1]
     client.say(ModelInspected(summary=summary, command_id=asked.command_id, time=1.0))
+
+
+def open_left_run(qtbot, window: MainWindow, clients: list[ScriptedClient], tmp_path: Path, run_info: RunInfo) -> None:
+    """Open a run that its worker has left, so that it can be resumed."""
+    clients[0].serve()
+    window.session.open_run(write_run(tmp_path / "runs", run_info))
+    qtbot.waitUntil(lambda: window.session.can_resume)
 
 
 def test_the_tree_is_asked_for_again_with_the_number_of_classes_that_the_data_has(
@@ -131,7 +145,7 @@ def test_a_run_that_waits_for_the_worker_begins_without_look_ups(qtbot, window, 
     # Its weights may have been downloaded before.
     there = entry("tiny", weight_set("IMAGENET1K_V1", is_cached=True))
     clients[0].say(ModelsListed(models=[there], command_id=clients[0].id_of_last("ListModels")))
-    qtbot.waitUntil(lambda: window.form._hints["model.weights"].whole_text.startswith("On this disk · "))
+    qtbot.waitUntil(lambda: window.form._rows["model.weights"].note.whole_text.startswith("On this disk · "))
     show_model(clients[0], summary)
     qtbot.waitUntil(lambda: not window.display.layer_tree.is_empty)
 
@@ -154,7 +168,7 @@ def test_a_check_that_a_start_overtook_is_no_error(qtbot, window: MainWindow, cl
     rows = window.display.log.rowCount()
     with qtbot.waitSignal(window.session.command_rejected):
         clients[0].say(CommandRejected(command="CheckData", reason="Stopped.", command_id=check.command_id))
-    assert window.form._hints["data.path"].text() == ""
+    assert window.form._rows["data.path"].note.text() == ""
     assert window.notice.text == ""
     assert window.display.log.rowCount() == rows
 
@@ -168,10 +182,10 @@ def test_only_the_last_check_of_the_data_is_heeded(qtbot, window: MainWindow, cl
     first, last = clients[0].sent[-2:]
     with qtbot.waitSignal(window.session.command_rejected):
         clients[0].say(CommandRejected(command="CheckData", reason="Stopped.", command_id=first.command_id))
-    assert window.form._hints["data.path"].text() == "Looking through the images …"
+    assert window.form._rows["data.path"].note.text() == "Looking through the images …"
     with qtbot.waitSignal(window.session.command_rejected):
         clients[0].say(CommandRejected(command="CheckData", reason="No such folder.", command_id=last.command_id))
-    assert window.form._hints["data.path"].text() == "No such folder."
+    assert window.form._rows["data.path"].note.text() == "No such folder."
 
 
 @pytest.mark.parametrize(
@@ -191,9 +205,9 @@ def test_a_refused_start_is_said_beside_its_field_or_in_the_notice(
     )
     if is_beside:
         # In sight, wherever the form was scrolled to.
-        qtbot.waitUntil(lambda: window.form._hints[field].text() == "It cannot be so.")
-        qtbot.waitUntil(lambda: window.form._hints[field].visibleRegion().boundingRect().height() > 8)
-        assert window.form._hints[field].whole_text == "It cannot be so."
+        qtbot.waitUntil(lambda: window.form._rows[field].note.text() == "It cannot be so.")
+        qtbot.waitUntil(lambda: window.form._rows[field].note.visibleRegion().boundingRect().height() > 8)
+        assert window.form._rows[field].note.whole_text == "It cannot be so."
         assert window.notice.text == ""
     else:
         qtbot.waitUntil(lambda: window.notice.text == "It cannot be so.")
@@ -203,9 +217,7 @@ def test_a_refused_start_is_said_beside_its_field_or_in_the_notice(
 def test_a_resume_of_a_run_that_has_changed_since_is_offered_all_the_same(
     qtbot, window: MainWindow, clients, tmp_path, run_info
 ) -> None:
-    clients[0].serve()
-    window.session.open_run(write_run(tmp_path / "runs", run_info))
-    qtbot.waitUntil(lambda: window.session.can_resume)
+    open_left_run(qtbot, window, clients, tmp_path, run_info)
     window.session.resume("checkpoint_tiny_001.pt", start=False)
     qtbot.waitUntil(lambda: "OpenRun" in clients[0].kinds())
     command_id = clients[0].id_of_last("OpenRun")
@@ -241,20 +253,7 @@ def test_a_resume_of_a_run_that_has_changed_since_is_offered_all_the_same(
         ),
     ],
 )
-def test_an_ended_run_is_verified_beside_its_display_and_what_came_of_it_is_told(
-    qtbot, window: MainWindow, clients, tmp_path, run_info, difference, said
-) -> None:
-    clients[0].serve()
-    run_dir = write_run(tmp_path / "runs", run_info)
-    window.session.open_run(run_dir)
-    qtbot.waitUntil(lambda: window.session.can_resume)
-    view = window.checkpoints_view
-    window.tabs.setCurrentWidget(view)
-    name = view.selected_name
-    view._verify.trigger()
-    qtbot.waitUntil(lambda: "VerifyResume" in clients[-1].kinds())
-    sent = clients[-1].sent[-1]
-    assert (sent.run_dir, sent.checkpoint) == (str(run_dir), name)
+def test_what_came_of_verifying_a_resume_is_told(qtbot, window: MainWindow, difference, said) -> None:
     replay = Replay(
         checkpoint="a.pt",
         first_step=1040,
@@ -263,34 +262,67 @@ def test_an_ended_run_is_verified_beside_its_display_and_what_came_of_it_is_told
         difference=difference,
         causes=["1 image changed"] if difference else [],
     )
-    clients[-1].say(ResumeVerified(run_dir=str(run_dir), replay=replay, command_id=sent.command_id))
-    qtbot.waitUntil(lambda: window.notice.text.startswith(said))
-    assert window.session.state is RunState.STOPPED
+    window.display.verification.done.emit(ResumeVerified(run_dir="runs/a", replay=replay))
+    assert window.notice.text.startswith(said)
+
+
+@pytest.mark.slow
+def test_a_resume_is_verified_beside_its_run_and_what_is_in_the_way_is_told(
+    qtbot, window: MainWindow, clients, tmp_path, run_info
+) -> None:
+    open_left_run(qtbot, window, clients, tmp_path, run_info)
+    window.tabs.setCurrentWidget(window.checkpoints_view)
+    window.checkpoints_view._verify.trigger()
+    qtbot.waitUntil(lambda: window.display.status.progress_text == "Loading PyTorch", timeout=20_000)
+    qtbot.waitUntil(window.toolbar._cancel.isVisible)
+    # The run that is left has one checkpoint, and no step after it.
+    qtbot.waitUntil(lambda: "has no steps to compare with" in window.notice.text, timeout=60_000)
+    qtbot.waitUntil(lambda: not window.toolbar._cancel.isVisible())
     assert window.session.can_resume
+    assert "OpenRun" not in clients[0].kinds()
 
 
-def test_a_replay_that_the_user_ends_needs_no_words(qtbot, window: MainWindow, clients, tmp_path, run_info) -> None:
-    clients[0].serve()
-    window.session.open_run(write_run(tmp_path / "runs", run_info))
-    qtbot.waitUntil(lambda: window.session.can_verify)
-    command_id = window.session.verify_resume("a.pt")
-    qtbot.waitUntil(lambda: "VerifyResume" in clients[-1].kinds())
-    stopped = CommandRejected(command="VerifyResume", reason="Stopped.", is_cancelled=True, command_id=command_id)
-    gone = CommandRejected(command="VerifyResume", reason="There is no a.pt.", command_id=command_id)
-    clients[-1].say(stopped, gone)
+@pytest.mark.slow
+def test_a_change_is_tried_from_the_selected_checkpoint_in_a_window_beside_the_run(
+    qtbot, window: MainWindow, clients, tmp_path, run_info
+) -> None:
+    open_left_run(qtbot, window, clients, tmp_path, run_info)
+    window.tabs.setCurrentWidget(window.checkpoints_view)
+    window.checkpoints_view._what_if.trigger()
+    (asking,) = window.findChildren(WhatIfWindow)
+    assert not asking.isModal()
+    window.checkpoints_view._what_if.trigger()
+    assert window.findChildren(WhatIfWindow) == [asking]
+    asking.kind.setCurrentIndex(KINDS.index("rate"))
+    asking.rate.setText("0.02")
+    asking.run.click()
+    qtbot.waitUntil(lambda: asking.sentence.text() == "Loading PyTorch", timeout=20_000)
+    # The run that is left has no base.
+    qtbot.waitUntil(lambda: asking.sentence.property("role") == "error", timeout=60_000)
+    assert asking.sentence.text()
+    assert window.notice.text == "" or "interrupted" in window.notice.text
+    window.session.new_run()
+    assert not asking.isVisible()
+
+
+def test_a_replay_that_the_user_ends_needs_no_words(qtbot, window: MainWindow, running, run_info) -> None:
     told: list[str] = []
     window.display.told.connect(lambda sentence, _: told.append(sentence))
-    qtbot.waitUntil(lambda: bool(told))
-    assert told == [gone.reason]
+    window.display.verify_resume("a.pt")
+    qtbot.waitUntil(lambda: window.toolbar._cancel.isVisible(), timeout=20_000)
+    assert window.session.state is RunState.RUNNING
+    window.toolbar._cancel.click()
+    qtbot.waitUntil(lambda: not window.toolbar._cancel.isVisible())
+    assert not window.display.verification.is_going
+    assert told == []
+    assert running.kinds() == []
 
 
 def test_a_resume_without_its_data_is_told_over_the_curves_and_can_be_tried_again(
     qtbot, window: MainWindow, clients, tmp_path, run_info
 ) -> None:
-    clients[0].serve()
-    window.session.open_run(write_run(tmp_path / "runs", run_info))
-    qtbot.waitUntil(lambda: window.session.can_resume)
-    path = window.form._hints["data.path"]
+    open_left_run(qtbot, window, clients, tmp_path, run_info)
+    path = window.form._rows["data.path"].note
     note = path.whole_text
     qtbot.mouseClick(window.toolbar._primary, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: "OpenRun" in clients[0].kinds())
@@ -305,7 +337,7 @@ def test_a_resume_without_its_data_is_told_over_the_curves_and_can_be_tried_agai
     qtbot.waitUntil(lambda: window.notice.text == reason)
     # Nobody can change the path of a run that has begun, so that nothing is wrong with the field.
     assert path.whole_text == note
-    assert not window.form._editors["data.path"].property("invalid")
+    assert not window.form._rows["data.path"].editor.property("invalid")
     clients[0].sent.clear()
     (again,) = window.notice._buttons
     assert again.text() == "Resume"
@@ -354,7 +386,7 @@ def test_whose_statistics_adapt_is_chosen_in_the_tree_or_for_all_in_the_form(
     (conv1,) = [row.id for row in tree.rows.in_order() if row.fqn == "conv1"]
     tree.set_adapting([conv1], False)
     assert form.config().model.adapting == ["stage2"]
-    batchnorm = window.form._editors["model.batchnorm"]
+    batchnorm = window.form._rows["model.batchnorm"].editor
     batchnorm.setCurrentIndex(batchnorm.findText("adapting"))
     assert tree.adapting_layers == ["backbone"]
     tree.set_adapting([conv1], False)
@@ -417,14 +449,14 @@ def test_start_with_a_bad_field_sends_nothing_and_says_why(qtbot, window: MainWi
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
     qtbot.mouseClick(window.form._start, Qt.MouseButton.LeftButton)
     assert "PrepareRun" not in clients[0].kinds()
-    assert window.form._hints["data.path"].text() == "Choose a folder, an archive or a table of images."
+    assert window.form._rows["data.path"].note.text() == "Choose a folder, an archive or a table of images."
 
 
 def test_buttons_follow_the_state(qtbot, window: MainWindow, running: ScriptedClient) -> None:
     toolbar = window.toolbar
     assert toolbar._primary.text() == "Pause"
     assert toolbar._stop.isEnabled()
-    assert not window.form._editors["optimizer.weight_decay"].isEnabled()
+    assert not window.form._rows["optimizer.weight_decay"].editor.isEnabled()
     qtbot.mouseClick(toolbar._primary, Qt.MouseButton.LeftButton)
     running.say(StateChanged(state=RunState.PAUSED, time=4.0))
     qtbot.waitUntil(lambda: toolbar._primary.text() == "Unpause")
@@ -442,7 +474,7 @@ def test_a_run_that_begins_takes_the_focus_from_the_form_and_frames_nothing_else
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
     window.activateWindow()
     qtbot.waitUntil(window.isActiveWindow)
-    window.form._editors[field].setFocus()
+    window.form._rows[field].editor.setFocus()
     begin_run(clients[0])
     qtbot.waitUntil(lambda: window.session.state is RunState.RUNNING)
     assert window.focusWidget() is window
@@ -552,6 +584,27 @@ def test_a_killed_worker_is_told_with_resume(qtbot, window: MainWindow, running:
     assert window.notice.text == ""
 
 
+@pytest.mark.slow
+def test_compare_opens_a_window_of_its_own_for_the_selected_checkpoints(
+    qtbot, window: MainWindow, running: ScriptedClient, run_info
+) -> None:
+    names = [f"checkpoint_tiny_00{epoch}.pt" for epoch in (1, 2)]
+    saved = [checkpoint(epoch, 0.5, 0.9, name=name) for epoch, name in enumerate(names, start=1)]
+    running.say(*(CheckpointSaved(checkpoint=info, time=6.0) for info in saved))
+    view = window.checkpoints_view
+    present = window.display.checkpoints.present
+    qtbot.waitUntil(lambda: len(present.infos) == 2)
+    view._table.select_keys([present.key(name) for name in names])
+    view._compare.trigger()
+    dialog = window.findChild(ComparisonDialog)
+    assert dialog is not None
+    assert dialog.isVisible()
+    assert not dialog.isModal()
+    qtbot.waitUntil(lambda: not dialog._comparison.is_going, timeout=60_000)
+    # What is on display was told by the test alone, and is in no folder.
+    assert dialog.sentence.text().startswith(f"{run_info.run_dir} is not a run of Thaw")
+
+
 def test_a_branch_fills_the_form_from_its_checkpoint_and_begins_it_or_lets_go_of_it(
     qtbot, window: MainWindow, running: ScriptedClient, clients, run_info
 ) -> None:
@@ -577,6 +630,50 @@ def test_a_branch_fills_the_form_from_its_checkpoint_and_begins_it_or_lets_go_of
     qtbot.mouseClick(window.form.branch_line.leave, Qt.MouseButton.LeftButton)
     assert not window.form.branch_line.isVisible()
     assert form.valid_config().branch is None
+
+
+def test_a_restore_is_told_to_whom_it_was_asked_of_and_its_changes_can_be_undone_when_it_is_taken_back(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    restored = {"epoch": 4, "frozen": ["conv1"], "num_trainable": 110, "step": 180, "rate": 0.001, "time": 5.0}
+    running.say(rate_event("elsewhere", 0.01).model_copy(update={"applied_step": 200, "change": 7}))
+    qtbot.waitUntil(lambda: window.display.changes.undo_text == "rate 0.01")
+    running.say(CheckpointRestored(name="c.pt", segment=1, command_id="a-shell", **restored))
+    qtbot.waitUntil(lambda: window.display.changes.undo_text == "")
+    assert not window.notice.isVisible()
+    running.say(RewindUndone(undone_segment=1, undone_step=180, segment=2, **restored))
+    qtbot.waitUntil(lambda: window.display.changes.undo_text == "rate 0.01")
+    command_id = window.session.restore("c.pt")
+    running.say(CheckpointRestored(name="c.pt", segment=3, command_id=command_id, **restored))
+    qtbot.waitUntil(window.notice.isVisible)
+    assert window.notice.text == "Restored epoch 4, step 180. The run goes on from there."
+
+
+@pytest.mark.parametrize("is_to_start", [False, True])
+def test_a_restore_into_a_run_that_no_worker_has_shows_its_progress_and_is_told(
+    qtbot, window: MainWindow, clients, tmp_path, run_info, is_to_start: bool
+) -> None:
+    told: list[str] = []
+    window.display.informed.connect(told.append)
+    open_left_run(qtbot, window, clients, tmp_path, run_info)
+    window.session.resume("c.pt", start=is_to_start)
+    qtbot.waitUntil(lambda: "OpenRun" in clients[0].kinds())
+    clients[0].say(
+        StateChanged(state=RunState.PREPARING, time=2.0),
+        PreparationProgressed(what="Looking through images", done=1, total=4, unit="images"),
+    )
+    qtbot.waitUntil(lambda: "Looking through images" in window.display.status.progress_text)
+    command_id = clients[0].id_of_last("OpenRun")
+    restored = {"epoch": 4, "frozen": ["conv1"], "num_trainable": 110, "step": 180, "segment": 1, "parent": 0}
+    run = run_info.model_copy(update={"run_dir": str(window.session.run_dir)})
+    clients[0].say(
+        RunPrepared(run=run, step=180, epoch=4, segment=1, parent=0, command_id=command_id, time=3.0),
+        CheckpointRestored(name="c.pt", command_id=command_id, time=3.0, **restored),
+        StateChanged(state=RunState.READY, time=3.0),
+    )
+    qtbot.waitUntil(lambda: window.session.state is RunState.READY)
+    assert told == ([] if is_to_start else ["Restored epoch 4, step 180. Start goes on from there."])
+    assert window.notice.text == "".join(told)
 
 
 @ASKS
@@ -686,6 +783,32 @@ def test_a_window_that_comes_later_can_undo_what_a_shell_has_changed(
     assert not window.toolbar._undo.isEnabled()
 
 
+def test_a_window_that_comes_after_an_undone_rewind_can_undo_and_redo_what_the_first_one_can(
+    qtbot, window: MainWindow, clients, tmp_path, run_info
+) -> None:
+    run_dir = write_run(tmp_path / "runs", run_info)
+    restored = {"epoch": 0, "frozen": ["conv1"], "num_trainable": 110, "rate": 0.5, "time": 5.0}
+    with RunFolder(run_dir) as folder:
+        folder.add_event(rate_event("", 0.5, before=0.01).model_copy(update={"applied_step": 1, "change": 1}))
+        folder.begin_segment(1, None, 2.0, 0)
+        folder.add_event(RunRewound(change=1, sentence="rate 0.5", step=1, segment=1, parent=0, **restored))
+        folder.add_metrics(1, {"Loss/train": Series(steps=[2, 3], values=[9.0, 9.0])})
+        folder.begin_segment(2, None, 3.0, 0)
+        undone = {"undone_segment": 1, "undone_step": 1}
+        folder.add_event(RewindUndone(step=2, segment=2, parent=0, **undone, **restored))
+        folder.add_metrics(2, {"Loss/train": Series(steps=[3], values=[0.5])})
+        record = folder.read()
+    rewinds = RewindsKept(changes=[1], num_bytes=1, budget_bytes=9, undo_step=3)
+    running = {"state": RunState.RUNNING, "pid": 1, "torch_version": "2", "devices": ["cpu"], "run": run_info}
+    clients[0].say(RunOpened(record, is_live=True), WorkerAttached(rewinds=rewinds, time=5.0, **running))
+    qtbot.waitUntil(lambda: window.session.state is RunState.RUNNING)
+    assert window.toolbar._undo.toolTip() == "Undo: rate 0.5 (Ctrl+Z)"
+    assert window.toolbar._redo.toolTip() == "Redo: step 3, as before the run went back (Ctrl+Shift+Z)"
+    history = window.display.history
+    assert history.query("Loss/train", 0, 9).values.tolist() == [2.0, 1.0, 0.5]
+    assert [(marker.is_abandoned, marker.can_rewind) for marker in history.markers] == [(False, True)]
+
+
 def test_other_parts_of_a_batch_make_a_step_cost_what_nobody_has_measured_or_predicted(
     qtbot, window: MainWindow, running: ScriptedClient
 ) -> None:
@@ -693,7 +816,7 @@ def test_other_parts_of_a_batch_make_a_step_cost_what_nobody_has_measured_or_pre
     tree.set_step_ms(40.0)
     tree.predicted_ms = 50.0
     running.say(length_event("", 12))
-    qtbot.waitUntil(lambda: window.form._editors["training.epochs"].text() == "12")
+    qtbot.waitUntil(lambda: window.form._rows["training.epochs"].editor.text() == "12")
     assert (tree.step_ms, tree.predicted_ms) == (40.0, 50.0)
     running.say(length_event("", 12).model_copy(update={"batch_parts": 2}))
     qtbot.waitUntil(lambda: tree.step_ms is None)
@@ -708,7 +831,9 @@ def test_a_run_from_disk_is_shown_whole(qtbot, window: MainWindow, tmp_path, run
     assert not window.display.history.is_empty
     assert window.checkpoints_view._resume.isEnabled() is not None
     # The row has no file: it is shown as damaged, and refused.
-    qtbot.waitUntil(lambda: window.display.checkpoints.problem_of("checkpoint_tiny_001.pt") == "file is missing")
+    qtbot.waitUntil(
+        lambda: window.display.checkpoints.present.problems.get("checkpoint_tiny_001.pt") == "file is missing"
+    )
     assert not window.checkpoints_view._restore.isEnabled()
 
 
@@ -719,7 +844,7 @@ def test_new_run_puts_everything_away_and_keeps_the_values(qtbot, window, runnin
     assert window.display.history.is_empty
     assert window.display.checkpoints.rowCount() == 0
     assert window.display.run_config.text("training.epochs") == "6"
-    assert "goes on in the background" in window.notice.text
+    assert window.notice.text == "You left digits · tiny training in the background. It is listed under Runs."
     assert running.is_closed
     clients[1].serve()
     qtbot.waitUntil(lambda: window.form._start.isVisible())
@@ -856,7 +981,7 @@ def test_start_goes_to_the_first_wrong_field(qtbot, window, clients, tmp_path) -
         window.display.run_config.set_text(field, "x")
     window.form._headings["more"].setChecked(False)
     qtbot.mouseClick(window.form._start, Qt.MouseButton.LeftButton)
-    seed = window.form._editors["training.seed"]
+    seed = window.form._rows["training.seed"].editor
     assert seed.hasFocus()
     qtbot.waitUntil(lambda: seed.visibleRegion().boundingRect().height() == seed.height())
 
@@ -871,7 +996,7 @@ def test_start_marks_every_wrong_field_with_what_the_check_found_and_goes_to_the
     empty = CommandRejected(command="CheckData", reason="It is empty.", field="data.path", command_id=command_id)
     clients[0].say(empty)
     form = window.form
-    qtbot.waitUntil(lambda: form._hints["data.path"].whole_text == "It is empty.")
+    qtbot.waitUntil(lambda: form._rows["data.path"].note.whole_text == "It is empty.")
     wrong = {"optimizer.rate": "fast", "training.epochs": "0", "data.mean": "1", "data.cache_gb": "-1"}
     for field, text in wrong.items():
         window.display.run_config.set_text(field, text)
@@ -880,10 +1005,10 @@ def test_start_marks_every_wrong_field_with_what_the_check_found_and_goes_to_the
     window.activateWindow()
     qtbot.waitUntil(window.isActiveWindow)
     qtbot.mouseClick(form._start, Qt.MouseButton.LeftButton)
-    marked = [field for field, editor in form._editors.items() if editor.property("invalid")]
+    marked = [field for field, row in form._rows.items() if row.editor.property("invalid")]
     assert set(marked) == {"data.path", *wrong}
-    assert all(form._hints[field].isVisible() and form._hints[field].whole_text for field in marked)
-    assert form._editors["data.path"].hasFocus()
+    assert all(form._rows[field].note.isVisible() and form._rows[field].note.whole_text for field in marked)
+    assert form._rows["data.path"].editor.hasFocus()
     assert "PrepareRun" not in clients[0].kinds()
 
 
@@ -921,7 +1046,7 @@ def test_an_error_goes_when_its_field_was_mended_on_the_disk(qtbot, window, clie
     qtbot.waitUntil(lambda: "CheckData" in clients[0].kinds())
     check = clients[0].sent[-1]
     clients[0].say(CommandRejected(command="CheckData", reason="It is empty.", command_id=check.command_id))
-    editor = window.form._editors["data.path"]
+    editor = window.form._rows["data.path"].editor
     qtbot.waitUntil(lambda: editor.property("invalid"))
     qtbot.mouseClick(window.form._start, Qt.MouseButton.LeftButton)
     assert not editor.property("invalid")
@@ -1082,7 +1207,7 @@ def test_what_is_dropped_on_the_window_becomes_the_data(qtbot, window, clients, 
 def test_data_dropped_on_a_run_are_those_of_a_new_one(qtbot, window, running, tmp_path) -> None:
     assert drop(window, tmp_path)
     assert window.session.run_dir is None
-    assert "goes on in the background" in window.notice.text
+    assert window.notice.text == "You left digits · tiny training in the background. It is listed under Runs."
     assert window.display.run_config.text("data.path") == str(tmp_path)
 
 
@@ -1106,7 +1231,7 @@ def test_data_that_were_looked_through_are_offered_again(qtbot, window, clients,
     for name in ("a & b", "c", "a & b"):
         clients[0].say(checked(str(tmp_path / name), {"x": 2, "y": 2}))
     qtbot.waitUntil(lambda: window.display.run_config.recent_data == [str(tmp_path / "a & b"), str(tmp_path / "c")])
-    menu = window.form._browse["data.path"].menu()
+    menu = window.form._rows["data.path"].button.menu()
     menu.aboutToShow.emit()
     offered = [action for action in menu.actions() if str(tmp_path) in action.text()]
     assert [action.text() for action in offered] == [str(tmp_path / "a && b"), str(tmp_path / "c")]
@@ -1171,7 +1296,7 @@ def test_a_trial_that_fails_says_so_beside_its_field(qtbot, window, clients, tmp
         command_id=clients[0].sent[-1].command_id,
     )
     clients[0].say(refused)
-    hint = window.form._hints["training.batch_size"]
+    hint = window.form._rows["training.batch_size"].note
     qtbot.waitUntil(lambda: hint.text().startswith("A trial step ran out of memory."))
     assert window.form._need.text() == "What the run will need stands here once every field is right."
 
@@ -1217,16 +1342,16 @@ def test_a_check_is_cancelled_beside_its_progress(qtbot, window, clients, tmp_pa
     clients[0].say(CommandRejected(command="CheckData", reason="Stopped.", command_id=check_id, is_cancelled=True))
     qtbot.waitUntil(cancel.isHidden)
     # It was asked for, so that nothing is wrong: a note says how to go on, in the form and in the tab.
-    assert not window.form._editors["data.path"].property("invalid")
-    assert window.form._hints["data.path"].whole_text == "Not checked. Check again from the folder's menu."
-    assert window.form._hints["data.path"].property("role") == "note"
+    assert not window.form._rows["data.path"].editor.property("invalid")
+    assert window.form._rows["data.path"].note.whole_text == "Not checked. Check again from the folder's menu."
+    assert window.form._rows["data.path"].note.property("role") == "note"
     assert window.data_view.sentence.text().startswith("You stopped the check")
     assert window.data_view.sentence.property("role") == "dim"
-    menu = window.form._browse["data.path"].menu()
+    menu = window.form._rows["data.path"].button.menu()
     menu.aboutToShow.emit()
     next(action for action in menu.actions() if action.text() == "Check again").trigger()
     assert clients[0].kinds()[-1] == "CheckData"
-    assert window.form._hints["data.path"].whole_text == "Looking through the images …"
+    assert window.form._rows["data.path"].note.whole_text == "Looking through the images …"
     # A preparation is ended by the same button.
     clients[0].say(StateChanged(state=RunState.PREPARING, time=2.0))
     clients[0].say(PreparationProgressed(what="Checking images", done=3, total=30, unit="images"))
@@ -1348,7 +1473,7 @@ def test_without_a_worker_or_a_whole_form_a_sentence_says_why_there_is_no_previe
 
 
 def type_into(qtbot, window: MainWindow, field: str, text: str) -> None:
-    editor = window.form._editors[field]
+    editor = window.form._rows[field].editor
     editor.clear()
     qtbot.keyClicks(editor, text)
 
@@ -1370,14 +1495,14 @@ def test_of_a_live_run_rate_epochs_and_patience_can_be_changed_and_settle_on_the
     qtbot, window: MainWindow, running: ScriptedClient
 ) -> None:
     form = window.form
-    assert [field for field, editor in form._editors.items() if editor.isEnabled()] == [
+    assert [field for field, row in form._rows.items() if row.editor.isEnabled()] == [
         "plan", "training.epochs", "optimizer.rate", "training.patience",
     ]  # fmt: skip
     assert (form._apply.isVisible(), form._apply.isEnabled()) == (True, False)
     type_into(qtbot, window, "optimizer.rate", "0.01")
     type_into(qtbot, window, "training.epochs", "9")
     assert form._apply.isEnabled()
-    qtbot.keyClick(form._editors["training.epochs"], Qt.Key.Key_Return)
+    qtbot.keyClick(form._rows["training.epochs"].editor, Qt.Key.Key_Return)
     assert [(c.kind, getattr(c, "rate", None), getattr(c, "epochs", None)) for c in running.sent] == [
         ("SetRate", 0.01, None),
         ("ChangeTraining", None, 9),
@@ -1416,7 +1541,7 @@ def test_a_live_runs_plan_is_edited_and_settles_on_the_event(
 ) -> None:
     form = window.form
     type_into(qtbot, window, "plan", "2: +conv1; 4: +stage2 x0.5")
-    qtbot.keyClick(form._editors["plan"], Qt.Key.Key_Return)
+    qtbot.keyClick(form._rows["plan"].editor, Qt.Key.Key_Return)
     (command,) = running.sent
     assert isinstance(command, SetPlan)
     assert [(phase.epoch, phase.unfreeze, phase.rates) for phase in command.phases] == [
@@ -1428,13 +1553,13 @@ def test_a_live_runs_plan_is_edited_and_settles_on_the_event(
             command_id=command.command_id, time=4.0,
         )
     )  # fmt: skip
-    qtbot.waitUntil(lambda: form._editors["plan"].text() == "2: +conv1; 4: +stage2 ×0.5")
+    qtbot.waitUntil(lambda: form._rows["plan"].editor.text() == "2: +conv1; 4: +stage2 ×0.5")
     assert not form._apply.isEnabled()
     assert [stage.when for stage in window.display.timeline.stages] == ["start", "epoch 2", "epoch 4"]
     assert window.timeline_view.isVisible()
     # What has begun is no longer to come.
     running.say(PhaseBegan(plan=command.phases, num_begun=1, step=90, segment=0, time=5.0))
-    qtbot.waitUntil(lambda: form._editors["plan"].text() == "4: +stage2 ×0.5")
+    qtbot.waitUntil(lambda: form._rows["plan"].editor.text() == "4: +stage2 ×0.5")
     assert [stage.is_present for stage in window.display.timeline.stages] == [False, True, False]
 
 
@@ -1444,11 +1569,11 @@ def test_undo_after_a_change_was_sent_takes_back_the_change_and_not_the_typing(
     window.activateWindow()
     qtbot.waitUntil(window.isActiveWindow)
     type_into(qtbot, window, "optimizer.rate", "0.01")
-    qtbot.keyClick(window.form._editors["optimizer.rate"], Qt.Key.Key_Return)
+    qtbot.keyClick(window.form._rows["optimizer.rate"].editor, Qt.Key.Key_Return)
     running.say(rate_event(running.sent[-1].command_id, 0.01))
     qtbot.waitUntil(lambda: window.display.changes.can_undo)
-    assert not window.form._editors["optimizer.rate"].hasFocus()
-    assert not window.form._editors["optimizer.rate"].isUndoAvailable()
+    assert not window.form._rows["optimizer.rate"].editor.hasFocus()
+    assert not window.form._rows["optimizer.rate"].editor.isUndoAvailable()
     qtbot.keyClick(window, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
     assert isinstance(running.sent[-1], SetRate)
     assert running.sent[-1].rate == 0.001
@@ -1470,10 +1595,10 @@ def test_a_new_run_after_one_with_a_plan_begins_as_that_one_began(
     )  # fmt: skip
     display._on_plan_changed(began)
     display.layer_tree.settle(unfrozen)
-    assert window.form._editors["plan"].text() == ""
+    assert window.form._rows["plan"].editor.text() == ""
     window._new_run()
     qtbot.waitUntil(lambda: display.run_config.run is None)
-    assert window.form._editors["plan"].text() == "2: +stage2"
+    assert window.form._rows["plan"].editor.text() == "2: +stage2"
     assert display.layer_tree.frozen_layers == ["backbone"]
     assert display.run_config.frozen == ["backbone"]
 
@@ -1533,7 +1658,7 @@ def test_a_small_window_shows_a_models_name_whole_and_a_path_with_its_file(
     config.set_text("model.name", "shufflenet_v2_x0_5")
     config.set_text("model.weights", weights)
     QApplication.processEvents()
-    name, path = (window.form._editors[field].lineEdit() for field in ("model.name", "model.weights"))
+    name, path = (window.form._rows[field].editor.lineEdit() for field in ("model.name", "model.weights"))
     option = QStyleOptionFrame()
     name.initStyleOption(option)
     room = name.style().subElementRect(QStyle.SubElement.SE_LineEditContents, option, name).width() - 4
@@ -1572,17 +1697,17 @@ def test_a_plan_that_is_chosen_is_written_into_the_tree_and_the_form(
     qtbot.waitUntil(lambda: "InspectModel" in clients[0].kinds())
     show_model(clients[0], summary)
     qtbot.waitUntil(lambda: not window.display.layer_tree.is_empty)
-    actions = {action.text(): action for action in window.form._plans.menu().actions()}
+    actions = {action.text(): action for action in window.form._rows["plan"].button.menu().actions()}
     assert list(actions) == [name.words for name in PlanName]
     actions["Gradual unfreezing"].trigger()
-    editors = window.form._editors
+    editors = {field: row.editor for field, row in window.form._rows.items()}
     assert editors["plan"].text() == "3: +stage2; 6: +backbone"
     assert window.display.layer_tree.frozen_layers == ["backbone"]
     assert window.display.run_config.multipliers == {"stage2": 0.38, "conv1": 0.15}
     editors["training.epochs"].setText("2")
     window.display.run_config.set_text("training.epochs", "2")
     actions["Chain-thaw"].trigger()
-    assert "needs at least 4 epochs" in window.form._hints["plan"].whole_text
+    assert "needs at least 4 epochs" in window.form._rows["plan"].note.whole_text
     assert editors["plan"].text() == "3: +stage2; 6: +backbone"
 
 
@@ -1591,7 +1716,7 @@ def test_a_change_of_another_client_shows_but_what_is_being_typed_stays(
 ) -> None:
     type_into(qtbot, window, "training.epochs", "12")
     running.say(rate_event("elsewhere", 0.5), length_event("elsewhere", 7, 3))
-    editors = window.form._editors
+    editors = {field: row.editor for field, row in window.form._rows.items()}
     qtbot.waitUntil(lambda: (editors["optimizer.rate"].text(), editors["training.patience"].text()) == ("0.5", "3"))
     assert editors["training.epochs"].text() == "12"
     assert window.display.run_config.live.wanted() == {"epochs": 12}
@@ -1609,7 +1734,7 @@ def test_a_refused_change_stands_beside_its_field(qtbot, window: MainWindow, run
             command="ChangeTraining", reason=reason, field="training.epochs", command_id=running.sent[-1].command_id
         )
     )
-    qtbot.waitUntil(lambda: window.form._hints["training.epochs"].text() == reason)
+    qtbot.waitUntil(lambda: window.form._rows["training.epochs"].note.text() == reason)
     assert window.notice.text == ""
     type_into(qtbot, window, "training.epochs", "six")
     assert not window.form._apply.isEnabled()
@@ -1696,7 +1821,7 @@ def test_redo_after_a_rewind_takes_the_run_back_to_where_it_was(
         RewindsKept(changes=[], undo_step=20, **kept),
     )
     qtbot.waitUntil(redo.isEnabled)
-    assert redo.toolTip() == "Redo: step 20, as before the rewind (Ctrl+Shift+Z)"
+    assert redo.toolTip() == "Redo: step 20, as before the run went back (Ctrl+Shift+Z)"
     window.activateWindow()
     qtbot.waitUntil(window.isActiveWindow)
     qtbot.keyClick(window, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier)
@@ -1705,7 +1830,14 @@ def test_redo_after_a_rewind_takes_the_run_back_to_where_it_was(
     assert not redo.isEnabled()
     running.say(
         RewindUndone(
-            undone_segment=1, undone_step=12, step=20, segment=2, rate=0.01, command_id=command.command_id, **restored
+            undone_segment=1,
+            undone_step=12,
+            step=20,
+            segment=2,
+            parent=0,
+            rate=0.01,
+            command_id=command.command_id,
+            **restored,
         ),
         RewindsKept(changes=[7], **kept),
     )
@@ -1748,7 +1880,7 @@ def test_a_rate_is_looked_for_before_a_run_and_written_into_the_form(
     qtbot.waitUntil(dialog.use.isEnabled)
     assert dialog.use.text() == "Use 0.0012"
     qtbot.mouseClick(dialog.use, Qt.MouseButton.LeftButton)
-    assert window.form._editors["optimizer.rate"].text() == "0.0012"
+    assert window.form._rows["optimizer.rate"].editor.text() == "0.0012"
     assert "SetRate" not in clients[0].kinds()
 
 
@@ -1797,13 +1929,261 @@ def test_a_checkpoint_of_the_live_run_brings_its_confusion_matrix(
     qtbot, window: MainWindow, running, run_info, tmp_path
 ) -> None:
     counts = [[3, 1], [0, 4]]
-    matrix = ConfusionMatrix(split="validation", checkpoint="c.pt", step=45, class_names=["0", "1"], counts=counts)
+    saved = checkpoint(2, 0.1, 0.95)
+    matrix = ConfusionMatrix(split="validation", checkpoint=saved.name, step=45, class_names=["0", "1"], counts=counts)
     path = Path(run_info.run_dir)
     path.parent.mkdir(parents=True)
     write_run(tmp_path / "written", run_info).rename(path)
     with RunFolder(path) as folder:
-        folder.add_checkpoint(checkpoint(2, 0.1, 0.95), matrix)
+        folder.checkpoints.add(saved, matrix)
     window.tabs.setCurrentWidget(window.confusion_view)
-    running.say(CheckpointSaved(checkpoint=checkpoint(2, 0.1, 0.95), command_id="", time=9.0))
+    running.say(CheckpointSaved(checkpoint=saved, command_id="", time=9.0))
     qtbot.waitUntil(lambda: window.display.confusion.confusion is not None)
     assert window.confusion_view.map.model().rowCount() == 2
+
+
+def press(qtbot, window: MainWindow, key: Qt.Key) -> None:
+    """Press a key where the focus is."""
+    qtbot.keyClick(window.focusWidget() or window, key)
+
+
+@pytest.mark.parametrize("button", ["_stop", "_save", "_primary"])
+def test_a_button_that_goes_off_leaves_the_keys_to_what_steers_the_run(
+    qtbot, window: MainWindow, running: ScriptedClient, button: str
+) -> None:
+    getattr(window.toolbar, button).setFocus()
+    running.say(StateChanged(state=RunState.STOPPING, time=9.0))
+    qtbot.waitUntil(lambda: not window.toolbar._stop.isEnabled())
+    press(qtbot, window, Qt.Key.Key_Space)
+    assert window.session.run_dir is not None
+    running.say(StateChanged(state=RunState.STOPPED, time=9.0))
+    qtbot.waitUntil(lambda: window.toolbar._primary.text() == "Resume")
+    press(qtbot, window, Qt.Key.Key_Space)
+    assert window.session.run_dir is not None
+    assert running.kinds() == []
+
+
+def test_undo_of_the_last_change_leaves_the_focus_on_pause(qtbot, window: MainWindow, running: ScriptedClient) -> None:
+    running.say(rate_event("elsewhere", 0.5))
+    qtbot.waitUntil(lambda: window.toolbar._undo.isEnabled())
+    window.toolbar._undo.setFocus()
+    window.display.changes.clear()
+    assert window.focusWidget() is window.toolbar._primary
+
+
+def advice(layer: str = "stage2") -> ChangeAdvised:
+    sentence = f"Validation has not improved. Unfreeze {layer}?"
+    return ChangeAdvised(layers=[layer], is_freeze=False, sentence=sentence, step=90, segment=0, time=5.0)
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (960, 620)])
+def test_a_notice_moves_nothing_and_hides_no_tool(
+    qtbot, window: MainWindow, running: ScriptedClient, size: tuple[int, int]
+) -> None:
+    window.resize(*size)
+    QApplication.processEvents()
+    watched = [window.toolbar, window.form, window.tabs, window.metrics_view, window.tree_view]
+    places = [widget.mapTo(window, widget.rect().topLeft()) for widget in watched]
+    heights = [widget.height() for widget in watched]
+    running.say(advice())
+    qtbot.waitUntil(lambda: window.notice.isVisible())
+    QApplication.processEvents()
+    assert [widget.mapTo(window, widget.rect().topLeft()) for widget in watched] == places
+    assert [widget.height() for widget in watched] == heights
+    notice = window.notice.geometry()
+    assert window.rect().contains(notice)
+    for widget in (window.toolbar, window.form, window.tabs):
+        assert not notice.intersects(widget.rect().translated(widget.mapTo(window, widget.rect().topLeft())))
+    window.resize(size[0], size[1] + 100)
+    assert window.notice.geometry().bottom() == notice.bottom() + 100
+
+
+def test_an_error_stands_before_advice_and_leaves_it(qtbot, window: MainWindow, running: ScriptedClient) -> None:
+    running.say(advice())
+    qtbot.waitUntil(lambda: "Unfreeze stage2?" in window.notice.text)
+    window.display.told.emit("The disk is full.", False)
+    assert window.notice.text == "The disk is full."
+    running.say(advice("stage3"))
+    qtbot.waitUntil(lambda: window.notice._advice.sentence.endswith("stage3?"))
+    assert window.notice.text == "The disk is full."
+    qtbot.mouseClick(window.notice._close, Qt.MouseButton.LeftButton)
+    assert window.notice.text == "Validation has not improved. Unfreeze stage3?"
+    # A pause takes nothing of it back, nor does going on.
+    running.say(StateChanged(state=RunState.PAUSED, time=9.0), StateChanged(state=RunState.RUNNING, time=9.5))
+    qtbot.waitUntil(lambda: window.session.state is RunState.RUNNING and not window.session._client._events)
+    assert window.notice.text == "Validation has not improved. Unfreeze stage3?"
+    qtbot.mouseClick(window.notice._close, Qt.MouseButton.LeftButton)
+    assert window.notice.text == ""
+    assert not window.notice.isVisible()
+
+
+def test_a_notice_that_goes_leaves_the_keys_to_the_window(qtbot, window: MainWindow, running: ScriptedClient) -> None:
+    running.say(advice())
+    qtbot.waitUntil(lambda: window.notice.isVisible())
+    window.notice._close.setFocus()
+    qtbot.mouseClick(window.notice._close, Qt.MouseButton.LeftButton)
+    assert window.focusWidget() is window
+    press(qtbot, window, Qt.Key.Key_Space)
+    assert running.kinds() == ["PauseRun"]
+
+
+def test_a_paused_run_that_is_left_is_said_to_be_paused_until_the_runs_are_looked_at(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    running.say(StateChanged(state=RunState.PAUSED, time=9.0))
+    qtbot.waitUntil(lambda: window.session.state is RunState.PAUSED)
+    qtbot.mouseClick(window.toolbar._new, Qt.MouseButton.LeftButton)
+    assert window.notice.text == "You left digits · tiny paused. It is listed under Runs."
+    window.tabs.setCurrentWidget(window.runs_view)
+    assert window.notice.text == ""
+
+
+def refuse_plan(qtbot, window: MainWindow, running: ScriptedClient, text: str) -> None:
+    """Type a plan for the live run, and have the worker refuse it."""
+    type_into(qtbot, window, "plan", text)
+    qtbot.keyClick(window.form._rows["plan"].editor, Qt.Key.Key_Return)
+    refusal = CommandRejected(command="SetPlan", reason="No.", field="plan", command_id=running.sent[-1].command_id)
+    running.say(refusal)
+    qtbot.waitUntil(lambda: window.display.run_config.error("plan") == "No.")
+
+
+def test_a_refused_plan_gives_way_to_the_plan_in_force_when_that_is_told_or_by_escape(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    editor, config = window.form._rows["plan"].editor, window.display.run_config
+    refuse_plan(qtbot, window, running, "5: +stage2")
+    phases = [PlanPhase(epoch=4, unfreeze=["stage2"])]
+    running.say(PhaseBegan(plan=phases, num_begun=0, step=90, segment=0, time=5.0))
+    qtbot.waitUntil(lambda: editor.text() == "4: +stage2")
+    assert config.error("plan") == ""
+    refuse_plan(qtbot, window, running, "5: +stage2")
+    # Another figure of the run says nothing of the plan.
+    running.say(rate_event("elsewhere", 0.5))
+    qtbot.waitUntil(lambda: window.form._rows["optimizer.rate"].editor.text() == "0.5")
+    assert (editor.text(), config.error("plan")) == ("5: +stage2", "No.")
+    window.activateWindow()
+    editor.setFocus()
+    qtbot.waitUntil(editor.hasFocus)
+    qtbot.keyClick(editor, Qt.Key.Key_Escape)
+    assert (editor.text(), config.error("plan")) == ("4: +stage2", "")
+    assert not window.form._apply.isEnabled()
+
+
+def test_a_layer_that_the_model_has_not_is_found_in_a_plan_as_it_is_typed(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    type_into(qtbot, window, "plan", "3: -nosuch")
+    assert window.display.run_config.error("plan") == "The model has no layer nosuch. Its tree lists the names."
+    assert not window.display.run_config.note("plan")
+    type_into(qtbot, window, "plan", "3: -conv1, =stage2.* x0.1")
+    assert window.display.run_config.error("plan") == ""
+
+
+def test_no_example_of_a_plan_stands_where_a_runs_plan_would(
+    qtbot, window: MainWindow, clients, begin_run: Begin
+) -> None:
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    editor = window.form._rows["plan"].editor
+    assert editor.placeholderText() == "3: +backbone"
+    begin_run(clients[0])
+    qtbot.waitUntil(lambda: window.session.state is RunState.RUNNING)
+    assert editor.placeholderText() == ""
+
+
+def test_while_an_interrupted_run_is_resumed_nothing_says_interrupted_or_offers_to_resume(
+    qtbot, window: MainWindow, running: ScriptedClient, clients
+) -> None:
+    running.say(WorkerLost(False, "The worker was killed.", ""))
+    qtbot.waitUntil(lambda: window.display.status.state_text == "Interrupted" and len(clients) == 2)
+    assert window.notice.text
+    window.session.resume()
+    assert window.notice.text == ""
+    assert window.display.status.state_text == "Starting"
+
+
+def test_an_old_error_goes_when_a_resume_is_verified(qtbot, window: MainWindow, running, monkeypatch) -> None:
+    window.display.told.emit("Cannot export it.", False)
+    monkeypatch.setattr(window.display.verification, "start", lambda command: None)
+    window.display.verify_resume("last")
+    assert window.notice.text == ""
+
+
+@pytest.mark.qt_log_ignore("This plugin does not support")
+def test_shift_f10_opens_the_menu_of_the_table_and_ctrl_q_closes(qtbot, window: MainWindow, clients) -> None:
+    clients[0].serve()
+    view = window.checkpoints_view
+    window.display.checkpoints.add(checkpoint(1, 0.5, 0.9))
+    window.activateWindow()
+    view._table.setFocus()
+    qtbot.waitUntil(view._table.hasFocus)
+    qtbot.keyClick(view._table, Qt.Key.Key_F10, Qt.KeyboardModifier.ShiftModifier)
+    assert view._menu.isVisible()
+    view._menu.close()
+    with qtbot.waitSignal(window.closed):
+        qtbot.keyClick(view._table, Qt.Key.Key_Q, Qt.KeyboardModifier.ControlModifier)
+
+
+def test_the_tools_stay_where_they_are_as_the_text_of_the_progress_grows(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    toolbar = window.toolbar
+    for width in range(1000, 1360, 20):
+        window.resize(width, 800)
+        places = set()
+        for step, seconds in ((1, None), (184, 35_000), (200, 5), (269, 3_000)):
+            progress = ProgressReported(
+                epoch=0, num_epochs=6, step=step, total_steps=270, samples_per_s=10, seconds_left=seconds, step_ms=14,
+                worker_bytes=1,
+            )  # fmt: skip
+            window.display.status.progress(progress)
+            toolbar._show_progress()
+            QApplication.processEvents()
+            places.add((toolbar._open.text(), toolbar._board.geometry().left()))
+        assert len(places) == 1, width
+
+
+def test_the_filter_stands_beside_the_tabs_with_room_for_words_and_escape_clears_it(qtbot, window: MainWindow) -> None:
+    box = window.checkpoints_view.filter_box
+    assert box.isVisible()
+    assert window.tabs.rect().contains(box.geometry().translated(box.parentWidget().pos()))
+    room = box.width() - box.fontMetrics().horizontalAdvance(box.placeholderText())
+    assert room >= 24
+    qtbot.keyClicks(box, "epoch best")
+    assert window.checkpoints_view._table.empty_text.endswith("Escape clears it.")
+    qtbot.keyClick(box, Qt.Key.Key_Escape)
+    assert box.text() == ""
+    window.tabs.setCurrentWidget(window.log_view)
+    assert not box.isVisible()
+
+
+def test_runs_made_elsewhere_come_into_the_list_while_it_is_looked_at_and_are_told_apart(
+    qtbot, window: MainWindow, tmp_path, run_info
+) -> None:
+    view, runs = window.runs_view, window.display.runs
+    assert not view._look_timer.isActive()
+    view._look_timer.setInterval(50)
+    window.tabs.setCurrentWidget(view)
+    first = write_run(tmp_path / "runs", run_info)
+    # A look may come while its folder is being made.
+    qtbot.waitUntil(lambda: runs.rowCount() == 1 and runs.index(0, 0).data() == "digits")
+    second = write_run(tmp_path / "runs", run_info)
+    assert first != second
+    in_list = re.compile(r"digits · \d\d:\d\d:\d\d")
+    qtbot.waitUntil(lambda: runs.rowCount() == 2 and in_list.fullmatch(runs.index(0, 0).data()) is not None)
+    assert in_list.fullmatch(runs.index(1, 0).data())
+    window.tabs.setCurrentWidget(window.log_view)
+    assert not view._look_timer.isActive()
+
+
+def test_a_run_that_goes_on_changes_its_row_of_the_list_and_nothing_else(
+    qtbot, window: MainWindow, tmp_path, run_info
+) -> None:
+    runs = window.display.runs
+    write_run(tmp_path / "runs", run_info)
+    listing = list_runs(tmp_path / "runs")[0]
+    runs.show_runs([listing])
+    with qtbot.assertNotEmitted(runs.modelReset), qtbot.waitSignal(runs.dataChanged):
+        runs.show_runs([replace(listing, epoch=listing.epoch + 1)])
+    with qtbot.assertNotEmitted(runs.dataChanged):
+        runs.show_runs([replace(listing, epoch=listing.epoch + 1)])

@@ -14,12 +14,12 @@ from app.viewmodels.metric_history import MetricHistory
 from app.viewmodels.pyramid import GrowingArray, Pyramid
 from app.viewmodels.smoothing import Smoother
 from app.viewmodels.trace import Trace
+from trainer.lineage import Lineage
 from trainer.messages.changes import (
     CheckpointRestored,
     LayersFrozen,
     LayersUnfrozen,
     RateMultiplierChanged,
-    RewindUndone,
 )
 from trainer.messages.events import MetricsLogged
 from trainer.messages.run_info import Series
@@ -65,7 +65,10 @@ def test_a_batch_of_events_emits_one_change_each(history, qtbot):
 
 
 def test_events_that_repeat_what_was_read_are_dropped(history):
-    history.set_curves({LOSS: Curve(array("q", [1, 2, 3]), array("d", [3.0, 2.0, 1.0]))}, segment=1)
+    lineage = Lineage()
+    lineage.begin(1, 1, parent=0)
+    measured = {0: (array("q", [1]), array("d", [3.0])), 1: (array("q", [2, 3]), array("d", [2.0, 1.0]))}
+    history.set_curves({LOSS: Curve.along(lineage, measured)}, lineage)
     history.add(_logged([1, 2], [9.0, 9.0], segment=0))
     history.add(_logged([2, 3, 4], [9.0, 9.0, 0.5], segment=1))
     assert history.query(LOSS, 0, 10).values.tolist() == [3.0, 2.0, 1.0, 0.5]
@@ -80,9 +83,42 @@ def test_a_restore_moves_the_points_after_it_to_an_abandoned_piece(history):
     history.restore(2, segment=1)
     assert history.query(LOSS, 0, 10).values.tolist() == [4.0, 3.0, 2.5, 2.4]
     left = history.query_abandoned(LOSS, 0, 10)
-    assert left.values[:-1].tolist() == [2.0, 1.0]
+    # From the point at which it branched off.
+    assert left.values[:-1].tolist() == [3.0, 2.0, 1.0]
     assert math.isnan(left.values[-1])
     assert [marker.is_abandoned for marker in history.markers] == [False, True]
+
+
+def test_a_checkpoint_of_a_piece_that_was_left_is_gone_on_from_there(history):
+    """Steps 0 to 100, then on from 40 to 80, then on from a checkpoint of the first piece, at 90."""
+    history.add(_logged(range(1, 101), np.zeros(100)))
+    for step in (30, 60, 95):
+        history.add_marker(_unfrozen(step))
+    history.restore(40, segment=1, parent=0)
+    history.add(_logged(range(41, 81), np.full(40, 1.0), segment=1))
+    history.add_marker(_unfrozen(50, segment=1))
+    assert [marker.is_abandoned for marker in history.markers] == [False, True, True, False]
+    history.restore(90, segment=2, parent=0)
+    history.add(_logged(range(91, 96), np.full(5, 2.0), segment=2))
+    line = history.query(LOSS, 0, 200)
+    assert line.steps.tolist() == list(range(1, 96))
+    assert line.values.tolist() == [0.0] * 90 + [2.0] * 5
+    left = [piece.steps.tolist() for piece in history.all_points() if piece.is_abandoned]
+    assert left == [list(range(91, 101)), list(range(41, 81))]
+    assert [marker.is_abandoned for marker in history.markers] == [False, False, True, True]
+
+
+def test_a_piece_of_validation_that_was_left_begins_where_it_branched_off(history):
+    tag = "Loss/validation"
+    history.add(_logged([10, 20, 30, 40], [3.0, 2.0, 1.0, 0.5], tag=tag))
+    history.restore(10, segment=1, parent=0)
+    history.add(_logged([20], [2.5], tag=tag, segment=1))
+    history.restore(10, segment=2, parent=0)
+    left = history.query_abandoned(tag, 0, 50)
+    assert left.steps.tolist() == [10, 20, 30, 40, 40, 10, 20, 20]
+    np.testing.assert_equal(left.values, [3.0, 2.0, 1.0, 0.5, np.nan, 3.0, 2.5, np.nan])
+    # Of one that begins to the left of the picture, that place is no neighbour.
+    assert history.query_abandoned(tag, 35, 50).steps.tolist()[:2] == [30, 40]
 
 
 def test_an_undone_rewind_brings_the_curve_and_its_markers_back(history):
@@ -92,13 +128,12 @@ def test_an_undone_rewind_brings_the_curve_and_its_markers_back(history):
     history.restore(2, segment=1, change=1)
     history.add(_logged([3], [2.5], segment=1))
     assert [(marker.is_abandoned, marker.can_rewind) for marker in history.markers] == [(True, False)]
-    undone = RewindUndone(step=4, epoch=0, frozen=[], num_trainable=1, segment=2, undone_segment=1, undone_step=2)
     # As it comes, and again with what was read.
-    history.undo_rewind(undone)
-    history.undo_rewind(undone)
+    history.restore(4, segment=2, parent=0)
+    history.restore(4, segment=2, parent=0)
     history.add(_logged([5], [0.5], segment=2))
     assert history.query(LOSS, 0, 10).values.tolist() == [4.0, 3.0, 2.0, 1.0, 0.5]
-    assert history.query_abandoned(LOSS, 0, 10).values[:-1].tolist() == [2.5]
+    assert history.query_abandoned(LOSS, 0, 10).values[:-1].tolist() == [3.0, 2.5]
     assert [(marker.is_abandoned, marker.can_rewind) for marker in history.markers] == [(False, True)]
 
 
@@ -126,7 +161,7 @@ def test_peaks_survive_at_every_zoom(history):
     values = np.ones(200_000)
     values[[7, 123_456, 199_990]] = [50.0, -40.0, 60.0]
     history.add(_logged(range(200_000), values))
-    while not history._traces[LOSS].is_ready:
+    while not history._tags[LOSS].line.is_ready:
         history._advance()
     for start, stop in ((0, 200_000), (100_003, 150_001), (123_455, 124_459)):
         points = history.query(LOSS, start, stop, 1000)
@@ -190,7 +225,7 @@ def test_smoothing_anew_while_points_arrive_gives_the_same_curve(history, qtbot)
     history.add(_logged(range(60_000), values[:60_000]))
     history.set_smoothing(0.5)
     history.add(_logged(range(60_000, 120_000), values[60_000:]))
-    qtbot.waitUntil(lambda: history._traces[LOSS].is_ready)
+    qtbot.waitUntil(lambda: history._tags[LOSS].line.is_ready)
     once = Trace(0.5)
     once.append(np.arange(120_000), values)
     once.advance(120_000)

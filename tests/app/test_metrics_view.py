@@ -429,7 +429,7 @@ def test_the_mark_of_a_checkpoint_selects_its_row(trained, checkpoints, qtbot):
     where = plot.plot.mapFromScene(_edge_of(plot, 90))
     with qtbot.waitSignal(checkpoints.selection_wanted) as wanted:
         qtbot.mouseClick(plot.plot.viewport(), Qt.MouseButton.LeftButton, pos=where)
-    assert wanted.args == [["checkpoint_tiny_002.pt"]]
+    assert wanted.args == [[checkpoints.present.key("checkpoint_tiny_002.pt")]]
     between = plot.view_box.mapFromScene(_edge_of(plot, 68))
     assert plot._marks.at(between) is None
     plot._marks.point_at(plot.view_box.mapFromScene(_edge_of(plot, 45)))
@@ -443,7 +443,7 @@ def test_a_selected_row_is_marked_on_the_curves(trained, checkpoints):
     plot = trained.loss
     checkpoints.reset([checkpoint(epoch, 0.5, 0.8) for epoch in (1, 2, 3)])
     before = plot.grab().toImage()
-    checkpoints.note_selected(["checkpoint_tiny_002.pt"])
+    checkpoints.note_selected([checkpoints.present.key("checkpoint_tiny_002.pt")])
     after = plot.grab().toImage()
     accent = QColor(theme.LIGHT.accent).rgb()
     changed = {
@@ -465,7 +465,7 @@ def test_the_menu_of_a_step_offers_the_nearest_whole_checkpoint(trained, checkpo
     assert not restore.isEnabled()
     with qtbot.waitSignal(checkpoints.selection_wanted) as wanted:
         show.trigger()
-    assert wanted.args == [["checkpoint_tiny_002.pt"]]
+    assert wanted.args == [[checkpoints.present.key("checkpoint_tiny_002.pt")]]
     checkpoints.can_restore = True
     checkpoints.show_problems({"checkpoint_tiny_002.pt": "file is missing"})
     restore, _ = plot.step_menu(at_step).actions()

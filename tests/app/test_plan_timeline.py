@@ -7,7 +7,14 @@ import pytest
 from app.viewmodels.plan_timeline import PlanTimeline
 from app.views.plan_timeline import PlanTimelineView
 from trainer.config import ModelConfig, PlanPhase, RunConfig
-from trainer.messages.changes import CheckpointRestored, LayersFrozen, PhaseBegan, PlanChanged, RunRewound
+from trainer.messages.changes import (
+    CheckpointRestored,
+    LayersFrozen,
+    PhaseBegan,
+    PlanChanged,
+    RewindUndone,
+    RunRewound,
+)
 
 PHASES = [
     PlanPhase(epoch=2, unfreeze=["stage4"], rates={"stage4": 0.4}),
@@ -106,6 +113,14 @@ def test_before_a_change_of_the_plan_itself_its_phase_is_marked_as_changed_by_ha
     assert not timeline.stages[1].is_by_hand
 
 
+def test_a_state_that_was_changed_by_hand_is_marked_so_again(timeline: PlanTimeline) -> None:
+    timeline.restore(restored(RunRewound, change=1, sentence="conv1 frozen", plan=PHASES))
+    assert not timeline.stages[0].is_by_hand
+    undone = {"undone_segment": 1, "undone_step": 20, "plan": PHASES}
+    timeline.restore(restored(RewindUndone, **undone, is_plan_overridden=True))
+    assert timeline.stages[0].is_by_hand
+
+
 def test_a_changed_plan_replaces_what_is_to_come(timeline: PlanTimeline) -> None:
     plan = [PHASES[0], PlanPhase(epoch=5, unfreeze=["conv5"])]
     timeline.change_plan(PlanChanged(plan=plan, num_begun=1, requested_step=1, applied_step=2, segment=0))
@@ -132,6 +147,16 @@ def test_phases_behind_the_end_of_a_run_that_got_shorter_never_come_until_it_is_
     timeline.set_length(6, 45)
     assert not any(stage.is_never or "never" in stage.sentence for stage in timeline.stages)
     assert "never" not in view.accessibleName()
+
+
+def test_phases_that_were_to_come_as_the_patience_ended_the_run_never_come(timeline: PlanTimeline) -> None:
+    timeline.begin_phase(PhaseBegan(plan=PHASES, num_begun=1, step=20, segment=0))
+    timeline.set_over(True)
+    assert [stage.is_never for stage in timeline.stages] == [False, False, True, True]
+    assert timeline.stages[1].is_present
+    # Trained on, or put back.
+    timeline.set_over(False)
+    assert not any(stage.is_never for stage in timeline.stages)
 
 
 def test_a_plateau_that_has_no_epochs_to_show_never_comes(timeline: PlanTimeline) -> None:

@@ -17,7 +17,7 @@ from app.viewmodels.run_fields import COLUMN_FIELDS, FIELDS, SECTIONS
 from app.views.choice_field import ChoiceField
 from app.views.run_form import RunForm
 from tests.app.conftest import checked
-from trainer.config import DataConfig, ModelConfig, OptimizerConfig, PlanPhase, RunConfig, TrainingConfig
+from trainer.config import BranchConfig, DataConfig, ModelConfig, OptimizerConfig, PlanPhase, RunConfig, TrainingConfig
 from trainer.messages.data_info import TableColumns
 from trainer.messages.events import CommandRejected, DataChecked, ModelInspected
 from trainer.messages.model_info import ImagePreset, LayerInfo, ModelEntry, ModelSummary, WeightSet, WeightsReport
@@ -60,6 +60,7 @@ def test_a_configuration_comes_back_as_it_was_shown(run_config: RunConfigViewMod
             validation_fraction=0.25,
             mean=[0.5, 0.4, 0.3],
             cache_gb=1.5,
+            views=2,
             mixing="mixup",
             task="binary",
         ),
@@ -71,7 +72,9 @@ def test_a_configuration_comes_back_as_it_was_shown(run_config: RunConfigViewMod
             frozen=["conv1", "layer1"],
             adapting=["layer?.*.bn1"],
         ),
-        training=TrainingConfig(label_smoothing=0.1),
+        training=TrainingConfig(
+            label_smoothing=0.1, feature_precision="half", feature_memory_gb=0.5, feature_disk_gb=0
+        ),
         plan=[PlanPhase(epoch=3, unfreeze=["layer4", "layer3"]), PlanPhase(epoch=5, freeze=["layer3"])],
     )
     run_config.show_config(config)
@@ -142,6 +145,16 @@ def another_model(*fqns: str, name: str = "resnet34") -> ModelInspected:
 def choose_layers(run_config: RunConfigViewModel) -> None:
     run_config.frozen, run_config.adapting = ["layer1", "layer2"], ["bn1", "layer1"]
     run_config.multipliers = {"layer2": 0.5, "layer1": 0.1}
+
+
+def test_a_branch_does_without_the_file_of_weights_that_its_parent_began_with(run_config: RunConfigViewModel) -> None:
+    own = RunConfig(data=DataConfig(path="images"), model=ModelConfig(name="resnet18", weights="gone.pt"))
+    branch = BranchConfig(run="runs/parent", checkpoint="last")
+    run_config.show_config(own.model_copy(update={"branch": branch}))
+    assert run_config.chosen_model()[0].weights == "random"
+    assert run_config.config().model.weights == "gone.pt"
+    run_config.leave_branch()
+    assert run_config.chosen_model()[0].weights == "gone.pt"
 
 
 def test_another_model_keeps_what_was_chosen_of_layers_that_it_has_and_names_the_others(
@@ -244,19 +257,19 @@ def test_a_scan_is_told_only_for_the_data_on_show(run_config: RunConfigViewModel
 
 def test_only_a_table_has_columns(form: RunForm, run_config) -> None:
     run_config.set_text("data.path", "birds.csv")
-    assert form._holders["data.label_column"].isHidden()
+    assert form._rows["data.label_column"].holder.isHidden()
     run_config.show_data(checked("birds.csv", {"jay": 5, "owl": 4}, layout="table"))
-    assert not form._holders["data.label_column"].isHidden()
+    assert not form._rows["data.label_column"].holder.isHidden()
     run_config.set_text("data.path", "birds")
-    assert form._holders["data.label_column"].isHidden()
+    assert form._rows["data.label_column"].holder.isHidden()
     run_config.reject(CommandRejected(command="CheckData", reason="No column is named x.", field="data.label_column"))
-    assert not form._holders["data.label_column"].isHidden()
+    assert not form._rows["data.label_column"].holder.isHidden()
 
 
 def test_an_empty_field_shows_what_the_weights_want(form: RunForm, run_config) -> None:
     def shown() -> list[str]:
         names = ("data.image_size", "data.resize_size", "data.mean", "data.std")
-        return [form._editors[name].placeholderText() for name in names]
+        return [form._rows[name].editor.placeholderText() for name in names]
 
     run_config.set_text("model.name", "resnet18")
     assert shown() == ["the weights' own"] * 4
@@ -274,13 +287,13 @@ def test_an_empty_field_shows_what_the_weights_want(form: RunForm, run_config) -
 
 
 def test_the_form_says_whether_the_weights_are_to_be_downloaded(form: RunForm, run_config, run_info) -> None:
-    note = form._hints["model.weights"]
+    note = form._rows["model.weights"].note
     run_config.set_text("model.name", "vgg11")
     assert note.whole_text == ""
     here = weight_set("IMAGENET1K_V1", is_cached=True)
     run_config.offer_models([entry("resnet18", here), entry("vgg11", weight_set("IMAGENET1K_V1"))])
     assert note.whole_text.startswith("46.0 MB to be downloaded · ")
-    assert form._editors["model.weights"].accessibleDescription() == note.whole_text
+    assert form._rows["model.weights"].editor.accessibleDescription() == note.whole_text
     run_config.set_text("model.name", "resnet18")
     assert note.whole_text.startswith("On this disk · ")
     for weights in ("random", "/weights/letters.pt"):
@@ -303,14 +316,14 @@ def found_in_table(path: str, names: list[str], **taken: str) -> DataChecked:
 
 def test_a_table_offers_its_columns_and_says_which_it_took(form: RunForm, run_config) -> None:
     def shown() -> list[str]:
-        return [form._editors[field].lineEdit().placeholderText() for field in COLUMN_FIELDS]
+        return [form._rows[field].editor.lineEdit().placeholderText() for field in COLUMN_FIELDS]
 
     run_config.set_text("data.path", "birds.csv")
     assert shown() == ["found by its name"] * 3 + ["none"]
     names = ["file", "species", "label", "site"]
     run_config.show_data(found_in_table("birds.csv", names, path_column="file", label_column="label"))
     assert shown() == ["found: file", "found: label", "none", "none"]
-    label = form._editors["data.label_column"]
+    label = form._rows["data.label_column"].editor
     assert [label.itemText(row) for row in range(label.count())] == names
     assert label.currentText() == ""
     assert label.accessibleDescription() == "found: label"
@@ -324,7 +337,7 @@ def test_a_table_offers_its_columns_and_says_which_it_took(form: RunForm, run_co
 
 def test_a_table_says_what_separates_the_classes_of_an_image(form: RunForm, run_config) -> None:
     run_config.set_text("data.path", "scenes.csv")
-    note = form._hints["data.label_separator"]
+    note = form._rows["data.label_separator"].note
     assert (note.whole_text, run_config.text("data.label_separator")) == ("", "auto")
     taken = {"path_column": "path", "label_column": "tags", "label_separator": "|"}
     run_config.show_data(found_in_table("scenes.csv", ["path", "tags"], **taken))
@@ -338,11 +351,11 @@ def test_a_table_says_what_separates_the_classes_of_an_image(form: RunForm, run_
 
 def test_two_possible_separators_are_asked_about_beside_the_field(form: RunForm, run_config) -> None:
     run_config.set_text("data.path", "scenes.csv")
-    assert form._holders["data.label_separator"].isHidden()
+    assert form._rows["data.label_separator"].holder.isHidden()
     refusal = CommandRejected(command="CheckData", reason="Choose one.", field="data.label_separator")
     assert run_config.reject(refusal)
-    assert not form._holders["data.label_separator"].isHidden()
-    assert form._hints["data.label_separator"].text() == "Choose one."
+    assert not form._rows["data.label_separator"].holder.isHidden()
+    assert form._rows["data.label_separator"].note.text() == "Choose one."
     assert run_config.named_refusal(refusal) == 'Choose one. The field of the form is "Separator".'
 
 
@@ -350,7 +363,7 @@ SCENES = checked("scenes.csv", {"sea": 5, "sky": 4}, layout="table", is_multi_la
 
 
 def test_the_task_follows_the_data_until_someone_chooses_it(form: RunForm, run_config) -> None:
-    task, note = form._editors["data.task"], form._hints["data.task"]
+    task, note = form._rows["data.task"].editor, form._rows["data.task"].note
     run_config.set_text("data.path", "scenes.csv")
     run_config.show_data(SCENES)
     assert run_config.text("data.task") == task.currentData() == "multi_label"
@@ -399,9 +412,9 @@ def test_a_table_without_a_column_of_classes_offers_those_that_it_has(form: RunF
     names = ["file", "species"]
     refusal = CommandRejected(command="CheckData", reason="No.", field="data.label_column", choices=names)
     run_config.reject(refusal)
-    label = form._editors["data.label_column"]
+    label = form._rows["data.label_column"].editor
     assert [label.itemText(row) for row in range(label.count())] == names
-    assert form._hints["data.label_column"].text() == "No."
+    assert form._rows["data.label_column"].note.text() == "No."
     # Where it does not stand beside the field, it names it.
     assert run_config.named_refusal(refusal) == 'No. The field of the form is "Classes in".'
     assert run_config.named_refusal(refusal.model_copy(update={"field": "data.path"})) == "No."
@@ -459,22 +472,22 @@ def test_what_is_no_plan_is_none(text: str) -> None:
 
 @pytest.mark.window
 def test_typing_reaches_the_configuration_and_its_error_shows_below(qtbot, form: RunForm, run_config) -> None:
-    rate = form._editors["optimizer.rate"]
+    rate = form._rows["optimizer.rate"].editor
     assert isinstance(rate, QLineEdit)
     rate.selectAll()
     qtbot.keyClicks(rate, "9999")
     assert run_config.text("optimizer.rate") == "9999"
     assert rate.property("invalid")
-    qtbot.waitUntil(lambda: not form._hints["optimizer.rate"].isHidden())
+    qtbot.waitUntil(lambda: not form._rows["optimizer.rate"].note.isHidden())
     assert rate.accessibleDescription() == run_config.error("optimizer.rate")
 
 
 @pytest.mark.window
 def test_the_scan_is_asked_for_when_the_typing_rests(qtbot, form: RunForm, run_config) -> None:
     with qtbot.waitSignal(form.data_changed):
-        qtbot.keyClicks(form._editors["data.path"], "/data")
+        qtbot.keyClicks(form._rows["data.path"].editor, "/data")
     assert run_config.text("data.path") == "/data"
-    layout = form._editors["data.layout"]
+    layout = form._rows["data.layout"].editor
     with qtbot.waitSignal(form.data_changed):
         layout.setCurrentIndex(layout.findText("file names"))
     assert run_config.text("data.layout") == "file_names"
@@ -484,7 +497,7 @@ def test_the_scan_is_asked_for_when_the_typing_rests(qtbot, form: RunForm, run_c
 def test_offered_models_do_not_change_what_was_typed(form: RunForm, run_config) -> None:
     run_config.set_text("model.name", "my_model")
     run_config.offer_models([entry("resnet18"), entry("vgg11")])
-    combo = form._editors["model.name"]
+    combo = form._rows["model.name"].editor
     assert isinstance(combo, QComboBox)
     assert [combo.itemText(row) for row in range(combo.count())] == ["resnet18", "vgg11"]
     assert combo.currentText() == "my_model"
@@ -495,9 +508,9 @@ def test_offered_models_do_not_change_what_was_typed(form: RunForm, run_config) 
 def test_a_live_run_is_shown_and_not_edited(form: RunForm, run_config, run_info) -> None:
     run_config.show_run(run_info)
     form.set_editable(False)
-    assert not form._editors["optimizer.rate"].isEnabled()
+    assert not form._rows["optimizer.rate"].editor.isEnabled()
     assert form._start.isHidden()
-    assert form._hints["training.device"].whole_text == "applied: cpu"
+    assert form._rows["training.device"].note.whole_text == "applied: cpu"
 
 
 @pytest.mark.window
@@ -511,7 +524,7 @@ def test_momentum_is_shown_for_the_optimizer_that_has_it(form: RunForm, run_conf
     for name, fields in shown.items():
         run_config.set_text("optimizer.name", name)
         of_some = ("optimizer.momentum", "optimizer.nesterov")
-        assert [field for field in of_some if not form._holders[field].isHidden()] == fields
+        assert [field for field in of_some if not form._rows[field].holder.isHidden()] == fields
 
 
 @pytest.mark.window
@@ -524,22 +537,36 @@ def test_each_schedule_shows_what_it_goes_by(form: RunForm, run_config) -> None:
     }  # fmt: skip
     for schedule, fields in shown.items():
         run_config.set_text("optimizer.schedule", schedule)
-        assert [field for field in warmup + decay if not form._holders[field].isHidden()] == fields
+        assert [field for field in warmup + decay if not form._rows[field].holder.isHidden()] == fields
+
+
+@pytest.mark.window
+def test_a_plan_is_not_checked_against_the_layers_of_another_model(
+    run_config: RunConfigViewModel, summary: ModelSummary
+) -> None:
+    event = ModelInspected(summary=summary)
+    run_config.show_model(event)
+    model = ModelConfig(name="another")
+    run_config.show_config(RunConfig(model=model, plan=[PlanPhase(epoch=2, unfreeze=["layer4"])]))
+    assert run_config.error("plan") == ""
+    run_config.config()
+    assert run_config.error("plan") == ""
 
 
 @pytest.mark.window
 def test_the_form_offers_every_choice_of_the_configuration(form: RunForm) -> None:
     sections = {"data": DataConfig, "model": ModelConfig, "optimizer": OptimizerConfig, "training": TrainingConfig}
-    for field, editor in form._editors.items():
+    for field, row in form._rows.items():
         section, _, key = field.partition(".")
         offered = get_args(sections[section].model_fields[key].annotation) if section in sections else ()
+        editor = row.editor
         if isinstance(editor, ChoiceField) and offered and all(isinstance(value, str) for value in offered):
-            assert {editor.itemData(row) for row in range(editor.count())} == set(offered), field
+            assert {editor.itemData(number) for number in range(editor.count())} == set(offered), field
 
 
 @pytest.mark.window
 def test_a_section_folds_by_click_and_by_key(qtbot, shown_form: RunForm) -> None:
-    heading, rate = shown_form._headings["training"], shown_form._editors["optimizer.rate"]
+    heading, rate = shown_form._headings["training"], shown_form._rows["optimizer.rate"].editor
     assert rate.isVisible()
     qtbot.mouseClick(heading, Qt.MouseButton.LeftButton)
     assert not rate.isVisible()
@@ -571,7 +598,7 @@ def test_every_section_and_field_is_reached_by_tab_in_the_order_shown(shown_form
     expected = []
     for section, fields in SECTIONS.items():
         expected.append(shown_form._headings[section])
-        expected += [shown_form._editors[field] for field in fields]
+        expected += [shown_form._rows[field].editor for field in fields]
     chain = [shown_form]
     while (following := chain[-1].nextInFocusChain()) is not shown_form:
         chain.append(following)
@@ -584,7 +611,7 @@ def test_an_error_in_a_folded_section_unfolds_it(shown_form: RunForm, run_config
     assert not heading.isChecked()
     run_config.reject(CommandRejected(command="EstimateRun", reason="Too large.", field="optimizer.clip_norm"))
     assert heading.isChecked()
-    assert shown_form._hints["optimizer.clip_norm"].isVisible()
+    assert shown_form._rows["optimizer.clip_norm"].note.isVisible()
     # The user may fold it again, whatever else is typed.
     heading.setChecked(False)
     run_config.set_text("training.epochs", "3")
@@ -598,7 +625,8 @@ def test_no_field_moves_as_notes_come_and_go(qtbot, shown_form: RunForm, run_con
 
     def places() -> dict[str, QRect]:
         QApplication.processEvents()
-        return {field: holder.geometry() for field, holder in shown_form._holders.items() if holder.isVisible()}
+        rows = shown_form._rows.items()
+        return {field: row.holder.geometry() for field, row in rows if row.holder.isVisible()}
 
     before = places()
     # The path is set first: what an earlier one had goes with it.
@@ -625,24 +653,36 @@ def test_no_field_moves_as_notes_come_and_go(qtbot, shown_form: RunForm, run_con
 @pytest.mark.window
 def test_the_example_of_a_plan_names_the_models_own_last_stage(shown_form: RunForm, run_config, run_info) -> None:
     run_config.show_model(inspected(is_usable=True, sentence=""))
-    assert shown_form._editors["plan"].placeholderText() == "3: +layer4"
+    assert shown_form._rows["plan"].editor.placeholderText() == "3: +layer4"
     run_config.show_run(run_info)
-    assert shown_form._editors["plan"].placeholderText() == "3: +stage2"
+    assert shown_form._rows["plan"].editor.placeholderText() == "", "it would read as the run's plan"
+    run_config.leave_run()
+    assert shown_form._rows["plan"].editor.placeholderText() == "3: +stage2"
+
+
+@pytest.mark.window
+def test_of_a_branch_the_weights_are_the_checkpoints_whatever_file_is_named(shown_form: RunForm, run_config) -> None:
+    branch = BranchConfig(run="/runs/a", checkpoint="checkpoint_tiny_002.pt")
+    run_config.branch = branch
+    run_config.show_model(inspected(is_usable=True, sentence="All 336 tensors fit."))
+    assert shown_form._rows["model.weights"].note.whole_text == "The checkpoint's are taken."
+    run_config.leave_branch()
+    assert shown_form._rows["model.weights"].note.whole_text == "All 336 tensors fit."
 
 
 @pytest.mark.window
 def test_the_plan_has_the_whole_width_of_the_form(shown_form: RunForm) -> None:
-    assert shown_form._editors["plan"].width() > 1.2 * shown_form._editors["training.epochs"].width()
+    assert shown_form._rows["plan"].editor.width() > 1.2 * shown_form._rows["training.epochs"].editor.width()
 
 
 @pytest.mark.window
 def test_a_note_that_is_too_long_says_all_in_its_tooltip(shown_form: RunForm, run_config) -> None:
     run_config.set_text("plan", "1: +conv5, +stage4; 2: +stage3; 3: +stage2; 4: +conv1")
     QApplication.processEvents()
-    hint = shown_form._hints["plan"]
+    hint = shown_form._rows["plan"].note
     assert hint.text().endswith("…")
     assert hint.toolTip() == hint.whole_text == run_config.note("plan")
-    assert shown_form._editors["plan"].accessibleDescription() == run_config.note("plan")
+    assert shown_form._rows["plan"].editor.accessibleDescription() == run_config.note("plan")
 
 
 LONG_ERROR = (
@@ -658,16 +698,16 @@ LONG_ERROR = (
 def test_an_error_is_shown_whole_and_moves_only_what_is_below_it_until_it_is_mended(
     qtbot, shown_form: RunForm, run_config, field: str, right: str
 ) -> None:
-    below, above = shown_form._holders["optimizer.rate"], shown_form._labels[field]
+    below, above = shown_form._rows["optimizer.rate"].holder, shown_form._rows[field].label
     QApplication.processEvents()
     before, place = below.y(), above.geometry()
     run_config.reject(CommandRejected(command="EstimateRun", reason=LONG_ERROR, field=field))
-    hint = shown_form._hints[field]
+    hint = shown_form._rows[field].note
     qtbot.waitUntil(lambda: hint.isVisible() and QLabel.heightForWidth(hint, hint.width()) <= hint.height())
     assert below.y() > before
     assert above.geometry() == place
     assert hint.text().replace("\u200b", "") == LONG_ERROR
-    editor = shown_form._editors[field]
+    editor = shown_form._rows[field].editor
     assert editor.toolTip() == editor.accessibleDescription() == hint.accessibleName() == LONG_ERROR
     run_config.set_text(field, right)
     qtbot.waitUntil(lambda: below.y() == before)
@@ -678,7 +718,7 @@ def test_an_error_is_shown_whole_and_moves_only_what_is_below_it_until_it_is_men
 def test_an_error_with_a_word_longer_than_a_line_is_broken_within_it(qtbot, shown_form: RunForm, run_config) -> None:
     error = f"/home/{'deeper/' * 20}images holds nothing. Choose another folder."
     run_config.reject(CommandRejected(command="EstimateRun", reason=error, field="data.path"))
-    hint = shown_form._hints["data.path"]
+    hint = shown_form._rows["data.path"].note
     qtbot.waitUntil(lambda: hint.text().replace("\u200b", "") == error)
     qtbot.waitUntil(lambda: QLabel.heightForWidth(hint, hint.width()) <= hint.height())
     room = QRect(0, 0, hint.width(), 1 << 20)
@@ -689,15 +729,15 @@ def test_an_error_with_a_word_longer_than_a_line_is_broken_within_it(qtbot, show
 @pytest.mark.window
 def test_a_short_error_is_shown_whole(qtbot, shown_form: RunForm, run_config) -> None:
     run_config.set_text("training.epochs", "six")
-    hint = shown_form._hints["training.epochs"]
+    hint = shown_form._rows["training.epochs"].note
     qtbot.waitUntil(lambda: hint.isVisible() and QLabel.heightForWidth(hint, hint.width()) <= hint.height())
     assert hint.text() == run_config.error("training.epochs")
 
 
 @pytest.mark.window
 def test_nothing_moves_while_someone_types(qtbot, shown_form: RunForm, run_config) -> None:
-    epochs, hint = shown_form._editors["training.epochs"], shown_form._hints["training.epochs"]
-    below = shown_form._holders["optimizer.rate"]
+    epochs, hint = shown_form._rows["training.epochs"].editor, shown_form._rows["training.epochs"].note
+    below = shown_form._rows["optimizer.rate"].holder
     QApplication.processEvents()
     before = below.y()
     for keys in ("x", "y"):
@@ -719,8 +759,8 @@ def test_nothing_moves_while_someone_types(qtbot, shown_form: RunForm, run_confi
     assert below.y() == moved
     qtbot.waitUntil(lambda: below.y() == before)
     # A note has its place already, and is as fast as the keys.
-    qtbot.keyClicks(shown_form._editors["plan"], "3: +stage4")
-    assert shown_form._hints["plan"].text() == "After epoch 3: unfreeze stage4."
+    qtbot.keyClicks(shown_form._rows["plan"].editor, "3: +stage4")
+    assert shown_form._rows["plan"].note.text() == "After epoch 3: unfreeze stage4."
     # Start says all of it, rested or not.
     qtbot.keyClicks(epochs, "x")
     assert run_config.config() is None
@@ -733,7 +773,7 @@ def test_nothing_moves_while_someone_types(qtbot, shown_form: RunForm, run_confi
 @pytest.mark.parametrize("field", ["optimizer.name", "model.name"])
 def test_a_list_leaves_no_frame_where_the_pointer_was(shown_form: RunForm, run_config, field: str) -> None:
     run_config.offer_models([entry("resnet18"), entry("vgg11")])
-    choice = shown_form._editors[field]
+    choice = shown_form._rows[field].editor
     assert isinstance(choice, ChoiceField)
     # As Qt notes it for a real pointer.
     choice.setAttribute(Qt.WidgetAttribute.WA_UnderMouse)
@@ -776,7 +816,7 @@ def offer_weights(run_config: RunConfigViewModel) -> None:
 
 def test_each_published_set_of_weights_is_offered_with_its_figures(form: RunForm, run_config) -> None:
     offer_weights(run_config)
-    weights = form._editors["model.weights"]
+    weights = form._rows["model.weights"].editor
     assert isinstance(weights, ChoiceField)
     rows = {
         weights.itemText(row): weights.itemData(row, Qt.ItemDataRole.AccessibleDescriptionRole)
@@ -792,14 +832,14 @@ def test_each_published_set_of_weights_is_offered_with_its_figures(form: RunForm
     weights.setCurrentIndex(2)
     assert run_config.text("model.weights") == "IMAGENET1K_V1"
     assert run_config.note("model.weights") == "On this disk · 70.0 % · IMAGENET1K_V1"
-    assert form._editors["data.image_size"].placeholderText() == "384", "the images follow the weights"
+    assert form._rows["data.image_size"].editor.placeholderText() == "384", "the images follow the weights"
     run_config.set_text("model.weights", "random")
     assert run_config.note("model.weights") == ""
 
 
 def test_a_models_row_says_its_parameters_and_whether_it_is_here(form: RunForm, run_config) -> None:
     offer_weights(run_config)
-    models = form._editors["model.name"]
+    models = form._rows["model.name"].editor
     notes = [models.itemData(row, Qt.ItemDataRole.AccessibleDescriptionRole) for row in range(2)]
     assert notes == ["on this disk · 11,000,000", "11,000,000"]
 
@@ -808,7 +848,7 @@ def test_a_models_row_says_its_parameters_and_whether_it_is_here(form: RunForm, 
 @pytest.mark.qt_log_ignore("This plugin does not support (raise|grabbing the keyboard)")
 def test_the_list_that_matches_the_typing_is_wide_enough_for_its_notes(qtbot, shown_form: RunForm, run_config) -> None:
     offer_weights(run_config)
-    models = shown_form._editors["model.name"]
+    models = shown_form._rows["model.name"].editor
     assert isinstance(models, ChoiceField)
     models.setFocus()
     models.lineEdit().selectAll()
@@ -844,27 +884,27 @@ def test_how_a_file_fits_stands_below_it_until_something_else_is_chosen(form: Ru
     offer_weights(run_config)
     run_config.set_text("model.weights", "w.pt")
     run_config.show_model(inspected(is_usable=True, sentence="All 150 tensors fit."))
-    assert form._hints["model.weights"].whole_text == "All 150 tensors fit."
-    assert not form._editors["model.weights"].property("invalid")
+    assert form._rows["model.weights"].note.whole_text == "All 150 tensors fit."
+    assert not form._rows["model.weights"].editor.property("invalid")
     run_config.set_text("model.head_hidden", "32")
-    assert form._hints["model.weights"].whole_text == ""
+    assert form._rows["model.weights"].note.whole_text == ""
     run_config.show_model(inspected(is_usable=False, sentence="w.pt does not fit vit_b_16."))
-    assert form._hints["model.weights"].whole_text == "w.pt does not fit vit_b_16."
-    assert form._editors["model.weights"].property("invalid")
+    assert form._rows["model.weights"].note.whole_text == "w.pt does not fit vit_b_16."
+    assert form._rows["model.weights"].editor.property("invalid")
     run_config.set_text("model.weights", "random")
-    assert not form._editors["model.weights"].property("invalid")
+    assert not form._rows["model.weights"].editor.property("invalid")
 
 
 def test_the_head_is_chosen_in_the_form(qtbot, form: RunForm, run_config) -> None:
     offer_weights(run_config)
     run_config.frozen = ["head"]
-    head = form._editors["model.head"]
+    head = form._rows["model.head"].editor
     with qtbot.waitSignal(form.model_chosen):
         head.setCurrentIndex(head.findText("append a layer"))
     run_config.show_model(another_model("layer1"))
     assert run_config.frozen == ["head"]
-    qtbot.keyClicks(form._editors["model.head_hidden"], "64")
-    dropout = form._editors["model.head_dropout"]
+    qtbot.keyClicks(form._rows["model.head_hidden"].editor, "64")
+    dropout = form._rows["model.head_dropout"].editor
     dropout.selectAll()
     qtbot.keyClicks(dropout, "0.25")
     model, image_size = run_config.chosen_model()
@@ -924,6 +964,26 @@ def test_a_binary_task_that_was_refused_is_right_again_with_other_data(run_confi
     assert run_config.error("data.task") == ""
 
 
+def test_a_metric_that_the_task_does_not_report_is_refused_beside_the_field(run_config: RunConfigViewModel) -> None:
+    field = "checkpoints.best_metric"
+    run_config.set_text("data.path", "pets")
+    assert run_config.config().checkpoints.best_metric == "auto"
+    run_config.set_text(field, "f1")
+    assert run_config.config().checkpoints.best_metric == "f1"
+    run_config.set_text(field, "mean_ap")
+    assert run_config.error(field) == 'Not reported of the task "one of several": choose another.'
+    assert run_config.config() is None
+    run_config.set_text("data.task", "multi_label")
+    assert run_config.error(field) == ""
+    run_config.set_text("data.task", "multi_class")
+    run_config.set_text(field, "top5_accuracy")
+    assert run_config.error(field) == "", "how many classes there are is not known"
+    run_config.show_data(checked("pets", dict.fromkeys("abcde", 5)))
+    assert run_config.error(field) == "Reported of more than five classes only: choose another."
+    run_config.show_data(checked("pets", dict.fromkeys("abcdef", 5)))
+    assert run_config.error(field) == ""
+
+
 def test_what_belongs_to_the_patience_is_asked_for_only_where_there_is_one(run_config: RunConfigViewModel) -> None:
     run_config.set_text("data.path", "images")
     assert not run_config.has_field("training.stop_metric")
@@ -938,3 +998,31 @@ def test_what_belongs_to_the_patience_is_asked_for_only_where_there_is_one(run_c
     assert run_config.config() is None
     run_config.set_text("training.patience", "")
     assert run_config.config() is not None
+
+
+@pytest.mark.window
+def test_the_fields_of_the_feature_cache_say_what_holds_where_they_are_empty_and_matter_only_with_it(
+    form: RunForm, run_config
+) -> None:
+    assert run_config.text("data.views") == "4"
+    assert "features are computed once for each" in form._rows["data.views"].label.toolTip()
+    editors = [form._rows[f"training.feature_{name}_gb"].editor for name in ("memory", "disk")]
+    assert [editor.placeholderText() for editor in editors] == ["25 % of what is free", "what the disk can spare"]
+    assert form._rows["training.feature_precision"].editor.currentText() == "as computed"
+    assert not form._rows["training.feature_disk_gb"].holder.isHidden()
+    run_config.set_text("training.feature_cache", "off")
+    assert form._rows["training.feature_disk_gb"].holder.isHidden()
+    assert not form._rows["training.feature_cache"].holder.isHidden()
+    assert run_config.values()["training"]["feature_cache"] == "off"
+
+
+def test_views_matter_to_augmented_images_alone_and_say_where_they_are_of_no_use(run_config) -> None:
+    assert run_config.note("data.views") == ""
+    run_config.set_text("data.views", "0")
+    assert run_config.note("data.views") == "New views in each epoch."
+    run_config.set_text("data.mixing", "mixup")
+    assert run_config.note("data.views") == "Not for mixed images."
+    run_config.set_text("training.feature_cache", "off")
+    assert run_config.note("data.views") == "The feature cache is off."
+    run_config.set_text("data.augmentation", "none")
+    assert not run_config.has_field("data.views")

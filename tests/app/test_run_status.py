@@ -11,6 +11,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtTest import QAbstractItemModelTester
 
 from app.viewmodels import log, run_list
+from app.viewmodels.compute_words import chosen_text, measured_text
 from app.viewmodels.log import LogItemModel
 from app.viewmodels.quantities import ago_text, duration_text, number_text, percent_text, size_text
 from app.viewmodels.run_list import RunListItemModel
@@ -19,6 +20,7 @@ from tests.app.conftest import checkpoint
 from trainer.client import WorkerLost
 from trainer.messages.changes import LayersUnfrozen, RateChanged
 from trainer.messages.commands import ALLOWED_COMMANDS
+from trainer.messages.compute import ComputeChoice, Form, MeasuredForm
 from trainer.messages.events import (
     CheckpointEdited,
     CheckpointSaved,
@@ -33,6 +35,7 @@ from trainer.messages.events import (
     RunPrepared,
     StateChanged,
 )
+from trainer.messages.run_info import RunInfo
 from trainer.messages.states import RunState
 from trainer.run_record import RunListing
 
@@ -80,6 +83,44 @@ def test_a_running_run_says_where_it_is(status: RunStatusViewModel) -> None:
     assert status.machine_text == "cpu · 2 threads · fp32"
     assert status.speed_text == "812 images/s"
     assert status.memory_text == "worker 900 MB"
+
+
+MEASURED = [
+    MeasuredForm(form=Form(num_threads=2), step_ms=412.0),
+    MeasuredForm(form=Form(precision="bf16", num_threads=2), step_ms=260.0),
+    MeasuredForm(form=Form(precision="bf16", channels_last=True, num_threads=2), step_ms=196.4),
+]
+
+
+def test_the_form_in_which_a_run_is_computed_is_named_with_the_figures_it_was_chosen_by(
+    status: RunStatusViewModel, run_info: RunInfo
+) -> None:
+    assert status.machine_tip == ""
+    choice = ComputeChoice(form=MEASURED[-1].form, measured=MEASURED, num_images=run_info.config.training.batch_size)
+    run = run_info.model_copy(update={"compute": choice})
+    status.prepare(RunPrepared(run=run, step=0, epoch=0))
+    assert status.machine_text == "cpu · 2 threads · bf16, channels last"
+    assert status.machine_tip == (
+        "Measured before the first step, a step:\n412 ms  fp32\n260 ms  bf16\n196 ms  bf16, channels last"
+    )
+    assert chosen_text(run) == "bf16, channels last — 2.1\u00a0× fp32 (412 → 196 ms a step)"
+    plain = choice.model_copy(update={"form": MEASURED[0].form, "num_images": 8})
+    assert chosen_text(run_info.model_copy(update={"compute": plain})) == "fp32 — the fastest of 3"
+    fewer = MeasuredForm(form=MEASURED[0].form.model_copy(update={"num_threads": 1}), step_ms=9.5)
+    of_threads = plain.model_copy(update={"form": fewer.form, "measured": [MEASURED[0], fewer]})
+    run = run_info.model_copy(update={"compute": of_threads, "num_threads": 1})
+    assert chosen_text(run) == "fp32, 1 of 2 threads — 43.4\u00a0× fp32 (412 → 9.5 ms for 8 images)"
+    assert measured_text(run).endswith("9.5 ms  fp32, 1 of 2 threads")
+
+
+def test_compiled_graphs_are_counted_and_their_end_is_told(status: RunStatusViewModel, run_info: RunInfo) -> None:
+    choice = ComputeChoice(form=Form(num_threads=2), is_compiled=True)
+    status.prepare(RunPrepared(run=run_info.model_copy(update={"compute": choice}), step=0, epoch=0))
+    assert status.machine_text == "cpu · 2 threads · fp32, compiled"
+    status.progress(PROGRESS.model_copy(update={"num_compiled": 4}))
+    assert status.machine_tip == "Compiled graphs: 4"
+    status.progress(PROGRESS.model_copy(update={"num_compiled": 64, "is_compile_limit_reached": True}))
+    assert status.machine_tip.splitlines()[1] == "No more are compiled: what is new is computed without"
 
 
 def test_a_paused_run_has_no_speed_and_no_time_left(status: RunStatusViewModel) -> None:

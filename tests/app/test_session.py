@@ -31,7 +31,7 @@ def write_run(runs_dir: Path, run_info: RunInfo) -> Path:
         folder.add_event(RunPrepared(run=run, step=0, epoch=0, time=1.0))
         folder.add_event(StateChanged(state=RunState.RUNNING, time=1.0))
         folder.add_metrics(0, {"Loss/train": Series(steps=[1, 2], values=[2.0, 1.0])})
-        folder.add_checkpoint(checkpoint(1, 0.5, 0.9))
+        folder.checkpoints.add(checkpoint(1, 0.5, 0.9))
         return folder.path
 
 
@@ -152,9 +152,9 @@ def test_a_stopped_run_resumes_from_an_earlier_checkpoint_in_its_own_worker(
     begin_run(clients[0])
     clients[0].say(StateChanged(state=RunState.STOPPED, time=9.0))
     qtbot.waitUntil(is_in(session, RunState.STOPPED))
-    session.resume("checkpoint_tiny_001.pt")
+    command_id = session.resume("checkpoint_tiny_001.pt")
     assert clients[0].kinds() == ["RestoreCheckpoint"]
-    clients[0].say(StateChanged(state=RunState.READY, time=10.0))
+    clients[0].say(StateChanged(state=RunState.READY, command_id=command_id, time=10.0))
     qtbot.waitUntil(lambda: clients[0].kinds() == ["RestoreCheckpoint", "StartRun"])
 
 
@@ -167,6 +167,21 @@ def test_a_restore_into_a_stopped_run_does_not_start_it(qtbot, session, clients,
     clients[0].say(StateChanged(state=RunState.READY, time=10.0))
     qtbot.waitUntil(is_in(session, RunState.READY))
     assert clients[0].kinds() == ["RestoreCheckpoint"]
+
+
+def test_a_restore_does_not_start_a_run_that_was_to_train_on_and_could_not(
+    qtbot, session, clients, begin_run: Begin
+) -> None:
+    clients[0].serve()
+    begin_run(clients[0])
+    clients[0].say(StateChanged(state=RunState.FINISHED, time=4.0))
+    qtbot.waitUntil(is_in(session, RunState.FINISHED))
+    # Fewer epochs than lie behind it: it has another length, and stays over.
+    session.train_on(1)
+    command_id = session.restore("checkpoint_tiny_001.pt")
+    clients[0].say(StateChanged(state=RunState.READY, command_id=command_id, time=5.0))
+    qtbot.waitUntil(is_in(session, RunState.READY))
+    assert clients[0].kinds() == ["ChangeTraining", "RestoreCheckpoint"]
 
 
 def test_a_folder_is_shown_without_a_worker_of_its_own(qtbot, session, clients, tmp_path, run_info) -> None:
@@ -198,9 +213,9 @@ def test_a_run_that_is_over_trains_on_in_the_worker_that_has_it_or_in_a_new_one(
     begin_run(clients[0])
     clients[0].say(StateChanged(state=RunState.FINISHED, time=4.0))
     qtbot.waitUntil(is_in(session, RunState.FINISHED))
-    session.train_on(9)
+    command_id = session.train_on(9)
     assert clients[0].sent[-1].epochs == 9
-    clients[0].say(StateChanged(state=RunState.READY, time=5.0))
+    clients[0].say(StateChanged(state=RunState.READY, command_id=command_id, time=5.0))
     qtbot.waitUntil(lambda: clients[0].kinds() == ["ChangeTraining", "StartRun"])
     run_dir = write_run(tmp_path / "runs", run_info)
     with RunFolder(run_dir) as folder:
@@ -248,6 +263,84 @@ def test_a_refused_resume_leaves_an_ended_run_as_it_ended(
     assert session.state is ended_as
     assert session.can_resume
     assert not session.is_beginning
+
+
+def opened_finished(qtbot, session, clients, tmp_path, run_info) -> Path:
+    """Show a run that has finished, with a worker that serves and has no run."""
+    clients[0].serve()
+    run_dir = write_run(tmp_path / "runs", run_info)
+    with RunFolder(run_dir) as folder:
+        folder.add_event(StateChanged(state=RunState.FINISHED, time=4.0))
+    session.open_run(run_dir)
+    qtbot.waitUntil(is_in(session, RunState.FINISHED))
+    return run_dir
+
+
+def test_a_resume_that_is_refused_before_anything_is_prepared_leaves_the_run_as_it_ended(
+    qtbot, session, clients, tmp_path, run_info
+) -> None:
+    opened_finished(qtbot, session, clients, tmp_path, run_info)
+    command_id = session.restore("checkpoint_tiny_001.pt")
+    with qtbot.waitSignal(session.command_rejected):
+        clients[0].say(CommandRejected(command="OpenRun", reason="Not now.", command_id=command_id, time=6.0))
+    assert session.state is RunState.FINISHED
+    assert session.can_resume
+    assert not session.is_live
+    assert not session.is_beginning
+
+
+def test_a_resume_that_is_asked_for_twice_and_refused_leaves_the_run_as_it_ended(
+    qtbot, session, clients, tmp_path, run_info
+) -> None:
+    opened_finished(qtbot, session, clients, tmp_path, run_info)
+    first, second = session.restore("checkpoint_tiny_001.pt"), session.resume("checkpoint_tiny_001.pt")
+    clients[0].say(StateChanged(state=RunState.PREPARING, time=5.0))
+    qtbot.waitUntil(is_in(session, RunState.PREPARING))
+    with qtbot.waitSignal(session.command_rejected):
+        clients[0].say(CommandRejected(command="OpenRun", reason="Preparing.", command_id=second, time=6.0))
+    assert session.state is RunState.PREPARING
+    with qtbot.waitSignal(session.command_rejected):
+        clients[0].say(
+            StateChanged(state=RunState.IDLE, time=7.0),
+            CommandRejected(command="OpenRun", reason="The data are gone.", command_id=first, time=7.0),
+        )
+    assert session.state is RunState.FINISHED
+    assert session.can_resume
+
+
+@pytest.mark.parametrize("is_preparing", [True, False])
+def test_a_worker_that_dies_before_it_has_the_run_leaves_the_run_as_it_ended(
+    qtbot, session, clients, tmp_path, run_info, is_preparing: bool
+) -> None:
+    opened_finished(qtbot, session, clients, tmp_path, run_info)
+    session.resume("checkpoint_tiny_001.pt")
+    if is_preparing:
+        clients[0].say(StateChanged(state=RunState.PREPARING, time=5.0))
+    with qtbot.waitSignal(session.worker_lost) as lost:
+        clients[0].say(WorkerLost(False, "The worker was killed."))
+    assert lost.args[0].sentence == "The worker was killed."
+    assert session.state is RunState.FINISHED
+    assert not session.was_interrupted
+    assert session.can_resume
+
+
+def test_a_worker_that_cannot_be_started_leaves_the_run_as_it_ended(
+    qtbot, session, clients, tmp_path, run_info, monkeypatch
+) -> None:
+    opened_finished(qtbot, session, clients, tmp_path, run_info)
+    clients[0].say(WorkerLost(True, ""))
+    qtbot.waitUntil(lambda: len(clients) == 2)
+    clients[1].say(WorkerLost(True, ""))
+    qtbot.waitUntil(lambda: not session.has_worker)
+
+    def start() -> ScriptedClient:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(session, "_start_worker", start)
+    with qtbot.waitSignal(session.worker_lost):
+        session.resume("checkpoint_tiny_001.pt")
+    assert session.state is RunState.FINISHED
+    assert session.can_resume
 
 
 def test_what_is_looked_up_goes_before_a_run_that_waits(qtbot, session, clients) -> None:

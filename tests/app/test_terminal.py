@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from app.event_sentences import cached_sentence
 from app.figures import count, counted, duration, printable, size
 from app.following import Ending
 from app.json_lines import JsonLines
@@ -14,9 +15,11 @@ from trainer.client import WorkerLost
 from trainer.config import RunConfig
 from trainer.messages.changes import LayersFrozen, LayersUnfrozen, TrainingChanged
 from trainer.messages.events import (
+    ChangeAdvised,
     CheckpointSaved,
     CheckpointsDeleted,
     CommandRejected,
+    FeaturesCached,
     FreezeVerified,
     LogWritten,
     MetricsLogged,
@@ -76,6 +79,14 @@ def progress(**changes):
         "worker_bytes": 0,
     }
     return ProgressReported(**{**values, **changes})
+
+
+def test_advice_names_the_run_it_is_for():
+    view, output = make_view()
+    view.show(prepared("/runs/older one"))
+    sentence = "The run overfits. Freeze stage3, conv5?"
+    view.show(ChangeAdvised(layers=["stage3", "conv5"], is_freeze=True, sentence=sentence, step=9, segment=0, time=1.0))
+    assert f"{sentence} `thaw freeze '/runs/older one' stage3 conv5` does it." in output.getvalue().replace("\n", " ")
 
 
 @pytest.mark.parametrize(
@@ -377,3 +388,61 @@ def test_json_lines_are_strict_json_even_for_a_loss_that_is_nan():
 )
 def test_figures_read_as_a_person_writes_them(written, expected):
     assert written == expected
+
+
+def cached(**changes):
+    values = {
+        "layers": ["conv1", "layer1.0"],
+        "sentence": "backbone",
+        "views": 4,
+        "fixed_views": 4,
+        "saved_share": 0.99994,
+        "num_bytes": 8_000_000,
+        "is_in_memory": True,
+        "is_on_disk": True,
+        "reason": "",
+        "applied_step": 0,
+        "segment": 0,
+    }
+    return FeaturesCached(**{**values, **changes})
+
+
+def test_what_is_cached_is_said_in_a_line_when_it_is_decided_and_to_one_who_attaches():
+    view, output = make_view()
+    view.show(prepared())
+    view.show(cached())
+    sentence = (
+        "Features of backbone are computed once for each of 4 views of an image, then read: 8.0 MB in memory and on "
+        "disk, 99.9 % of the forward computing saved."
+    )
+    assert output.getvalue().splitlines()[-1] == sentence
+    late, output = make_view()
+    late.show(
+        WorkerAttached(
+            state=RunState.RUNNING, pid=1, torch_version="2", devices=[], run=prepared().run, features=cached()
+        )
+    )
+    assert output.getvalue().splitlines()[-1] == sentence
+
+
+def test_why_nothing_is_cached_or_not_all_is_said():
+    reason = "Each epoch has a new view of each training image, so that only validation's features are kept."
+    assert cached_sentence(cached(layers=[], reason="No features can be cached: nothing is frozen.")) == (
+        "No features can be cached: nothing is frozen."
+    )
+    assert cached_sentence(cached(views=0, is_in_memory=False, reason=reason)) == (
+        "Features of backbone are cached for validation alone: 8.0 MB on disk, 99.9 % of the forward computing saved. "
+        f"{reason}"
+    )
+    assert "computed once an image, then read: 8.0 MB partly in" in cached_sentence(
+        cached(views=1, is_in_memory=False, is_on_disk=False)
+    )
+
+
+def test_progress_says_how_much_of_the_features_is_there():
+    view, _ = make_view(is_terminal=True)
+    view.show(prepared())
+    for share, said in ((0.629, "features cached 62 % ·"), (1.0, "features cached ·"), (None, "images/s ·")):
+        view.show(progress(cached_share=share))
+        assert said in drawn(view)
+    assert "cached" not in drawn(view)

@@ -2,10 +2,11 @@
 
 Run it with ``python -m tests.benchmarks.bench_monitor``, on a machine with nothing else to do. resnet18 at 64 px, batch
 32, everything trainable. Thaw's loop has all that a run has: the check for NaN, metrics, layer statistics, run.db,
-TensorBoard's files, and a client in a process of its own that reads every event. Each loop has a process of its own, as
-a worker and a script have, and they take short turns, so that the machine's moods meet all of them: what is told is the
-median over the turns. The plain loop is there twice: as a script is started, and with the worker's settings of the C
-library, which keeps freed memory; beside the second, what is left is the cost of the monitor alone.
+TensorBoard's files, and a client in a process of its own that reads every event. The plain loop is there twice. As a
+script it has a process of its own, as a person starts it; the worker has settings of the C library with which that
+keeps freed memory. In Thaw's own process, with Thaw's own model and memory, it is the cost of the monitor alone: two
+processes with the very same loop differ by up to 6 %, by where in memory their tensors happen to lie. The loops take
+short turns, so that the machine's moods meet all of them: what is told is the median over the turns.
 """
 
 from __future__ import annotations
@@ -24,30 +25,34 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from trainer.config import ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
 from trainer.data.loader import ImageData
 from trainer.data.transforms import Preprocessing
+from trainer.feature_batches import ModelBatch
 from trainer.logs import TensorBoardLog
 from trainer.loop import Trainer
 from trainer.memory import KEEP_FREED_MEMORY
+from trainer.messages.base import Event
 from trainer.messages.events import WorkerAttached
 from trainer.messages.states import RunState
-from trainer.models import build_model
+from trainer.models import LoadedModel, build_model
 from trainer.optim import make_optimizer
 from trainer.runs import RunFolder
 from trainer.server import EventServer
 
 NUM_CLASSES, IMAGE_SIZE, BATCH_SIZE = 10, 64, 32
 NUM_BATCHES = 8
-NUM_STEPS = 8
+NUM_STEPS = 24
 LOOPS = {
     "thaw": "Thaw, with the monitor attached",
-    "plain": "plain PyTorch",
-    "kept": "plain PyTorch that keeps freed memory, as Thaw's worker does",
+    "bare": "the plain loop with the same model in the same process",
+    "plain": "plain PyTorch, as a script",
 }
+PROCESSES = {"thaw": "worker", "bare": "worker", "plain": "script"}
+"""Where each loop runs."""
 Step = Callable[[Tensor, Tensor], None]
 KEY = b"benchmark"
 CLIENT = (
@@ -68,6 +73,7 @@ class RandomImages:
     batches_per_epoch = NUM_BATCHES
     num_test = 0
     fingerprint = "random"
+    fingerprints = (fingerprint,)
     preprocessing = Preprocessing(IMAGE_SIZE, IMAGE_SIZE)
 
     def close(self) -> None:
@@ -75,16 +81,16 @@ class RandomImages:
 
 
 def main() -> None:
-    """Print the times; or be one of the loops, which trains as many steps as a line says, and prints what they took."""
+    """Print the times; or be one of the processes, which trains as a line says, and prints what a step took."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--turns", type=int, default=40, help="of each loop")
-    parser.add_argument("--loop", choices=LOOPS, help=argparse.SUPPRESS)
+    parser.add_argument("--process", choices=["worker", "script"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.loop:
-        serve(options.loop, torch.device(options.device))
+    if options.process:
+        serve(options.process, torch.device(options.device))
         return
     times = take_turns(options.turns, options.device, options.threads)
     print(
@@ -114,42 +120,45 @@ def take_turns(num_turns: int, device: str, num_threads: int) -> list[dict[str, 
         "--threads",
         f"{num_threads}",
     ]
-    loops = {
+    processes = {
         name: subprocess.Popen(
-            [*command, "--loop", name],
+            [*command, "--process", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=dict(os.environ) if name == "plain" else {**KEEP_FREED_MEMORY, **os.environ},
+            env={**KEEP_FREED_MEMORY, **os.environ} if name == "worker" else dict(os.environ),
         )
-        for name in LOOPS
+        for name in ("worker", "script")
     }
     try:
         for name in LOOPS:
-            ask(loops[name], 2 * NUM_BATCHES)
+            ask(processes[PROCESSES[name]], name, 2 * NUM_BATCHES)
         # The order turns round: who comes after whom would matter otherwise.
         return [
-            {name: ask(loops[name], NUM_STEPS) for name in (LOOPS if number % 2 else reversed(LOOPS))}
+            {
+                name: ask(processes[PROCESSES[name]], name, NUM_STEPS)
+                for name in (LOOPS if number % 2 else reversed(LOOPS))
+            }
             for number in range(num_turns)
         ]
     finally:
-        for loop in loops.values():
-            assert loop.stdin is not None
-            loop.stdin.close()
-            loop.wait()
+        for process in processes.values():
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait()
 
 
-def ask(loop: subprocess.Popen[str], num_steps: int) -> tuple[float, float]:
+def ask(process: subprocess.Popen[str], loop: str, num_steps: int) -> tuple[float, float]:
     """Let a loop train some steps. Returns the seconds that one took, by the clock and of the processor."""
-    assert loop.stdin is not None
-    assert loop.stdout is not None
-    print(num_steps, file=loop.stdin, flush=True)
-    clock, processor = loop.stdout.readline().split()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    print(loop, num_steps, file=process.stdin, flush=True)
+    clock, processor = process.stdout.readline().split()
     return float(clock), float(processor)
 
 
-def serve(loop: str, device: torch.device) -> None:
-    """Train as many steps as each line of standard input says, and answer with the seconds that one took."""
+def serve(process: str, device: torch.device) -> None:
+    """Train as each line of standard input says (a loop, a number of steps), and answer with the seconds of a step."""
     config = RunConfig(
         model=ModelConfig(name="resnet18", weights="random", frozen=[]),
         optimizer=OptimizerConfig(name="AdamW"),
@@ -163,35 +172,51 @@ def serve(loop: str, device: torch.device) -> None:
         )
         for _ in range(NUM_BATCHES)
     ]
-    with monitored_step(config, device) if loop == "thaw" else nullcontext(plain_step(config, device)) as step:
+    loaded = build_model(config.model, NUM_CLASSES, 7, IMAGE_SIZE, lambda *_: None, lambda: None)
+    is_worker = process == "worker"
+    with (
+        worker_steps(config, device, loaded)
+        if is_worker
+        else nullcontext(script_steps(config, device, loaded)) as steps
+    ):
         for line in sys.stdin:
-            print(*run(step, batches, device, int(line)), flush=True)
+            loop, num_steps = line.split()
+            print(*run(steps[loop], batches, device, int(num_steps)), flush=True)
 
 
 @contextmanager
-def monitored_step(config: RunConfig, device: torch.device) -> Iterator[Step]:
-    """Give a step of Thaw's own loop, with a run's folder, TensorBoard's files, and a client that reads every event."""
-    with tempfile.TemporaryDirectory() as scratch, RunFolder.create(Path(scratch), config) as folder:
-        listener = Listener(str(Path(scratch) / "socket"), authkey=KEY)
-        server = EventServer(listener, lambda _: None)
-        server.begin(WorkerAttached(state=RunState.RUNNING, pid=0, torch_version="", devices=[]))
-        log = TensorBoardLog(folder.tensorboard_dir, None)
-        server.keep_in(folder, log.write)
-        client = subprocess.Popen([sys.executable, "-c", CLIENT, str(listener.address), KEY.decode()])
-        while not server.num_clients:
-            time.sleep(0.05)
-        loaded = build_model(config.model, NUM_CLASSES, 7, IMAGE_SIZE, lambda *_: None, lambda: None)
-        trainer = Trainer(config, loaded, cast(ImageData, RandomImages()), device, server.publish)
+def worker_steps(config: RunConfig, device: torch.device, loaded: LoadedModel) -> Iterator[dict[str, Step]]:
+    """Give a step of Thaw's own loop, with a run's folder, TensorBoard's files, and a client that reads every event.
+
+    And one of the plain loop, with the same model and the same optimizer.
+    """
+    with monitored(config) as (folder, publish):
+        trainer = Trainer(config, loaded, cast(ImageData, RandomImages()), device, publish)
         trainer.begin(folder)
         trainer.freeze_set.set_mode(training=True)
 
         def step(images: Tensor, target: Tensor) -> None:
             started = time.perf_counter()
-            trainer.train_step([(images, target)])
+            trainer.train_step([ModelBatch.of_images(trainer.module, images, target, device)])
             trainer.reporter.pace.add(time.perf_counter() - started, len(target))
             trainer.report()
 
-        yield step
+        yield {"thaw": step, "bare": plain_step(trainer.module, trainer.optimizer)}
+
+
+@contextmanager
+def monitored(config: RunConfig) -> Iterator[tuple[RunFolder, Callable[[Event], None]]]:
+    """Give a run's folder, and where its events go: run.db, TensorBoard's files, and a client that reads each."""
+    with tempfile.TemporaryDirectory() as scratch, RunFolder.create(Path(scratch), config) as folder:
+        listener = Listener(str(Path(scratch) / "socket"), authkey=KEY)
+        server = EventServer(listener, lambda _: None)
+        server.begin(WorkerAttached(state=RunState.RUNNING, pid=0, torch_version="", devices=[]))
+        log = TensorBoardLog(folder)
+        server.keep_in(folder, log.write)
+        client = subprocess.Popen([sys.executable, "-c", CLIENT, str(listener.address), KEY.decode()])
+        while not server.num_clients:
+            time.sleep(0.05)
+        yield folder, server.publish
         server.finish()
         log.close()
         listener.close()
@@ -199,11 +224,14 @@ def monitored_step(config: RunConfig, device: torch.device) -> Iterator[Step]:
         client.wait()
 
 
-def plain_step(config: RunConfig, device: torch.device) -> Step:
-    """Return a step of the loop that a person would write, with the same optimizer."""
-    loaded = build_model(config.model, NUM_CLASSES, 7, IMAGE_SIZE, lambda *_: None, lambda: None)
+def script_steps(config: RunConfig, device: torch.device, loaded: LoadedModel) -> dict[str, Step]:
+    """Return a step of the plain loop, with the same kind of model and optimizer."""
     module = loaded.module.to(device).train()
-    optimizer = make_optimizer(config.optimizer, module)
+    return {"plain": plain_step(module, make_optimizer(config.optimizer, module))}
+
+
+def plain_step(module: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
+    """Return a step of the loop that a person would write."""
 
     def step(images: Tensor, target: Tensor) -> None:
         loss = cross_entropy(module(images), target)

@@ -24,6 +24,7 @@ from tests.benchmarks.bench_monitor import BATCH_SIZE, IMAGE_SIZE, NUM_CLASSES, 
 from trainer.checkpoints import size_of
 from trainer.config import ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
 from trainer.data.loader import ImageData
+from trainer.feature_batches import ModelBatch
 from trainer.loop import Trainer
 from trainer.messages.events import RewindsKept
 from trainer.models import build_model
@@ -78,13 +79,13 @@ class Bench:
         self._plain_path = scratch / "plain.pt"
         for _ in range(3):
             self.step()
-        self._state = self._trainer._present_state()
+        self._state = self._trainer.restoring._present_state()
         assert self._state is not None
         self.num_bytes = size_of(self._state)
 
     def step(self) -> None:
         """Train on a batch."""
-        self._trainer.train_step([self._batch])
+        self._trainer.train_step([ModelBatch.of_images(self._trainer.module, *self._batch, self._trainer.device)])
 
     def change(self) -> None:
         """Change the rate."""

@@ -23,6 +23,7 @@ from tests.benchmarks.bench_monitor import NUM_CLASSES, RandomImages
 from trainer.checkpoints import copy_to_cpu, size_of
 from trainer.config import CheckpointsConfig, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
 from trainer.data.loader import ImageData
+from trainer.feature_batches import ModelBatch
 from trainer.loop import Trainer
 from trainer.models import build_model
 from trainer.runs import RunFolder
@@ -60,7 +61,7 @@ def tell_stall(scratch: Path, device: torch.device, batch_size: int, image_size:
     step_ms = median_ms(bench.step)
     stall_ms = median_ms(lambda: bench.trainer.begin_save(reason="user"), bench.trainer.settle)
     print(f"a step:                              {step_ms:8.1f} ms")
-    print(f"the stall of a save:                 {stall_ms:8.1f} ms, {stall_ms / step_ms:.2f} steps")
+    print(f"the stall of a save:                 {stall_ms:8.1f} ms, {stall_ms / step_ms:.2f} steps (to reach: 1)")
     print(f"until it is durable:                 {median_ms(lambda: bench.trainer.save(reason='user')):8.1f} ms")
     print(f"a plain torch.save of the same dict: {median_ms(lambda: bench.save_plainly(scratch)):8.1f} ms")
     bench.close()
@@ -81,6 +82,7 @@ def tell_sizes(scratch: Path, num_checkpoints: int) -> None:
     total = base_bytes + sum(sizes)
     print(f"vgg19, frozen: base.pt {base_bytes / 1e6:.1f} MB and {num_checkpoints} heads {sum(sizes) / 1e6:.1f} MB")
     print(f"  one self-contained file: {one / 1e6:.1f} MB; heads' and optimizer's own bytes: {own_bytes / 1e6:.1f} MB")
+    print(f"  together {total / 1e6:.1f} MB; 1.05 × one and those own bytes: {(1.05 * one + own_bytes) / 1e6:.1f} MB")
     print(f"  beyond those own bytes: {(total - own_bytes) / one:.4f} of the self-contained file (to reach: 1.05)")
     heads.close()
     whole.close()
@@ -111,11 +113,11 @@ class Bench:
 
     def step(self) -> None:
         """Train on the batch."""
-        self.trainer.train_step([self._batch])
+        self.trainer.train_step([ModelBatch.of_images(self.trainer.module, *self._batch, self.trainer.device)])
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
-        return {**self.trainer._content(), "model_state_dict": self.trainer.module.state_dict()}
+        return {**self.trainer.content(), "model_state_dict": self.trainer.module.state_dict()}
 
     def save_plainly(self, scratch: Path) -> None:
         """Write the state as most scripts do."""

@@ -67,7 +67,7 @@ def make_trainer(config: RunConfig, work: Path) -> Trainer:
 
 def train_a_step(trainer: Trainer) -> None:
     """Make the update that comes next."""
-    loaded = trainer.data.train_batches(trainer.epoch, trainer.batch)
+    loaded = trainer.features.train_batches(trainer.epoch, trainer.batch)
     trainer.train_step(trainer.take_batches(loaded))
 
 
@@ -111,7 +111,7 @@ def _save_in_fork(faults: ctypes.CDLL, trainer: Trainer, run_dir: Path, mode: st
 def _save(faults: ctypes.CDLL, trainer: Trainer, run_dir: Path, mode: str, n: int) -> _Answer:
     said = ""
     with contextlib.closing(RunFolder(run_dir)) as folder:
-        trainer.open(folder, folder.resume_point())
+        trainer.open(folder, folder.checkpoints.resume_point())
         train_a_step(trainer)
         faults.faults_arm(MODES[mode], ctypes.c_long(n), os.fsencode(run_dir))
         try:
@@ -130,17 +130,19 @@ def _save(faults: ctypes.CDLL, trainer: Trainer, run_dir: Path, mode: str, n: in
 
 
 def look(trainer: Trainer, run_dir: Path) -> dict[str, Any]:
-    """Load every checkpoint that the run lists, go on with it, and save once more."""
+    """Load every checkpoint that the run lists, go on with it, and save once more, at a step that has none."""
     with contextlib.closing(RunFolder(run_dir)) as folder:
         store = CheckpointStore(folder)
-        listed = [(info, store.load(info)) for info in folder.checkpoints()]
-        trainer.open(folder, folder.resume_point())
+        listed = [(info, store.load(info)) for info in folder.checkpoints.listed()]
+        trainer.open(folder, folder.checkpoints.resume_point())
         resumed_at = trainer.step
+        # Of what was not listed, one may be of the next step.
+        train_a_step(trainer)
         train_a_step(trainer)
         last = save(trainer, folder)
         store.load(last)
         files = {file.name for file in folder.checkpoints_dir.iterdir()}
-        unlisted = files - {info.name for info in folder.checkpoints()}
+        unlisted = files - {info.name for info in folder.checkpoints.listed()}
     return {
         "steps": [content["step"] for _, content in listed],
         "are_whole": all(info.step == content["step"] for info, content in listed),

@@ -25,8 +25,8 @@ pytestmark = [
 ]
 
 
-def fail_each_call(mode: str, config: RunConfig, folder: Path) -> list[dict[str, Any]]:
-    """Save under a file system whose first call fails, whose second call fails …: what became of each run."""
+def fail_each_call(mode: str, config: RunConfig, folder: Path, script: str = "saver") -> list[dict[str, Any]]:
+    """Save, or what ``script`` does, under a file system whose first call fails, whose second …: what became of it."""
     library = folder / "failing_calls.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, HERE / "failing_calls.c", "-ldl"], check=True)
     config_path = folder / "config.toml"
@@ -34,7 +34,7 @@ def fail_each_call(mode: str, config: RunConfig, folder: Path) -> list[dict[str,
     work = folder / "work"
     work.mkdir()
     ended = subprocess.run(
-        [sys.executable, "-m", "tests.faults.saver", library, config_path, work, mode],
+        [sys.executable, "-m", f"tests.faults.{script}", library, config_path, work, mode],
         env={**os.environ, "LD_PRELOAD": str(library), "PYTHONPATH": str(HERE.parent.parent)},
         stdout=subprocess.PIPE,
         text=True,
@@ -82,3 +82,27 @@ def test_a_worker_that_is_killed_at_any_call_of_a_save_leaves_a_run_that_goes_on
     listed = [len(attempt["steps"]) for attempt in killed]
     assert listed == sorted(listed)
     assert Counter(listed).keys() == {1, 2}
+
+
+def test_events_of_which_any_write_fails_once_are_all_kept_in_order_and_none_twice(
+    small_config: RunConfig, tmp_path: Path
+) -> None:
+    attempts = fail_each_call("once", small_config, tmp_path, "keeper")
+    assert len(attempts) > 10
+    for attempt in attempts:
+        assert attempt["texts"] == ["0", "1", "2", "3"], attempt
+        assert attempt["steps"] == [0, 1, 2, 3], attempt
+
+
+def test_events_on_a_disk_that_is_full_from_any_write_on_are_kept_up_to_that(
+    small_config: RunConfig, tmp_path: Path
+) -> None:
+    attempts = fail_each_call("full", small_config, tmp_path, "keeper")
+    for attempt in attempts:
+        texts, steps = attempt["texts"], attempt["steps"]
+        assert texts == ["0", "1", "2", "3"][: len(texts)], attempt
+        assert steps == [0, 1, 2, 3][: len(steps)], attempt
+        assert len(texts) - len(steps) in (0, 1), attempt
+    num_kept = [len(attempt["texts"]) + len(attempt["steps"]) for attempt in attempts]
+    assert num_kept == sorted(num_kept)
+    assert (num_kept[0], num_kept[-1]) == (0, 8)

@@ -64,7 +64,7 @@ def test_a_run_on_a_full_disk_pauses_and_goes_on_by_itself_when_there_is_room(
     assert worker.state is RunState.RUNNING
     worker._fit()
     assert worker.state is RunState.FINISHED
-    assert [info.step for info in trainer._folder.checkpoints()] == [4, 8, 12]
+    assert [info.step for info in trainer._folder.checkpoints.listed()] == [4, 8, 12]
 
 
 def test_a_failure_for_another_reason_than_room_waits_for_the_user(make_trainer: Make, small_config: RunConfig) -> None:

@@ -17,6 +17,7 @@ from tests.trainer.test_loop import Make, make_trainer
 from trainer import checkpoints
 from trainer.checkpoints import (
     CheckpointError,
+    CheckpointStore,
     DiskFullError,
     copy_to_cpu,
     is_same,
@@ -124,7 +125,7 @@ def test_a_disk_that_is_full_at_any_write_of_a_save_pauses_with_a_sentence_and_w
         "write": (torch, "save"),
         "fsync": (os, "fsync"),
         "replace": (Path, "replace"),
-        "row": (folder, "add_checkpoint"),
+        "row": (folder.checkpoints, "add"),
     }
     with monkeypatch.context() as patch:
         patch.setattr(*targets[call], fail_in_folder if call == "open" else fail)
@@ -133,11 +134,57 @@ def test_a_disk_that_is_full_at_any_write_of_a_save_pauses_with_a_sentence_and_w
             trainer.fit(lambda: trainer._writer.finish())
         assert caught.value.needed_bytes > 1000
         assert trainer.step == 4
-    assert folder.checkpoints() == [first]
+    assert folder.checkpoints.listed() == [first]
     assert trainer._store.load(first)["step"] == 0
-    point = folder.resume_point()
+    point = folder.checkpoints.resume_point()
     assert point == first
     trainer.fit(lambda: None)
-    assert [info.step for info in folder.checkpoints()] == [0, 4, 8, 12]
-    assert all(trainer._store.load(info)["step"] == info.step for info in folder.checkpoints())
+    assert [info.step for info in folder.checkpoints.listed()] == [0, 4, 8, 12]
+    assert all(trainer._store.load(info)["step"] == info.step for info in folder.checkpoints.listed())
     assert not list(folder.checkpoints_dir.glob(".saving-*"))
+
+
+def test_a_file_whose_row_could_not_be_written_is_written_over_by_none_and_listed_by_the_next_worker(
+    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, _ = make_trainer(small_config)
+    folder = trainer._folder
+
+    def fail(*_: object) -> None:
+        raise RunFolderError("Cannot write run.db: database is locked. Close what holds the file, and try again.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder.checkpoints, "add", fail)
+        with pytest.raises(RunFolderError, match="is locked"):
+            trainer.save(reason="user")
+    (file,) = folder.checkpoints_dir.iterdir()
+    later = trainer.save(reason="user")
+    assert later.name != file.name
+    assert folder.checkpoints.listed() == [later]
+    store = CheckpointStore(folder)
+    found, second = folder.checkpoints.listed()
+    assert second == later
+    assert found.name == file.name
+    assert found.saved_at < later.saved_at
+    assert (found.step, found.segment, found.reason) == (later.step, later.segment, later.reason)
+    assert folder.checkpoints.problem_of(found) == ""
+    assert store.load(found)["step"] == 0
+    assert folder.checkpoints.half_saved() == []
+
+
+def test_a_save_that_left_no_file_is_forgotten(
+    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, _ = make_trainer(small_config)
+    folder = trainer._folder
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fail)
+        with pytest.raises(CheckpointError, match="No space left"):
+            trainer.save(reason="user")
+    assert [info.reason for info in folder.checkpoints.half_saved()] == ["user"]
+    CheckpointStore(folder)
+    assert folder.checkpoints.half_saved() == folder.checkpoints.listed() == []

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from app.cli import main
-from app.export_process import ExportProcess
+from app.errand_process import ErrandProcess
 from app.worker_talk import RunFailedError
-from tests.conftest import make_images
-from tests.trainer.recorded_runs import record_run
+from tests.trainer.recorded_runs import record_small_run
 from tests.trainer.test_export_bundle import assert_repeats
-from trainer.config import DataConfig, ModelConfig, RunConfig, TrainingConfig, config_to_toml
+from trainer.config import config_to_toml
+from trainer.messages.errands import AnyErrandEvent
 from trainer.messages.events import CommandRejected, PreparationProgressed
-from trainer.messages.export import CheckpointExported, ExportCheckpoint, ExportEvent
+from trainer.messages.export import CheckpointExported, ExportCheckpoint
 from trainer.run_list import find_run
 
 pytestmark = pytest.mark.slow
@@ -26,26 +26,19 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    config = RunConfig(
-        name="small",
-        data=DataConfig(path=str(make_images(folder / "images")), image_size=32, validation_fraction=0.25),
-        model=ModelConfig(name="shufflenet_v2_x0_5", weights="random"),
-        training=TrainingConfig(epochs=1, batch_size=8, device="cpu", num_threads=1),
-    )
-    return record_run(config, folder / "runs")
+    return record_small_run(tmp_path_factory.mktemp("run"))
 
 
 def asked(run_dir: Path, to: Path) -> ExportCheckpoint:
     return ExportCheckpoint(run_dir=str(run_dir), checkpoint="last", to=str(to), command_id="3")
 
 
-def until_writing(events: Iterator[ExportEvent]) -> None:
+def until_writing(events: Iterator[AnyErrandEvent]) -> None:
     """Read events up to the one that says that the file is written."""
     for event in events:
         if isinstance(event, PreparationProgressed) and event.what.startswith("Writing"):
             return
-    pytest.fail("nothing was written")
+    pytest.fail("nothing came of it")
 
 
 def test_export_prints_the_file_its_size_and_how_its_outputs_compare(run_dir, tmp_path, capsys):
@@ -92,21 +85,21 @@ def test_what_cannot_be_meant_is_a_sentence_and_exit_code_2(
 
 
 def test_an_export_that_is_cancelled_or_killed_leaves_no_file_under_its_name(run_dir, tmp_path):
-    with ExportProcess(asked(run_dir, tmp_path / "model.onnx")) as process:
+    with ErrandProcess(asked(run_dir, tmp_path / "model.onnx")) as process:
         until_writing(process.events())
     assert list(tmp_path.iterdir()) == []
 
-    with ExportProcess(asked(run_dir, tmp_path / "model.onnx")) as process:
+    with ErrandProcess(asked(run_dir, tmp_path / "model.onnx")) as process:
         events = process.events()
         until_writing(events)
         process._process.send_signal(signal.SIGKILL)
-        with pytest.raises(RunFailedError, match="was killed by signal 9; nothing was written"):
+        with pytest.raises(RunFailedError, match="was killed by signal 9; nothing came of it"):
             list(events)
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
 
 
 def test_a_refusal_comes_as_an_event_for_who_asked(run_dir, tmp_path):
-    with ExportProcess(asked(run_dir, tmp_path / "nowhere" / "model.pt")) as process:
+    with ErrandProcess(asked(run_dir, tmp_path / "nowhere" / "model.pt")) as process:
         *progress, last = process.events()
     assert all(isinstance(event, PreparationProgressed) for event in progress)
     assert isinstance(last, CommandRejected)

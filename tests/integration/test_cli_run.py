@@ -114,6 +114,7 @@ def test_run_is_trained_to_its_end_in_the_terminal(here, small_config, capsys):
     assert f"`thaw resume runs/{run_dir.name} --from CHECKPOINT`" in error
 
 
+@pytest.mark.slow
 def test_shell_steers_a_run_and_the_terminal_sees_it(here, small_config, shell, capsys):
     write_config(here / "run.toml", small_config, epochs=2000)
     watching = shell("train", "run.toml")
@@ -181,7 +182,7 @@ def test_ctrl_c_stops_and_saves_and_the_run_can_be_resumed(here, small_config, s
     # A process that has ended keeps its id until the system has collected it.
     worker.wait(timeout=10)
     with RunFolder(run_dir, read_only=True) as folder:
-        stopped = folder.checkpoint("last")
+        stopped = folder.checkpoints.find("last")
     assert stopped.reason == "stop"
 
     again = shell("resume", "last")
@@ -204,12 +205,12 @@ def test_run_whose_data_have_changed_is_resumed_if_the_user_says_so(here, small_
         # Neither is a terminal that could be asked.
         assert main([*arguments, *option]) == 2
         said = capfd.readouterr().err
-        assert "because something has changed since: 1 image removed." in said
+        assert "because something has changed since: 1 image removed (class_0/000.png)." in said
         assert "--anyway`." in said
     for answer, code in (("n", 2), ("y", 0)):
         assert answer_in_terminal(arguments, "Resume anyway?", answer) == code
     with RunFolder(find_run("last", here / "runs"), read_only=True) as folder:
-        assert [info.epoch for info in folder.checkpoints()] == [1, 2, 2]
+        assert [info.epoch for info in folder.checkpoints.listed()] == [1, 2, 2]
     assert main([*arguments, "--anyway", "--json"]) == 0
 
 
@@ -244,7 +245,7 @@ def answer_in_terminal(arguments, question, answer):
 
 
 @pytest.mark.slow
-def test_resume_of_a_finished_run_is_verified_in_a_scratch_process(here, small_config, capsys):
+def test_resume_of_a_finished_run_is_verified_in_a_process_of_its_own(here, small_config, capsys):
     write_config(here / "run.toml", small_config, 3)
     assert main(["train", "run.toml", "--json"]) == 0
     capsys.readouterr()
@@ -256,6 +257,20 @@ def test_resume_of_a_finished_run_is_verified_in_a_scratch_process(here, small_c
     assert "has no steps to compare with" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_a_change_is_tried_in_a_process_of_its_own(here, small_config, capsys):
+    write_config(here / "run.toml", small_config, 3)
+    assert main(["train", "run.toml", "--json"]) == 0
+    capsys.readouterr()
+    code, tried = answer(capsys, "what-if", "last", "1", "--unfreeze", "conv5", "--steps", "5")
+    assert code == 0
+    assert tried["unchanged"]["steps"] == tried["changed"]["steps"] == [5, 6, 7, 8, 9]
+    assert tried["unchanged"]["losses"] != tried["changed"]["losses"]
+    assert main(["what-if", "last", "1", "--unfreeze", "nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_second_ctrl_c_ends_a_worker_that_does_not_stop(here, small_config, shell):
     write_config(here / "run.toml", small_config, epochs=2000)
     watching = shell("train", "run.toml")
@@ -271,6 +286,7 @@ def test_second_ctrl_c_ends_a_worker_that_does_not_stop(here, small_config, shel
     worker.wait(timeout=10)
 
 
+@pytest.mark.slow
 def test_stopped_run_of_a_window_goes_on_from_the_shell(here, small_config, start_worker, shell, capsys):
     window = start_worker()
     training = small_config.training.model_copy(update={"epochs": 2000})
@@ -342,6 +358,7 @@ def test_run_that_cannot_be_prepared_is_one_sentence_and_exit_code_2(here, small
     assert not (here / "runs").exists() or not list((here / "runs").iterdir())
 
 
+@pytest.mark.slow
 def test_check_counts_the_images_of_each_class_and_names_what_it_skips(here, image_folder, capsys):
     (image_folder / "class_0" / "broken.png").write_bytes(b"no image")
     code, checked = answer(capsys, "check", str(image_folder))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -130,7 +132,7 @@ def test_a_killed_worker_is_told_within_two_seconds_and_resume_goes_on(
     assert time.monotonic() - killed_at < 2
     run_dir = window.session.run_dir
     with RunFolder(run_dir, read_only=True) as folder:
-        saved = folder.resume_point()
+        saved = folder.checkpoints.resume_point()
     qtbot.mouseClick(window.notice._buttons[0], Qt.MouseButton.LeftButton)
     wait_state(qtbot, window, RunState.RUNNING)
     assert window.session.run_dir == run_dir
@@ -147,7 +149,7 @@ def test_a_restore_from_the_table_puts_the_live_run_back(
     begin(qtbot, window, long(small_config))
     qtbot.waitUntil(lambda: window.display.checkpoints.rowCount() > 2, timeout=PATIENCE_MS)
     with RunFolder(window.session.run_dir, read_only=True) as folder:
-        first = folder.checkpoints()[0]
+        first = folder.checkpoints.listed()[0]
     window.session.restore(first.name)
     with qtbot.waitSignal(window.session.checkpoint_restored, timeout=PATIENCE_MS) as restored:
         pass
@@ -252,10 +254,10 @@ def test_data_are_checked_before_a_run_and_shown_as_the_model_will_see_them(
 
 
 def wait_views(qtbot, view: DataView, num_epochs: int) -> None:
-    """Wait until the open dialog shows what the model sees, and that it is another thing in each epoch."""
+    """Wait until the open dialog shows what the model sees: another thing in each epoch, but four in turn at most."""
     tiles = view.dialog.view_tiles[:num_epochs]
     qtbot.waitUntil(lambda: all(tile.canvas.pixmap is not None for tile in tiles), timeout=PATIENCE_MS)
-    assert len({bytes(tile.canvas.pixmap.toImage().constBits()) for tile in tiles}) == num_epochs
+    assert len({bytes(tile.canvas.pixmap.toImage().constBits()) for tile in tiles}) == min(num_epochs, 4)
     assert [tile.isVisible() for tile in view.dialog.view_tiles] == [True] * num_epochs + [False] * (6 - num_epochs)
 
 
@@ -272,7 +274,12 @@ class Watchdog:
         self.longest_s = 0.0
         self.num_ticks = 0
         self._schedstat = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
-        self._last = self._now()
+        self.seen = ""
+        """Where the GUI thread was in the latest turn that took nearly the limit, for whoever reads of a failure."""
+        self._last, self._ticked_at = self._now(), time.monotonic()
+        self._thread = threading.get_ident()
+        self._is_over = threading.Event()
+        threading.Thread(target=self._look, name="watchdog", daemon=True).start()
         self._timer = QTimer()
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
         self._timer.setInterval(self.INTERVAL_MS)
@@ -286,6 +293,12 @@ class Watchdog:
     def stop(self) -> None:
         """Look no longer."""
         self._timer.stop()
+        self._is_over.set()
+
+    def _look(self) -> None:
+        while not self._is_over.wait(0.01):
+            if time.monotonic() - self._ticked_at > 0.8 * BLOCK_LIMIT_S:
+                self.seen = "".join(traceback.format_stack(sys._current_frames()[self._thread])[-12:])
 
     def skip(self) -> None:
         """Leave out what the test itself has just done in this thread."""
@@ -295,13 +308,15 @@ class Watchdog:
         now = self._now()
         self.longest_s = max(self.longest_s, now - self._last - self.INTERVAL_MS / 1000)
         self.num_ticks += 1
-        self._last = now
+        self._last, self._ticked_at = now, time.monotonic()
 
 
 def test_the_watchdog_sees_a_block(qtbot) -> None:
     watchdog = Watchdog()
     QTimer.singleShot(20, lambda: threading.Event().wait(0.1))
     qtbot.waitUntil(lambda: watchdog.longest_s > 0.09)
+    watchdog.stop()
+    assert "threading.Event().wait(0.1)" in watchdog.seen
 
 
 @pytest.mark.slow
@@ -309,13 +324,13 @@ def test_the_watchdog_sees_a_block(qtbot) -> None:
 def test_the_window_is_never_blocked_for_longer_than_50_ms_in_a_whole_demo(
     qtbot, open_window: Callable[[], MainWindow]
 ) -> None:
-    longest_s = play_demo(qtbot, open_window())
-    print(f"\nlongest block of the GUI thread: {longest_s * 1000:.0f} ms")  # noqa: T201 (a figure to record)
-    assert longest_s < BLOCK_LIMIT_S
+    watchdog = play_demo(qtbot, open_window())
+    print(f"\nlongest block of the GUI thread: {watchdog.longest_s * 1000:.0f} ms")  # noqa: T201 (a figure to record)
+    assert watchdog.longest_s < BLOCK_LIMIT_S, watchdog.seen
 
 
-def play_demo(qtbot, window: MainWindow) -> float:
-    """Run the demo, with ticks, tabs, a save and a restore. Returns the longest block of this thread, in seconds."""
+def play_demo(qtbot, window: MainWindow) -> Watchdog:
+    """Run the demo, with ticks, tabs, a save and a restore, under a watchdog."""
     qtbot.waitUntil(lambda: window.session.state is RunState.IDLE, timeout=PATIENCE_MS)
     QApplication.processEvents()
     watchdog = Watchdog()
@@ -337,4 +352,4 @@ def play_demo(qtbot, window: MainWindow) -> float:
     qtbot.waitUntil(lambda: window.session.state is RunState.FINISHED, timeout=180_000)
     assert watchdog.num_ticks > 1000
     watchdog.stop()
-    return watchdog.longest_s
+    return watchdog

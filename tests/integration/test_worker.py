@@ -62,7 +62,6 @@ from trainer.messages.commands import (
     StopRun,
     UnfreezeLayers,
     UnpauseRun,
-    VerifyResume,
 )
 from trainer.messages.events import (
     CheckpointEdited,
@@ -71,6 +70,7 @@ from trainer.messages.events import (
     CheckpointsPutBack,
     CommandRejected,
     DataChecked,
+    FeaturesCached,
     FreezeVerified,
     ImagePreviewed,
     LayerStatsReported,
@@ -123,6 +123,11 @@ def test_a_run_goes_from_prepared_to_finished_and_everything_it_said_is_in_its_f
     with RunFolder(run_dir, read_only=True) as folder:
         record = folder.read()
     assert record.checkpoints == saved
+    cached = driver.wait(FeaturesCached)
+    assert (cached.sentence, cached.views, cached.reason) == ("backbone", 4, "")
+    assert [event.layers for event in record.log if isinstance(event, FeaturesCached)] == [cached.layers]
+    shares = [event.cached_share for event in driver.seen if isinstance(event, ProgressReported)]
+    assert 1 in shares, "the last batch of an epoch has computed the last features of its view"
     stats = [event for event in driver.seen if isinstance(event, LayerStatsReported)]
     assert record.layer_stats == stats[-1]
     for tag in ("Loss/train", "Accuracy/train", "Loss/validation", "Accuracy/validation", "Learning rate"):
@@ -133,6 +138,7 @@ def test_a_run_goes_from_prepared_to_finished_and_everything_it_said_is_in_its_f
     assert list(record.curves["Loss/validation"].steps) == [4, 8, 12]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_read_by_plain_pytorch_with_the_documented_keys(
     start_worker: Start, small_config: RunConfig, tmp_path: Path
 ) -> None:
@@ -226,6 +232,7 @@ def test_frozen_weights_and_buffers_of_a_real_run_do_not_move(
     assert not torch.equal(a["stage3.0.branch1.0.weight"], b["stage3.0.branch1.0.weight"])
 
 
+@pytest.mark.slow
 def test_every_command_is_answered_in_every_state_as_the_table_says(
     start_worker: Start, small_config: RunConfig, tmp_path: Path
 ) -> None:
@@ -236,7 +243,6 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
         "CheckData": CheckData(data=small_config.data),
         "EstimateRun": EstimateRun(config=small_config, runs_dir=str(tmp_path / "other")),
         "FindRate": FindRate(),
-        "VerifyResume": VerifyResume(run_dir=str(tmp_path / "none")),
         "CancelLookUp": CancelLookUp(),
         "PreviewImage": PreviewImage(config=small_config, report_path=str(tmp_path / "none.db"), path="none.png"),
         "PrepareRun": PrepareRun(config=small_config, runs_dir=str(tmp_path / "other")),
@@ -333,6 +339,7 @@ def test_every_command_is_answered_in_every_state_as_the_table_says(
     driver.wait_state(RunState.FINISHED, after)
 
 
+@pytest.mark.slow
 def test_pause_holds_the_step_and_unpause_goes_on(start_worker: Start, small_config: RunConfig, tmp_path: Path) -> None:
     driver = start_worker()
     driver.prepare(longer(small_config), tmp_path / "runs")
@@ -359,7 +366,7 @@ def check_list_changes(driver: Driver, first: CheckpointInfo, last: CheckpointIn
     assert (pinned.is_pinned, pinned.label, pinned.note) == (True, "for the paper", "")
     for names, reason in (
         ([first.name], "is pinned"),
-        ([last.name], "go on from after a crash"),
+        ([last.name], "would go on from it after a crash"),
         (["gone.pt"], "no checkpoint gone.pt any more"),
     ):
         refused = driver.ask(DeleteCheckpoints(names=names), CheckpointsDeleted)
@@ -378,6 +385,7 @@ def check_list_changes(driver: Driver, first: CheckpointInfo, last: CheckpointIn
     assert "file is missing" in lost.reason
 
 
+@pytest.mark.slow
 def test_restore_puts_weights_freeze_set_and_step_back_and_the_curve_begins_a_new_piece(
     start_worker: Start, small_config: RunConfig, tmp_path: Path
 ) -> None:
@@ -397,6 +405,9 @@ def test_restore_puts_weights_freeze_set_and_step_back_and_the_curve_begins_a_ne
     assert isinstance(weights, CheckpointRestored)
     assert (weights.weights_only, weights.segment) == (True, 2)
     assert weights.step > saved.step
+    # Else a kill before the next checkpoint would lose them.
+    with_weights = driver.wait(CheckpointSaved, lambda event: event.checkpoint.segment == 2).checkpoint
+    assert (with_weights.reason, with_weights.step) == ("weights", weights.step)
     driver.wait(MetricsLogged, lambda event: event.segment == 2)
     driver.send(StopRun())
     driver.wait_state(RunState.STOPPED)
@@ -406,9 +417,8 @@ def test_restore_puts_weights_freeze_set_and_step_back_and_the_curve_begins_a_ne
     assert next(iter(curve.abandoned.values()))[0][0] == saved.step + 1
 
 
-@pytest.mark.parametrize(
-    "frozen", [pytest.param(["backbone"], id="head only"), pytest.param([], id="everything", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("frozen", [pytest.param(["backbone"], id="head only"), pytest.param([], id="everything")])
 def test_stop_saves_and_resume_equals_the_run_that_was_never_stopped_to_the_bit(
     start_worker: Start, small_config: RunConfig, tmp_path: Path, frozen: list[str]
 ) -> None:
@@ -463,8 +473,8 @@ def test_a_binary_run_is_estimated_shown_trained_with_one_output_and_resumed(
     first.end()
     first.wait(WorkerLost)
     with RunFolder(run_dir, read_only=True) as folder:
-        saved = folder.checkpoints()
-        confusion = folder.confusion("latest")
+        saved = folder.checkpoints.listed()
+        confusion = folder.checkpoints.confusion("latest")
     assert read_last(run_dir)["model_state_dict"]["fc.weight"].shape == (1, 1024)
     assert {"Loss/validation", "Accuracy/validation", "F1/validation", "AUROC/validation"} == saved[-1].metrics.keys()
     assert [sum(row) for row in confusion.counts] == [3, 3]
@@ -474,13 +484,13 @@ def test_a_binary_run_is_estimated_shown_trained_with_one_output_and_resumed(
     assert isinstance(answer, RunPrepared)
     second.wait_state(RunState.FINISHED)
     with RunFolder(run_dir, read_only=True) as folder:
-        again = folder.checkpoints()[-1]
+        again = folder.checkpoints.listed()[-1]
     assert (again.epoch, again.metrics) == (saved[-1].epoch, saved[-1].metrics)
 
 
 def read_last(run_dir: Path) -> dict:
     with RunFolder(run_dir, read_only=True) as folder:
-        return torch.load(run_dir / "checkpoints" / folder.checkpoint("last").name, weights_only=True)
+        return torch.load(run_dir / "checkpoints" / folder.checkpoints.find("last").name, weights_only=True)
 
 
 @pytest.mark.slow
@@ -538,7 +548,9 @@ def test_a_killed_run_that_is_resumed_goes_back_before_a_change_of_the_worker_th
     second = start_worker()
     resumed = second.ask(OpenRun(run_dir=str(run_dir), start=False), RunPrepared)
     assert isinstance(resumed, RunPrepared)
-    assert resumed.step == after.checkpoint.step
+    assert (resumed.step, resumed.parent) == (after.checkpoint.step, after.checkpoint.segment)
+    restored = second.wait(CheckpointRestored)
+    assert (restored.command_id, restored.parent) == (resumed.command_id, resumed.parent)
     kept = second.wait(RewindsKept)
     assert (kept.changes, kept.num_bytes, kept.undo_step) == ([unfrozen.change], 0, None)
     assert attach(run_dir).wait(WorkerAttached).rewinds == kept
@@ -598,6 +610,7 @@ def test_a_killed_run_with_dropout_and_a_plan_ends_as_the_run_that_was_never_kil
     )
 
 
+@pytest.mark.slow
 def test_two_clients_see_the_same_events_and_either_may_steer(
     start_worker: Start, attach: Callable[[Path], Driver], small_config: RunConfig, tmp_path: Path
 ) -> None:
@@ -633,6 +646,7 @@ def test_closing_the_client_leaves_the_run_going_until_it_finishes(
     assert second.wait_state(RunState.FINISHED).sentence == ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="named pipes have no such limit")
 def test_a_long_temporary_folder_does_not_keep_the_worker_from_serving(
     start_worker: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -643,6 +657,7 @@ def test_a_long_temporary_folder_does_not_keep_the_worker_from_serving(
     assert start_worker().wait_state(RunState.IDLE).sentence == ""
 
 
+@pytest.mark.slow
 def test_a_wrong_key_is_turned_away_and_the_worker_goes_on(
     start_worker: Start, small_config: RunConfig, tmp_path: Path
 ) -> None:
@@ -661,6 +676,7 @@ def test_a_wrong_key_is_turned_away_and_the_worker_goes_on(
     assert isinstance(driver.ask(SaveCheckpoint(), CheckpointSaved), CheckpointSaved)
 
 
+@pytest.mark.slow
 def test_bad_input_is_refused_with_one_sentence_and_leaves_no_run_behind(
     start_worker: Start, small_config: RunConfig, tmp_path: Path
 ) -> None:
@@ -753,7 +769,7 @@ def test_a_resume_keeps_to_the_split_that_the_run_began_with(
 
     def split() -> dict[str, str]:
         rows = (run_dir / "split.csv").read_text().splitlines()[1:]
-        return {place: name for place, _, name, _ in (row.split(",") for row in rows)}
+        return {place: name for place, _, name, *_ in (row.split(",") for row in rows)}
 
     before = split()
     assert sorted(before.values()).count("validation") == 9
@@ -764,7 +780,7 @@ def test_a_resume_keeps_to_the_split_that_the_run_began_with(
     again = start_worker()
     refused = again.ask(OpenRun(run_dir=str(run_dir)), RunPrepared)
     assert isinstance(refused, CommandRejected)
-    assert refused.changes == ["1 image added", "1 image removed"]
+    assert refused.changes == ["1 image added (class_2/new.png)", f"1 image removed ({gone})"]
     again.send(OpenRun(run_dir=str(run_dir), anyway=True))
     info = again.wait(RunPrepared).run
     with closing(DataReport(Path(info.report_path))) as report:
@@ -773,6 +789,7 @@ def test_a_resume_keeps_to_the_split_that_the_run_began_with(
     assert "The data set has changed" in again.wait(LogWritten, lambda event: "data set" in event.text).text
 
 
+@pytest.mark.slow
 def test_a_look_up_that_fails_leaves_the_worker_idle(
     start_worker: Start, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -833,12 +850,13 @@ def test_a_preview_is_answered_before_in_and_after_a_run(
     driver.wait_state(RunState.STOPPED)
     driver.wait(WorkerLost)
     with RunFolder(run_dir, read_only=True) as folder:
-        assert folder.checkpoints()[-1].reason == "stop"
+        assert folder.checkpoints.listed()[-1].reason == "stop"
     driver = start_worker()
     driver.wait_state(RunState.IDLE)
     assert epochs() == [1, 2], "a worker without the run shows its beginning"
 
 
+@pytest.mark.slow
 def test_a_start_waits_for_no_preview(start_worker: Start, small_config: RunConfig, tmp_path: Path) -> None:
     driver = start_worker()
     driver.wait_state(RunState.IDLE)
@@ -851,6 +869,7 @@ def test_a_start_waits_for_no_preview(start_worker: Start, small_config: RunConf
     assert all("something else was asked for" in event.reason for event in overtaken)
 
 
+@pytest.mark.slow
 def test_a_check_can_be_cancelled_and_the_worker_is_free_again(
     start_worker: Start, small_config: RunConfig, tmp_path: Path
 ) -> None:
@@ -871,6 +890,7 @@ def test_a_check_can_be_cancelled_and_the_worker_is_free_again(
     assert not refused.is_cancelled
 
 
+@pytest.mark.slow
 def test_a_preparation_can_be_stopped_and_refuses_all_else(
     start_worker: Start, small_config: RunConfig, tmp_path: Path
 ) -> None:
@@ -887,6 +907,7 @@ def test_a_preparation_can_be_stopped_and_refuses_all_else(
     driver.prepare(small_config, tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_to_end_leaves_a_check_and_ends_well(start_worker: Start, tmp_path: Path) -> None:
     driver = start_worker()
     driver.send(CheckData(data=DataConfig(path=str(slow_to_scan(tmp_path / "slow")))))
@@ -917,6 +938,7 @@ def test_of_two_workers_that_resume_a_run_at_once_one_gets_it(
     assert "has a worker already" in refused.reason
 
 
+@pytest.mark.slow
 def test_each_divergence_pauses_the_run(start_worker: Start, small_config: RunConfig, tmp_path: Path) -> None:
     optimizer = small_config.optimizer.model_copy(update={"name": "SGD", "rate": 10.0, "momentum": 0.99})
     model = small_config.model.model_copy(update={"frozen": []})
@@ -933,6 +955,7 @@ def test_each_divergence_pauses_the_run(start_worker: Start, small_config: RunCo
     assert "NaN" in driver.wait_state(RunState.PAUSED, after).sentence
 
 
+@pytest.mark.slow
 def test_files_of_the_users_folder_are_not_run_by_the_worker(
     start_worker: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -958,6 +981,7 @@ def test_a_relative_data_path_still_holds_for_a_resume_from_elsewhere(
     assert isinstance(second.ask(OpenRun(run_dir=str(run_dir)), RunPrepared), RunPrepared)
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_whatever_can_be_read_of_a_bad_data_set(
     start_worker: Start, small_config: RunConfig, tmp_path: Path
 ) -> None:
@@ -991,6 +1015,7 @@ def test_a_run_trains_on_whatever_can_be_read_of_a_bad_data_set(
     assert [name for name in named if not any(name in text for text in told)] == []
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_is_skipped_by_name_and_never_touched(
     start_worker: Start, small_config: RunConfig, tmp_path: Path
 ) -> None:
@@ -1050,7 +1075,7 @@ def test_a_loss_that_is_not_finite_pauses_the_run_before_it_does_harm(
     driver.send(StopRun())
     driver.wait_state(RunState.STOPPED)
     with RunFolder(run_dir, read_only=True) as folder:
-        kept = torch.load(run_dir / "checkpoints" / folder.checkpoint("last").name, weights_only=True)
+        kept = torch.load(run_dir / "checkpoints" / folder.checkpoints.find("last").name, weights_only=True)
         assert [event.rate for event in folder.read().log if isinstance(event, RateChanged)] == [paused.offered_rate]
     assert "fc.weight" not in kept["model_state_dict"], "it is still that of the base"
 
@@ -1087,7 +1112,7 @@ def limit(torch, trainer):
     backward = trainer._backward
     def checked(self, batches):
         sums = backward(self, batches)
-        if any(len(images) > 4 * self.batch_parts for images, _ in batches):
+        if any(len(batch) > 4 * self.batch_parts for batch in batches):
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return sums
     trainer._backward = checked

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from trainer.config import RunConfig
+from tests.conftest import make_images
+from trainer.config import DataConfig, ModelConfig, RunConfig, TrainingConfig
 from trainer.loop import Trainer
 from trainer.messages.base import Event
 from trainer.messages.events import LayerStatsReported, MetricsLogged, PreparationProgressed, RunPrepared
@@ -18,6 +19,17 @@ from trainer.runs import RunFolder
 
 Steering = Mapping[int, Callable[[Trainer], Event | list[Event] | object]]
 """What is done once at the boundary after so many updates; events that come of it are kept."""
+
+
+def record_small_run(folder: Path) -> Path:
+    """Train one epoch of a small model on images made here, all in a folder. Returns the run's folder."""
+    config = RunConfig(
+        name="small",
+        data=DataConfig(path=str(make_images(folder / "images")), image_size=32, validation_fraction=0.25),
+        model=ModelConfig(name="shufflenet_v2_x0_5", weights="random"),
+        training=TrainingConfig(epochs=1, batch_size=8, device="cpu", num_threads=1),
+    )
+    return record_run(config, folder / "runs")
 
 
 def record_run(config: RunConfig, runs_dir: Path, steering: Steering | None = None) -> Path:

@@ -16,7 +16,11 @@ __all__ = ["make_trainer"]
 
 
 def stages_of(*frozen: bool) -> list[Stage]:
-    return [Stage([f"stage{number}"], [f"stage{number}.conv"], is_frozen) for number, is_frozen in enumerate(frozen, 1)]
+    names = [f"stage{number}" for number in range(1, len(frozen) + 1)]
+    return [
+        Stage([name], [] if is_frozen else [name], [f"{name}.conv"])
+        for name, is_frozen in zip(names, frozen, strict=True)
+    ]
 
 
 def losses(*pairs: tuple[float, float]) -> list[EpochLosses]:
@@ -85,6 +89,22 @@ def test_a_run_that_stands_still_is_advised_once_and_changes_nothing(
     (advice,) = advised(events)
     assert (advice.layers, advice.is_freeze) == (["stage4", "conv5"], False)
     assert trainer.freeze_set.describe(trainer.freeze_set.frozen) == "backbone"
+
+
+def test_a_freeze_is_advised_only_of_what_learns_of_a_stage(make_trainer: Make, small_config: RunConfig) -> None:
+    trainer, events = make_trainer(small_config)
+    trainer.changes.unfreeze(["stage4", "conv5"])
+    trainer.changes.freeze(["conv5"])
+    overfitting = [(epoch.train, epoch.validation) for epoch in OVERFITTING]
+    for train, validation in overfitting[:-1]:
+        trainer.reporter.advice.take_losses([train])
+        trainer.reporter.advice.end_epoch(validation)
+    train, validation = overfitting[-1]
+    trainer.reporter.advice.take_losses([train])
+    trainer._advise(validation)
+    (advice,) = advised(events)
+    assert (advice.layers, advice.is_freeze) == (["stage4"], True)
+    assert advice.sentence.endswith("Freeze stage4?")
 
 
 def test_a_run_that_is_to_act_on_advice_does_so_and_says_who_did(make_trainer: Make, small_config: RunConfig) -> None:

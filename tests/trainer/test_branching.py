@@ -22,7 +22,7 @@ from trainer.config import (
     load_config,
 )
 from trainer.data.kept_split import read_split
-from trainer.messages.events import LogWritten
+from trainer.messages.events import LogWritten, RunPrepared
 from trainer.models import ModelError
 from trainer.preparation import Preparation, PreparedRun
 from trainer.run_list import branch_config, by_branch, list_runs
@@ -56,12 +56,12 @@ def parent(small_config: RunConfig, tmp_path: Path) -> Path:
 
 def content_of(run_dir: Path, name: str = "last") -> dict:
     with RunFolder(run_dir, read_only=True) as folder:
-        return CheckpointStore(folder, read_only=True).load(folder.checkpoint(name))
+        return CheckpointStore(folder, read_only=True).load(folder.checkpoints.find(name))
 
 
 def branch_of(run_dir: Path, **changes: object) -> RunConfig:
     with RunFolder(run_dir, read_only=True) as folder:
-        return branch_config(folder.config(), run_dir, folder.checkpoint("last")).model_copy(update=changes)
+        return branch_config(folder.config(), run_dir, folder.checkpoints.find("last")).model_copy(update=changes)
 
 
 def test_a_branch_begins_with_the_checkpoints_weights_and_all_else_anew(parent: Path, tmp_path: Path) -> None:
@@ -73,12 +73,48 @@ def test_a_branch_begins_with_the_checkpoints_weights_and_all_else_anew(parent: 
         assert (trainer.step, trainer.epoch, trainer.optimizer.state) == (0, 0, {})
         assert sorted(trainer.freeze_set.frozen) == theirs["freeze"]
         assert "conv5.0" not in theirs["freeze"]
+        # By the fewest names, of which the checkpoint has a hundred.
+        kept = load_config(prepared.folder.path / "run.toml").model.frozen
+        assert kept == trainer.config.model.frozen == ["conv1", "stage2", "stage3", "stage4"]
         assert read_split(prepared.folder.path) == read_split(parent)
         (told,) = (event for event in prepared.events if isinstance(event, LogWritten))
         assert told.text.startswith("Branched from small-shufflenet_v2_x0_5, epoch 1. All ")
         assert told.text.endswith("tensors fit, the head's too.")
     finally:
         end(prepared)
+
+
+def test_a_branch_has_the_rates_and_the_adapting_statistics_of_its_checkpoint(
+    small_config: RunConfig, tmp_path: Path
+) -> None:
+    """Also where the run's own configuration says another thing of them."""
+    optimizer = OptimizerConfig(multipliers={"conv1": 0.5})
+    config = with_epochs(small_config, 1).model_copy(update={"optimizer": optimizer})
+    steering = {
+        1: lambda trainer: trainer.changes.set_rate_multiplier(["stage4"], 0.4),
+        2: lambda trainer: trainer.changes.set_rate_multiplier(["conv1"], 1),
+        3: lambda trainer: trainer.changes.set_batchnorm(["stage3"], is_adapting=True),
+    }
+    parent = record_run(config, tmp_path / "runs", steering)
+    prepared = preparation().begin(branch_of(parent), tmp_path / "runs")
+    try:
+        trainer, theirs = prepared.trainer, content_of(parent)
+        assert trainer.freeze_set.adapting == set(theirs["adapting"]) != set()
+        assert trainer.rates.multipliers == dict.fromkeys(trainer.freeze_set.resolve_units(["stage4"]), 0.4)
+        for config in (prepared.trainer.config, load_config(prepared.folder.path / "run.toml")):
+            assert (config.model.batchnorm, config.model.adapting) == ("frozen", ["stage3"])
+            assert config.optimizer.multipliers == {"stage4": 0.4}
+    finally:
+        end(prepared)
+
+
+def test_a_checkpoint_of_an_earlier_thaw_leaves_a_branch_the_rates_of_the_run(parent: Path) -> None:
+    with RunFolder(parent, read_only=True) as folder:
+        optimizer, info = OptimizerConfig(multipliers={"conv1": 0.5}), folder.checkpoints.find("last")
+        config = folder.config().model_copy(update={"optimizer": optimizer})
+    earlier = info.model_copy(update={"multipliers": None, "adapting": None})
+    branch = branch_config(config, parent, earlier)
+    assert (branch.optimizer, branch.model.adapting) == (optimizer, config.model.adapting)
 
 
 def test_a_branch_outlives_its_parent_and_is_repeated_by_its_file_while_that_is_there(
@@ -123,6 +159,25 @@ def test_other_classes_get_a_new_head_which_is_told(parent: Path, tmp_path: Path
         end(prepared)
 
 
+def test_a_branch_names_no_file_of_weights_that_only_its_parent_has_read(parent: Path, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    torch.save(torch.load(parent / "base.pt", weights_only=True), file)
+    config = branch_of(parent)
+    from_file = config.model_copy(update={"model": config.model.model_copy(update={"weights": str(file)})})
+    branch = record_run(from_file, tmp_path / "runs")
+    assert str(file) not in (branch / "run.toml").read_text(encoding="utf-8")
+    assert load_config(branch / "run.toml").branch == config.branch
+    plain = record_run(config, tmp_path / "plain")
+    ours, theirs = content_of(branch)["model_state_dict"], content_of(plain)["model_state_dict"]
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    # One that an earlier Thaw began does not ask for the file back when it is resumed.
+    (branch / "run.toml").write_text(config_to_toml(from_file), encoding="utf-8")
+    with RunFolder(branch) as folder:
+        run = folder.run_info().model_copy(update={"config": from_file, "weights_sha256": "0" * 64})
+        folder.add_event(RunPrepared(run=run, step=0, epoch=0))
+    end(preparation().open(branch, None, is_to_start=True, num_epochs=2))
+
+
 def test_another_model_is_refused_and_leaves_no_run_behind(parent: Path, tmp_path: Path) -> None:
     config = branch_of(parent, model=ModelConfig(name="shufflenet_v2_x1_0", weights="random"))
     with pytest.raises(
@@ -152,6 +207,32 @@ def test_the_optimizers_state_is_taken_where_it_is_asked_for_and_fits(parent: Pa
     with pytest.raises(ConfigError, match=r"is that of AdamW, and this run has SGD") as refused:
         preparation().begin(other, tmp_path / "b")
     assert refused.value.field == "optimizer.name"
+
+
+def test_a_branch_that_is_killed_before_its_first_step_goes_on_with_the_optimizers_state(
+    parent: Path, tmp_path: Path
+) -> None:
+    asked = branch_of(parent)
+    assert asked.branch is not None
+    branch = asked.branch.model_copy(update={"with_optimizer": True})
+    prepared = preparation().begin(asked.model_copy(update={"branch": branch}), tmp_path / "a")
+    # As the worker does once the run is told.
+    prepared.trainer.save_if_due()
+    prepared.trainer.settle()
+    (saved,) = prepared.folder.checkpoints.listed()
+    assert (saved.step, saved.reason) == (0, "branch")
+    end(prepared)
+    again = preparation().open(prepared.folder.path, None, is_to_start=True)
+    try:
+        theirs = content_of(parent)["optimizer_state_dict"]["state"]
+        own = again.trainer.optimizer.state_dict()["state"]
+        assert theirs
+        assert own.keys() == theirs.keys()
+        assert all(torch.equal(own[index]["exp_avg"], theirs[index]["exp_avg"]) for index in theirs)
+        again.trainer.save_if_due()
+        assert again.folder.checkpoints.listed() == [saved]
+    finally:
+        end(again)
 
 
 def test_a_branch_in_a_file_is_found_from_beside_it_and_written_as_it_was_read(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def folder(tmp_path: Path, small_config: RunConfig) -> RunFolder:
     for step in (4, 8, 12):
         name = f"c{step}.pt"
         (made.checkpoints_dir / name).write_bytes(b"x" * step)
-        made.add_checkpoint(
+        made.checkpoints.add(
             CheckpointInfo(
                 name=name, epoch=step // 4, step=step, loss=0.5, accuracy=0.9, frozen=[], frozen_summary="nothing",
                 size_bytes=step, sha256="", saved_at=float(step), reason="epoch", segment=0,
@@ -37,7 +37,7 @@ def folder(tmp_path: Path, small_config: RunConfig) -> RunFolder:
 
 
 def listed(folder: RunFolder) -> list[str]:
-    return [info.name for info in folder.checkpoints()]
+    return [info.name for info in folder.checkpoints.listed()]
 
 
 def files(folder: RunFolder) -> list[str]:
@@ -47,13 +47,24 @@ def files(folder: RunFolder) -> list[str]:
 def test_what_is_not_named_in_an_edit_stays_as_it_is(folder: RunFolder) -> None:
     change_list_of_ended(folder.path, EditCheckpoint(name="c8.pt", is_pinned=True, label="best yet"))
     change_list_of_ended(folder.path, EditCheckpoint(name="c8.pt", note="before the warm-up"))
-    info = folder.checkpoint("c8.pt")
+    info = folder.checkpoints.find("c8.pt")
     assert (info.is_pinned, info.label, info.note) == (True, "best yet", "before the warm-up")
     assert listed(folder) == ["c4.pt", "c8.pt", "c12.pt"]
     told = [event for event in folder.read().log if isinstance(event, CheckpointEdited)]
     assert [event.checkpoint.note for event in told] == ["", "before the warm-up"]
     with pytest.raises(RunFolderError, match=r"no checkpoint gone\.pt any more"):
         change_list_of_ended(folder.path, EditCheckpoint(name="gone.pt", label="x"))
+
+
+def test_what_has_no_file_as_it_was_written_can_be_unpinned_and_not_pinned(folder: RunFolder) -> None:
+    change_list_of_ended(folder.path, EditCheckpoint(name="c4.pt", is_pinned=True))
+    (folder.checkpoints_dir / "c4.pt").unlink()
+    (folder.checkpoints_dir / "c8.pt").write_bytes(b"short")
+    change_list_of_ended(folder.path, EditCheckpoint(name="c4.pt", is_pinned=False, label="gone"))
+    for name, problem in (("c4.pt", "file is missing"), ("c8.pt", "file was altered")):
+        with pytest.raises(RunFolderError, match=f"{name} cannot be pinned: its {problem}"):
+            change_list_of_ended(folder.path, EditCheckpoint(name=name, is_pinned=True))
+    assert not any(info.is_pinned for info in folder.checkpoints.listed())
 
 
 def test_a_deletion_takes_rows_and_files_and_says_what_that_frees(folder: RunFolder) -> None:
@@ -63,11 +74,16 @@ def test_a_deletion_takes_rows_and_files_and_says_what_that_frees(folder: RunFol
     assert files(folder) == ["c8.pt"]
 
 
-def test_of_a_selection_with_a_pinned_one_nothing_is_deleted(folder: RunFolder) -> None:
+def test_of_a_selection_those_stay_that_are_pinned_or_needed_and_the_event_says_why(folder: RunFolder) -> None:
     change_list_of_ended(folder.path, EditCheckpoint(name="c8.pt", is_pinned=True))
-    with pytest.raises(RunFolderError, match=r"c8\.pt is pinned"):
-        delete_checkpoints(folder, ["c4.pt", "c8.pt"])
-    assert len(listed(folder)) == len(files(folder)) == 3
+    event = delete_checkpoints(folder, ["c4.pt", "c8.pt", "c12.pt"], keeps_resume_point=True)
+    assert (event.names, event.freed_bytes) == (["c4.pt"], 4)
+    assert event.kept == ("c12.pt stays: the run would go on from it after a crash. c8.pt stays: it is pinned.")
+    assert listed(folder) == ["c8.pt", "c12.pt"]
+    assert files(folder) == ["c12.pt", "c8.pt"]
+    with pytest.raises(RunFolderError, match=r"c8\.pt stays: it is pinned\. Unpin"):
+        delete_checkpoints(folder, ["c8.pt"])
+    assert delete_checkpoints(folder, ["c8.pt", "c12.pt"]).names == ["c12.pt"], "no worker needs it"
 
 
 def test_a_kill_in_a_deletion_leaves_no_row_without_a_file(folder: RunFolder) -> None:
@@ -99,9 +115,16 @@ def test_what_cannot_be_deleted_is_listed_again(folder: RunFolder) -> None:
 
 def test_a_file_that_is_left_to_the_trash_is_never_deleted_by_a_worker(folder: RunFolder) -> None:
     delete_checkpoints(folder, ["c4.pt"], lambda _: None)
-    assert folder.half_deleted() == []
+    assert folder.checkpoints.half_deleted() == []
     CheckpointStore(folder)
     assert (folder.checkpoints_dir / "c4.pt").exists()
+
+
+def test_a_file_that_is_left_to_the_trash_is_neither_listed_again_nor_written_over(folder: RunFolder) -> None:
+    delete_checkpoints(folder, ["c4.pt"], lambda _: None)
+    store = CheckpointStore(folder)
+    assert listed(folder) == ["c8.pt", "c12.pt"]
+    assert store.unused_name("c4.pt") == "c4_2.pt"
 
 
 def test_a_file_that_is_gone_already_is_no_trouble(folder: RunFolder) -> None:
@@ -110,7 +133,7 @@ def test_a_file_that_is_gone_already_is_no_trouble(folder: RunFolder) -> None:
 
 
 def test_a_deleted_checkpoint_is_listed_again_only_with_its_own_file(folder: RunFolder) -> None:
-    info = folder.checkpoint("c4.pt")
+    info = folder.checkpoints.find("c4.pt")
     delete_checkpoints(folder, ["c4.pt"])
     with pytest.raises(RunFolderError, match="file is missing"):
         put_checkpoints_back(folder, [info])

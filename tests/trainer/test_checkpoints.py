@@ -37,7 +37,7 @@ def content() -> dict[str, object]:
 
 
 def listed(folder: RunFolder, size_bytes: int, sha256: str) -> None:
-    folder.add_checkpoint(
+    folder.checkpoints.add(
         CheckpointInfo(
             name=NAME, epoch=1, step=4, loss=None, accuracy=None, frozen=[], frozen_summary="", size_bytes=size_bytes,
             sha256=sha256, saved_at=1.0, reason="user", segment=0,
@@ -52,7 +52,7 @@ def relist(folder: RunFolder) -> None:
 
 
 def load(folder: RunFolder) -> dict:
-    return CheckpointStore(folder).load(folder.checkpoint(NAME))
+    return CheckpointStore(folder).load(folder.checkpoints.find(NAME))
 
 
 def flip_a_bit(path: Path, place: float) -> None:
@@ -134,6 +134,25 @@ def test_nothing_of_a_file_is_read_before_its_sum_is_checked(
     with pytest.raises(CheckpointError, match="is damaged"):
         CheckpointStore(folder).read_base()
     assert read == []
+
+
+@pytest.mark.parametrize("is_renamed", [False, True])
+def test_a_run_that_was_cut_off_before_its_base_was_kept_says_that_nothing_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_renamed: bool
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(*((RunFolder, "keep_base_sha256") if is_renamed else (Path, "replace")), die)
+    with RunFolder.create(tmp_path, RunConfig(name="tiny")) as folder:
+        with pytest.raises(Killed):
+            CheckpointStore(folder).write_base(state(0.0))
+        assert folder.base_path.exists() == is_renamed
+        with pytest.raises(CheckpointError, match=r"was cut off as it began, .* Begin a new run with .*run\.toml\.$"):
+            CheckpointStore(folder).read_base()
 
 
 def test_two_runs_of_one_seed_begin_with_equal_generators() -> None:

@@ -186,6 +186,7 @@ def test_targets_are_1_for_each_class_of_an_image_and_0_for_the_others(photos: P
     data.close()
 
 
+@pytest.mark.slow
 def test_images_and_targets_are_the_same_with_loader_processes(photos: Path) -> None:
     found = scanned(photos)
     seen = []

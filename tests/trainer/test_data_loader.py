@@ -138,7 +138,7 @@ def test_a_batch_is_whole_when_all_that_can_be_loaded_ahead_of_it_is_loaded(
 ) -> None:
     """A batch lies where an earlier one lay: two loader processes have five places for ten batches."""
     data = loaded(scanned, 2, batch_size=2)
-    stream = data._train
+    stream = data.train
     normalize = stream._dataset.normalize
     expected = digests(data.train_batches(0))
     assert len(expected) == 10
@@ -262,6 +262,7 @@ def test_an_image_that_is_damaged_during_the_run_is_named_in_one_sentence(
     data.close()
 
 
+@pytest.mark.slow
 def test_a_killed_loader_process_is_told_in_a_sentence(scanned: ScannedData) -> None:
     data = loaded(scanned, 2, batch_size=1)
     batches = data.train_batches(0)

@@ -36,7 +36,8 @@ def config(tmp_path: Path) -> RunConfig:
     return RunConfig(
         data=DataConfig(path=str(images), augmentation="strong", image_size=32),
         model=ModelConfig(name="shufflenet_v2_x0_5", weights="random"),
-        training=TrainingConfig(epochs=NUM_EPOCHS, batch_size=6, device="cpu", num_threads=1),
+        # The model itself is watched, and so is every image.
+        training=TrainingConfig(epochs=NUM_EPOCHS, batch_size=6, device="cpu", num_threads=1, feature_cache="off"),
     )
 
 

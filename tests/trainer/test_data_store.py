@@ -19,8 +19,9 @@ from torch import Tensor
 from tests.trainer.test_data_loader import digests, loaded, make_scanned
 from trainer.data.images import DataError
 from trainer.data.scan import ScannedData
-from trainer.data.store import SUFFIX, DecodedStore, StoreContent, find_budget, open_stores, store_content
+from trainer.data.store import SUFFIX, DecodedStore, StoreContent, open_stores, store_content
 from trainer.data.transforms import ImageTransform, Preprocessing, train_transform, validation_transform
+from trainer.record_store import find_budget
 
 SHAPES = [(4, 6), (5, 4), (4, 4)]
 IMAGE_BYTES = 3 * 4 * 6
@@ -175,7 +176,7 @@ def test_an_image_that_changed_its_shape_after_the_scan_is_not_kept(store: Decod
 
 def test_the_disk_is_never_filled_to_the_last_byte(store: DecodedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     free_bytes = shutil.disk_usage(Path.cwd()).free
-    monkeypatch.setattr("trainer.data.store.MIN_FREE_BYTES", free_bytes * 2)
+    monkeypatch.setattr("trainer.record_store.MIN_FREE_BYTES", free_bytes * 2)
     store.write(0, image(0))
     assert store.read(0) is None
 
@@ -262,7 +263,8 @@ def test_without_a_budget_half_of_the_free_disk_is_taken_at_most(
         store.close()
         # What is named is what was given.
         assert (
-            store.num_kept == min((find_budget(tmp_path, budget_gb) - 4 * 1000) // IMAGE_BYTES, 1000) or not free_bytes
+            store.num_kept == min((find_budget(tmp_path, SUFFIX, budget_gb) - 4 * 1000) // IMAGE_BYTES, 1000)
+            or not free_bytes
         )
         return store.num_kept
 
@@ -270,7 +272,7 @@ def test_without_a_budget_half_of_the_free_disk_is_taken_at_most(
     assert num_kept(10**10, None) == 1000
     assert num_kept(0, None) == 0
     assert num_kept(10**9 + 300 * IMAGE_BYTES + 4 * 1000, 100) == 300, "a run must be able to save its checkpoints"
-    monkeypatch.setattr("trainer.data.store.MAX_CHOSEN_BYTES", 400 * IMAGE_BYTES + 4 * 1000)
+    monkeypatch.setattr("trainer.record_store.MAX_CHOSEN_BYTES", 400 * IMAGE_BYTES + 4 * 1000)
     assert num_kept(10**10, None) == 400
 
 

@@ -54,30 +54,34 @@ def losses_of(events: list[object]) -> list[float]:
     return [event.checkpoint.loss for event in events if isinstance(event, CheckpointSaved)]
 
 
-@pytest.mark.parametrize("metric", ["loss", "accuracy"])
+@pytest.mark.parametrize(("watched", "chosen"), [("loss", "auto"), ("accuracy", "auto"), ("accuracy", "f1")])
 def test_what_is_restored_at_the_end_has_the_star(
-    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch, metric: str
+    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch, watched: str, chosen: str
 ) -> None:
-    """The loss is lowest in the first epoch, the accuracy highest in the second."""
-    scores = iter([(0.5, 0.6), (0.7, 0.9), (0.6, 0.7), (0.8, 0.8)])
+    """The loss is lowest in the first epoch, the accuracy highest in the second, F1 in the third."""
+    scores = iter([(0.5, 0.6, 0.6), (0.7, 0.9, 0.7), (0.6, 0.7, 0.8), (0.8, 0.8, 0.7)])
+    metric = watched if chosen == "auto" else chosen
     validate = Trainer._validate
 
     def scored(trainer: Trainer, between_steps: Callable[[], None]) -> Evaluation | None:
         evaluation = validate(trainer, between_steps)
-        loss, accuracy = next(scores)
-        return replace(evaluation, values={VALIDATION_LOSS: loss, VALIDATION_ACCURACY: accuracy})
+        tags = (VALIDATION_LOSS, VALIDATION_ACCURACY, "F1/validation")
+        return replace(evaluation, values=dict(zip(tags, next(scores), strict=True)))
 
     monkeypatch.setattr(Trainer, "_validate", scored)
-    trainer, events = make_trainer(with_training(small_config, epochs=9, patience=2, stop_metric=metric))
-    trainer.fit(lambda: None)
+    config = with_training(small_config, epochs=9, patience=2, stop_metric=watched)
+    rules = config.checkpoints.model_copy(update={"best_metric": chosen})
+    trainer, events = make_trainer(config.model_copy(update={"checkpoints": rules}))
+    sentence = trainer.fit(lambda: None)
     saved = [event.checkpoint for event in events if isinstance(event, CheckpointSaved)]
-    assert len(saved) == {"loss": 3, "accuracy": 4}[metric]
-    best = saved[{"loss": 0, "accuracy": 1}[metric]]
+    assert len(saved) == {"loss": 3, "accuracy": 4}[watched]
+    best = saved[{"loss": 0, "accuracy": 1, "f1": 2}[metric]]
+    assert f"Its best checkpoint by {'F1' if chosen == 'f1' else 'that'}, {best.name}, is restored." in sentence
     assert [e.name for e in events if isinstance(e, CheckpointRestored)] == [best.name]
     folder = trainer._folder
     assert folder.best_metric() == metric
-    assert best_checkpoint(folder.checkpoints(), metric) == folder.checkpoint("best") == best
-    assert folder.confusion("best").checkpoint == best.name
+    assert best_checkpoint(folder.checkpoints.listed(), metric) == folder.checkpoints.find("best") == best
+    assert folder.checkpoints.confusion("best").checkpoint == best.name
     assert folder.listing().best_accuracy == best.accuracy
 
 

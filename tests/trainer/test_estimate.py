@@ -12,7 +12,6 @@ import torch
 
 import trainer.preparation
 from trainer.config import CheckpointsConfig, ConfigError, OptimizerConfig, PlanPhase, RunConfig
-from trainer.data.store import MAX_CHOSEN_BYTES
 from trainer.estimate import check_no_run_uses
 from trainer.freezing import hash_layer
 from trainer.look_ups import answer
@@ -22,6 +21,7 @@ from trainer.messages.model_info import ModelSummary
 from trainer.messages.run_info import RunInfo
 from trainer.messages.states import RunState
 from trainer.preparation import Preparation, PreparationCancelled
+from trainer.record_store import MAX_CHOSEN_BYTES
 from trainer.run_record import WorkerAddress
 from trainer.runs import RunFolder
 
@@ -47,7 +47,7 @@ def test_the_disk_that_a_run_needs_is_reckoned_to_a_few_percent(
     assert not (tmp_path / "runs").exists()
     run = prepared.begin(config, tmp_path / "runs")
     run.trainer.fit(lambda: None)
-    sizes = [info.size_bytes for info in run.folder.checkpoints()]
+    sizes = [info.size_bytes for info in run.folder.checkpoints.listed()]
     base, kept = run.folder.base_path.stat().st_size, run.trainer.data.store_bytes
     run.trainer.close()
     run.folder.close()
@@ -57,8 +57,19 @@ def test_the_disk_that_a_run_needs_is_reckoned_to_a_few_percent(
     assert estimate.free_bytes > 0
     assert estimate.kept_bytes == estimate.decoded_bytes == kept > 0
     assert kept < estimate.budget_bytes <= MAX_CHOSEN_BYTES
+    assert estimate.unfreezes is bool(frozen), "all are trained from the first step on, or conv5 later"
 
 
+def test_a_trial_refuses_a_file_of_weights_that_the_run_could_not_begin_with(
+    small_config: RunConfig, tmp_path: Path
+) -> None:
+    config = with_model(small_config, weights=str(tmp_path / "gone.pt"))
+    with pytest.raises(ValueError, match=r"There is no weights file .*gone.pt") as refused:
+        preparation().estimate(config, tmp_path / "runs")
+    assert refused.value.field == "model.weights"
+
+
+@pytest.mark.slow
 def test_the_need_of_the_disk_follows_the_rules_for_checkpoints(small_config: RunConfig, tmp_path: Path) -> None:
     def estimated(**rules: object) -> tuple[int, int]:
         config = small_config.model_copy(update={"checkpoints": CheckpointsConfig(**rules)})
@@ -74,7 +85,7 @@ def test_the_need_of_the_disk_follows_the_rules_for_checkpoints(small_config: Ru
     config = small_config.model_copy(update={"checkpoints": CheckpointsConfig(self_contained=True)})
     run = preparation().begin(config, tmp_path / "runs")
     run.trainer.fit(lambda: None)
-    sizes = [info.size_bytes for info in run.folder.checkpoints()]
+    sizes = [info.size_bytes for info in run.folder.checkpoints.listed()]
     run.trainer.close()
     run.folder.close()
     assert contained == pytest.approx(max(sizes), rel=0.05)

@@ -242,6 +242,8 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(run_dir, tmp_path, monkeyp
     with pytest.raises(ExportError, match=r"Cannot write .*model\.pt: No space left on device\. Make room"):
         shared(run_dir, tmp_path / "model.pt")
     assert list(tmp_path.iterdir()) == []
+    # It is said before anything is read.
+    monkeypatch.setattr("trainer.export.checkpoint_export.read_shared_model", fail)
     with pytest.raises(ExportError, match="There is no folder"):
         shared(run_dir, tmp_path / "nowhere" / "model.pt")
 

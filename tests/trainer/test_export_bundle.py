@@ -65,7 +65,7 @@ def assert_repeats(run_dir: Path, bundle: Path, checkpoint: str = "last", *argum
     """Check that train.py makes the run's losses, and ends at the checkpoint's weights, to the bit."""
     printed = run_script(bundle, "train.py", "--save", "reproduced.pt", *arguments)
     with RunFolder(run_dir, read_only=True) as folder:
-        info = folder.checkpoint(checkpoint)
+        info = folder.checkpoints.find(checkpoint)
         curve = folder.curves(info.segment)[TRAIN_LOSS]
         expected = dict(zip(curve.steps, curve.values, strict=True))
         state = read_shared_model(folder, checkpoint).module.state_dict()
@@ -84,7 +84,7 @@ def small(path: Path, **sections: dict[str, object]) -> RunConfig:
         "data": {"path": str(path), "image_size": 32, "validation_fraction": 0.25},
         "model": {"name": "shufflenet_v2_x0_5", "weights": "random"},
         "optimizer": {},
-        "training": {"epochs": 26, "batch_size": 8, "device": "cpu", "num_threads": 1},
+        "training": {"epochs": 35, "batch_size": 9, "device": "cpu", "num_threads": 1},
     }
     for name, fields in sections.items():
         if name != "plan":
@@ -115,6 +115,7 @@ def test_bundle_holds_all_that_is_needed_and_says_what_it_is(short_run, tmp_path
     assert said["parity"]["sentence"].endswith("equal the run's to the bit, on 9 validation images.")
     card = (tmp_path / "bundle" / "README.md").read_text()
     assert "![Loss and accuracy by step](curves.png)" in card
+    assert "frozen at first: backbone." in card
     for name in FILES - {"README.md"}:
         assert f"`{name}`" in card
     with Image.open(tmp_path / "bundle" / "curves.png") as picture:
@@ -220,8 +221,47 @@ def test_predict_script_says_what_the_run_measured(short_run, tmp_path):
     assert all(line.count("%") == 2 and "class_" in line for line in lines)
 
 
+def test_predict_script_tells_what_is_no_image_and_goes_on(short_run, tmp_path, capsys, monkeypatch):
+    bundle = tmp_path / "bundle"
+    bundled(short_run, bundle)
+    inside, empty, text, cut = tmp_path / "im" / "in", tmp_path / "empty", tmp_path / "text.png", tmp_path / "cut.png"
+    inside.mkdir(parents=True)
+    empty.mkdir()
+    image = (next(iter(short_run.parents[1].glob("images/class_1"))) / "000.png").read_bytes()
+    (inside / "a.PNG").write_bytes(image)
+    (inside / "labels.csv").write_text("no image")
+    text.write_text("no image")
+    cut.write_bytes(image[:-100])
+    given = [text, cut, tmp_path / "missing.png", empty, inside.parent]
+    monkeypatch.setattr("sys.argv", ["predict.py", *map(str, given)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(bundle / "predict.py"), run_name="__main__")
+    told, said = capsys.readouterr()
+    assert ended.value.code == 1
+    assert said.splitlines()[0] == f"{text}: it is not an image that can be read here"
+    assert said.splitlines()[1].startswith(f"{cut}: it cannot be read (")
+    assert said.splitlines()[2:] == [
+        f"{tmp_path / 'missing.png'}: there is no such file",
+        f"{empty}: there is no image in this folder",
+    ]
+    (line,) = told.splitlines()
+    assert line.startswith(f"{inside / 'a.PNG'}: class_")
+
+
 def unfreeze_and_slow_down(trainer):
     return [trainer.changes.unfreeze(["stage4"]), trainer.changes.set_rate(5e-4)]
+
+
+@pytest.mark.slow
+def test_train_script_differs_by_roundings_from_a_run_whose_last_batches_were_smaller_and_cached(tmp_path):
+    run_dir = record_run(small(make_images(tmp_path / "images"), training={"batch_size": 8}), tmp_path / "runs")
+    bundled(run_dir, tmp_path / "bundle")
+    printed = run_script(tmp_path / "bundle", "train.py", "--steps", "60")
+    assert "All 60 losses equal the run's" in printed
+    with RunFolder(run_dir, read_only=True) as folder:
+        curve = folder.curves(0)[TRAIN_LOSS]
+    ours = losses_of(printed)
+    assert [ours[step] for step in range(1, 61)] == pytest.approx(curve.values[:60], abs=1e-5)
 
 
 def freeze_biases(trainer):
@@ -236,7 +276,7 @@ def test_train_script_repeats_a_run_with_its_plan_and_what_a_person_changed(tmp_
     run_dir = record_run(config, tmp_path / "runs", steering)
     bundled(run_dir, tmp_path / "bundle")
     with RunFolder(run_dir, read_only=True) as folder:
-        assert folder.checkpoint("last").step > NUM_STEPS
+        assert folder.checkpoints.find("last").step > NUM_STEPS
     # Where the data lie elsewhere by now, and are loaded by other processes.
     (tmp_path / "images").rename(tmp_path / "moved")
     assert_repeats(run_dir, tmp_path / "bundle", "last", "--data", str(tmp_path / "moved"), "--workers", "1")
@@ -284,7 +324,7 @@ def test_train_script_repeats_whatever_a_run_can_be_configured_with(kind, tmp_pa
     run_dir = record_run(configs[kind](), tmp_path / "runs")
     bundled(run_dir, tmp_path / "bundle")
     with RunFolder(run_dir, read_only=True) as folder:
-        assert folder.checkpoint("last").step >= NUM_STEPS
+        assert folder.checkpoints.find("last").step >= NUM_STEPS
     assert_repeats(run_dir, tmp_path / "bundle")
 
 
@@ -293,23 +333,27 @@ def test_train_script_follows_the_line_of_a_run_that_went_back(tmp_path):
     config = small(make_images(tmp_path / "images"), training={"epochs": 6})
 
     def rewind(trainer):
-        return [*trainer.rewind(None, 9), *trainer.undo_rewind(), *trainer.rewind(None, 9), *slow_down(trainer)]
+        go = trainer.restoring
+        return [*go.rewind(None, 9), *go.undo_rewind(), *go.rewind(None, 9), *slow_down(trainer)]
 
     def slow_down(trainer):
         return [trainer.changes.set_rate(2e-4)]
 
     def undo_rewind(trainer):
-        return [*trainer.rewind(None, 13), *trainer.undo_rewind()]
+        return [*trainer.restoring.rewind(None, 13), *trainer.restoring.undo_rewind()]
+
+    def undo_restore(trainer):
+        return [*trainer.restore("1"), *trainer.restoring.undo_rewind()]
 
     def restore(trainer):
-        first = trainer._folder.checkpoints()[0]
+        first = trainer._folder.checkpoints.listed()[0]
         return [*trainer.restore(first.name), trainer.changes.unfreeze(["stage4"])]
 
     steering: Steering = {
         9: lambda trainer: trainer.changes.unfreeze(["conv5"]),
         11: rewind,
         13: lambda trainer: [trainer.changes.set_rate(3e-4)],
-        15: undo_rewind,
+        15: lambda trainer: [*undo_rewind(trainer), *undo_restore(trainer)],
         17: lambda trainer: [*trainer.changes.change_training(7, None, 2), trainer.changes.freeze(["fc.bias"])],
         19: restore,
     }
@@ -318,9 +362,10 @@ def test_train_script_follows_the_line_of_a_run_that_went_back(tmp_path):
     assert_repeats(run_dir, tmp_path / "bundle")
     # One that the restore has left behind is on a line of its own.
     with RunFolder(run_dir, read_only=True) as folder:
-        last = folder.checkpoint("last")
+        last = folder.checkpoints.find("last")
         behind = max(
-            (info for info in folder.checkpoints() if info.segment == last.segment - 1), key=lambda info: info.step
+            (info for info in folder.checkpoints.listed() if info.segment == last.segment - 1),
+            key=lambda info: info.step,
         )
     bundled(run_dir, tmp_path / "behind", behind.name)
     assert_repeats(run_dir, tmp_path / "behind", behind.name)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import pytest
 import torch
@@ -25,16 +26,19 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from trainer.config import ConfigError, ModelConfig, OptimizerConfig, PlanPhase, RunConfig, TrainingConfig
 from trainer.data.loader import ImageData
+from trainer.data.sampler import EpochSampler
 from trainer.data.stream import Batch
 from trainer.data.transforms import Preprocessing
+from trainer.feature_batches import ModelBatch
 from trainer.freezing import FreezeError, has_statistics
 from trainer.loop import Trainer
 from trainer.messages.base import Event
 from trainer.messages.changes import FreezeChanged, LayersFrozen, LayersUnfrozen, PhaseBegan, RateMultiplierChanged
 from trainer.models import LoadedModel
+from trainer.optim import autocast
 from trainer.runs import RunFolder
 
-NUM_CLASSES, IMAGE_SIZE, BATCH_SIZE = 3, 6, 4
+NUM_CLASSES, IMAGE_SIZE, BATCH_SIZE, NUM_IMAGES = 3, 6, 4, 24
 # Longer than any sequence, and with a rate that stays large enough for each step to move a 32-bit weight.
 NUM_EPOCHS = 100
 SLOW_DECAY: dict[str, Any] = {"decay_factor": 0.5, "decay_epochs": 10}
@@ -59,24 +63,41 @@ class Net(nn.Module):
         return cast("Tensor", self.head(torch.tanh(self.tied_b(torch.tanh(self.tied_a(x))))))
 
 
+class RandomStream:
+    """Images from a generator, by their keys."""
+
+    def load(self, keys: list[tuple[int, int]]) -> Tensor:
+        generators = [torch.Generator().manual_seed(1000 * epoch + index) for epoch, index in keys]
+        return torch.stack([torch.rand(3, IMAGE_SIZE, IMAGE_SIZE, generator=generator) for generator in generators])
+
+    def targets(self) -> Tensor:
+        return torch.arange(NUM_IMAGES) % NUM_CLASSES
+
+    def batches(self, keys: list[list[tuple[int, int]]], _: object = None) -> Iterator[Batch]:
+        return ((self.load(batch), self.targets()[[index for _, index in batch]]) for batch in keys)
+
+
 class RandomData:
     """What a Trainer asks of its data, from a generator."""
 
     class_names = ("a", "b", "c")
-    class_counts = (8, 8, 8)
-    num_train = 24
-    batches_per_epoch = 6
+    class_counts = (NUM_IMAGES // NUM_CLASSES,) * NUM_CLASSES
+    num_train = NUM_IMAGES
+    num_validation = 0
     num_test = 0
     fingerprint = "random"
+    fingerprints = (fingerprint,)
+    identities: ClassVar = {"train": "train", "validation": "validation"}
     preprocessing = Preprocessing(IMAGE_SIZE, IMAGE_SIZE)
+    sampler = EpochSampler(NUM_IMAGES, BATCH_SIZE, seed=0)
+    batches_per_epoch = sampler.num_batches
+    train = validation = RandomStream()
 
-    def train_batches(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
-        generator = torch.Generator().manual_seed(epoch)
-        for batch in range(self.batches_per_epoch):
-            x = torch.rand(BATCH_SIZE, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
-            y = torch.randint(NUM_CLASSES, (BATCH_SIZE,), generator=generator)
-            if batch >= start_batch:
-                yield x, y
+    def train_batches(self, epoch: int, start_batch: int = 0, view: int | None = None) -> Iterator[Batch]:
+        return self.train.batches(list(self.sampler.batches(epoch, start_batch)))
+
+    def tell_images_per_s(self, epoch: int, rate: float) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -94,6 +115,10 @@ class Moment(NamedTuple):
     position: tuple[int, int, int]
     rng: Tensor
     begun: list[PlanPhase]
+
+
+def batch_of_infinities(batch: ModelBatch) -> ModelBatch:
+    return replace(batch, inputs=lambda: tuple(each * float("inf") for each in batch.inputs()))
 
 
 class FreezeMachine(RuleBasedStateMachine):
@@ -125,6 +150,7 @@ class FreezeMachine(RuleBasedStateMachine):
                 epochs=NUM_EPOCHS, batch_size=BATCH_SIZE, precision=precision, accumulate_batches=accumulate
             ),
         )
+        self.is_bf16 = precision == "bf16"
         torch.manual_seed(0)
         loaded = LoadedModel(Net(), ["head"], RandomData.preprocessing)
         self.trainer = Trainer(config, loaded, cast("ImageData", RandomData()), torch.device("cpu"), lambda _: None)
@@ -198,7 +224,7 @@ class FreezeMachine(RuleBasedStateMachine):
     @rule()
     def train_on_what_is_not_finite(self) -> None:
         before = {name: tensor.clone() for name, tensor in self.trainer.module.state_dict().items()}
-        self.trainer.train_step([(x * float("inf"), y) for x, y in self.next_batches()])
+        self.trainer.train_step([batch_of_infinities(batch) for batch in self.next_batches()])
         self.check_same(before)
 
     @rule()
@@ -234,7 +260,7 @@ class FreezeMachine(RuleBasedStateMachine):
     def rewind(self, data: st.DataObject) -> None:
         rewinds = self.rewinds()
         change = rewinds[data.draw(st.integers(0, len(rewinds) - 1))]
-        self.trainer.rewind(change, None)
+        self.trainer.restoring.rewind(change, None)
         self.trainer.freeze_set.set_mode(training=True)
         self.check_back(self.before[change])
         assert max(self.rewinds(), default=0) < change
@@ -333,7 +359,7 @@ class FreezeMachine(RuleBasedStateMachine):
 
     def rewinds(self) -> list[int]:
         """Return the changes before which the run can be put back, of those whose moment is known."""
-        return [] if self.folder is None else [n for n in self.trainer._rewinds.event().changes if n in self.before]
+        return [] if self.folder is None else [n for n in self.trainer.restoring.changes if n in self.before]
 
     def check_back(self, moment: Moment, *, is_at_rest: bool = True) -> None:
         """Check that all is as it was at a moment; ``is_at_rest``: no phase of the plan began at once."""
@@ -354,11 +380,21 @@ class FreezeMachine(RuleBasedStateMachine):
 
     # -- looking ----------------------------------------------------------------------------------------------
 
-    def next_batches(self) -> list[Batch]:
+    def next_batches(self) -> list[ModelBatch]:
         if self.trainer.batch >= self.trainer.data.batches_per_epoch:
             self.trainer.epoch, self.trainer.batch = self.trainer.epoch + 1, 0
             self.trainer.rates.end_epoch(1.0)
-        return self.trainer.take_batches(self.trainer.data.train_batches(self.trainer.epoch, self.trainer.batch))
+        trainer, data = self.trainer, RandomData()
+        taken = trainer.take_batches(trainer.features.train_batches(trainer.epoch, trainer.batch))
+        # With features or with images, it is the same to the model.
+        view = trainer.epoch % trainer.features.views if trainer.features.views else trainer.epoch
+        trainer.freeze_set.set_mode(training=False)
+        with torch.no_grad(), autocast(trainer.precision, trainer.device):
+            for batch, keys in zip(taken, data.sampler.batches(trainer.epoch, trainer.batch), strict=False):
+                expected = trainer.module(data.train.load([(view, index) for _, index in keys]))
+                assert torch.allclose(batch.model(*batch.inputs()), expected, atol=2e-2 if self.is_bf16 else 1e-5)
+        trainer.freeze_set.set_mode(training=True)
+        return taken
 
     def take_what_is_still(self) -> None:
         """Take the bytes of what has become still; of what has been, those of then are what it is held against."""

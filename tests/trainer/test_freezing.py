@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import get_args
 
 import pytest
@@ -15,6 +16,7 @@ from trainer.config import OptimizerConfig
 from trainer.freezing import FreezeError, FreezeSet, hash_layer
 from trainer.optim import autocast, even_out_momentum, make_optimizer
 from trainer.rates import RateSchedule
+from trainer.schedules import multiplied_units, multipliers_by_name
 
 
 def make_net() -> nn.Sequential:
@@ -363,18 +365,56 @@ def test_a_freeze_set_is_named_by_the_fewest_layers() -> None:
     assert freeze_set.describe(["0.0", "0.1", "1.1.weight", "2.3.bias"]) == "0, 1.1.weight, 2.3.bias"
 
 
-def test_exact_names_stand_for_nothing_below_them() -> None:
+def test_a_few_layers_are_all_named_and_of_many_it_is_said_how_many_more_there_are() -> None:
+    net = nn.Sequential(OrderedDict((f"stage{number}", nn.Linear(2, 2)) for number in range(1, 10)))
+    freeze_set = FreezeSet(net, ["stage9"])
+    assert freeze_set.describe(["stage1", "stage2", "stage4", "stage5"]) == "stage1, stage2, stage4, stage5"
+    assert freeze_set.describe([f"stage{n}" for n in (1, 2, 3, 4, 5, 7)]) == "stage1, stage2 and 4 more"
+
+
+def test_statistics_are_named_by_the_layers_that_hold_them() -> None:
+    net = nn.Sequential(
+        OrderedDict(
+            (f"stage{n}", nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)))
+            for n in (1, 2)
+        )
+    )
+    net.append(nn.Linear(2, 2))
+    freeze_set = FreezeSet(net, ["2"])
+    assert freeze_set.describe_statistics(["stage1.1", "stage1.3"]) == "stage1"
+    assert freeze_set.describe_statistics(["stage1.1", "stage1.3", "stage2.1"]) == "stage1, stage2.1"
+    assert freeze_set.describe_statistics(freeze_set.with_statistics(["backbone"])) == "backbone"
+
+
+class Encoder(nn.Module):
     """A unit of a vision transformer's kind, which owns a parameter and has layers below it."""
 
-    class Encoder(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.position = nn.Parameter(torch.zeros(2))
-            self.layer = nn.Linear(2, 2)
+    def __init__(self) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.zeros(2))
+        self.layer = nn.Linear(2, 2)
 
+
+def make_transformer() -> nn.Sequential:
     module = nn.Sequential()
     module.add_module("encoder", Encoder())
     module.add_module("head", nn.Linear(2, 2))
+    return module
+
+
+def test_a_configuration_names_what_is_frozen_and_what_is_multiplied_without_what_lies_below() -> None:
+    first, again = FreezeSet(make_transformer(), ["head"]), FreezeSet(make_transformer(), ["head"])
+    first.freeze(["encoder.position"])
+    again.freeze(first.names_for_config())
+    assert again.frozen == first.frozen == {"encoder"}
+    first.freeze(["encoder"])
+    assert first.names_for_config() == ["encoder", "encoder.layer"]
+    named = multipliers_by_name({"encoder": 0.5}, first)
+    assert multiplied_units(named, first) == [(["encoder", "encoder.layer"], 0.5), (["encoder.layer"], 1.0)]
+
+
+def test_exact_names_stand_for_nothing_below_them() -> None:
+    module = make_transformer()
     freeze_set = FreezeSet(module, ["head"])
     freeze_set.freeze(["encoder.layer"])
     changed = freeze_set.freeze(["encoder"])

@@ -162,7 +162,7 @@ def test_a_plan_that_was_changed_is_the_runs_after_a_kill(make_trainer: Make, sm
         if isinstance(event, PhaseBegan | PlanChanged):
             folder.add_event(event)
     assert first.plan.phases == [AT_1, AT_2, LATER]
-    point = folder.checkpoint("1")
+    point = folder.checkpoints.find("1")
     first.close()
     second, told = make_trainer(planned(small_config))
     restored, *others = second.go_on(folder, point)
@@ -212,7 +212,7 @@ def test_a_plan_that_was_changed_stays_when_the_run_is_rewound(make_trainer: Mak
         {6: lambda: trainer.changes.freeze(["stage4"]), 9: lambda: trainer.changes.set_plan([OTHER, LATER])},
     )
     assert (trainer.plan.phases, trainer.plan.num_begun) == ([AT_1, AT_2, OTHER, LATER], 3)
-    rewound, *_ = trainer.rewind(None, 6)
+    rewound, *_ = trainer.restoring.rewind(None, 6)
     assert (rewound.step, rewound.num_phases_begun) == (6, 1)
     assert rewound.plan == [AT_1, AT_2, OTHER, LATER]
 

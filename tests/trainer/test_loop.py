@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,10 +19,11 @@ from torch.nn.functional import cross_entropy
 
 from tests.conftest import make_images
 from trainer.checkpoints import CheckpointError
-from trainer.config import ConfigError, OptimizerConfig, PlanPhase, RunConfig
+from trainer.config import CheckpointsConfig, ConfigError, OptimizerConfig, PlanPhase, RunConfig
 from trainer.data.loader import ImageData
 from trainer.data.mixing import BatchMixer
 from trainer.data.scan import scan
+from trainer.feature_batches import ModelBatch
 from trainer.freezing import FreezeError
 from trainer.loop import RunStopped, Trainer
 from trainer.messages.base import Event
@@ -78,6 +80,10 @@ def make_trainer(tmp_path: Path) -> Iterator[Make]:
     yield make
     for made in (*trainers, *folders):
         made.close()
+
+
+def batch_of(trainer: Trainer, images: torch.Tensor, target: torch.Tensor) -> ModelBatch:
+    return ModelBatch.of_images(trainer.module, images, target, trainer.device)
 
 
 def with_data(config: RunConfig, **changes: Any) -> RunConfig:
@@ -224,14 +230,14 @@ def test_a_checkpoint_is_of_its_moment_and_told_once_durable_however_far_the_run
         if trainer.step == 4 and trainer.batch == 0 and not at_save:
             at_save.update(weights(trainer))
         if trainer.step == 7:
-            assert trainer._folder.checkpoints() == []
+            assert trainer._folder.checkpoints.listed() == []
             assert not [event for event in events if isinstance(event, CheckpointSaved)]
             may_write.set()
 
     trainer.fit(between_steps)
-    first, *_ = trainer._folder.checkpoints()
-    assert [e.checkpoint for e in events if isinstance(e, CheckpointSaved)] == trainer._folder.checkpoints()
-    assert all(trainer._folder.problem_of(info) == "" for info in trainer._folder.checkpoints())
+    first, *_ = trainer._folder.checkpoints.listed()
+    assert [e.checkpoint for e in events if isinstance(e, CheckpointSaved)] == trainer._folder.checkpoints.listed()
+    assert all(trainer._folder.checkpoints.problem_of(info) == "" for info in trainer._folder.checkpoints.listed())
     loaded = trainer._store.load(first)
     assert loaded["step"] == 4
     assert all(torch.equal(tensor, at_save[name]) for name, tensor in loaded["model_state_dict"].items())
@@ -274,7 +280,7 @@ def test_a_checkpoint_that_a_person_asked_for_and_that_fails_is_refused_and_the_
     trainer.fit(lambda: trainer.begin_save(reason="user", command_id="mine") if trainer.step == 2 else None)
     (refused,) = [event for event in events if isinstance(event, CommandRejected)]
     assert (refused.command, refused.command_id, refused.reason) == ("SaveCheckpoint", "mine", "no room")
-    assert [info.step for info in trainer._folder.checkpoints()] == [4, 8, 12]
+    assert [info.step for info in trainer._folder.checkpoints.listed()] == [4, 8, 12]
 
 
 def test_a_plan_that_would_freeze_all_that_is_left_in_mid_run_is_passed_over_with_a_warning(
@@ -357,8 +363,9 @@ def test_a_restore_that_is_refused_has_changed_nothing(
         raise RunFolderError("Cannot write run.db: database or disk is full. Make room and try again.")
 
     monkeypatch.setattr(trainer._folder, "begin_segment", refuse)
+    put_back = trainer.restoring.put_weights_back if weights_only else trainer.restoring.put_checkpoint_back
     with pytest.raises(RunFolderError, match="Make room"):
-        trainer.put_weights_back(first.name) if weights_only else trainer.put_checkpoint_back(first.name)
+        put_back(first.name)
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(trainer).items())
     assert (trainer.step, trainer.segment, trainer._has_jumped) == (step, 0, False)
 
@@ -403,6 +410,33 @@ def test_restored_weights_go_on_where_the_run_stands_without_the_optimizers_stat
     assert [e.drifted for e in events if isinstance(e, FreezeVerified)][-1] == []
 
 
+def test_restored_weights_outlive_a_kill_before_the_next_checkpoint(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    config = small_config.model_copy(update={"checkpoints": CheckpointsConfig(keep_best=1)})
+    trainer, _ = make_trainer(config)
+    restored: dict[str, torch.Tensor] = {}
+
+    def kill_later() -> None:
+        if trainer.step == 4 and trainer.epoch == 1 and not restored:
+            trainer.restore("1", weights_only=True)
+            restored.update(weights(trainer))
+        if trainer.step == 6:
+            trainer._writer.finish()
+            raise RunStopped
+
+    with pytest.raises(RunStopped):
+        trainer.fit(kill_later)
+    folder = trainer._folder
+    point = folder.checkpoints.resume_point()
+    assert (point.reason, point.step, point.segment) == ("weights", 4, 1)
+    second, _ = make_trainer(config)
+    second.go_on(folder, point)
+    assert all(torch.equal(tensor, restored[name]) for name, tensor in weights(second).items())
+    assert second.step == 4
+    assert not second.optimizer.state
+
+
 def test_restored_weights_are_taken_back_by_a_rewind(make_trainer: Make, small_config: RunConfig) -> None:
     trainer, _ = make_trainer(with_training(small_config, epochs=1))
     before: dict[str, torch.Tensor] = {}
@@ -414,7 +448,7 @@ def test_restored_weights_are_taken_back_by_a_rewind(make_trainer: Make, small_c
             before.update(weights(trainer))
             trainer.restore("last", weights_only=True)
             assert any(not torch.equal(tensor, before[name]) for name, tensor in weights(trainer).items())
-            trainer.rewind(None, None)
+            trainer.restoring.rewind(None, None)
             assert all(torch.equal(tensor, before[name]) for name, tensor in weights(trainer).items())
             assert trainer.optimizer.state
 
@@ -443,7 +477,7 @@ def test_a_model_that_asks_for_the_version_of_its_weights_is_restored_and_loaded
     )
     trainer, _ = make_trainer(small_config)
     trainer.fit(lambda: None)
-    saved = trainer._folder.checkpoint("last")
+    saved = trainer._folder.checkpoints.find("last")
     trained = weights(trainer)
     trainer.restore(saved.name)
     assert all(torch.equal(tensor, trained[name]) for name, tensor in weights(trainer).items())
@@ -483,7 +517,7 @@ def test_adapting_statistics_go_on_in_a_frozen_backbone_and_into_its_checkpoints
             step_names["adapting"] = trainer.save(reason="user").name
             changed = trainer.changes.set_batchnorm(["conv1"], is_adapting=False, requested_step=3)
             assert (changed.layers, changed.requested_step, changed.applied_step) == (["conv1.1"], 3, 4)
-            assert changed.sentence == "statistics of conv1.1 freeze with the layer"
+            assert changed.sentence == "statistics of conv1 freeze with the layer"
         elif trainer.step == 8:
             assert "conv1.1" not in trainer.freeze_set.adapting
             restored = trainer.restore(step_names["adapting"])[0]
@@ -511,7 +545,7 @@ def test_the_statistics_of_the_layers_that_a_configuration_names_adapt_from_the_
     adapting = ["conv1.1", "stage2.0.branch1.1", "stage2.0.branch2.1"]
     assert trainer.summary().adapting == adapting
     before = weights(trainer)
-    trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
+    trainer.train_step(trainer.take_batches(trainer.features.train_batches(0)))
     after = weights(trainer)
     moved = {name for name in after if not torch.equal(after[name], before[name])}
     assert {name.rpartition(".")[0] for name in moved if name.endswith("running_mean")} == set(adapting)
@@ -606,19 +640,20 @@ def test_a_step_whose_loss_is_not_finite_changes_nothing_and_is_told(
     """Not even BatchNorm's statistics, which the forward pass has spoilt by then."""
     trainer, _ = make_trainer(with_optimizer(small_config, name=name))
     trainer.changes.unfreeze(["stage4"])
-    batches = trainer.data.train_batches(0)
+    batches = trainer.features.train_batches(0)
     trainer.freeze_set.set_mode(training=True)
     trainer.train_step(trainer.take_batches(batches))
     before, state = weights(trainer), copy.deepcopy(trainer.optimizer.state_dict()["state"])
-    ((images, target),) = trainer.take_batches(batches)
-    trainer.train_step([(images * float("nan"), target)])
+    (batch,) = trainer.take_batches(batches)
+    (images,) = batch.inputs()
+    trainer.train_step([replace(batch, inputs=lambda: (images * float("nan"),))])
     assert (trainer.step, trainer.batch, trainer.non_finite_step) == (2, 2, 2)
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(trainer).items())
     after = trainer.optimizer.state_dict()["state"]
     assert {
         (idx, key) for idx in state for key in state[idx] if not torch.equal(state[idx][key], after[idx][key])
     } == set()
-    trainer.train_step([(images, target)])
+    trainer.train_step([batch])
     assert all(tensor.isfinite().all() for tensor in weights(trainer).values())
     assert not torch.equal(weights(trainer)["fc.weight"], before["fc.weight"])
 
@@ -642,8 +677,8 @@ def test_accumulated_batches_train_as_one_large_batch(make_trainer: Make, small_
     target = torch.tensor([0, 0, 1, 1, 2, 0, 2, 1])
     for trainer in (large, small):
         trainer.freeze_set.set_mode(training=False)  # BatchNorm sees smaller batches, whatever one does
-    large.train_step([(images, target)])
-    small.train_step([(images[:3], target[:3]), (images[3:6], target[3:6]), (images[6:], target[6:])])
+    large.train_step([batch_of(large, images, target)])
+    small.train_step([batch_of(small, *part) for part in zip(images.split(3), target.split(3), strict=True)])
     assert torch.allclose(weights(large)["fc.weight"], weights(small)["fc.weight"], atol=1e-6)
     assert (small.step, small.batch) == (1, 3)
 
@@ -658,7 +693,7 @@ def test_a_batch_in_parts_trains_as_the_whole(make_trainer: Make, small_config: 
     target = torch.tensor([0, 0, 1, 1, 2, 0, 2, 1])
     for trainer in (whole, parted):
         trainer.freeze_set.set_mode(training=False)  # BatchNorm sees smaller batches, whatever one does
-        trainer.train_step([(images, target)])
+        trainer.train_step([batch_of(trainer, images, target)])
     assert torch.allclose(weights(whole)["fc.weight"], weights(parted)["fc.weight"], atol=1e-6)
     assert (parted.step, parted.batch) == (1, 1)
 
@@ -715,7 +750,7 @@ def test_no_part_is_a_single_image_which_batchnorm_could_not_take(
     seen = lack_memory_for(trainer, 100)
     trainer.batch_parts = parts
     trainer.freeze_set.set_mode(training=True)
-    trainer.train_step([(torch.rand(num_images, 3, 32, 32), torch.arange(num_images) % 3)])
+    trainer.train_step([batch_of(trainer, torch.rand(num_images, 3, 32, 32), torch.arange(num_images) % 3)])
     assert seen == sizes
 
 
@@ -758,7 +793,7 @@ def test_the_gradient_is_shortened_to_the_norm_that_the_run_asks_for(
         trainer, events = make_trainer(config)
         before = weights(trainer)
         trainer.freeze_set.set_mode(training=True)
-        trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
+        trainer.train_step(trainer.take_batches(trainer.features.train_batches(0)))
         trainer.report(force=True)
         told = next(e.series["Gradient norm"].values[0] for e in events if isinstance(e, MetricsLogged))
         change = [tensor - before[name] for name, tensor in weights(trainer).items() if name.startswith("fc.")]
@@ -800,7 +835,7 @@ def test_the_state_of_an_unfrozen_layer_is_kept_after_a_short_freeze_and_dropped
     trainer.changes.unfreeze(["conv5"])
 
     def train(num_steps: int) -> None:
-        batches = trainer.data.train_batches(0)
+        batches = trainer.features.train_batches(0)
         for _ in range(num_steps):
             trainer.batch = 0
             trainer.train_step(trainer.take_batches(batches))
@@ -823,14 +858,14 @@ def test_the_state_is_kept_by_parameter_and_the_rate_rises_by_layer(
     trainer, _ = make_trainer(with_optimizer(small_config, state_on_unfreeze="drop", ramp_steps=10))
     weight, bias = trainer.freeze_set.parameters(["fc.weight", "fc.bias"])
     trainer.freeze_set.set_mode(training=True)
-    trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
+    trainer.train_step(trainer.take_batches(trainer.features.train_batches(0)))
     trainer.changes.freeze(["fc.weight"])
     assert trainer.freeze_set.frozen >= {"fc.weight"}
-    trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
+    trainer.train_step(trainer.take_batches(trainer.features.train_batches(0)))
     event = trainer.changes.unfreeze(["fc"])
     assert (event.layers, event.sentence) == (["fc.weight"], "fc.weight unfrozen")
     assert (weight in trainer.optimizer.state, bias in trainer.optimizer.state) == (False, True)
-    trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
+    trainer.train_step(trainer.take_batches(trainer.features.train_batches(0)))
     (rate,) = {group["lr"] for group in trainer.optimizer.param_groups if group["name"] == "fc"}
     assert rate == pytest.approx(small_config.optimizer.rate / 10)
 
@@ -841,10 +876,10 @@ def test_a_weight_unfrozen_beside_a_bias_that_learned_goes_on_with_momentum(
     trainer, _ = make_trainer(with_optimizer(small_config, name="SGD", momentum=0.9))
     trainer.freeze_set.set_mode(training=True)
     trainer.changes.freeze(["fc.weight"])
-    trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
+    trainer.train_step(trainer.take_batches(trainer.features.train_batches(0)))
     trainer.changes.unfreeze(["fc.weight"])
     before = trainer.module.fc.weight.detach().clone()
-    trainer.train_step(trainer.take_batches(trainer.data.train_batches(0)))
+    trainer.train_step(trainer.take_batches(trainer.features.train_batches(0)))
     assert not torch.equal(trainer.module.fc.weight, before)
 
 
@@ -855,14 +890,14 @@ def test_a_bias_alone_comes_back_frozen_from_a_checkpoint_and_so_does_one_that_n
     trainer.changes.freeze(["fc.bias"])
     saved = trainer.save(reason="user")
     assert "fc.bias" in saved.frozen
-    content = trainer._content()
+    content = trainer.content()
     trainer.changes.unfreeze(["*.bias"])
     trainer.restore(saved.name)
     assert {"fc.bias"} == {name for name in trainer.freeze_set.frozen if name.startswith("fc")}
     # As an earlier Thaw wrote it: since when a layer was frozen, and not its parameters.
     layers = {atom.rpartition(".")[0]: step for atom, step in content["frozen_since"].items()}
     state = {**content, "frozen_since": layers, "model_state_dict": trainer.module.state_dict()}
-    trainer._load_state(state, "The checkpoint")
+    trainer.load_state(state, "The checkpoint")
     assert trainer.changes.unfreeze(["conv1"]).layers == ["conv1.0", "conv1.1"]
 
 
@@ -871,7 +906,7 @@ def test_a_bias_alone_comes_back_frozen_from_a_checkpoint_and_so_does_one_that_n
 
 def step_loss(trainer: Trainer, events: list[Event], images: torch.Tensor, target: torch.Tensor) -> float:
     """Make one step and return the loss that it tells."""
-    trainer.train_step([(images, target)])
+    trainer.train_step([batch_of(trainer, images, target)])
     trainer.report(force=True)
     logged = [event.series["Loss/train"] for event in events if isinstance(event, MetricsLogged)]
     return logged[-1].values[-1]
@@ -936,7 +971,7 @@ def test_every_validation_is_kept_with_its_checkpoint_and_its_confusion_matrix(
     logged = [event.series for event in events if isinstance(event, MetricsLogged) and tags <= event.series.keys()]
     assert [{tag: series[tag].values[0] for tag in tags} for series in logged] == [info.metrics for info in saved]
     assert trainer._store.load(saved[-1])["metrics"] == saved[-1].metrics
-    latest = trainer._folder.confusion("latest")
+    latest = trainer._folder.checkpoints.confusion("latest")
     assert (latest.checkpoint, latest.step, latest.class_names) == (
         saved[-1].name,
         12,
@@ -985,11 +1020,31 @@ def test_the_test_split_is_evaluated_once_on_the_best_checkpoint(
         rf"Test split \(15 images\), {re.escape(best.name)}: loss [\d.]+, accuracy [\d.]+, F1 [\d.]+, AUROC [\d.]+\.",
         line,
     )
-    of_test = trainer._folder.confusion("test")
+    of_test = trainer._folder.checkpoints.confusion("test")
     assert (of_test.checkpoint, sum(map(sum, of_test.counts))) == (best.name, 15)
     # The model in memory is the one that was trained last, whichever was best.
     last = trainer._store.load(saved[-1])["model_state_dict"]
     assert all(torch.equal(tensor, last[name]) for name, tensor in weights(trainer).items())
+
+
+def test_a_run_whose_best_checkpoint_is_damaged_ends_without_the_test(
+    make_trainer: Make, small_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, events = make_trainer(with_test_split(small_config, tmp_path / "split"))
+    settle = trainer.settle
+
+    def settle_and_damage() -> None:
+        settle()
+        for path in trainer._folder.path.glob("checkpoints/*.pt"):
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+    monkeypatch.setattr(trainer, "settle", settle_and_damage)
+    trainer.fit(lambda: None)
+    assert trainer.epoch == 3
+    (warning,) = [event.text for event in events if isinstance(event, LogWritten) and event.level == "warning"]
+    assert warning.startswith("The test split was not evaluated. ")
+    assert ".pt" in warning
+    assert not [event for event in events if isinstance(event, MetricsLogged) and "Loss/test" in event.series]
 
 
 def test_a_restore_during_the_test_goes_on_from_there(

@@ -48,7 +48,7 @@ def test_several_labels_are_learned(make_trainer: Make, labels_config: RunConfig
     assert best.accuracy == max(info.metrics["Accuracy/validation"] for info in saved)
     assert trainer._store.load(saved[-1])["metrics"] == saved[-1].metrics
     with pytest.raises(RunFolderError, match="may have several classes, so that none is taken for another"):
-        trainer._folder.confusion("latest")
+        trainer._folder.checkpoints.confusion("latest")
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_a_run_on_several_labels_that_is_resumed_in_mid_epoch_ends_where_the_str
 
     straight.fit(save_once)
     resumed, events = make_trainer(config)
-    resumed.go_on(straight._folder, straight._folder.checkpoint(names[0]))
+    resumed.go_on(straight._folder, straight._folder.checkpoints.find(names[0]))
     assert resumed.step == 2
     resumed.fit(lambda: None)
     ours, theirs = weights(resumed), weights(straight)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     saved = [event.checkpoint for event in events if isinstance(event, CheckpointSaved)]
-    assert saved[-1].metrics == straight._folder.checkpoint("last").metrics
+    assert saved[-1].metrics == straight._folder.checkpoints.find("last").metrics
 
 
 def test_a_test_split_of_several_labels_is_evaluated(make_trainer: Make, labels_config: RunConfig) -> None:

@@ -478,7 +478,7 @@ def test_a_comparison_says_what_a_run_would_find(name: str, tmp_path: Path) -> N
 def test_a_file_that_cannot_be_read_is_told_in_the_comparison(tmp_path: Path) -> None:
     report = compared(tmp_path / "gone.pt")
     assert not report.is_usable
-    assert report.sentence == f"There is no weights file {tmp_path / 'gone.pt'}. Check the path."
+    assert report.sentence == f"There is no weights file {tmp_path / 'gone.pt'}. Check the path, or choose random."
 
 
 class Payload:

@@ -12,13 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from trainer.config import ConfigError, DataConfig, ModelConfig, RunConfig, TrainingConfig
+from trainer.config import CheckpointsConfig, ConfigError, DataConfig, ModelConfig, RunConfig, TrainingConfig
+from trainer.messages.changes import CheckpointRestored
 from trainer.messages.events import CheckpointSaved, LogWritten, RunPrepared
 from trainer.models import build_model
 from trainer.preparation import Preparation, PreparedRun, Report
 from trainer.run_changes import RunChanged
-from trainer.run_record import WorkerAddress
+from trainer.run_record import RunFolderError, WorkerAddress
 from trainer.runs import RunFolder
+from trainer.worker import failure_sentence
 
 NOWHERE = "nowhere"
 
@@ -184,10 +186,43 @@ def test_images_that_are_others_by_now_are_counted_before_a_run_goes_on(
     (images / held_back).rename(images / "class_0" / "new.png")
     for name in ("000.png", "001.png"):
         Image.new("RGB", (20, 20), "red").save(images / "class_1" / name)
-    assert changes_of(run_dir) == ["1 image added", "1 image removed", "2 images changed"]
+    expected = [
+        "1 image added (class_0/new.png)",
+        f"1 image removed ({held_back})",
+        "2 images changed (class_1/000.png, class_1/001.png)",
+    ]
+    assert changes_of(run_dir) == expected
     ours, ours_too = open_run(run_dir, anyway=True)
     assert "The data set has changed since this checkpoint was saved" in ours
-    assert ours_too.endswith("changed since: 1 image added; 1 image removed; 2 images changed.")
+    assert ours_too.endswith(f"changed since: {'; '.join(expected)}.")
+
+
+def test_images_of_the_same_size_with_another_content_are_told_by_name(small_config: RunConfig, tmp_path: Path) -> None:
+    run_dir = begin_and_save(small_config, tmp_path / "runs")
+    changed = [Path(small_config.data.path) / "class_1" / f"00{number}.png" for number in range(4)]
+    for path in changed:
+        content = bytearray(path.read_bytes())
+        Image.new("RGB", (20, 20), "red").save(path)
+        # What follows the end of a PNG's data is not read.
+        path.write_bytes(path.read_bytes()[: len(content)].ljust(len(content), b"\0"))
+        assert path.stat().st_size == len(content)
+    named = ", ".join(f"class_1/00{number}.png" for number in range(3))
+    assert changes_of(run_dir) == [f"4 images changed ({named}, …)"]
+
+
+def test_a_run_of_which_only_the_sizes_are_known_is_opened_without_a_word(
+    small_config: RunConfig, tmp_path: Path
+) -> None:
+    run_dir = begin_and_save(small_config, tmp_path / "runs")
+    rows = [row.rpartition(",")[0] for row in (run_dir / "split.csv").read_text().splitlines()]
+    (run_dir / "split.csv").write_text("\n".join(rows))
+    with RunFolder(run_dir, read_only=True) as folder:
+        trainer, _ = preparation()._load_again(folder, small_config, lambda _: None, None)
+    trainer.close()
+    with closing(sqlite3.connect(run_dir / "run.db")) as db, db:
+        sql = "UPDATE events SET body = json_set(body, '$.run.data_fingerprint', ?) WHERE kind = 'RunPrepared'"
+        db.execute(sql, (trainer.data.fingerprints[1],))
+    assert open_run(run_dir) == []
 
 
 def test_other_libraries_arithmetic_and_weights_are_named_before_a_run_goes_on(
@@ -201,7 +236,7 @@ def test_other_libraries_arithmetic_and_weights_are_named_before_a_run_goes_on(
     was = torch.__version__
     monkeypatch.setattr(torch, "__version__", "2.99.0")
     config = (run_dir / "run.toml").read_text()
-    (run_dir / "run.toml").write_text(config.replace('precision = "auto"', 'precision = "bf16"'))
+    (run_dir / "run.toml").write_text(config.replace('precision = "fp32"', 'precision = "bf16"'))
     expected = [
         "start.pt holds other weights (the run goes on with its own)",
         f"torch {was} → 2.99.0",
@@ -217,7 +252,7 @@ def test_other_libraries_arithmetic_and_weights_are_named_before_a_run_goes_on(
 def test_a_run_that_did_not_note_what_it_was_made_with_is_opened(small_config: RunConfig, tmp_path: Path) -> None:
     run_dir = begin_and_save(small_config, tmp_path / "runs")
     # As an earlier Thaw left it: no sizes in its split, and no versions.
-    rows = [row.rpartition(",")[0] for row in (run_dir / "split.csv").read_text().splitlines()]
+    rows = [row.rpartition(",")[0].rpartition(",")[0] for row in (run_dir / "split.csv").read_text().splitlines()]
     (run_dir / "split.csv").write_text("\n".join(rows))
     with closing(sqlite3.connect(run_dir / "run.db")) as db, db:
         db.execute(
@@ -227,5 +262,49 @@ def test_a_run_that_did_not_note_what_it_was_made_with_is_opened(small_config: R
     assert open_run(run_dir) == []
 
 
+def test_a_metric_that_the_task_does_not_report_is_refused_before_there_is_a_run(
+    small_config: RunConfig, tmp_path: Path
+) -> None:
+    config = small_config.model_copy(update={"checkpoints": CheckpointsConfig(best_metric="mean_ap")})
+    assert faults_of(config, tmp_path / "runs") == {
+        "checkpoints.best_metric": "A run of the task multi_class with 3 classes does not report mean_ap, so that its "
+        "best checkpoint cannot be told by that. Choose auto, loss, accuracy, f1 or auroc."
+    }
+
+
 def build(config: RunConfig, seed: int = 0) -> torch.nn.Module:
     return build_model(config.model, 3, seed, 32, lambda *_: None, lambda: None).module
+
+
+def test_a_run_that_is_to_be_repeatable_refuses_operators_that_are_not_and_the_next_run_takes_any(
+    small_config: RunConfig, tmp_path: Path
+) -> None:
+    training = small_config.training.model_copy(update={"deterministic": True})
+    begin_and_save(small_config.model_copy(update={"training": training}), tmp_path / "runs")
+    with pytest.raises(RuntimeError, match="does not have a deterministic implementation") as refused:
+        torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
+    assert failure_sentence(refused.value, 4) == (
+        "The model's operator put_ cannot give the same to the bit each time on this device. Begin a new run with "
+        "training.deterministic = false."
+    )
+    begin_and_save(small_config, tmp_path / "runs")
+    assert torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))[0] == 1
+
+
+def test_a_run_goes_on_from_a_checkpoint_that_was_cut_off_before_it_was_listed(
+    small_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RunFolderError("Cannot write run.db.")
+
+    here = preparation()
+    prepared = here.begin(small_config, tmp_path / "runs")
+    prepared.folder.add_event(RunPrepared(run=prepared.info, step=0, epoch=0, segment=0))
+    monkeypatch.setattr(prepared.folder.checkpoints, "add", fail)
+    with pytest.raises(RunFolderError, match=r"Cannot write run\.db"):
+        prepared.trainer.save(reason="stop")
+    run_dir = leave(prepared, here.worker)
+    again = here.open(run_dir, None, is_to_start=True)
+    (info,) = again.folder.checkpoints.listed()
+    leave(again, here.worker)
+    assert [event.name for event in again.events if isinstance(event, CheckpointRestored)] == [info.name]

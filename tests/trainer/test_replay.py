@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
@@ -14,14 +15,21 @@ import pytest
 import torch
 from PIL import Image
 
+from trainer import feature_store, replay
 from trainer.checkpoints import hash_file
 from trainer.config import PlanPhase, RunConfig
+from trainer.data.archive import Progress
+from trainer.feature_cache import FeatureCache
+from trainer.feature_cut import CutError
 from trainer.loop import Trainer
 from trainer.messages.base import Event
 from trainer.messages.events import MetricsLogged, RewindsKept, RunPrepared
-from trainer.preparation import Preparation, PreparationCancelled
+from trainer.messages.replay import Replay, VerifyResume
+from trainer.preparation import Preparation
 from trainer.run_record import RunFolderError, WorkerAddress
 from trainer.runs import RunFolder
+
+pytestmark = pytest.mark.slow
 
 SAVED_AT = 5
 LAST_STEP = 12
@@ -69,9 +77,15 @@ def train(config: RunConfig, runs_dir: Path, meddle: Callable[[Trainer], None] =
     return prepared.folder.path
 
 
+def verify(run_dir: Path, checkpoint: str | None, num_steps: int, on_progress: Progress = lambda *_: None) -> Replay:
+    errand = Preparation(None, lambda _: None, on_progress, lambda: None)
+    command = VerifyResume(run_dir=str(run_dir), checkpoint=checkpoint, num_steps=num_steps)
+    return replay.verify(errand, command, on_progress).replay
+
+
 def saved_name(run_dir: Path) -> str:
     with RunFolder(run_dir, read_only=True) as folder:
-        return next(info.name for info in folder.checkpoints() if info.reason == "user")
+        return next(info.name for info in folder.checkpoints.listed() if info.reason == "user")
 
 
 @pytest.fixture
@@ -86,16 +100,16 @@ def config(small_config: RunConfig) -> RunConfig:
 def test_the_steps_after_a_checkpoint_are_exact_and_the_run_stays_as_it_was(config: RunConfig, tmp_path: Path) -> None:
     run_dir = train(config, tmp_path / "runs")
     before = bytes_of(run_dir)
-    replay = preparation().verify(run_dir, saved_name(run_dir), 20)
-    assert (replay.first_step, replay.num_steps) == (SAVED_AT, LAST_STEP - SAVED_AT)
-    assert replay.later.startswith("checkpoint_shufflenet_v2_x0_5_002_")
-    assert replay.difference is None
-    assert replay.causes == []
+    found = verify(run_dir, saved_name(run_dir), 20)
+    assert (found.first_step, found.num_steps) == (SAVED_AT, LAST_STEP - SAVED_AT)
+    assert found.later.startswith("checkpoint_shufflenet_v2_x0_5_002_")
+    assert found.difference is None
+    assert found.causes == []
     assert bytes_of(run_dir) == before
-    fewer = preparation().verify(run_dir, saved_name(run_dir), 2)
+    fewer = verify(run_dir, saved_name(run_dir), 2)
     assert (fewer.num_steps, fewer.later, fewer.difference) == (2, "", None)
     # The newest checkpoint that has steps after it is that of the second epoch.
-    newest = preparation().verify(run_dir, None, 20)
+    newest = verify(run_dir, None, 20)
     assert (newest.first_step, newest.num_steps, newest.difference) == (8, 4, None)
 
 
@@ -106,6 +120,24 @@ def bytes_of(run_dir: Path) -> dict[str, str]:
         for path in sorted(run_dir.rglob("*"))
         if path.is_file() and not path.name.startswith("run.db-")
     }
+
+
+def test_images_that_come_in_other_views_are_a_cause_and_want_of_room_makes_no_difference(
+    small_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = small_config.data.model_copy(update={"augmentation": "light", "views": 1})
+    run_dir = train(small_config.model_copy(update={"data": data}), tmp_path / "runs")
+    monkeypatch.setattr(feature_store, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(feature_store, "make_room", lambda *_: 0)
+    assert verify(run_dir, saved_name(run_dir), 20).difference is None
+
+    def fail(*_: object) -> None:
+        raise CutError("It is another one.")
+
+    monkeypatch.setattr(FeatureCache, "_prove", fail)
+    found = verify(run_dir, saved_name(run_dir), 20)
+    assert found.difference is not None
+    assert found.causes == ["its images came in 1 fixed view, and now come in a new view in each epoch"]
 
 
 @pytest.mark.parametrize(
@@ -126,18 +158,18 @@ def test_a_generator_whose_state_is_not_that_of_then_is_found_at_the_first_step(
     change(content["rng"])
     torch.save(content, path)
     relist(run_dir, name)
-    replay = preparation().verify(run_dir, name, 20)
-    assert replay.difference is not None
-    assert (replay.difference.step, replay.difference.what) == (SAVED_AT + 1, "Loss/train")
-    assert replay.difference.difference > 0
-    assert replay.causes == cause
+    found = verify(run_dir, name, 20)
+    assert found.difference is not None
+    assert (found.difference.step, found.difference.what) == (SAVED_AT + 1, "Loss/train")
+    assert found.difference.difference > 0
+    assert found.causes == cause
 
 
 def relist(run_dir: Path, name: str) -> None:
     """List a checkpoint's file as it is now."""
     with closing(RunFolder(run_dir)) as folder:
-        info = folder.checkpoint(name)
-        folder.add_checkpoint(info.model_copy(update={"sha256": hash_file(run_dir / "checkpoints" / name)}))
+        info = folder.checkpoints.find(name)
+        folder.checkpoints.add(info.model_copy(update={"sha256": hash_file(run_dir / "checkpoints" / name)}))
 
 
 def test_an_image_that_was_changed_is_found_at_the_step_that_trains_on_it(config: RunConfig, tmp_path: Path) -> None:
@@ -147,15 +179,18 @@ def test_an_image_that_was_changed_is_found_at_the_step_that_trains_on_it(config
     def choose_image(trainer: Trainer) -> None:
         if not image:
             # One of the second batch after the checkpoint, which is the third of the second epoch.
-            batch = list(trainer.data._sampler.batches(1, 0))[2]
-            image.append((1 * 4 + 3, trainer.data._train._dataset._samples[batch[0][1]][0]))
+            batch = list(trainer.data.sampler.batches(1, 0))[2]
+            image.append((1 * 4 + 3, trainer.data.train._dataset._samples[batch[0][1]][0]))
 
     run_dir = train(config, tmp_path / "runs", choose_image)
     ((step, path),) = image
     Image.new("RGB", (20, 20), "red").save(path)
-    replay = preparation().verify(run_dir, saved_name(run_dir), 20)
-    assert replay.difference is not None
-    assert (replay.difference.step, replay.causes) == (step, ["1 image changed"])
+    found = verify(run_dir, saved_name(run_dir), 20)
+    assert found.difference is not None
+    assert (found.difference.step, found.causes) == (
+        step,
+        [f"1 image changed ({Path(path).parent.name}/{Path(path).name})"],
+    )
 
 
 def test_steps_are_compared_up_to_the_first_change_by_hand(config: RunConfig, tmp_path: Path) -> None:
@@ -165,8 +200,8 @@ def test_steps_are_compared_up_to_the_first_change_by_hand(config: RunConfig, tm
             trainer._emit(recorded)
 
     run_dir = train(config, tmp_path / "runs", meddle)
-    replay = preparation().verify(run_dir, saved_name(run_dir), 20)
-    assert (replay.num_steps, replay.difference) == (9 - SAVED_AT, None)
+    found = verify(run_dir, saved_name(run_dir), 20)
+    assert (found.num_steps, found.difference) == (9 - SAVED_AT, None)
 
 
 def test_the_newest_piece_of_the_curve_that_began_at_a_checkpoint_is_compared(
@@ -180,15 +215,15 @@ def test_the_newest_piece_of_the_curve_that_began_at_a_checkpoint_is_compared(
             trainer._emit(trainer.changes.unfreeze(["stage4"]))
         if trainer.step == 10 and len(done) == 1:
             done.append("restored")
-            (name,) = [info.name for info in trainer._folder.checkpoints() if info.reason == "user"]
+            (name,) = [info.name for info in trainer._folder.checkpoints.listed() if info.reason == "user"]
             for event in trainer.restore(name):
                 trainer._emit(event)
 
     run_dir = train(config, tmp_path / "runs", meddle)
     with RunFolder(run_dir, read_only=True) as folder:
-        assert {info.segment for info in folder.checkpoints()} == {0, 1}
-    replay = preparation().verify(run_dir, saved_name(run_dir), 20)
-    assert (replay.num_steps, replay.difference, bool(replay.later)) == (LAST_STEP - SAVED_AT, None, True)
+        assert {info.segment for info in folder.checkpoints.listed()} == {0, 1}
+    found = verify(run_dir, saved_name(run_dir), 20)
+    assert (found.num_steps, found.difference, bool(found.later)) == (LAST_STEP - SAVED_AT, None, True)
 
 
 def test_where_weights_alone_were_restored_no_run_went_on_from_their_checkpoint(
@@ -199,37 +234,37 @@ def test_where_weights_alone_were_restored_no_run_went_on_from_their_checkpoint(
     def meddle(trainer: Trainer) -> None:
         if trainer.step == 10 and not done:
             done.append(trainer.step)
-            (name,) = [info.name for info in trainer._folder.checkpoints() if info.reason == "user"]
+            (name,) = [info.name for info in trainer._folder.checkpoints.listed() if info.reason == "user"]
             for event in trainer.restore(name, weights_only=True):
                 trainer._emit(event)
 
     run_dir = train(config, tmp_path / "runs", meddle)
-    replay = preparation().verify(run_dir, saved_name(run_dir), 20)
-    assert (replay.num_steps, replay.difference) == (10 - SAVED_AT, None)
+    found = verify(run_dir, saved_name(run_dir), 20)
+    assert (found.num_steps, found.difference) == (10 - SAVED_AT, None)
 
 
 def test_a_run_without_steps_after_a_checkpoint_says_so(config: RunConfig, tmp_path: Path) -> None:
     run_dir = train(config, tmp_path / "runs")
     with pytest.raises(RunFolderError, match=r"has no steps to compare with: none was made after checkpoint_.*_003_"):
-        preparation().verify(run_dir, "3", 20)
+        verify(run_dir, "3", 20)
 
 
 def test_weights_that_differ_are_named_though_all_that_was_measured_is_equal(config: RunConfig, tmp_path: Path) -> None:
     run_dir = train(config, tmp_path / "runs")
     with RunFolder(run_dir, read_only=True) as folder:
-        later = folder.checkpoint("2").name
+        later = folder.checkpoints.find("2").name
     path = run_dir / "checkpoints" / later
     content = torch.load(path, weights_only=True)
     content["model_state_dict"]["fc.1.bias"][0] += 0.25
     torch.save(content, path)
     relist(run_dir, later)
-    replay = preparation().verify(run_dir, saved_name(run_dir), 20)
-    assert replay.difference is not None
-    assert (replay.difference.step, replay.difference.what, replay.later) == (8, "fc.1.bias", later)
-    assert replay.difference.difference == pytest.approx(0.25)
+    found = verify(run_dir, saved_name(run_dir), 20)
+    assert found.difference is not None
+    assert (found.difference.step, found.difference.what, found.later) == (8, "fc.1.bias", later)
+    assert found.difference.difference == pytest.approx(0.25)
 
 
-def test_a_replay_can_be_stopped_and_leaves_nothing_behind(
+def test_a_replay_that_is_ended_leaves_nothing_behind(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir = train(config, tmp_path / "runs")
@@ -237,18 +272,46 @@ def test_a_replay_can_be_stopped_and_leaves_nothing_behind(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     steps: list[int] = []
 
-    def check() -> None:
-        if len(steps) == 2:
-            raise PreparationCancelled
+    def end(what: str, done: int, *_: object) -> None:
+        if what == "Making steps again":
+            assert list((tmp_path / "scratch").iterdir())
+            steps.append(done)
+            if done == 2:
+                # As the signal does that ends an errand.
+                sys.exit(130)
 
-    here = psutil.Process()
-    stopped = Preparation(
-        WorkerAddress("nowhere", b"", here.pid, here.create_time()),
-        lambda _: None,
-        lambda what, done, *_: steps.append(done) if what == "Making steps again" else None,
-        check,
-    )
-    with pytest.raises(PreparationCancelled):
-        stopped.verify(run_dir, saved_name(run_dir), 20)
-    assert steps == [0, 1]
+    with pytest.raises(SystemExit):
+        verify(run_dir, saved_name(run_dir), 20, end)
+    assert steps == [0, 1, 2]
     assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_a_gpu_that_a_live_run_uses_is_left_to_it(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = train(config, tmp_path / "runs")
+    monkeypatch.setattr("trainer.preparation.choose_device", lambda _: torch.device("cuda:0"))
+    monkeypatch.setattr("trainer.estimate.runs_on", lambda *_: ["digits-resnet18"])
+    with pytest.raises(ValueError, match="because the run digits-resnet18 uses cuda:0"):
+        verify(run_dir, saved_name(run_dir), 20)
+
+
+def test_a_live_run_is_verified_as_it_trains_and_nothing_of_it_changes(config: RunConfig, tmp_path: Path) -> None:
+    found: list[Replay] = []
+
+    def meddle(trainer: Trainer) -> None:
+        if trainer.step == 10 and not found:
+            trainer.report(force=True)
+            assert trainer._folder is not None
+            trainer.settle()
+            run_dir = trainer._folder.path
+            before = bytes_of(run_dir)
+            with trainer.trial():
+                # Of this process's generators, which an errand has of its own, all is put back.
+                found.append(verify(run_dir, saved_name(run_dir), 20))
+            assert bytes_of(run_dir) == before
+
+    train(config, tmp_path / "runs", meddle)
+    (of_live,) = found
+    assert (of_live.first_step, of_live.num_steps, of_live.difference) == (SAVED_AT, 10 - SAVED_AT, None)
+    assert of_live.later

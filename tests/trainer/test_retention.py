@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,6 +74,19 @@ def test_a_nan_ranks_last_and_one_that_was_not_validated_is_none_of_the_best() -
         "3.pt": ["best"],
         "5.pt": ["resume point", "last"],
     }
+
+
+def test_the_best_k_are_kept_by_the_metric_that_is_chosen() -> None:
+    areas = [0.7, 0.9, None, 0.8, 0.6]
+    listed = [
+        info(epoch, float(epoch), metrics={} if area is None else {"AUROC/validation": area})
+        for epoch, area in enumerate(areas, start=1)
+    ]
+    gone = superfluous(listed, CheckpointsConfig(keep_best=2, best_metric="auroc"), "auroc", "5.pt")
+    assert [each.epoch for each in listed if each not in gone] == [2, 4, 5]
+    budget = CheckpointsConfig(keep_best=3, best_metric="auroc", disk_gb=0.0041)
+    gone = superfluous(listed, budget, "auroc", "5.pt")
+    assert [each.epoch for each in listed if each not in gone] == [2, 4, 5], "the worst of them goes first"
 
 
 def test_each_rule_keeps_its_own_and_says_so() -> None:
@@ -171,7 +185,7 @@ def test_a_run_deletes_what_no_rule_keeps_and_only_after_the_newer_one_is_durabl
     folder = trainer._folder
     told = [event for event in events if isinstance(event, CheckpointSaved | CheckpointsDeleted)]
     assert isinstance(told[0], CheckpointSaved)
-    listed = folder.checkpoints()
+    listed = folder.checkpoints.listed()
     saved = [event.checkpoint for event in told if isinstance(event, CheckpointSaved)]
     best = best_checkpoint(saved, trainer.best_metric)
     assert best is not None
@@ -181,13 +195,14 @@ def test_a_run_deletes_what_no_rule_keeps_and_only_after_the_newer_one_is_durabl
     deleted = [name for event in told if isinstance(event, CheckpointsDeleted) for name in event.names]
     assert len(deleted) + len(listed) == 3
     assert all(trainer._store.load(each)["step"] == each.step for each in listed)
-    assert folder.half_deleted() == []
+    assert folder.checkpoints.half_deleted() == []
 
 
+@pytest.mark.parametrize("often", [{"every_steps": 1, "every_minutes": None}, {"every_minutes": 1e-6}])
 def test_within_an_epoch_the_newest_point_is_kept_and_a_killed_run_ends_as_the_straight_one(
-    make_trainer: Make, small_config: RunConfig
+    make_trainer: Make, small_config: RunConfig, often: dict[str, Any]
 ) -> None:
-    config = with_rules(small_config, every_steps=1)
+    config = with_rules(small_config, **often)
     straight, _ = make_trainer(with_rules(small_config, every_minutes=None))
     straight.fit(lambda: None)
     first, _ = make_trainer(config)
@@ -200,23 +215,23 @@ def test_within_an_epoch_the_newest_point_is_kept_and_a_killed_run_ends_as_the_s
     with pytest.raises(RunStopped):
         first.fit(kill)
     folder = first._folder
-    assert [(each.step, each.reason) for each in folder.checkpoints()] == [(4, "epoch"), (6, "periodic")]
+    assert [(each.step, each.reason) for each in folder.checkpoints.listed()] == [(4, "epoch"), (6, "periodic")]
     assert len(names_on_disk(folder.path)) == 2
     second, _ = make_trainer(config)
-    point = folder.resume_point()
+    point = folder.checkpoints.resume_point()
     assert point is not None
     assert point.step == 6
     second.go_on(folder, point)
     second.fit(lambda: None)
     ours, theirs = second.module.state_dict(), straight.module.state_dict()
     assert all((ours[name] == theirs[name]).all() for name in theirs)
-    assert [each.reason for each in folder.checkpoints()] == ["epoch"] * 3
+    assert [each.reason for each in folder.checkpoints.listed()] == ["epoch"] * 3
 
 
 def test_near_its_budget_a_run_warns_once_then_thins_and_goes_on(make_trainer: Make, small_config: RunConfig) -> None:
     probe, _ = make_trainer(small_config)
     probe.fit(lambda: None)
-    size_bytes, base_bytes = probe._folder.checkpoints()[-1].size_bytes, probe._folder.base_path.stat().st_size
+    size_bytes, base_bytes = probe._folder.checkpoints.listed()[-1].size_bytes, probe._folder.base_path.stat().st_size
     rules = {"disk_gb": (base_bytes + 3.5 * size_bytes) / 1e9, "every_minutes": None}
     config = with_rules(small_config, **rules)
     training = config.training.model_copy(update={"epochs": 6})
@@ -230,7 +245,7 @@ def test_near_its_budget_a_run_warns_once_then_thins_and_goes_on(make_trainer: M
     assert any(isinstance(event, LogWritten) and event.level == "warning" for event in events[:first])
     on_disk = sum(path.stat().st_size for path in (trainer._folder.path / "checkpoints").iterdir())
     assert base_bytes + on_disk <= rules["disk_gb"] * 1e9
-    assert trainer._folder.checkpoints()[-1].epoch == 6
+    assert trainer._folder.checkpoints.listed()[-1].epoch == 6
 
 
 @pytest.mark.parametrize("killed_at", ["before the files", "after the files"])
@@ -248,16 +263,16 @@ def test_a_kill_in_mid_deletion_leaves_no_row_without_a_file_and_no_file_after_t
     folder = trainer._folder
     with monkeypatch.context() as patch:
         if killed_at == "after the files":
-            patch.setattr(folder, "end_deleting", kill)
+            patch.setattr(folder.checkpoints, "end_deleting", kill)
         with pytest.raises(Killed):
             delete_checkpoints(
                 folder, [info.name for info in infos[:2]], kill if killed_at == "before the files" else Path.unlink
             )
-    assert folder.checkpoints() == infos[2:]
-    assert all(folder.problem_of(each) == "" for each in folder.checkpoints())
+    assert folder.checkpoints.listed() == infos[2:]
+    assert all(folder.checkpoints.problem_of(each) == "" for each in folder.checkpoints.listed())
     store = CheckpointStore(folder)
     assert names_on_disk(folder.path) == [infos[2].name]
-    assert folder.half_deleted() == []
+    assert folder.checkpoints.half_deleted() == []
     assert store.load(infos[2])["step"] == 0
 
 
@@ -280,10 +295,10 @@ def test_a_file_that_cannot_be_deleted_stays_listed_is_told_once_and_goes_after_
     assert len(warnings) == 1
     assert "Permission denied" in warnings[0]
     assert not [event for event in events if isinstance(event, CheckpointsDeleted)]
-    assert sorted(each.name for each in folder.checkpoints()) == names_on_disk(folder.path)
-    assert len(folder.checkpoints()) == 3
+    assert sorted(each.name for each in folder.checkpoints.listed()) == names_on_disk(folder.path)
+    assert len(folder.checkpoints.listed()) == 3
     last = trainer.save(reason="stop")
-    assert [each.name for each in folder.checkpoints()] == [last.name]
+    assert [each.name for each in folder.checkpoints.listed()] == [last.name]
     assert names_on_disk(folder.path) == [last.name]
 
 
@@ -318,7 +333,7 @@ def test_the_checkpoints_of_a_frozen_backbone_take_hardly_more_than_one_file_and
         trainer.optimizer.step()
         trainer.save(reason="user")
         own_bytes += size_of([dict(trainer.optimizer.state_dict()), [parameter.detach() for parameter in head]])
-    total = folder.base_path.stat().st_size + sum(info.size_bytes for info in folder.checkpoints())
+    total = folder.base_path.stat().st_size + sum(info.size_bytes for info in folder.checkpoints.listed())
     one = whole.save(reason="user").size_bytes
     assert one > 40 * MB
     assert total - own_bytes <= 1.01 * one

@@ -202,17 +202,17 @@ def test_a_resumed_run_goes_back_to_the_bit_before_what_led_to_its_checkpoint_an
 
     with pytest.raises(RunStopped):
         first.fit(acting(first, (2, lambda: first.changes.set_rate(0.01)), (6, change_around_a_save), (7, stop)))
-    assert first._rewinds.changes == [1, 2, 3]
+    assert first.restoring.changes == [1, 2, 3]
     first._writer.finish()
     folder = first._folder
 
     second, _ = make_trainer(small_config)
-    events = second.go_on(folder, folder.resume_point())
+    events = second.go_on(folder, folder.checkpoints.resume_point())
     (kept,) = [event for event in events if isinstance(event, RewindsKept)]
     assert (kept.changes, kept.num_bytes, kept.undo_step) == ([1, 2], 0, None)
     second._writer.finish()
     assert kept.disk_bytes == sum(path.stat().st_size for path in folder.rewinds_dir.iterdir())
-    rewound, _ = second.rewind(2, None)
+    rewound, _ = second.restoring.rewind(2, None)
     assert isinstance(rewound, RunRewound)
     assert (rewound.step, rewound.sentence, rewound.rate) == (6, "conv5 unfrozen", 0.01)
     assert digest(second) == hashes[0]
@@ -230,7 +230,7 @@ def test_a_run_that_begins_anew_or_at_a_checkpoint_of_before_keeps_no_state_of_a
     first.changes.set_rate(0.01)
     saved = first.save(reason="user")
     # Gone back behind, and made anew: the checkpoint was saved on a piece that is abandoned.
-    first.rewind(1, None)
+    first.restoring.rewind(1, None)
     first.changes.set_rate(0.02)
     first._writer.finish()
     for info in (saved, None):
@@ -239,7 +239,7 @@ def test_a_run_that_begins_anew_or_at_a_checkpoint_of_before_keeps_no_state_of_a
         later._writer.finish()
         assert not any(event.changes or event.disk_bytes for event in events if isinstance(event, RewindsKept))
         with pytest.raises(RewindError, match="No state is kept"):
-            later.rewind(None, None)
+            later.restoring.rewind(None, None)
         assert list(first._folder.rewinds_dir.iterdir()) == []
         assert first._folder.rewinds() == []
 
@@ -257,11 +257,11 @@ def test_an_undone_rewind_is_as_if_it_had_never_been(
 
     def rewind() -> None:
         hashes.append(digest(trainer))
-        told.extend(trainer.rewind(None, None))
+        told.extend(trainer.restoring.rewind(None, None))
         trainer._writer.finish()
 
     def undo() -> None:
-        told.extend(trainer.undo_rewind())
+        told.extend(trainer.restoring.undo_rewind())
         trainer._writer.finish()
         assert (digest(trainer), trainer.step) == (hashes.pop(), 6)
 
@@ -293,7 +293,7 @@ def test_an_undone_rewind_is_as_if_it_had_never_been(
               for value in e.series["Loss/train"].values]  # fmt: skip
     assert list(curve.steps) == list(range(1, 13))
     assert list(curve.values) == theirs
-    assert {segment: list(steps) for segment, (steps, _) in curve.abandoned.items()} == {2: [4, 5], 4: [4]}
+    assert {segment: list(steps) for segment, (steps, _) in curve.abandoned.items()} == {1: [4, 5], 3: [4]}
 
 
 def test_rewinds_are_undone_in_turn_until_another_change_is_made(make_trainer: Make, small_config: RunConfig) -> None:
@@ -301,21 +301,21 @@ def test_rewinds_are_undone_in_turn_until_another_change_is_made(make_trainer: M
     folder = trainer._folder
     for rate in (0.01, 0.02, 0.03):
         trainer.changes.set_rate(rate)
-    trainer.rewind(3, None)
-    trainer.rewind(1, None)
+    trainer.restoring.rewind(3, None)
+    trainer.restoring.rewind(1, None)
     assert trainer.rates.rate == small_config.optimizer.rate
-    assert [trainer.undo_rewind()[1].changes, trainer.rates.rate] == [[1, 2], 0.02]
-    assert [trainer.undo_rewind()[1].changes, trainer.rates.rate] == [[1, 2, 3], 0.03]
+    assert [trainer.restoring.undo_rewind()[1].changes, trainer.rates.rate] == [[1, 2], 0.02]
+    assert [trainer.restoring.undo_rewind()[1].changes, trainer.rates.rate] == [[1, 2, 3], 0.03]
     with pytest.raises(RewindError, match="No rewind can be undone"):
-        trainer.undo_rewind()
-    trainer.rewind(2, None)
+        trainer.restoring.undo_rewind()
+    trainer.restoring.rewind(2, None)
     trainer._writer.finish()
     assert [info.change for info in folder.rewinds()] == [1, 2, 3]
     trainer.changes.set_rate(0.04)
     with pytest.raises(RewindError, match="No rewind can be undone"):
-        trainer.undo_rewind()
+        trainer.restoring.undo_rewind()
     trainer._writer.finish()
-    changes = trainer._rewinds.changes
+    changes = trainer.restoring.changes
     assert changes[0] == 1
     assert len(changes) == 2
     assert [info.change for info in folder.rewinds()] == changes
@@ -328,7 +328,7 @@ def test_a_killed_run_whose_rewind_was_undone_goes_on_from_its_last_checkpoint(
     trainer, _ = make_trainer(small_config)
     trainer.changes.set_rate(0.5)
     saved = trainer.save(reason="user")
-    trainer.rewind(None, None)
-    assert trainer._folder.resume_point() is None
-    trainer.undo_rewind()
-    assert trainer._folder.resume_point() == saved
+    trainer.restoring.rewind(None, None)
+    assert trainer._folder.checkpoints.resume_point() is None
+    trainer.restoring.undo_rewind()
+    assert trainer._folder.checkpoints.resume_point() == saved

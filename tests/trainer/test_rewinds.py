@@ -12,7 +12,7 @@ from tests.trainer.test_loop import Make, make_trainer, with_data, with_optimize
 from trainer.config import PlanPhase, RunConfig
 from trainer.loop import Trainer
 from trainer.messages.base import Event
-from trainer.messages.changes import LayersUnfrozen, RateChanged, RunRewound
+from trainer.messages.changes import CheckpointRestored, LayersUnfrozen, RateChanged, RunRewound, StateRestored
 from trainer.messages.events import CheckpointSaved, LogWritten, MetricsLogged, RewindsKept
 from trainer.rewinds import RewindError
 
@@ -80,11 +80,11 @@ def test_a_rewound_run_ends_as_the_run_that_never_changed(
 
     def rewind() -> None:
         trainer._writer.finish()
-        assert (trainer._rewinds.find(None, None).content is None) == (rewind_gb == 0)
+        assert (trainer.restoring._rewinds.find(None, None).content is None) == (rewind_gb == 0)
         assert digest(trainer) != at_change[0]
-        told.extend(trainer.rewind(None, None))
+        told.extend(trainer.restoring.rewind(None, None))
         assert (digest(trainer), trainer.step, trainer.epoch, trainer.batch) == (at_change[0], 5, 1, 1)
-        assert trainer.freeze_set.describe(trainer.freeze_set.frozen) == "conv1 … stage4"
+        assert trainer.freeze_set.describe(trainer.freeze_set.frozen) == "conv1, stage2, stage3, stage4"
         assert trainer.rates.rate == config.optimizer.rate
 
     made: list[Event] = []
@@ -107,6 +107,41 @@ def test_a_rewound_run_ends_as_the_run_that_never_changed(
     assert list(curve.values) == theirs
 
 
+def test_a_run_that_went_back_and_restores_what_it_had_left_goes_on_from_there(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    """To a checkpoint, to one of the piece that was left by that, before a change in there, and forth again."""
+    trainer, events = make_trainer(small_config)
+    names: list[str] = []
+    told: list[Event] = []
+
+    def save() -> None:
+        names.append(trainer.save(reason="user").name)
+
+    trainer.fit(
+        acting(
+            trainer,
+            (2, save),
+            (5, lambda: trainer.changes.set_rate(0.02)),
+            (6, save),
+            (7, lambda: told.extend(trainer.restore(names[0]))),
+            (4, lambda: told.extend(trainer.restore(names[1]))),
+            (8, lambda: told.extend(trainer.restoring.rewind(1, None))),
+            (9, lambda: told.extend(trainer.restoring.undo_rewind())),
+        )
+    )
+    gone = [event for event in told if isinstance(event, StateRestored)]
+    assert [(event.step, event.segment, event.parent) for event in gone] == [(2, 1, 0), (6, 2, 0), (5, 3, 0), (8, 4, 2)]
+    folder = trainer._folder
+    for event in (event for event in events if isinstance(event, MetricsLogged)):
+        folder.add_metrics(event.segment, event.series)
+    curve = folder.curves()["Loss/train"]
+    assert list(curve.steps) == list(range(1, 13))
+    assert curve.num_points == {0: 6, 2: 2, 4: 4}
+    left = {segment: list(steps) for segment, (steps, _) in curve.abandoned.items()}
+    assert left == {0: [7], 1: [3, 4], 3: [6, 7, 8, 9]}
+
+
 def test_a_run_goes_back_before_any_change_that_is_kept_and_forgets_the_later_ones(
     make_trainer: Make, small_config: RunConfig
 ) -> None:
@@ -122,27 +157,47 @@ def test_a_run_goes_back_before_any_change_that_is_kept_and_forgets_the_later_on
     kept = [event for event in events if isinstance(event, RewindsKept)]
     assert [event.changes for event in kept] == [[1], [1, 2], [1, 2, 3]]
     assert kept[-1].budget_bytes == 1_000_000_000
-    rewound, kept_now = trainer.rewind(2, None)
+    rewound, kept_now = trainer.restoring.rewind(2, None)
     assert isinstance(rewound, RunRewound)
     assert (rewound.sentence, rewound.rate, kept_now.changes) == ("conv5 unfrozen", 0.01, [1])
     with pytest.raises(RewindError, match=r"What is: before the change at step 0 \(rate 0\.01\)"):
-        trainer.rewind(3, None)
+        trainer.restoring.rewind(3, None)
     # The rewind has a number too.
     assert trainer.changes.set_rate(0.5).change == 5
-    trainer.rewind(None, 0)
+    trainer.restoring.rewind(None, 0)
     assert trainer.rates.rate == small_config.optimizer.rate
     with pytest.raises(RewindError, match="No state is kept"):
-        trainer.rewind(None, None)
+        trainer.restoring.rewind(None, None)
 
 
 def test_the_plans_change_can_be_gone_back_before_and_is_not_made_again(
     make_trainer: Make, small_config: RunConfig
 ) -> None:
     trainer, events = make_trainer(with_plan(small_config, PlanPhase(epoch=1, unfreeze=["conv5"])))
-    trainer.fit(acting(trainer, (6, lambda: events.extend(trainer.rewind(None, 4)))))
+    trainer.fit(acting(trainer, (6, lambda: events.extend(trainer.restoring.rewind(None, 4)))))
     assert [event.applied_step for event in events if isinstance(event, LayersUnfrozen)] == [4]
     assert trainer.freeze_set.describe(trainer.freeze_set.frozen) == "backbone"
     assert [e.checkpoint.epoch for e in events if isinstance(e, CheckpointSaved)] == [1, 2, 3]
+
+
+def test_every_state_that_is_put_back_tells_whether_the_plans_phase_was_changed_by_hand(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    trainer, events = make_trainer(with_plan(small_config, PlanPhase(epoch=1, unfreeze=["conv5"])))
+    trainer.changes.unfreeze(["stage4"])
+    trainer.changes.set_rate(0.02)
+    (before_rate, _), (undone, _) = trainer.restoring.rewind(None, None), trainer.restoring.undo_rewind()
+    assert before_rate.is_plan_overridden
+    assert undone.is_plan_overridden
+    name = trainer.save(reason="user").name
+    (before_freeze, _) = trainer.restoring.rewind(1, None)
+    assert not before_freeze.is_plan_overridden
+    (checkpoint, *_) = trainer.restoring.put_checkpoint_back(name)
+    assert checkpoint.is_plan_overridden
+    trainer.fit(acting(trainer, (6, lambda: events.extend(trainer.restoring.put_weights_back(name)))))
+    # By then the next phase had begun.
+    (weights,) = [event for event in events if isinstance(event, CheckpointRestored)]
+    assert not weights.is_plan_overridden
 
 
 def test_a_killed_run_that_was_rewound_goes_on_from_the_checkpoint_before_the_change(
@@ -152,8 +207,8 @@ def test_a_killed_run_that_was_rewound_goes_on_from_the_checkpoint_before_the_ch
     first = trainer.save(reason="user")
     trainer.changes.set_rate(0.5)
     trainer.save(reason="user")
-    trainer.rewind(None, None)
-    assert trainer._folder.resume_point() == first
+    trainer.restoring.rewind(None, None)
+    assert trainer._folder.checkpoints.resume_point() == first
 
 
 def test_numbers_of_changes_rise_over_a_resume(make_trainer: Make, small_config: RunConfig) -> None:
@@ -181,11 +236,45 @@ def test_what_changes_nothing_copies_no_state(
     make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer, events = make_trainer(small_config)
-    monkeypatch.setattr(trainer, "_present_state", lambda: pytest.fail("the state was copied"))
+    monkeypatch.setattr(trainer.restoring, "_present_state", lambda: pytest.fail("the state was copied"))
     assert trainer.changes.freeze(["conv1"]).layers == []
     assert trainer.changes.unfreeze(["head"]).layers == []
     assert trainer.changes.set_rate_multiplier(["head"], 1.0).layers == []
     assert not [event for event in events if isinstance(event, RewindsKept)]
+
+
+@pytest.mark.parametrize("rewind_gb", [1.0, 0.0], ids=["in memory", "in a file"])
+def test_an_undone_restore_is_as_if_it_had_never_been(
+    make_trainer: Make, small_config: RunConfig, rewind_gb: float
+) -> None:
+    config = with_training(small_config, rewind_gb=rewind_gb)
+    names: list[str] = []
+    hashes: list[str] = []
+    told: list[Event] = []
+
+    def save(trainer: Trainer) -> None:
+        names.append(trainer.save(reason="user").name)
+
+    def restore(trainer: Trainer) -> None:
+        trainer.changes.set_rate(0.02)
+        hashes.append(digest(trainer))
+        told.extend(trainer.restore(names[0]))
+        trainer._writer.finish()
+        assert trainer.step == 2
+
+    def undo(trainer: Trainer) -> None:
+        told.extend(trainer.restoring.undo_rewind())
+        assert (digest(trainer), trainer.step, trainer.rates.rate) == (hashes[0], 6, 0.02)
+
+    straight, _ = make_trainer(config)
+    straight.fit(acting(straight, (2, lambda: save(straight)), (6, lambda: straight.changes.set_rate(0.02))))
+    names.clear()
+    trainer, _ = make_trainer(config)
+    trainer.fit(acting(trainer, (2, lambda: save(trainer)), (6, lambda: restore(trainer)), (4, lambda: undo(trainer))))
+    assert digest(trainer) == digest(straight)
+    assert [event.undo_step for event in told if isinstance(event, RewindsKept)] == [6, None]
+    listed = trainer._folder.checkpoints.listed()
+    assert trainer._folder.checkpoints.left_behind(listed) == set()
 
 
 def test_a_restore_forgets_the_states_that_lie_after_it(make_trainer: Make, small_config: RunConfig) -> None:

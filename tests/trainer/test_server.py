@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import queue
-from collections.abc import Iterator
-from multiprocessing.connection import Client, Listener
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from trainer.config import RunConfig
 from trainer.frames import MAX_FRAME_BYTES, decode_event, encode
+from trainer.messages.base import Event
 from trainer.messages.commands import PauseRun
 from trainer.messages.events import (
     CommandRejected,
+    FeaturesCached,
+    LayerStatsReported,
     LogWritten,
     MetricsLogged,
     MetricsSkipped,
@@ -36,7 +45,9 @@ class Served:
         self.listener = Listener(str(address), authkey=KEY)
         self.server = EventServer(self.listener, self.commands.put)
         self.server.begin(WorkerAttached(state=RunState.IDLE, pid=1, torch_version="", devices=[]))
-        self.server.keep_in(folder, lambda _: None)
+        self.logged: list[Event] = []
+        self.log: Callable[[Event], None] = self.logged.append
+        self.server.keep_in(folder, lambda event: self.log(event))
         self.address = str(address)
 
 
@@ -53,6 +64,38 @@ def served(tmp_path: Path, folder: RunFolder) -> Iterator[Served]:
     yield made
     made.server.finish()
     made.listener.close()
+
+
+@contextmanager
+def held(folder: RunFolder) -> Iterator[None]:
+    """Hold run.db as another program might, for as long as this lasts."""
+    folder.database.read("PRAGMA busy_timeout = 0")
+    with closing(sqlite3.connect(folder.path / "run.db", isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        yield
+
+
+def told_until(client: Connection, text: str) -> list[LogWritten]:
+    """Return the lines that a client is told, the last of which has a text in it."""
+    told: list[LogWritten] = []
+    while not (told and text in told[-1].text):
+        assert client.poll(10), f"only this came: {told}"
+        _, event = decode_event(client.recv_bytes())
+        if isinstance(event, LogWritten):
+            told.append(event)
+    return told
+
+
+def line(text: str) -> LogWritten:
+    return LogWritten(level="info", text=text)
+
+
+def stats(step: int) -> LayerStatsReported:
+    return LayerStatsReported(step=step, segment=0, layers=[], gradient_norms=[], update_norms=[], weight_norms=[])
+
+
+def kept_lines(folder: RunFolder) -> list[str]:
+    return [event.text for event in folder.read().log if isinstance(event, LogWritten)]
 
 
 def metrics(step: int) -> MetricsLogged:
@@ -87,6 +130,25 @@ def test_a_client_that_comes_later_is_told_why_the_run_is_paused_until_it_is_no_
             assert attached.state is state
             paused = attached.paused
             assert (paused and (paused.sentence, paused.offered_parts)) == (("No memory.", 2) if sentence else None)
+
+
+def test_a_client_that_comes_later_is_told_what_is_cached_and_finds_it_in_the_folder(
+    served: Served, folder: RunFolder
+) -> None:
+    cached = FeaturesCached(
+        layers=["conv1"], sentence="conv1", views=4, fixed_views=4, saved_share=0.5, num_bytes=800, is_in_memory=True,
+        is_on_disk=False, reason="", applied_step=0, segment=0,
+    )  # fmt: skip
+    with Client(served.address, authkey=KEY) as early:
+        decode_event(early.recv_bytes())
+        served.server.publish(cached)
+        _, told = decode_event(early.recv_bytes())
+    with Client(served.address, authkey=KEY) as late:
+        _, attached = decode_event(late.recv_bytes())
+    assert isinstance(attached, WorkerAttached)
+    assert attached.features is not None
+    assert attached.features.layers == ["conv1"]
+    assert [event.time for event in folder.read().log] == [told.time]
 
 
 def test_a_client_that_does_not_read_loses_metrics_only_and_is_told_where_they_are(
@@ -150,7 +212,9 @@ def test_a_name_that_is_no_text_reaches_the_client_and_the_folder_with_marks(ser
         assert isinstance(decode_event(client.recv_bytes())[1], StateChanged)
 
 
-def test_an_event_that_cannot_be_written_costs_only_itself(served: Served, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_event_that_cannot_be_written_costs_only_itself(
+    served: Served, folder: RunFolder, capfd: pytest.CaptureFixture[str]
+) -> None:
     with Client(served.address, authkey=KEY) as client:
         decode_event(client.recv_bytes())
         served.server.publish(LogWritten.model_construct(level="info", text=object()))
@@ -160,6 +224,98 @@ def test_an_event_that_cannot_be_written_costs_only_itself(served: Served, capfd
             assert client.poll(10), "nothing came: a thread of the server has died"
             texts.append(decode_event(client.recv_bytes())[1].text)
     kept, shown = texts[:-1]
-    assert kept.startswith("What happens now is shown but not kept. LogWritten cannot be written")
+    assert kept.startswith("An event is not kept. LogWritten cannot be written")
     assert shown.startswith("Not shown here. LogWritten cannot be written")
     assert "ProtocolError" in capfd.readouterr().err
+    assert kept_lines(folder) == ["still here"]
+
+
+def test_what_run_db_did_not_take_is_written_in_its_order_before_what_comes_next(
+    served: Served, folder: RunFolder
+) -> None:
+    with Client(served.address, authkey=KEY) as client:
+        decode_event(client.recv_bytes())
+        with held(folder):
+            for step in range(3):
+                served.server.publish(line(f"line {step}"))
+                served.server.publish(metrics(step))
+                served.server.publish(stats(step))
+            complaint, *shown = told_until(client, "line 2")
+            assert complaint.text.startswith(
+                "What happens now is shown, and waits in memory until it can be kept. Cann"
+            )
+            assert "database is locked" in complaint.text
+            assert [(event.text, event.event_id) for event in shown] == [(f"line {step}", 0) for step in range(3)]
+            assert kept_lines(folder) == []
+        served.server.publish(line("line 3"))
+        kept_again, last = told_until(client, "line 3")
+        assert kept_again.text == "All that had to wait is kept now."
+        assert last.event_id == folder.last_event_id() == 4
+        served.server.publish(line("line 4"))
+        assert len(told_until(client, "line 4")) == 1, "it is said once"
+    assert kept_lines(folder) == [f"line {step}" for step in range(5)]
+    times = [event.time for event in folder.read().log]
+    assert times == sorted(times)
+    (curve,) = folder.curves().values()
+    assert list(curve.steps) == [0, 1, 2]
+    layer_stats = folder.layer_stats()
+    assert layer_stats is not None
+    assert layer_stats.step == 2
+    assert [event.text for event in served.logged if isinstance(event, LogWritten)] == kept_lines(folder)
+
+
+def test_what_waits_as_the_run_ends_is_written_then(served: Served, folder: RunFolder) -> None:
+    with Client(served.address, authkey=KEY) as client:
+        decode_event(client.recv_bytes())
+        with held(folder):
+            served.server.publish(line("line 0"))
+            served.server.publish(line("line 1"))
+            told_until(client, "line 1")
+        served.server.finish()
+        assert [event.text for event in told_until(client, "All that")] == ["All that had to wait is kept now."]
+    assert kept_lines(folder) == ["line 0", "line 1"]
+
+
+def test_what_cannot_be_kept_to_the_very_end_is_said_to_be_lost(
+    served: Served, folder: RunFolder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Client(served.address, authkey=KEY) as client, held(folder):
+        decode_event(client.recv_bytes())
+        served.server.publish(line("line 0"))
+        served.server.publish(metrics(0))
+        told_until(client, "line 0")
+        served.server.finish()
+        lost = told_until(client, "The run ends")[-1].text
+    assert lost.startswith("The run ends, and its last 2 events and measurements were shown but are not kept. Cannot")
+    assert lost in capfd.readouterr().err, "there may be no client"
+    assert kept_lines(folder) == []
+
+
+def fail(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_what_the_log_for_tensorboard_does_not_take_is_kept_once(served: Served, folder: RunFolder) -> None:
+    served.log = fail
+    with Client(served.address, authkey=KEY) as client:
+        decode_event(client.recv_bytes())
+        served.server.publish(line("line 0"))
+        served.server.publish(line("line 1"))
+        complaint, *shown = told_until(client, "line 1")
+    assert complaint.text.startswith("What happens now is kept, but TensorBoard's files lack it. ")
+    assert [(event.text, event.event_id) for event in shown] == [("line 0", 1), ("line 1", 2)]
+    assert kept_lines(folder) == ["line 0", "line 1"]
+
+
+def test_a_worker_log_on_the_full_disk_too_ends_no_thread(
+    served: Served, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client(served.address, authkey=KEY) as client:
+        decode_event(client.recv_bytes())
+        with monkeypatch.context() as patch, held(folder):
+            patch.setattr(sys, "stderr", SimpleNamespace(write=fail, flush=fail))
+            served.server.publish(line("line 0"))
+            told_until(client, "line 0")
+        served.server.publish(line("line 1"))
+        told_until(client, "line 1")
+    assert kept_lines(folder) == ["line 0", "line 1"]

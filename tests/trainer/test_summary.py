@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torchvision
 from torch import nn
 
 from trainer.config import ModelConfig
+from trainer.messages.model_info import FrozenFeatures
 from trainer.models import ModelError, inspect
 from trainer.summary import summarize, with_costs
 
@@ -98,3 +100,35 @@ def test_a_loaded_model_gets_the_costs_of_its_twin() -> None:
         update={"layers": [layer.model_copy(update={"mult_adds": 0, "output_shape": []}) for layer in bare.layers]}
     )
     assert with_costs(bare, ModelConfig(name="resnet18"), 7, 64) == summarize(ModelConfig(name="resnet18"), 7, 64)
+
+
+def test_a_summary_says_what_of_the_frozen_part_could_be_cached() -> None:
+    stages = ["conv1", "bn1", "layer1", "layer2"]
+    summary = summarize(ModelConfig(name="resnet18", frozen=stages), 7, 64)
+    assert summary.features == FrozenFeatures(
+        layers="conv1 … layer2",
+        units=[layer.fqn for layer in summary.layers if layer.is_unit and layer.fqn.partition(".")[0] in stages],
+        bytes_32=4 * 128 * 8 * 8,
+        bytes_16=2 * 128 * 8 * 8,
+        saved_share=sum(layer.mult_adds for layer in summary.layers if layer.fqn in stages)
+        / summary.layers[0].mult_adds,
+    )
+
+
+def test_a_summary_says_why_nothing_could_be_cached() -> None:
+    def reason(**kwargs: Any) -> str:
+        features = summarize(ModelConfig(name="resnet18", **kwargs), 7, 64).features
+        assert features is not None
+        return features.reason
+
+    assert reason(frozen=[]) == "No features can be cached: nothing is frozen."
+    assert reason(frozen=["layer1"]).startswith("No features can be cached: 'conv1' is trainable.")
+    assert reason(frozen=["backbone"], batchnorm="adapting") == ""
+    assert "Cannot freeze every layer" in reason(frozen=["backbone", "head"])
+
+
+def test_statistics_that_go_on_end_what_could_be_cached() -> None:
+    features = summarize(ModelConfig(name="resnet18", adapting=["layer3"]), 7, 64).features
+    assert features is not None
+    assert 0.3 < features.saved_share < 0.7
+    assert features.layers == "conv1 … layer3.0.downsample.0"

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from trainer.config import ConfigError, DataConfig, RunConfig, TrainingConfig
+from trainer.config import METRICS, CheckpointsConfig, ConfigError, DataConfig, RunConfig, TrainingConfig
 from trainer.messages.data_info import DataSummary
 from trainer.metrics import Evaluation, SplitMetrics
 from trainer.task import Binary, MultiClass, Task, check_task, make_task
+from trainer.validation_metrics import METRIC_TAGS, check_best_metric, reported_metrics
 
 CPU = torch.device("cpu")
 
@@ -172,6 +173,28 @@ def test_class_weights_make_both_classes_of_a_binary_task_weigh_the_same() -> No
 def test_a_binary_task_with_a_class_that_has_no_training_images_trains_unweighted() -> None:
     task = make_task(run_config("binary", "class_weights"), ["no", "yes"], [30, 0], 30, CPU)
     assert torch.isfinite(task.training_loss(torch.zeros(4, 1), torch.tensor([0, 0, 1, 1])))
+
+
+@pytest.mark.parametrize(
+    ("task", "num_classes"), [("multi_class", 5), ("multi_class", 6), ("binary", 2), ("multi_label", 6)]
+)
+def test_the_best_may_be_told_by_just_what_a_task_reports(task: str, num_classes: int) -> None:
+    names = [str(idx) for idx in range(num_classes)]
+    config = run_config(task)
+    made = make_task(config, names, [4] * num_classes, 4 * num_classes, CPU)
+    logits, target = outputs(60, num_classes)
+    if task == "multi_label":
+        target = torch.nn.functional.one_hot(target, num_classes).float()
+    tags = set(evaluated(made, logits[:, : made.num_outputs], target).values)
+    assert {METRIC_TAGS[metric] for metric in reported_metrics(task, num_classes)} == tags
+    for metric in METRICS:
+        chosen = config.model_copy(update={"checkpoints": CheckpointsConfig(best_metric=metric)})
+        if METRIC_TAGS[metric] in tags:
+            check_best_metric(chosen, num_classes)
+        else:
+            with pytest.raises(ConfigError, match=f"does not report {metric}, so that.* or ") as caught:
+                check_best_metric(chosen, num_classes)
+            assert caught.value.field == "checkpoints.best_metric"
 
 
 def test_a_binary_task_for_three_classes_is_refused_with_the_field() -> None:

@@ -45,7 +45,7 @@ def train_on(run_dir: Path, num_epochs: int) -> tuple[PreparedRun, list[Event], 
 
 def last_weights(run_dir: Path) -> dict[str, torch.Tensor]:
     with RunFolder(run_dir, read_only=True) as folder:
-        content = CheckpointStore(folder, read_only=True).load(folder.checkpoint("last"))
+        content = CheckpointStore(folder, read_only=True).load(folder.checkpoints.find("last"))
     return content["model_state_dict"]
 
 
@@ -76,7 +76,7 @@ def test_a_run_that_its_patience_ended_has_its_patience_anew(small_config: RunCo
     config = with_epochs(small_config, 9, patience=1, min_change=1000, restore_best=False)
     run_dir = record_run(config, tmp_path / "runs")
     with RunFolder(run_dir) as folder:
-        assert folder.checkpoint("last").epoch == 2
+        assert folder.checkpoints.find("last").epoch == 2
     prepared = open_run(run_dir, 4)
     try:
         assert (prepared.trainer.epoch, prepared.trainer.num_epochs) == (2, 4)

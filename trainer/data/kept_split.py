@@ -1,6 +1,6 @@
 """The split of a run, kept in its folder, so that a resume validates on what was never trained on.
 
-With each image's size it also tells which of them are others by now.
+With each image's size and hash it also tells which of them are others by now.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from trainer.data.images import DataError, displayed
 from trainer.data.scan import ScannedData, place_in
 
 FILE_NAME = "split.csv"
-_COLUMNS = ["path", "class", "split", "bytes"]
-_OLD_COLUMNS = _COLUMNS[:3]
-"""Of an earlier Thaw."""
+_COLUMNS = ["path", "class", "split", "bytes", "sha256"]
+_OLD_COLUMNS = [_COLUMNS[:3], _COLUMNS[:4]]
+"""Of earlier Thaws."""
+NUM_NAMED = 3
 
 
 def write_split(run_dir: Path, scanned: ScannedData) -> None:
@@ -60,7 +61,7 @@ def read_split_rows(run_dir: Path) -> list[tuple[str, str, str]] | None:
 
 
 def changes_since(run_dir: Path, scanned: ScannedData) -> list[str]:
-    """Say what of a run's images is not as it was when the run began: "3 images added", "1 image removed".
+    """Say what of a run's images is not as it was when the run began: "2 images removed (cat/1.png, cat/7.png)".
 
     Raises:
         DataError: The file of the split is damaged.
@@ -68,16 +69,28 @@ def changes_since(run_dir: Path, scanned: ScannedData) -> list[str]:
     """
     then = {place: rest for place, *rest in _read(run_dir) or []}
     now = {place: rest for place, *rest in _rows(scanned)}
-    # An earlier Thaw did not keep the sizes.
-    changed = [place for place in then.keys() & now.keys() if now[place][: len(then[place])] != then[place]]
-    counts = {"added": len(now.keys() - then.keys()), "removed": len(then.keys() - now.keys()), "changed": len(changed)}
-    return [f"{count:,} image{'' if count == 1 else 's'} {what}" for what, count in counts.items() if count]
+    places = {
+        "added": [place for place in now if place not in then],
+        "removed": [place for place in then if place not in now],
+        # Earlier Thaws did not keep the sizes or the hashes.
+        "changed": [place for place in now if place in then and now[place][: len(then[place])] != then[place]],
+    }
+    return [f"{_num_images(named)} {what} ({_shortened(named)})" for what, named in places.items() if named]
+
+
+def _num_images(places: list[str]) -> str:
+    return f"{len(places):,} image{'' if len(places) == 1 else 's'}"
+
+
+def _shortened(places: list[str]) -> str:
+    return ", ".join([*(displayed(Path(place)) for place in places[:NUM_NAMED]), *["…"] * (len(places) > NUM_NAMED)])
 
 
 def _rows(scanned: ScannedData) -> Iterator[list[str]]:
-    for (path, class_idxs), split, size_bytes in zip(scanned.samples, scanned.splits, scanned.sizes, strict=True):
+    columns = (scanned.samples, scanned.splits, scanned.sizes, scanned.hashes)
+    for (path, class_idxs), split, size_bytes, sha256 in zip(*columns, strict=True):
         classes = "; ".join(scanned.class_names[idx] for idx in class_idxs)
-        yield [place_in(scanned.root, path), classes, split, str(size_bytes)]
+        yield [place_in(scanned.root, path), classes, split, str(size_bytes), sha256]
 
 
 def _read(run_dir: Path) -> list[list[str]] | None:
@@ -89,6 +102,6 @@ def _read(run_dir: Path) -> list[list[str]] | None:
             columns, *rows = list(csv.reader(file)) or [[]]
     except (OSError, csv.Error) as error:
         raise DataError(f"Cannot read {displayed(path)}: {error}. Put it back from a copy.") from error
-    if columns not in (_COLUMNS, _OLD_COLUMNS) or any(len(row) != len(columns) for row in rows):
+    if columns not in (_COLUMNS, *_OLD_COLUMNS) or any(len(row) != len(columns) for row in rows):
         raise DataError(f"{displayed(path)} is damaged: it should have the columns {', '.join(_COLUMNS)}. Put it back.")
     return rows

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from trainer.config import DataConfig, TrainingConfig
@@ -15,10 +16,11 @@ from trainer.data.file_watch import FileWatch
 from trainer.data.images import DataError, displayed
 from trainer.data.sampler import EpochSampler
 from trainer.data.scan import ScannedData, place_in
-from trainer.data.store import DecodedStore, StoreContent, find_budget, open_stores, store_content
+from trainer.data.store import SUFFIX, DecodedStore, StoreContent, open_stores, store_content
 from trainer.data.stream import Batch, Stream
 from trainer.data.transforms import ImageTransform, Preprocessing, train_transform, validation_transform
 from trainer.messages.data_info import SPLITS
+from trainer.record_store import find_budget
 
 SMALL_IMAGE_SIZE = 64
 MAX_CHOSEN_WORKERS = 4
@@ -39,14 +41,20 @@ class ImageData:
         preprocessing: How images are made to fit the model.
         batches_per_epoch: Number of training batches in an epoch.
         num_loader_workers: Processes that load images; 0: this one does.
-        fingerprint: SHA-256 over the images' relative paths, sizes, classes and splits, to notice that data changed
-            before a resume.
+        fingerprint: SHA-256 over the images' relative paths, sizes, classes, splits and hashes, to notice that data
+            changed before a resume.
+        fingerprints: That, and the one that an earlier Thaw took, without the hashes.
         num_kept: Number of images that are decoded only once, because there is room to keep them.
         store_bytes: What these take on the disk, once all are decoded.
         all_store_bytes: What all images would take there.
         store_budget_bytes: What the decoded images of all runs together may take there.
         images_per_s: Training images a second that loading alone sustains, by epoch; so far, where one is
             going on.
+        train: The training images by themselves.
+        validation: The validation images by themselves.
+        test: The test images by themselves.
+        sampler: The order of the training images.
+        identities: What tells the images of each split from others, as they are shown in an epoch.
 
     """
 
@@ -84,25 +92,28 @@ class ImageData:
             -(-self.num_train // training.batch_size),
         )
         states = _states(scanned)
-        self.fingerprint = _fingerprint(scanned, states)
+        self.fingerprint = _fingerprint(scanned, states, scanned.hashes)
+        self.fingerprints = (self.fingerprint, _fingerprint(scanned, states, []))
         self._watch = FileWatch([path for path, _ in scanned.samples], states)
         labels = [class_idx for (class_idx,) in train_classes] if data.balance == "sampler" else None
-        self._sampler = EpochSampler(self.num_train, training.batch_size, training.seed, labels)
-        self.batches_per_epoch = self._sampler.num_batches
+        self.sampler = EpochSampler(self.num_train, training.batch_size, training.seed, labels)
+        self.batches_per_epoch = self.sampler.num_batches
         self._batch_size = training.batch_size
         transforms = {split: validation_transform(preprocessing) for split in SPLITS}
         transforms["train"] = train_transform(preprocessing, data.augmentation)
         # Room is given in this order: what is loaded most often comes first.
         stores: dict[str, DecodedStore | None] = dict.fromkeys(SPLITS)
+        contents = [_content(scanned, states, parts[split], transforms[split]) for split in SPLITS]
+        self.identities = dict(zip(SPLITS, (content.key for content in contents), strict=True))
+        self.identities["train"] += f" {data.augmentation} {training.seed}"
         if store_dir is not None:
-            contents = [_content(scanned, states, parts[split], transforms[split]) for split in SPLITS]
             stores.update(zip(SPLITS, open_stores(store_dir, data.cache_gb, contents), strict=True))
         self._stores = [store for store in stores.values() if store is not None]
         self.num_kept = sum(store.num_kept for store in self._stores)
         self.store_bytes = sum(store.num_bytes for store in self._stores)
-        self.store_budget_bytes = 0 if store_dir is None else find_budget(store_dir, data.cache_gb)
+        self.store_budget_bytes = 0 if store_dir is None else find_budget(store_dir, SUFFIX, data.cache_gb)
         self.all_store_bytes = sum(store.all_bytes for store in self._stores)
-        self._train, self._validation, self._test = (
+        self.train, self.validation, self.test = (
             Stream(
                 ImageDataset(
                     [scanned.samples[idx] for idx in parts[split]],
@@ -118,23 +129,31 @@ class ImageData:
         )
         self.images_per_s: dict[int, float] = {}
 
-    def train_batches(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+    def train_batches(self, epoch: int, start_batch: int = 0, view: int | None = None) -> Iterator[Batch]:
         """Yield the training batches of an epoch, from ``start_batch`` on. Starting anew ends an earlier iterator.
+
+        The images are augmented as in the epoch ``view``, None: in this one.
 
         Raises:
             DataError: An image cannot be read any more, or a loader process is gone.
 
         """
-        keys = list(self._sampler.batches(epoch, start_batch))
-        return self._train.batches(keys, lambda rate: self.images_per_s.update({epoch: rate}))
+        keys = list(self.sampler.batches(epoch, start_batch))
+        if view is not None:
+            keys = [[(view, index) for _, index in batch] for batch in keys]
+        return self.train.batches(keys, partial(self.tell_images_per_s, epoch))
+
+    def tell_images_per_s(self, epoch: int, rate: float) -> None:
+        """Note how fast the images of an epoch are loaded."""
+        self.images_per_s[epoch] = rate
 
     def validation_batches(self) -> Iterator[Batch]:
         """Yield the validation batches: always the same, without augmentation. Raises as ``train_batches``."""
-        return self._validation.batches(self._keys_in_order(self.num_validation))
+        return self.validation.batches(self._keys_in_order(self.num_validation))
 
     def test_batches(self) -> Iterator[Batch]:
         """Yield the test batches, none where there is no test split. Otherwise as ``validation_batches``."""
-        return self._test.batches(self._keys_in_order(self.num_test))
+        return self.test.batches(self._keys_in_order(self.num_test))
 
     def look_for_changes(self) -> None:
         """Begin to look whether every file is still as it was; a warning names what is not, once.
@@ -146,7 +165,7 @@ class ImageData:
     def close(self) -> None:
         """End the loader processes. Batches can be asked for again; that starts new ones."""
         self._watch.end()
-        for stream in (self._train, self._validation, self._test):
+        for stream in (self.train, self.validation, self.test):
             stream.close()
         for store in self._stores:
             store.close()
@@ -187,7 +206,7 @@ def _content(
     return store_content(transform, files, [scanned.sides[idx] for idx in part])
 
 
-def _fingerprint(scanned: ScannedData, states: list[os.stat_result]) -> str:
+def _fingerprint(scanned: ScannedData, states: list[os.stat_result], hashes: list[str]) -> str:
     digest = hashlib.sha256()
     rows = (
         (path, class_idxs, split, state.st_size)
@@ -197,4 +216,6 @@ def _fingerprint(scanned: ScannedData, states: list[os.stat_result]) -> str:
         classes = "\0".join(scanned.class_names[class_idx] for class_idx in class_idxs)
         said = f"{place_in(scanned.root, path)}\0{size_bytes}\0{classes}\0{split}\n"
         digest.update(said.encode("utf-8", "surrogateescape"))
+    for _, sha256 in sorted(zip(scanned.samples, hashes, strict=bool(hashes))):
+        digest.update(sha256.encode())
     return digest.hexdigest()

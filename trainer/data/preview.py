@@ -34,6 +34,7 @@ def write_views(
     folder: Path,
     num_views: int,
     present_epoch: int = 0,
+    num_fixed: int = 0,
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> list[ImageView]:
     """Write what the model sees of an image, as PNG files, from the present epoch of a run on.
@@ -49,6 +50,7 @@ def write_views(
         num_views: Number of epochs, or fewer if the run has fewer. An image that is not trained on looks the same in
             all: then there is one view.
         present_epoch: Completed epochs of the run. Near its end, the last epochs are shown.
+        num_fixed: Number of views that come in turn; 0: each epoch has a new one.
         check_cancelled: Called before each epoch; raises to end the work.
 
     Raises:
@@ -74,7 +76,7 @@ def write_views(
     if config.data.balance == "sampler":
         # No other order or picture depends on how many classes an image has.
         check_task(config.data, summary)
-    loop = _Loop(config, preprocessing, samples["train"], summary.class_names)
+    loop = _Loop(config, preprocessing, samples["train"], summary.class_names, num_fixed)
     views = []
     for epoch in range(first, min(first + num_views, num_epochs)):
         check_cancelled()
@@ -91,9 +93,11 @@ class _Loop:
         preprocessing: Preprocessing,
         samples: list[tuple[str, tuple[int, ...]]],
         class_names: list[str],
+        num_fixed: int,
     ) -> None:
         data, training = config.data, config.training
         self.class_names = class_names
+        self._num_fixed = num_fixed
         self._samples = samples
         self._preprocessing = preprocessing
         self._dataset = ImageDataset(samples, train_transform(preprocessing, data.augmentation), training.seed)
@@ -115,9 +119,9 @@ class _Loop:
 
     def pixels(self, epoch: int, batch: int, neighbour: int, index: int) -> tuple[Tensor, float]:
         """Return what the model sees of an image, uint8 (3, H, W), and the share of its neighbour in it, 0 to 1."""
-        own = self._dataset[epoch, index]
         if self._mixer is None:
-            return own, 0.0
+            return self._dataset[epoch % self._num_fixed if self._num_fixed else epoch, index], 0.0
+        own = self._dataset[epoch, index]
         pair = self._dataset.normalize(torch.stack([self._dataset[epoch, neighbour], own]))
         mixed, shares = self._mixer(pair, torch.tensor([0, 1]), epoch, batch)
         return denormalized(mixed[1], self._preprocessing), float(shares[1, 0])

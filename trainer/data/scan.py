@@ -49,6 +49,7 @@ class ScannedData:
         splits: "train", "validation" or "test" of each sample.
         sides: (width, height) of each sample as a person sees it, in pixels.
         sizes: The size of each sample's file, in bytes.
+        hashes: SHA-256 of each sample's file, as it was when the file was last seen to be another one.
         skipped: (path, reason) of every file that is not used. They stay where they are, untouched.
         summary: The figures of the report.
         report_path: The file that holds every image and issue (``trainer.data_report``).
@@ -64,6 +65,7 @@ class ScannedData:
     summary: DataSummary
     report_path: Path = Path()
     sizes: list[int] = field(default_factory=list)
+    hashes: list[str] = field(default_factory=list)
 
 
 def scan(
@@ -129,6 +131,7 @@ def scan(
         splits=splits,
         sides=[(image.width, image.height) for image in images],
         sizes=[image.size_bytes for image in images],
+        hashes=[fact.content_hash for fact in facts],
         summary=summary,
         report_path=_kept_report(cache_dir / "reports", summary, images, issues),
     )

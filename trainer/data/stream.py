@@ -63,6 +63,19 @@ class Stream:
         self._current = self._iterate(keys, tell_images_per_s)
         return self._current
 
+    def load(self, keys: list[tuple[int, int]]) -> Tensor:
+        """Return images by their keys (epoch, index), float32 (B, 3, H, W), loaded in this process.
+
+        Raises:
+            DataError: An image cannot be read any more.
+
+        """
+        return self._dataset.normalize(torch.stack([self._dataset[key] for key in keys]))
+
+    def targets(self) -> Tensor:
+        """Return the targets of all images, by index."""
+        return self._dataset.targets(range(len(self._dataset)))
+
     def close(self) -> None:
         """End the loader processes. Batches can be asked for again; that starts new ones."""
         self._end_current()

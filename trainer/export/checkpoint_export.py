@@ -35,8 +35,8 @@ def export(command: ExportCheckpoint, on_progress: Progress) -> CheckpointExport
 def _export_file(
     folder: RunFolder, command: ExportCheckpoint, to: Path, name: ExportFormat, on_progress: Progress
 ) -> CheckpointExported:
-    beside = to.with_name(f"{to.name}.json")
-    check_free([to, beside], overwrite=command.overwrite)
+    beside = command.places[-1]
+    check_free(command.places, overwrite=command.overwrite)
     on_progress("Reading the checkpoint", 0, 0, "")
     model = read_shared_model(folder, command.checkpoint)
     root = data_root(model.config, on_progress)
@@ -48,7 +48,7 @@ def _export_file(
         said.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         flush(aside)
         # Again: it took a while.
-        check_free([to, beside], overwrite=command.overwrite)
+        check_free(command.places, overwrite=command.overwrite)
         files = {path.name: path.stat().st_size for path in (made, said)}
         put_in_place([said, made], to.parent)
     return CheckpointExported(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from trainer.export.shared_model import SharedModel
 from trainer.export.timeline import Applied
+from trainer.freezing import FreezeSet
 from trainer.messages.changes import LayersFrozen, LayersUnfrozen, RateChanged, RateMultiplierChanged, TrainingChanged
 from trainer.messages.export import Parity
 from trainer.messages.run_info import RunInfo
@@ -53,7 +54,7 @@ def model_card(
         sections += ["What changed on the way:", _bullets(_sentence(change) for change in changes)]
     sections += [
         "## How to use it",
-        "```\npython predict.py IMAGE…\n```",
+        "```\npython predict.py IMAGE_OR_FOLDER…\n```",
         *(["```\npython train.py --data FOLDER\n```"] if "train.py" in files else []),
         "They need PyTorch, torchvision and Pillow; environment.json has the versions that were used. No file here "
         "executes code when it is loaded.",
@@ -95,8 +96,10 @@ def _images(model: SharedModel) -> str:
 
 def _training(model: SharedModel, info: RunInfo | None) -> str:
     data, training, optimizer = model.config.data, model.config.training, model.config.optimizer
+    freeze_set = FreezeSet(model.module, [model.head])
+    frozen = freeze_set.describe(freeze_set.resolve(model.config.model.frozen))
     lines = [
-        f"Began with {_weights(model)}; frozen at first: {', '.join(model.config.model.frozen) or 'nothing'}.",
+        f"Began with {_weights(model)}; frozen at first: {frozen}.",
         f"{optimizer.name}, rate {optimizer.rate:g} ({optimizer.schedule.replace('_', ' ')}), weight decay "
         f"{optimizer.weight_decay:g}, batches of {training.batch_size}"
         + (f", {training.accumulate_batches} to a step" if training.accumulate_batches > 1 else "")
@@ -108,7 +111,7 @@ def _training(model: SharedModel, info: RunInfo | None) -> str:
         lines.insert(
             0,
             f"{info.num_train:,} training and {info.num_validation:,} validation images; {info.steps_per_epoch:,} "
-            f"steps to an epoch, on {info.device} in {info.precision}.",
+            f"steps to an epoch, on {info.device} in {info.computed_in.text}.",
         )
     return _bullets(lines)
 

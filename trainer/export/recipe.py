@@ -26,7 +26,7 @@ from trainer.schedules import multiplied_units
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _BLOCK = re.compile(r"(?<=\n)# --- the (?:model|run)\n(?P<constants>.*?)# --- end\n", re.DOTALL)
-_CONSTANT = re.compile(r"^(?P<name>[A-Z_]+): (?P<type>.+?) = .*$", re.MULTILINE)
+_CONSTANT = re.compile(r"^(?P<name>[A-Z][A-Z0-9_]*): (?P<type>.+?) = .*$", re.MULTILINE)
 _WIDTH = 112
 
 
@@ -72,6 +72,12 @@ def train_script(model: SharedModel, record: RunRecord, curves: Mapping[str, Cur
     info, config = record.info, model.config
     if info is None:
         raise RecipeError("train.py is left out: the run's folder does not say how it was prepared.")
+    computed_in = info.computed_in
+    if computed_in.is_compiled or computed_in.form.precision == "fp16":
+        raise RecipeError(
+            f"train.py is left out: the run was computed in {computed_in.text}, which a plain script would round "
+            "otherwise."
+        )
     info_row = model.checkpoint
     if config.branch is not None and config.branch.with_optimizer:
         raise RecipeError("train.py is left out: the run began with the optimizer's state of the one it branched from.")
@@ -90,6 +96,8 @@ def train_script(model: SharedModel, record: RunRecord, curves: Mapping[str, Cur
             "STEPS": info_row.step,
             "SEED": config.training.seed,
             "PRECISION": info.precision,
+            "CHANNELS_LAST": computed_in.form.channels_last,
+            "TF32": computed_in.form.tf32,
             "DEVICE": info.device,
             "NUM_THREADS": info.num_threads,
             "CHANGES": [change for change in changes if change[0] < info_row.step],

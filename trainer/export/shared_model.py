@@ -105,7 +105,7 @@ def read_shared_model(folder: RunFolder, name: str) -> SharedModel:
         ModelError: This torchvision has no such model.
 
     """
-    info = folder.checkpoint(name)
+    info = folder.checkpoints.find(name)
     checkpoint = CheckpointStore(folder, read_only=True).load(info)
     config = folder.config()
     class_names = list(checkpoint["class_names"])

@@ -18,12 +18,20 @@ from trainer.messages.changes import (
     StateRestored,
     TrainingChanged,
 )
-from trainer.messages.events import AnyEvent
+from trainer.messages.events import AnyEvent, FeaturesCached
 from trainer.messages.run_info import CheckpointInfo
 from trainer.rates import PLATEAU_THRESHOLD
 from trainer.run_record import Curve
 
-Applied = LayersFrozen | LayersUnfrozen | RateChanged | RateMultiplierChanged | BatchNormChanged | TrainingChanged
+Applied = (
+    LayersFrozen
+    | LayersUnfrozen
+    | RateChanged
+    | RateMultiplierChanged
+    | BatchNormChanged
+    | TrainingChanged
+    | FeaturesCached
+)
 """The events that say from which step on a run trains otherwise."""
 
 Change = tuple[int, str, Any]
@@ -49,29 +57,34 @@ def changes_until(info: CheckpointInfo, log: list[AnyEvent], checkpoints: list[C
     """
     saved_at = {each.name: each.saved_at for each in checkpoints}
     taken: list[_Taken] = []
-    before_rewind: dict[int, list[_Taken]] = {}
+    # As it was when each piece of the curve ended: another may go on from it later.
+    ended: dict[int, list[_Taken]] = {}
     segment = 0
     for event in log:
         if not isinstance(event, Applied | StateRestored) or event.segment > info.segment:
             continue
+        ended[segment] = taken
         if isinstance(event, CheckpointRestored) and event.weights_only:
             # It went on from where it stood.
             pass
         elif isinstance(event, CheckpointRestored):
             since = saved_at.get(event.name, event.time)
-            taken = _gone_back(taken, event, [each for each in taken if _is_before(each, event.step, since)])
+            before = taken if event.parent is None else ended.get(event.parent, taken)
+            taken = _gone_back(taken, event, [each for each in before if _is_before(each, event.step, since)])
         elif isinstance(event, RunRewound):
-            numbers = [getattr(each.event, "change", 0) for each in taken]
-            kept = taken[: numbers.index(event.change)] if event.change in numbers else taken
-            before_rewind[event.segment] = taken
+            before = taken if event.parent is None else ended.get(event.parent, taken)
+            numbers = [getattr(each.event, "change", 0) for each in before]
+            kept = before[: numbers.index(event.change)] if event.change in numbers else before
             taken = _gone_back(taken, event, [each for each in kept if each.step <= event.step])
         elif isinstance(event, RewindUndone):
-            taken = _gone_back(taken, event, before_rewind.get(event.undone_segment, taken))
+            # In runs of an earlier Thaw, the rewind was undone from the piece before its own.
+            parent = event.undone_segment - 1 if event.parent is None else event.parent
+            taken = _gone_back(taken, event, ended.get(parent, taken))
         elif not isinstance(event, StateRestored):
             if event.segment > segment:
                 # It was begun anew, from its very start.
                 taken = []
-            taken.append(_Taken(event.applied_step, event))
+            taken = [*taken, _Taken(event.applied_step, event)]
         segment = max(segment, event.segment)
     if segment < info.segment:
         taken = []
@@ -105,6 +118,8 @@ def as_change(event: Applied) -> list[Change]:
             return [(step, "multiply", (event.layers, event.multiplier))]
         case BatchNormChanged():
             return [(step, "adapting", event.adapting)]
+        case FeaturesCached():
+            return [(step, "views", event.fixed_views)]
     return [(step, "epochs", event.epochs), (step, "parts", event.batch_parts)]
 
 

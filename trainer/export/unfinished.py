@@ -18,11 +18,9 @@ def unfinished_beside(path: Path) -> Iterator[Path]:
     """Give a folder beside ``path``, on the same disk, in which it can be made; at the end nothing is left of it.
 
     Raises:
-        ExportError: There is no such place, or no room.
+        ExportError: There is no room, or the place cannot be written to.
 
     """
-    if not path.parent.is_dir():
-        raise ExportError(f"There is no folder {path.parent}. Make it first, or choose another place.")
     folder: Path | None = None
     try:
         folder = Path(tempfile.mkdtemp(prefix=".thaw-export-", dir=path.parent))
@@ -36,12 +34,15 @@ def unfinished_beside(path: Path) -> Iterator[Path]:
 
 
 def check_free(paths: Sequence[Path], *, overwrite: bool) -> None:
-    """Refuse to write over what is there.
+    """Refuse to write where there is no folder, or over what is there.
 
     Raises:
-        ExportError: Something is.
+        ExportError: There is none, or something is.
 
     """
+    folder = paths[0].parent
+    if not folder.is_dir():
+        raise ExportError(f"There is no folder {folder}. Make it first, or choose another place.")
     taken = [path for path in paths if path.exists() or path.is_symlink()]
     if taken and not overwrite:
         raise ExportError(f"There is a {taken[0]} already. Choose another name, or have it overwritten (--overwrite).")

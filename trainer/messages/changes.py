@@ -137,7 +137,10 @@ class PlanChanged(Event):
 class StateRestored(Event):
     """The live run has an earlier state; what follows belongs to ``segment``, which starts at ``step``.
 
-    ``rate`` is the run's rate again, None in runs of an earlier Thaw.
+    ``parent`` is the segment that it goes on from, that of the state; None where that is not known, as in runs of an
+    earlier Thaw.
+    ``rate`` is the run's rate again, None in runs of an earlier Thaw. ``is_plan_overridden``: a person had changed what
+    the plan's present phase set up.
     """
 
     step: int
@@ -145,10 +148,12 @@ class StateRestored(Event):
     frozen: list[str]
     num_trainable: int
     segment: int
+    parent: int | None = None
     rate: float | None = None
     multipliers: dict[str, float] = Field(default_factory=dict)
     plan: list[PlanPhase] = Field(default_factory=list)
     num_phases_begun: int = 0
+    is_plan_overridden: bool = False
     adapting: list[str] = Field(default_factory=list)
 
 

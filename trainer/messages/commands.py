@@ -61,23 +61,12 @@ class FindRate(Command):
     runs_dir: str = ""
 
 
-class VerifyResume(Command):
-    """Make the first steps after a checkpoint of a run again, without touching the run, and compare them to the bit.
-
-    ``checkpoint`` is as in RunFolder.checkpoint; None takes the newest one after which steps were made.
-    """
-
-    kind: Literal["VerifyResume"] = "VerifyResume"
-    run_dir: str
-    checkpoint: str | None = None
-    num_steps: int = Field(20, ge=1, le=1_000_000)
-
-
 class PreviewImage(Command):
     """Write what the model sees of one image, by its absolute path, in ``num_views`` epochs of a run.
 
     The run need not be the worker's, nor exist yet: ``report_path`` is the report of its data. Of the worker's own run,
-    the epochs from the present one on are shown, else the first ones.
+    the epochs from the present one on are shown, else the first ones. ``num_fixed`` is the number of views of an image
+    that come in turn, as they do where features are cached; 0: each epoch has a new one.
     """
 
     kind: Literal["PreviewImage"] = "PreviewImage"
@@ -85,10 +74,11 @@ class PreviewImage(Command):
     report_path: str
     path: str
     num_views: int = Field(6, ge=1, le=16)
+    num_fixed: int = Field(0, ge=0)
 
 
 class CancelLookUp(Command):
-    """End the check, estimate, search for a rate, replay or preview that goes on; it is answered by a refusal."""
+    """End the check, estimate, search for a rate or preview that goes on; it is answered by a refusal."""
 
     kind: Literal["CancelLookUp"] = "CancelLookUp"
 
@@ -252,7 +242,7 @@ class EditCheckpoint(Command):
 
 
 class DeleteCheckpoints(Command):
-    """Delete checkpoints: all of them or none. With ``leaves_files`` the client moves their files to the trash."""
+    """Delete those that may go of these. With ``leaves_files`` the client moves their files to the trash."""
 
     kind: Literal["DeleteCheckpoints"] = "DeleteCheckpoints"
     names: list[str]
@@ -272,13 +262,15 @@ class ShutDown(Command):
     kind: Literal["ShutDown"] = "ShutDown"
 
 
+Change = FreezeLayers | UnfreezeLayers | SetRate | SetRateMultiplier | SetPlan | SetBatchNorm | ChangeTraining
+"""The commands that change what a live run trains with."""
+
 AnyCommand = Annotated[
     InspectModel
     | ListModels
     | CheckData
     | EstimateRun
     | FindRate
-    | VerifyResume
     | PreviewImage
     | CancelLookUp
     | PrepareRun
@@ -316,7 +308,6 @@ ALLOWED_COMMANDS: dict[str, frozenset[RunState]] = {
     "CheckData": frozenset({S.IDLE}),
     "EstimateRun": frozenset({S.IDLE}),
     "FindRate": _WAITING,
-    "VerifyResume": frozenset({S.IDLE}),
     "PreviewImage": _SETTLED,
     "CancelLookUp": _WAITING,
     "PrepareRun": frozenset({S.IDLE}),

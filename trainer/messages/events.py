@@ -22,7 +22,7 @@ from trainer.messages.changes import (
 )
 from trainer.messages.data_info import DataSummary, ImageView
 from trainer.messages.model_info import ModelEntry, ModelSummary, WeightsReport
-from trainer.messages.run_info import CheckpointInfo, RateCurve, Replay, RunEstimate, RunInfo, Series
+from trainer.messages.run_info import CheckpointInfo, RateCurve, RunEstimate, RunInfo, Series
 from trainer.messages.states import RunState
 
 
@@ -54,6 +54,7 @@ class WorkerAttached(Event):
     step: int = 0
     epoch: int = 0
     rewinds: RewindsKept | None = None
+    features: FeaturesCached | None = None
     paused: StateChanged | None = None
     """Why the run is paused, and what is offered; None where it is not."""
 
@@ -133,14 +134,6 @@ class RateFound(Event):
     curve: RateCurve
 
 
-class ResumeVerified(Event):
-    """The first steps after a checkpoint of the run in ``run_dir`` were made again."""
-
-    kind: Literal["ResumeVerified"] = "ResumeVerified"
-    run_dir: str
-    replay: Replay
-
-
 class ImagePreviewed(Event):
     """What the model sees of the image at ``path``, epoch by epoch."""
 
@@ -160,13 +153,17 @@ class PreparationProgressed(Event):
 
 
 class RunPrepared(Event):
-    """Data and model are loaded; the run folder exists. What follows belongs to ``segment``, after ``step``."""
+    """Data and model are loaded; the run folder exists. What follows belongs to ``segment``, after ``step``.
+
+    ``parent`` is the segment that it goes on from, None for a run's first and where that is not known.
+    """
 
     kind: Literal["RunPrepared"] = "RunPrepared"
     run: RunInfo
     step: int
     epoch: int
     segment: int = 0
+    parent: int | None = None
 
 
 class MetricsLogged(Event):
@@ -187,7 +184,9 @@ class ProgressReported(Event):
     """Where the run stands. ``epoch`` counts completed epochs; ``seconds_left`` is None until it can be told.
 
     ``num_epochs_no_better`` counts the epochs since validation was last better; at ``patience`` of them the run ends,
-    where that is not None.
+    where that is not None. ``cached_share`` is the share of the present epoch's training features that are there, 0 to
+    1, None where they are not cached. ``num_compiled`` graphs of the model went through torch.compile, and no more will
+    when that limit is reached.
     """
 
     kind: Literal["ProgressReported"] = "ProgressReported"
@@ -202,6 +201,9 @@ class ProgressReported(Event):
     phase: Literal["train", "validation"] = "train"
     num_epochs_no_better: int = 0
     patience: int | None = None
+    cached_share: float | None = None
+    num_compiled: int = 0
+    is_compile_limit_reached: bool = False
 
 
 class LayerStatsReported(Event):
@@ -244,6 +246,31 @@ class FreezeVerified(Event):
     num_adapting: int = 0
 
 
+class FeaturesCached(Event):
+    """What is computed only once an image from now on, as it was decided for what is frozen.
+
+    ``layers`` are the units whose outputs are kept, none where nothing is cached; ``sentence`` tells them briefly. Of a
+    training image ``views`` views are kept, 0 where only validation's are. It comes in ``fixed_views`` views in turn,
+    kept or not, 0 where each epoch has a new one.
+    ``saved_share`` is the share of a forward pass's multiply-adds that is before the cut. ``num_bytes`` is what all
+    features take when they are there, in memory, on the disk, or both. ``reason`` says why not all is cached. It is so
+    from ``applied_step`` completed updates on.
+    """
+
+    kind: Literal["FeaturesCached"] = "FeaturesCached"
+    layers: list[str]
+    sentence: str
+    views: int
+    fixed_views: int
+    saved_share: float
+    num_bytes: int
+    is_in_memory: bool
+    is_on_disk: bool
+    reason: str
+    applied_step: int
+    segment: int
+
+
 class CheckpointSaved(Event):
     """A checkpoint is durable on disk and listed in run.db."""
 
@@ -259,12 +286,16 @@ class CheckpointEdited(Event):
 
 
 class CheckpointsDeleted(Event):
-    """Checkpoints are listed no more; their files held ``freed_bytes``. ``problem`` says which could not be deleted."""
+    """Checkpoints are listed no more; their files held ``freed_bytes``.
+
+    ``problem`` says which could not be deleted, ``kept`` which were to go, too, and stay for a reason.
+    """
 
     kind: Literal["CheckpointsDeleted"] = "CheckpointsDeleted"
     names: list[str]
     freed_bytes: int
     problem: str = ""
+    kept: str = ""
 
 
 class CheckpointsPutBack(Event):
@@ -291,7 +322,6 @@ AnyEvent = Annotated[
     | DataChecked
     | RunEstimated
     | RateFound
-    | ResumeVerified
     | ImagePreviewed
     | PreparationProgressed
     | RunPrepared
@@ -309,6 +339,7 @@ AnyEvent = Annotated[
     | PhaseBegan
     | PlanChanged
     | FreezeVerified
+    | FeaturesCached
     | CheckpointSaved
     | CheckpointEdited
     | CheckpointsDeleted

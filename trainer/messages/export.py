@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from trainer.messages.base import Command, Event, Record
-from trainer.messages.events import CommandRejected, PreparationProgressed
 
 ExportFormat = Literal["pt", "course", "pickle", "safetensors", "onnx", "pt2"]
 
@@ -35,7 +35,7 @@ BUNDLE_ARCHIVE = ".zip"
 
 
 class ExportCheckpoint(Command):
-    """Write a checkpoint of a run for others. For a process of its own (``trainer.export``), not for a worker.
+    """Write a checkpoint of a run for others. An errand (``trainer.errand``), not for a worker.
 
     ``to`` is an absolute path, a bundle's that of a folder or a .zip. ``format`` is None where the ending says it.
     """
@@ -47,6 +47,12 @@ class ExportCheckpoint(Command):
     format: ExportFormat | None = None
     is_bundle: bool = False
     overwrite: bool = False
+
+    @property
+    def places(self) -> list[Path]:
+        """Return what is to be written: the file and what is said beside it, or the bundle."""
+        to = Path(self.to)
+        return [to] if self.is_bundle else [to, to.with_name(f"{to.name}.json")]
 
 
 class Parity(Record):
@@ -89,17 +95,6 @@ class CheckpointExported(Event):
     files: dict[str, int]
     parity: Parity
     notes: list[str] = Field(default_factory=list)
-
-
-ExportEvent = PreparationProgressed | CommandRejected | CheckpointExported
-"""What an exporting process says: how far it is, then how it ended."""
-
-_EVENT: TypeAdapter[ExportEvent] = TypeAdapter(Annotated[ExportEvent, Field(discriminator="kind")])
-
-
-def export_event_from_json(line: str | bytes) -> ExportEvent:
-    """Read a line of an exporting process. Raises pydantic's ValidationError, a ValueError, where it is none."""
-    return _EVENT.validate_json(line)
 
 
 def format_of(to: str, chosen: ExportFormat | None) -> ExportFormat:

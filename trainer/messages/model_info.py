@@ -53,6 +53,23 @@ def is_bias(parameter: str) -> bool:
     return parameter.endswith("bias")
 
 
+class FrozenFeatures(Record):
+    """What of a model could be computed once an image, and not in every epoch.
+
+    ``layers`` are those out of which the features come, as briefly as a freeze is told ("backbone"), ``units`` all of
+    them by name; ``bytes_32`` and ``bytes_16`` what an image's take in numbers of so many bits; ``saved_share`` the
+    share of a forward pass's multiply-adds that is before them, 0 to 1. Where there are none, ``reason`` says why, in a
+    sentence.
+    """
+
+    layers: str = ""
+    units: list[str] = Field(default_factory=list)
+    bytes_32: int = 0
+    bytes_16: int = 0
+    saved_share: float = 0.0
+    reason: str = ""
+
+
 class ModelSummary(Record):
     """What the tree shows of a model, before or during a run.
 
@@ -69,6 +86,8 @@ class ModelSummary(Record):
     """What the rate is multiplied by in single units; 1 where a unit is not named."""
     adapting: list[str] = Field(default_factory=list)
     """The units whose running statistics go on when they are frozen."""
+    features: FrozenFeatures | None = None
+    """What a run that freezes the same from its beginning could cache; None where that was not asked."""
 
     @property
     def input_bytes(self) -> int:

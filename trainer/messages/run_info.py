@@ -6,6 +6,7 @@ from pydantic import Field
 
 from trainer.config import Metric, PlanPhase, RunConfig
 from trainer.messages.base import Record
+from trainer.messages.compute import ComputeChoice, Form, Precision
 from trainer.messages.data_info import DataSummary
 from trainer.messages.model_info import ModelSummary
 
@@ -21,8 +22,9 @@ class CheckpointInfo(Record):
     """One row of the checkpoint table. ``loss`` and ``accuracy`` are validation's, None where it did not run.
 
     ``metrics`` are all of validation's, by tag. ``rate`` is what the last update was made with, before the layers'
-    multipliers, None in those of an earlier Thaw. The user pins it, so that it is kept, and gives it a ``label`` (some
-    words) and a ``note``.
+    multipliers. ``frozen``, ``multipliers`` and ``adapting`` are what a configuration would have to begin a run with
+    those layers frozen, those rates and those statistics. The latter two and ``rate`` are None in those of an earlier
+    Thaw. The user pins it, so that it is kept, and gives it a ``label`` (some words) and a ``note``.
     """
 
     name: str
@@ -39,6 +41,8 @@ class CheckpointInfo(Record):
     reason: str
     segment: int
     rate: float | None = None
+    multipliers: dict[str, float] | None = None
+    adapting: list[str] | None = None
     is_pinned: bool = False
     label: str = ""
     note: str = ""
@@ -82,6 +86,11 @@ class RunEstimate(Record):
     that of all of them, of their base and of the decoded images that are kept, ``free_bytes`` what the disk of the runs
     has left. ``kept_bytes`` is the size of the decoded images that are kept, ``decoded_bytes`` that of all: what there
     is no room for is decoded in every epoch. ``budget_bytes`` is what the decoded images of all runs together may take.
+
+    Where the features of the ``cached_layers`` are kept, ``cached_step_ms`` and ``cached_seconds_per_epoch`` are of the
+    epochs after the first ``cached_views``, which compute them; ``cached_bytes`` is what they take, and
+    ``cached_saved_share`` the share of a forward pass's multiply-adds that is before them. ``not_cached`` says why not
+    all is cached. ``unfreezes`` is whether the plan unfreezes layers on the way: an epoch takes more time from then on.
     """
 
     step_ms: float
@@ -95,6 +104,20 @@ class RunEstimate(Record):
     kept_bytes: int
     decoded_bytes: int
     budget_bytes: int
+    cached_step_ms: float = 0.0
+    cached_seconds_per_epoch: float = 0.0
+    cached_layers: str = ""
+    cached_views: int = 0
+    cached_bytes: int = 0
+    cached_saved_share: float = 0.0
+    not_cached: str = ""
+    unfreezes: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """Return what all epochs take, if the same stays frozen."""
+        num_first = min(self.cached_views, self.num_epochs) if self.cached_views else self.num_epochs
+        return num_first * self.seconds_per_epoch + (self.num_epochs - num_first) * self.cached_seconds_per_epoch
 
 
 class RateCurve(Record):
@@ -107,34 +130,6 @@ class RateCurve(Record):
     losses: list[float]
     smoothed: list[float]
     suggestion: float | None
-
-
-class StepDifference(Record):
-    """What of a step is not as it was: a measurement by its tag, with both values, or a tensor of the model.
-
-    ``difference`` is between the two values, or the largest between two weights.
-    """
-
-    step: int
-    what: str
-    recorded: float | None
-    replayed: float | None
-    difference: float
-
-
-class Replay(Record):
-    """What came of making ``num_steps`` steps after a checkpoint again: the first difference, None where there is none.
-
-    ``first_step`` is the checkpoint's. ``later`` is the next checkpoint, whose weights were compared, "" if none was
-    within reach. ``causes`` say what is likely to be the reason for a difference; they may be there without one.
-    """
-
-    checkpoint: str
-    first_step: int
-    num_steps: int
-    later: str
-    difference: StepDifference | None
-    causes: list[str]
 
 
 class InForce(Record):
@@ -166,7 +161,7 @@ class RunInfo(Record):
     steps_per_epoch: int
     total_steps: int
     device: str
-    precision: str
+    precision: Precision
     num_threads: int
     image_size: int
     data_summary: DataSummary | None = None
@@ -179,6 +174,15 @@ class RunInfo(Record):
     data_fingerprint: str = ""
     weights_sha256: str = ""
     """Of the local file of weights that the run began with; "" without one."""
+    compute: ComputeChoice | None = None
+    """In which form the run is computed; None in runs of an earlier Thaw."""
+
+    @property
+    def computed_in(self) -> ComputeChoice:
+        """Return in which form the run is computed."""
+        if self.compute is not None:
+            return self.compute
+        return ComputeChoice(form=Form(precision=self.precision, num_threads=self.num_threads))
 
     @property
     def present(self) -> InForce:
@@ -196,4 +200,4 @@ class RunInfo(Record):
     @property
     def best_metric(self) -> Metric:
         """Return by what the run's best checkpoint is told, as it goes on now."""
-        return self.config.training.best_metric(self.present.patience)
+        return self.config.best_metric(self.present.patience)

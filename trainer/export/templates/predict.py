@@ -1,18 +1,20 @@
 """Say what images show, with the model of this folder, in plain PyTorch.
 
-    python predict.py IMAGE... [--top 5] [--device cpu]
+    python predict.py IMAGE_OR_FOLDER... [--top 5] [--device cpu]
 
 It needs torch, torchvision and Pillow, and executes no code of any file: the weights are read with weights_only=True.
 """
 
 import argparse
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torchvision
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
@@ -34,6 +36,8 @@ INTERPOLATION: str = "bilinear"
 FOLDER = Path(__file__).resolve().parent
 MAX_PIXELS = 89_478_485
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2")
+"""Of the files of a folder that are taken for images."""
 
 
 def build_model() -> nn.Module:
@@ -63,7 +67,7 @@ def load_rgb(path: Path) -> Image.Image:
     """Read an image as a person sees it: upright, in RGB, transparency over white, the first frame."""
     with Image.open(path, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{path} has {image.width} x {image.height} pixels, which is too many.")
+            raise ValueError(f"{image.width} x {image.height} pixels are too many")
         # A large JPEG is decoded smaller where its sides can be divided so, and stay twice as large as is needed.
         for by in (8, 4, 2):
             if image.width % by == image.height % by == 0 and min(image.size) // by >= 2 * RESIZE_SIZE:
@@ -117,22 +121,41 @@ def normalize(images: Tensor) -> Tensor:
     return images.to(torch.float32).sub_(mean).mul_(scale)
 
 
-def predict(model: nn.Module, paths: list[Path], device: torch.device) -> Tensor:
-    """Return the probability of each class for each image, shape (number of images, number of classes)."""
+def predict(model: nn.Module, images: list[Image.Image], device: torch.device) -> Tensor:
+    """Return the probability of each class for each RGB image, shape (number of images, number of classes)."""
     fit = make_fit()
-    images = normalize(torch.stack([fit(load_rgb(path)) for path in paths])).to(device)
+    batch = normalize(torch.stack([fit(image) for image in images])).to(device)
     with torch.inference_mode():
-        logits = outputs(model, images).float().cpu()
+        logits = outputs(model, batch).float().cpu()
     if TASK == "multi_class":
         return logits.softmax(dim=1)
     shares = logits.sigmoid()
     return torch.cat([1 - shares, shares], dim=1) if TASK == "binary" else shares
 
 
+def read_images(paths: list[Path]) -> Iterator[tuple[Path, Image.Image | None, str]]:
+    """Read image files, and those in folders. Yields each one's path, and the image or why there is none."""
+    for path in paths:
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        if not files:
+            yield path, None, "there is no image in this folder"
+        for file in files:
+            image, reason = None, ""
+            try:
+                image = load_rgb(file)
+            except FileNotFoundError:
+                reason = "there is no such file"
+            except UnidentifiedImageError:
+                reason = "it is not an image that can be read here"
+            except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged bytes
+                reason = f"it cannot be read ({(str(error).splitlines() or [type(error).__name__])[0]})"
+            yield file, image, reason
+
+
 def main() -> None:
-    """Predict each image that the command line names."""
+    """Predict each image that the command line names; what is no image is told, and the others go on."""
     parser = argparse.ArgumentParser(description="Say what images show.")
-    parser.add_argument("images", nargs="+", type=Path)
+    parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of such")
     parser.add_argument("--top", type=int, default=5, help="classes to tell of each image")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
@@ -140,13 +163,20 @@ def main() -> None:
     model = build_model()
     load_weights(model, FOLDER / "model.pt")
     model.to(device).eval()
-    for path in arguments.images:
-        (shares,) = predict(model, [path], device)
+    are_all_read = True
+    for path, image, reason in read_images(arguments.images):
+        if image is None:
+            print(f"{path}: {reason}", file=sys.stderr)
+            are_all_read = False
+            continue
+        (shares,) = predict(model, [image], device)
         found = sorted(zip(shares.tolist(), CLASS_NAMES, strict=True), reverse=True)
         if TASK == "multi_label":
             found = [(share, name) for share, name in found if share > 0.5]
         told = ", ".join(f"{name} {share:.1%}" for share, name in found[: arguments.top])
         print(f"{path}: {told or 'none of the classes'}")
+    if not are_all_read:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

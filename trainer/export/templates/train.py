@@ -64,6 +64,8 @@ DECAY_EPOCHS: int = 3
 RAMP_STEPS: int = 100
 STATE_ON_UNFREEZE: str = "auto"
 PRECISION: str = "fp32"
+CHANNELS_LAST: bool = False
+TF32: bool = False
 DEVICE: str = "cpu"
 NUM_THREADS: int = 1
 FROZEN: list[str] = []
@@ -76,6 +78,10 @@ Batch = tuple[Tensor, Tensor]
 
 
 # -- the images ---------------------------------------------------------------------------------------------------
+
+
+ROUNDINGS = 1e-4
+"""What losses may differ by where the run computed what is frozen only once: other batch sizes round otherwise."""
 
 
 def mixed_seed(*numbers: int) -> int:
@@ -152,11 +158,11 @@ class TrainingData:
         order: list[int] = shuffled.tolist()
         return order
 
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch."""
+    def batches(self, epoch: int, start: int, views: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch from one of them on, with a new view of each image or one of ``views``."""
         order = self.order(epoch)
-        parts = [order[batch * BATCH_SIZE : (batch + 1) * BATCH_SIZE] for batch in range(self.num_batches)]
-        keys: Any = [[(epoch, index) for index in part] for part in parts]
+        parts = [order[batch * BATCH_SIZE : (batch + 1) * BATCH_SIZE] for batch in range(start, self.num_batches)]
+        keys: Any = [[(epoch % views if views else epoch, index) for index in part] for part in parts]
         # A generator of its own: the global one is the model's.
         loader = DataLoader(self.images, batch_sampler=keys, num_workers=self.num_workers, generator=torch.Generator())
         for part, images in zip(parts, loader, strict=True):
@@ -382,7 +388,7 @@ class Run:
 
     def __init__(self, model: nn.Module, data: TrainingData, device: torch.device) -> None:
         self.model, self.data, self.device = model, data, device
-        self.step, self.epoch, self.batch, self.parts = 0, 0, 0, 1
+        self.step, self.epoch, self.batch, self.parts, self.views = 0, 0, 0, 1, 0
         self.steps_per_epoch = -(-data.num_batches // ACCUMULATE_BATCHES)
         self.loss = Loss(data.class_weights().to(device) if BALANCE == "class_weights" else None)
         self.optimizer = make_optimizer(model, device)
@@ -395,10 +401,12 @@ class Run:
     def train(self, num_steps: int, tell: Callable[[int, float], None]) -> None:
         """Make so many updates; ``tell`` gets the number and the loss of each."""
         while self.step < num_steps:
-            loaded = self.data.batches(self.epoch)
-            self.batch = 0
+            loaded, views, self.batch = None, 0, 0
             while self.batch < self.data.num_batches and self.step < num_steps:
                 self.make_changes()
+                if loaded is None or views != self.views:
+                    views = self.views
+                    loaded = self.data.batches(self.epoch, self.batch, views)
                 tell(self.step + 1, self.update(list(islice(loaded, ACCUMULATE_BATCHES))))
             self.epoch += 1
 
@@ -458,6 +466,8 @@ class Run:
                     self.rates.total_steps = value * self.steps_per_epoch
                 case "parts":
                     self.parts = value
+                case "views":
+                    self.views = value
                 case "decays":
                     self.rates.num_decays = value
 
@@ -485,6 +495,14 @@ def read_losses() -> dict[int, float]:
         return {int(row["step"]): float(row["value"]) for row in csv.DictReader(file) if row["tag"] == "Loss/train"}
 
 
+def lay_out(model: nn.Module) -> None:
+    """Put the channels of a pixel side by side in the weights of convolutions, if the run did."""
+    for parameter in model.parameters():
+        if CHANNELS_LAST and parameter.dim() == 4:
+            wanted = torch.empty_like(parameter.data, memory_format=torch.channels_last)
+            parameter.data = wanted.copy_(parameter.data)
+
+
 def main() -> None:
     """Repeat the run, and say whether its losses are the same."""
     parser = argparse.ArgumentParser(description="Repeat the run that the model comes from.")
@@ -501,6 +519,9 @@ def main() -> None:
         parser.error(f"there is no {rows[0][0]} in {arguments.data}: say with --data in which folder the images are")
     model = build_model()
     load_weights(model, FOLDER / "base.pt")
+    lay_out(model)
+    if TF32:
+        torch.set_float32_matmul_precision("high")
     run = Run(model.to(device), TrainingData(rows, arguments.data, arguments.workers), device)
     # What dropout draws from.
     torch.manual_seed(SEED)
@@ -516,7 +537,12 @@ def main() -> None:
     run.train(arguments.steps, tell)
     if arguments.save:
         torch.save(model.state_dict(), arguments.save)
-    if differing:
+    is_cached = any(what == "views" and value for _, what, value in CHANGES)
+    if differing and is_cached and max(difference for _, difference in differing) < ROUNDINGS:
+        largest = max(difference for _, difference in differing)
+        print(f"All {run.step} losses equal the run's, but for roundings of {largest:.1g} at most.")
+        print("(It kept the features of its frozen layers, which took images of several batches together.)")
+    elif differing:
         step, difference = differing[0]
         print(f"The losses equal the run's before step {step}; there they differ by {difference:.3g}.")
     else:

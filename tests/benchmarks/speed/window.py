@@ -1,0 +1,116 @@
+"""The window, started as a person starts it: when it is painted first, and the memory that it holds.
+
+``python -m tests.benchmarks.speed.window KIND STARTED_AT REPORT`` is one such process: "bare" is a window of Qt's own
+with a label, "idle" Thaw's until its worker is ready, "demo" Thaw's while it shows the demo's first hundreds of steps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Literal
+
+import psutil
+from PySide6.QtCore import QEvent, QObject, QTimer
+from PySide6.QtWidgets import QApplication, QLabel
+
+Kind = Literal["bare", "idle", "demo"]
+NUM_DEMO_STEPS = 300
+_LOOK_INTERVAL_MS = 100
+_PATIENCE_S = 300.0
+
+
+def start(kind: Kind, scratch: Path) -> tuple[float, int]:
+    """Start a window in a process of its own. Returns the seconds to its first paint, and the bytes that it holds.
+
+    Raises:
+        RuntimeError: It failed; says what it printed last.
+
+    """
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        environment = dict(os.environ)
+        environment |= {f"XDG_{name}_HOME": f"{folder}/{name.lower()}" for name in ("CACHE", "CONFIG", "DATA")}
+        environment |= {"THAW_RUNS": f"{folder}/runs"}
+        report = Path(folder) / "report.json"
+        command = [sys.executable, "-m", "tests.benchmarks.speed.window", kind, repr(time.time()), str(report)]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"The window failed with exit code {done.returncode}:\n{done.stderr[-3000:]}")
+        painted_s, rss_bytes = json.loads(report.read_text())
+        return painted_s, rss_bytes
+
+
+class FirstPaint(QObject):
+    """Notes when the first paint of a window and of all in it has ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended_at = 0.0
+        self._has_begun = False
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Look at every event until then."""
+        is_paint = event.type() == QEvent.Type.Paint
+        self._has_begun |= is_paint
+        # All widgets are painted one after another: what comes then is something else.
+        if self._has_begun and not is_paint:
+            self.ended_at = time.time()
+            app = QApplication.instance()
+            assert app is not None
+            app.removeEventFilter(self)
+        return False
+
+
+def main() -> None:
+    """Be the process."""
+    kind, started_at, report = sys.argv[1], float(sys.argv[2]), Path(sys.argv[3])
+    # Also what the thaw command imports before it knows that a window is wanted.
+    from app.cli import main as thaw
+
+    app = QApplication(sys.argv[:1])
+    paint = FirstPaint()
+    app.installEventFilter(paint)
+    timer = QTimer()
+    timer.setInterval(_LOOK_INTERVAL_MS)
+
+    def look() -> None:
+        if paint.ended_at and (kind == "bare" or _is_there(kind)):
+            timer.stop()
+            me = psutil.Process()
+            report.write_text(json.dumps([paint.ended_at - started_at, me.memory_info().rss]))
+            for each in me.children(recursive=True):
+                each.kill()
+            # Nobody is there to answer what a window asks before it closes.
+            os._exit(0)
+
+    timer.timeout.connect(look)
+    timer.start()
+    if kind == "bare":
+        window = QLabel("Thaw")
+        window.resize(1280, 800)
+        window.show()
+        app.exec()
+    else:
+        thaw(["demo"] if kind == "demo" else [])
+
+
+def _is_there(kind: str) -> bool:
+    from app.main_window import MainWindow
+    from trainer.messages.states import RunState
+
+    (window,) = (each for each in QApplication.topLevelWidgets() if isinstance(each, MainWindow))
+    if kind == "idle":
+        return window.session.state is RunState.IDLE and not window.display.layer_tree.is_empty
+    last = window.display.history.at("Loss/train", 1e9)
+    return last is not None and last[0] >= NUM_DEMO_STEPS
+
+
+if __name__ == "__main__":
+    main()
