@@ -9,7 +9,7 @@ from string import Template
 from typing import Literal
 
 from PySide6.QtCore import QByteArray, QRectF, Qt
-from PySide6.QtGui import QColor, QFont, QFontDatabase, QIcon, QPainter, QPalette, QPixmap
+from PySide6.QtGui import QColor, QFont, QFontDatabase, QFontMetrics, QIcon, QPainter, QPalette, QPixmap
 from PySide6.QtSvg import QSvgRenderer
 from PySide6.QtWidgets import QApplication, QWidget
 
@@ -180,6 +180,19 @@ def text_font(size_px: int = SIZE_TEXT, *, is_strong: bool = False) -> QFont:
     font.setWeight(QFont.Weight(WEIGHT_STRONG if is_strong else WEIGHT_TEXT))
     font.setFeature(QFont.Tag("tnum"), 1)
     return font
+
+
+@functools.lru_cache(maxsize=4096)
+def elided(
+    text: str,
+    width: int,
+    mode: Qt.TextElideMode = Qt.TextElideMode.ElideRight,
+    size_px: int = SIZE_TEXT,
+    *,
+    is_strong: bool = False,
+) -> str:
+    """Shorten a text of ``text_font`` to a width in pixels. Kept: a table asks for the same at each painting."""
+    return QFontMetrics(text_font(size_px, is_strong=is_strong)).elidedText(text, mode, width)
 
 
 @functools.cache

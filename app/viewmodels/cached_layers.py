@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 
@@ -189,13 +190,14 @@ class CachedLayers:
     def _find_end(self) -> int:
         """Return the position of the last row above the line, 0 for none."""
         end, is_open = 0, False
-        not_cached = [unit for unit in self._rows.units if unit not in self._units]
+        not_cached = (unit for unit in self._rows.units if unit not in self._units)
+        around = {fqn for unit in not_cached for fqn in itertools.accumulate(unit.split("."), "{}.{}".format)}
         for row in self._rows.in_order():
             if row.id == ROOT_ID or (row.atoms and row.children):
                 continue
             if row.atoms:
                 is_open = self.is_whole(row.id)
-            elif any(unit.startswith(f"{row.fqn}.") for unit in not_cached) or self._is_random(row):
+            elif row.fqn in around or self._is_random(row):
                 # It holds the head, say, or is the dropout before it.
                 is_open = False
             if is_open:

@@ -11,7 +11,7 @@ from PySide6.QtCore import QModelIndex, QObject, Qt
 from app.checkpoint_filter import CheckpointFilter
 from app.viewmodels.checkpoint_columns import SAVED, STAR, TAGS
 from app.viewmodels.checkpoint_run import CheckpointKey
-from app.viewmodels.checkpoint_table import CheckpointItemModel
+from app.viewmodels.checkpoint_table import CheckpointItemModel, Standing
 from app.viewmodels.quantities import read_number
 from app.viewmodels.table_item_model import Index, TableItemModel
 
@@ -78,6 +78,10 @@ class CheckpointSortModel(TableItemModel):
     def key_at(self, row: int) -> CheckpointKey:
         """Name the checkpoint of a row."""
         return self.checkpoints.key_at(self._rows[row])
+
+    def standing(self, row: int) -> Standing:
+        """Return how the checkpoint of a row stands."""
+        return self.checkpoints.standing(self._rows[row])
 
     def begins_group(self, row: int) -> bool:
         """Tell whether a row is the first of its run, below those of another one."""

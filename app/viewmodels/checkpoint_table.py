@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from PySide6.QtCore import QModelIndex, QObject, Qt, Signal
 
@@ -38,12 +38,17 @@ from trainer.config import CheckpointsConfig, Metric, RunConfig
 from trainer.messages.run_info import CheckpointInfo
 from trainer.run_record import RunCheckpoints
 
-IsBestRole = Qt.ItemDataRole.UserRole + 1
-IsDamagedRole = Qt.ItemDataRole.UserRole + 2
-IsLeftBehindRole = Qt.ItemDataRole.UserRole + 3
-
 Scope = Literal["run", "lineage", "all"]
 """Whose checkpoints are listed: the run's on display, also its parents' and branches', or those of all runs."""
+
+
+class Standing(NamedTuple):
+    """How a checkpoint stands among those of its run."""
+
+    is_best: bool
+    is_damaged: bool
+    is_left_behind: bool
+    """Whether a restore went back to before it."""
 
 
 class CheckpointItemModel(TableItemModel):
@@ -333,11 +338,12 @@ class CheckpointItemModel(TableItemModel):
             case Qt.ItemDataRole.AccessibleTextRole:
                 is_best = column == STAR and info.name == run.best_name
                 return run.best_text if is_best else cell_text(run, info, column, self._tag(column))
-        if role == IsBestRole:
-            return info.name == run.best_name
-        if role == IsLeftBehindRole:
-            return info.name in run.left_behind
-        return info.name in run.problems if role == IsDamagedRole else None
+        return None
+
+    def standing(self, row: int) -> Standing:
+        """Return how the checkpoint of a row stands."""
+        run, info = self._rows[row]
+        return Standing(info.name == run.best_name, info.name in run.problems, info.name in run.left_behind)
 
     # -- inside -----------------------------------------------------------------------------------------------
 

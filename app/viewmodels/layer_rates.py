@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from PySide6.QtCore import QCoreApplication
 
-from app.viewmodels.layer_rows import LayerRows
+from app.viewmodels.layer_rows import ROOT_ID, LayerRows
 from app.viewmodels.quantities import rate_text, read_number
 
 MAX_MULTIPLIER = 1000
@@ -65,11 +65,11 @@ class LayerRates:
     def names_of(self, units: set[str]) -> list[str]:
         """Name units by the fewest names that a command takes."""
         # Units without parameters have no rate.
-        return self._rows.names_of_units(units, {unit for unit in self._rows.units if self._rows.has_params(unit)})
+        return self._rows.names_of_units(units, set(self._rows[ROOT_ID].rated_units))
 
     def units_of(self, row_id: int) -> list[str]:
         """Return the units below a row that have parameters."""
-        return [unit for unit in self._rows[row_id].units if self._rows.has_params(unit)]
+        return self._rows[row_id].rated_units
 
     def has_rate(self, row_id: int) -> bool:
         """Whether a row has parameters, so that it learns at some rate when it is not frozen."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import ClassVar
 
 from trainer.messages.model_info import LayerInfo, ModelSummary, is_bias
 
@@ -24,7 +25,8 @@ class LayerRow:
     """One row: a module, or a parameter that a module with children owns itself.
 
     ``atoms`` are what a freeze can name apart at and below it (LayerInfo.atoms), ``units`` the modules that own these,
-    both in the model's order. A parameter's row has its module as a unit if that owns no other.
+    ``rated_units`` those of them that have parameters, all in the model's order. A parameter's row has its module as a
+    unit if that owns no other.
     """
 
     id: int
@@ -35,16 +37,27 @@ class LayerRow:
     num_params: int
     own_unit: str | None
     output_shape: list[int] = field(default_factory=list)
+    depth: int = 0
     position: int = 0
     children: list[int] = field(default_factory=list)
     own_atoms: list[str] = field(default_factory=list)
     atoms: list[str] = field(default_factory=list)
     units: list[str] = field(default_factory=list)
+    rated_units: list[str] = field(default_factory=list)
     command_names: list[str] = field(default_factory=list)
 
 
 class LayerRows:
-    """All rows by id. Row 0 is the invisible root, row 1 the backbone, row 2 the head."""
+    """All rows by id. Row 0 is the invisible root, row 1 the backbone, row 2 the head. They do not change."""
+
+    _latest: ClassVar[tuple[list[LayerInfo], LayerRows] | None] = None
+
+    @classmethod
+    def of(cls, summary: ModelSummary) -> LayerRows:
+        """Return the rows of a model; for the same one again, those made last: what tells of it goes to several."""
+        if cls._latest is None or cls._latest[0] != summary.layers:
+            cls._latest = summary.layers, cls(summary)
+        return cls._latest[1]
 
     def __init__(self, summary: ModelSummary | None) -> None:
         self._rows = [
@@ -108,10 +121,6 @@ class LayerRows:
         touched = {self.unit_of[atom] for atom in atoms}
         return {unit for unit in touched if atoms.issuperset(self.atoms_of_unit[unit])}
 
-    def has_params(self, unit: str) -> bool:
-        """Whether a unit owns parameters, and so learns at some rate unless it is frozen."""
-        return any(self.num_params_of[atom] for atom in self.atoms_of_unit[unit])
-
     def names_of(self, atoms: set[str]) -> list[str]:
         """Name a set of atoms by the fewest names that a command takes."""
         return [name for top in self._rows[ROOT_ID].children for name in self._names_below(top, atoms)]
@@ -161,9 +170,11 @@ class LayerRows:
 
     def in_order(self, row_id: int = ROOT_ID) -> Iterator[LayerRow]:
         """Yield a row and all rows below it, parents first."""
-        yield self[row_id]
-        for child in self[row_id].children:
-            yield from self.in_order(child)
+        waiting = [row_id]
+        while waiting:
+            row = self[waiting.pop()]
+            yield row
+            waiting += reversed(row.children)
 
     # -- inside -----------------------------------------------------------------------------------------------
 
@@ -193,6 +204,9 @@ class LayerRows:
         self.unit_of = {atom: unit for unit, atoms in self.atoms_of_unit.items() for atom in atoms}
         self.biases = {name for info in summary.layers for name in info.own_names if is_bias(name)}
         self._count_own(infos)
+        for row in self._rows:
+            # Such a unit learns at some rate unless it is frozen.
+            row.rated_units = [u for u in row.units if any(self.num_params_of[atom] for atom in self.atoms_of_unit[u])]
         self.with_statistics = {fqn for fqn, info in infos.items() if info.has_statistics}
         self.ids_of = {atom: [] for atom in self.atoms}
         for row in self.in_order():
@@ -240,6 +254,7 @@ class LayerRows:
         """Fill in atoms, units and command names from below; a row that held nothing but the head goes."""
         row = self._rows[row_id]
         for child in row.children:
+            self._rows[child].depth = row.depth + 1
             self._gather(child, heads)
         row.children = [child for child in row.children if not self._only_held_the_head(child, heads)]
         for position, child in enumerate(row.children):

@@ -101,7 +101,7 @@ class LayerTreeViewModel(QObject):
         is_same = self._summary is not None and summary is not None and self._summary.layers == summary.layers
         self._summary = summary
         if not is_same:
-            self._show_rows(LayerRows(summary))
+            self._show_rows(LayerRows(None) if summary is None else LayerRows.of(summary))
             self._cost = StepCost(self.rows, summary)
         self.num_params = summary.num_params if summary else 0
         self._take(summary.frozen if summary else [], summary.num_trainable if summary else 0)
@@ -124,7 +124,7 @@ class LayerTreeViewModel(QObject):
 
         All are named as a configuration names them.
         """
-        rows = LayerRows(summary)
+        rows = LayerRows.of(summary)
         atoms = rows.atoms_of(frozen)
         num_trainable = summary.num_params - sum(rows.num_params_of[atom] for atom in atoms)
         by_unit = {unit: number for name, number in (multipliers or {}).items() for unit in rows.units_of([name])}

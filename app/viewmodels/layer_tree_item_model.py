@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -24,13 +25,9 @@ from app.viewmodels.quantities import count_text, measure_text
 Index = QModelIndex | QPersistentModelIndex
 
 ROW_ID_ROLE = Qt.ItemDataRole.UserRole + 1
-CELL_ROLE = Qt.ItemDataRole.UserRole + 2
-"""All that is painted in a cell, a Cell: each value that is asked for costs a way through the filter."""
 
 # ‖Δw‖/‖w‖ of 1e-3 is healthy, of 1e-1 tears the weights apart, of 1e-6 is lost in rounding.
 _LEAST_UPDATE_DECADE, _NUM_UPDATE_DECADES = -6, 5
-
-_STATE_ROLES = frozenset({Qt.ItemDataRole.CheckStateRole, CELL_ROLE})
 
 _CHECKS = {
     LayerState.FROZEN: Qt.CheckState.Checked,
@@ -102,6 +99,23 @@ class LayerTreeItemModel(QAbstractItemModel):
         row_id = self.row_of(index).id
         self._told[row_id] = self._state(row_id)
         return self._layer_tree.frozen.state_of(row_id)
+
+    def cells(self, row_id: int, columns: Iterable[int]) -> list[Cell]:
+        """Return what a row's cells show; from then on, the views are told when its state changes."""
+        row, tree = self._rows[row_id], self._layer_tree
+        state, is_pending, _, is_rate_pending = self._told[row_id] = self._state(row_id)
+        return [
+            Cell(
+                self._text(row, column),
+                state,
+                is_rate_pending if column == Column.MULTIPLIER else is_pending,
+                is_top=row.depth == 1,
+                is_checkable=column == Column.LAYER and bool(row.atoms),
+                bar=self._bar(row) if column == Column.UPDATE else None,
+                has_drifted=column == Column.UPDATE and tree.frozen.has_drifted(row_id),
+            )
+            for column in columns
+        ]
 
     def index(self, row: int, column: int, parent: Index = QModelIndex()) -> QModelIndex:
         """Return the index of a child."""
@@ -183,8 +197,6 @@ class LayerTreeItemModel(QAbstractItemModel):
         if not index.isValid():
             return None
         row = self.row_of(index)
-        if role in _STATE_ROLES:
-            self._told[row.id] = self._state(row.id)
         if role == Qt.ItemDataRole.DisplayRole:
             return self._text(row, index.column())
         if role == Qt.ItemDataRole.TextAlignmentRole:
@@ -192,12 +204,10 @@ class LayerTreeItemModel(QAbstractItemModel):
         if role == Qt.ItemDataRole.ToolTipRole:
             return self._tooltip(row, index.column())
         if role == Qt.ItemDataRole.CheckStateRole and index.column() == Column.LAYER and row.atoms:
-            return _CHECKS[self._layer_tree.frozen.state_of(row.id)]
+            return _CHECKS[self.state_of(index)]
         if role == Qt.ItemDataRole.AccessibleTextRole:
             return self._spoken(row, index.column())
-        if role == ROW_ID_ROLE:
-            return row.id
-        return self._cell(row, index.column()) if role == CELL_ROLE else None
+        return row.id if role == ROW_ID_ROLE else None
 
     def setData(self, index: Index, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:
         """Freeze or unfreeze a row by its check mark."""
@@ -214,17 +224,6 @@ class LayerTreeItemModel(QAbstractItemModel):
 
     def _children(self, parent: Index) -> list[int]:
         return self.row_of(parent).children
-
-    def _cell(self, row: LayerRow, column: int) -> Cell:
-        tree = self._layer_tree
-        state, is_top = tree.frozen.state_of(row.id), row.parent == ROOT_ID
-        text = self._text(row, column)
-        if column == Column.MULTIPLIER:
-            return Cell(text, state, tree.rates.is_pending(row.id), is_top, is_checkable=False)
-        is_pending = tree.is_pending(row.id)
-        if column == Column.UPDATE:
-            return Cell(text, state, is_pending, is_top, False, self._bar(row), tree.frozen.has_drifted(row.id))
-        return Cell(text, state, is_pending, is_top, is_checkable=column == Column.LAYER and bool(row.atoms))
 
     def _text(self, row: LayerRow, column: int) -> str:
         if column == Column.LAYER:
@@ -314,6 +313,14 @@ class LayerFilter(QSortFilterProxyModel):
         # Every change of a state would else filter all rows again, through Python; without words that changes nothing.
         self.setDynamicSortFilter(False)
         item_model.dataChanged.connect(self._filter_states_again)
+
+    def row_id_of(self, index: Index) -> int:
+        """Return the id of the row behind an index."""
+        return self.mapToSource(index).internalId()
+
+    def cells(self, index: Index, columns: Iterable[int]) -> list[Cell]:
+        """Return what the cells of a row show."""
+        return self._item_model.cells(self.row_id_of(index), columns)
 
     def set_text(self, text: str) -> None:
         """Filter by words; an empty text shows everything."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from PySide6.QtCore import QLocale, QObject, Signal
@@ -139,6 +140,14 @@ class RunConfigViewModel(QObject):
             return self.offer.own_text(field)
         if field in COLUMN_FIELDS:
             return self.found.column_text(field)
+        if field == "plan":
+            # Beside a run it would read as the run's plan.
+            return "" if self.run is not None else self._plan_example
+        return self._placeholders.get(field, "")
+
+    @functools.cached_property
+    def _placeholders(self) -> dict[str, str]:
+        # Once: the form asks for every field at each change, and the texts are translated.
         return {
             "name": self.tr("the data's name"),
             "data.path": self.tr("choose or drop"),
@@ -153,9 +162,7 @@ class RunConfigViewModel(QObject):
             "checkpoints.every_epochs": self.tr("none for good"),
             "checkpoints.every_minutes": self.tr("at the end of epochs only"),
             "checkpoints.disk_gb": self.tr("as much as there is"),
-            # Beside a run it would read as the run's plan.
-            "plan": "" if self.run is not None else self._plan_example,
-        }.get(field, "")
+        }
 
     @property
     def _plan_example(self) -> str:
@@ -371,7 +378,7 @@ class RunConfigViewModel(QObject):
     def _keep_layers_of(self, summary: ModelSummary) -> None:
         """Keep what was chosen of layers that another model has, too."""
         chosen = self._layer_choice
-        kept = chosen.within(LayerRows(summary))
+        kept = chosen.within(LayerRows.of(summary))
         self.left_out = chosen.left_out_text(kept, summary.model) or self.left_out
         self.frozen, self.multipliers, self.adapting = kept.frozen, kept.multipliers, kept.adapting
         self._is_other_model = False
@@ -388,7 +395,7 @@ class RunConfigViewModel(QObject):
     def _show_stages(self, summary: ModelSummary) -> None:
         """Take the model's last stage for the example of a plan, and its layers, which plans name."""
         self._last_stage = stages(summary.layers)[-1]
-        self._layers, self._layers_of = LayerRows(summary), summary.model
+        self._layers, self._layers_of = LayerRows.of(summary), summary.model
 
     def show_checking(self) -> None:
         """Note that the data are being scanned."""

@@ -27,7 +27,7 @@ from app.viewmodels.checkpoint_columns import (
 )
 from app.viewmodels.checkpoint_order import CheckpointSortModel
 from app.viewmodels.checkpoint_run import CheckpointKey
-from app.viewmodels.checkpoint_table import CheckpointItemModel, IsBestRole, IsDamagedRole, IsLeftBehindRole
+from app.viewmodels.checkpoint_table import CheckpointItemModel
 from app.viewmodels.quantities import count_text
 from app.views.table import Table
 from app.views.table_delegate import TableDelegate
@@ -231,12 +231,13 @@ class CheckpointDelegate(TableDelegate):
 
     def color(self, index: QModelIndex | QPersistentModelIndex, colors: theme.Palette) -> str:
         """Return the colour of a cell's text."""
-        if index.data(IsDamagedRole):
+        standing = self.table.sorted.standing(index.row())
+        if standing.is_damaged:
             return colors.danger
-        if index.data(IsLeftBehindRole):
+        if standing.is_left_behind:
             return colors.dim
         is_measured = index.column() in _MEASURED or index.column() >= NUM_COLUMNS
-        return colors.text if is_measured or index.data(IsBestRole) else colors.dim
+        return colors.text if is_measured or standing.is_best else colors.dim
 
     def paint(
         self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
@@ -244,10 +245,10 @@ class CheckpointDelegate(TableDelegate):
         """Paint one cell."""
         super().paint(painter, option, index)
         if self.table.sorted.begins_group(index.row()):
-            painter.setPen(QColor(theme.palette_of(self.table).dim))
+            painter.setPen(QColor(self.table.colors.dim))
             painter.drawLine(option.rect.topLeft(), option.rect.topRight())
-        if index.column() == STAR and index.data(IsBestRole):
+        if index.column() == STAR and self.table.sorted.standing(index.row()).is_best:
             place = QRect(0, 0, _STAR_SIZE, _STAR_SIZE)
             place.moveCenter(option.rect.center())
-            color = self.color(index, theme.palette_of(self.table))
+            color = self.color(index, self.table.colors)
             theme.icon("star", color).paint(painter, place)

@@ -222,7 +222,7 @@ class _BarDelegate(TableDelegate):
     ) -> None:
         """Paint one cell."""
         super().paint(painter, option, index)
-        colors, is_all = theme.palette_of(self.table), index.data(BarIdxRole) is None
+        colors, is_all = self.table.colors, index.data(BarIdxRole) is None
         if is_all:
             painter.fillRect(option.rect.adjusted(0, option.rect.height() - 1, 0, 0), QColor(colors.line))
         if index.column() != BAR:

@@ -17,13 +17,12 @@ from PySide6.QtCore import (
     Signal,
 )
 from PySide6.QtGui import QBrush, QColor, QMouseEvent, QPainter, QPen
-from PySide6.QtWidgets import QApplication, QLineEdit, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
+from PySide6.QtWidgets import QLineEdit, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
-from app.theme import DARK, LIGHT, ROW_HEIGHT, SIZE_LABEL, SIZE_TEXT, Palette, icon, text_font
+from app.theme import DARK, LIGHT, ROW_HEIGHT, SIZE_LABEL, SIZE_TEXT, Palette, elided, icon, text_font
 from app.viewmodels.frozen_layers import LayerState
 from app.viewmodels.layer_tree_item_model import (
     ALIGNMENTS,
-    CELL_ROLE,
     ROW_ID_ROLE,
     Cell,
     Column,
@@ -56,17 +55,8 @@ class LayerDelegate(QStyledItemDelegate):
         """Return a row's size: all are of one height."""
         return QSize(0, ROW_HEIGHT)
 
-    def paint(
-        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
-    ) -> None:
-        """Paint one cell."""
-        widget, rect, column = option.widget, QRect(option.rect), index.column()
-        style = widget.style() if isinstance(widget, QWidget) else QApplication.style()
-        # The background alone: what a whole item would read of the model takes as long as all of the painting here.
-        style.drawPrimitive(QStyle.PrimitiveElement.PE_PanelItemViewItem, option, painter, widget)
-        cell: Cell = index.data(CELL_ROLE)
-        painter.save()
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    def paint_cell(self, painter: QPainter, rect: QRect, cell: Cell, column: int) -> None:
+        """Paint one cell over its row's background, with a painter that smooths edges."""
         if column == Column.STATE:
             self._paint_sign(painter, rect, cell.state, is_pending=cell.is_pending)
         elif cell.bar is not None:
@@ -83,7 +73,6 @@ class LayerDelegate(QStyledItemDelegate):
                 self._paint_hatch(painter, QRectF(rect).adjusted(2, 3, -2, -3), QColor(self.colors.trainable))
             if cell.text:
                 self._paint_text(painter, text_rect, cell, column)
-        painter.restore()
 
     def editorEvent(
         self,
@@ -139,10 +128,11 @@ class LayerDelegate(QStyledItemDelegate):
         is_cool = cell.state is LayerState.FROZEN and (is_name or column == Column.UPDATE)
         is_plain = is_name and cell.state is not LayerState.NOTHING
         color = self.colors.frozen if is_cool else self.colors.text if is_plain else self.colors.dim
-        painter.setFont(text_font(SIZE_TEXT if is_name else SIZE_LABEL, is_strong=is_name and cell.is_top))
+        size_px, is_strong = SIZE_TEXT if is_name else SIZE_LABEL, is_name and cell.is_top
+        painter.setFont(text_font(size_px, is_strong=is_strong))
         painter.setPen(QColor(self.colors.danger if cell.has_drifted else color))
-        elided = painter.fontMetrics().elidedText(cell.text, Qt.TextElideMode.ElideRight, rect.width())
-        painter.drawText(rect, int(ALIGNMENTS[column]), elided)
+        text = elided(cell.text, rect.width(), size_px=size_px, is_strong=is_strong)
+        painter.drawText(rect, int(ALIGNMENTS[column]), text)
 
     def _paint_box(self, painter: QPainter, box: QRectF, state: LayerState, *, is_pending: bool) -> None:
         ice = QColor(self.colors.frozen)
@@ -186,6 +176,7 @@ class LayerDelegate(QStyledItemDelegate):
             self._paint_hatch(painter, around, QColor(color))
             painter.setOpacity(0.55)
         icon(_SIGNS[state], color).paint(painter, place)
+        painter.setOpacity(1)
 
     def _paint_hatch(self, painter: QPainter, rect: QRectF, color: QColor) -> None:
         faint = QColor(color)

@@ -10,6 +10,7 @@ from PySide6.QtGui import (
     QColor,
     QContextMenuEvent,
     QHelpEvent,
+    QHoverEvent,
     QKeyEvent,
     QKeySequence,
     QMouseEvent,
@@ -19,7 +20,7 @@ from PySide6.QtGui import (
     QPolygonF,
     QResizeEvent,
 )
-from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QToolTip, QTreeView
+from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QStyle, QStyleOptionViewItem, QToolTip, QTreeView
 
 from app.theme import LIGHT, SPACE, Palette
 from app.viewmodels.layer_tree import LayerTreeViewModel
@@ -65,6 +66,10 @@ class LayerRows(QTreeView):
     def __init__(self, rows: LayerFilter, delegate: LayerDelegate, layer_tree: LayerTreeViewModel) -> None:
         super().__init__()
         self.colors: Palette = LIGHT
+        self._rows, self._delegate, self._layer_tree = rows, delegate, layer_tree
+        self._places: dict[Column, tuple[int, int]] = {}
+        """Where the columns that are shown begin, and how wide they are."""
+        self._hovered_id: int | None = None
         self._cached_line = CachedLine(self, layer_tree)
         self._chosen: dict[Column, bool] = {}
         self.setAccessibleName(self.tr("Layers of the model"))
@@ -148,6 +153,12 @@ class LayerRows(QTreeView):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Paint the rows, and between them where what is cached ends."""
+        header = self.header()
+        self._places = {
+            column: (header.sectionViewportPosition(column), header.sectionSize(column))
+            for column in Column
+            if not header.isSectionHidden(column)
+        }
         super().paintEvent(event)
         painter = QPainter(self.viewport())
         self._cached_line.paint(painter, self.colors)
@@ -160,22 +171,40 @@ class LayerRows(QTreeView):
             if tip:
                 QToolTip.showText(event.globalPos(), tip, self)
                 return True
+        if event.type() in {QEvent.Type.HoverEnter, QEvent.Type.HoverMove} and isinstance(event, QHoverEvent):
+            hovered = self.indexAt(event.position().toPoint())
+            self._hovered_id = self._rows.row_id_of(hovered) if hovered.isValid() else None
+        elif event.type() == QEvent.Type.HoverLeave:
+            self._hovered_id = None
         return super().viewportEvent(event)
 
-    def drawBranches(self, painter: QPainter, rect: QRect, index: QModelIndex | QPersistentModelIndex) -> None:
-        """Draw the mark of a row that has others below it."""
-        if self.selectionModel().isSelected(index):
-            painter.fillRect(rect, QColor(self.colors.selection))
-        if not self.model().hasChildren(index):
-            return
+    def drawRow(
+        self, painter: QPainter, options: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
+    ) -> None:
+        """Draw a whole row. Cell by cell, Qt asks for flags, indexes and values, and each goes through Python."""
+        rect, row_id = QRect(options.rect), self._rows.row_id_of(index)
+        is_selected = self.selectionModel().isSelected(index)
+        if is_selected or row_id == self._hovered_id:
+            painter.fillRect(rect, QColor(self.colors.selection if is_selected else self.colors.background))
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setPen(QPen(QColor(self.colors.dim), 1.6))
-        painter.translate(rect.right() - _INDENT / 2 + 0.5, rect.center().y() + 0.5)
-        if self.isExpanded(index):
-            painter.rotate(90)
-        painter.drawPolyline(QPolygonF([QPointF(-1.8, -3.6), QPointF(1.8, 0), QPointF(-1.8, 3.6)]))
+        indent = _INDENT * self._layer_tree.rows[row_id].depth
+        if options.state & QStyle.StateFlag.State_Children:
+            is_open = bool(options.state & QStyle.StateFlag.State_Open)
+            self._draw_arrow(painter, QPointF(indent - _INDENT / 2, rect.center().y()), is_open=is_open)
+        cells = self._rows.cells(index, self._places)
+        for cell, (column, (x, width)) in zip(cells, self._places.items(), strict=True):
+            left = indent if column == Column.LAYER else 0
+            place = QRect(x + left, rect.top(), width - left, rect.height())
+            self._delegate.paint_cell(painter, place, cell, column)
         painter.restore()
+
+    def _draw_arrow(self, painter: QPainter, middle: QPointF, *, is_open: bool) -> None:
+        """Draw the mark of a row that has others below it."""
+        painter.setPen(QPen(QColor(self.colors.dim), 1.6))
+        painter.setBrush(Qt.BrushStyle.NoBrush)
+        points = [(-3.6, -1.8), (0, 1.8), (3.6, -1.8)] if is_open else [(-1.8, -3.6), (1.8, 0), (-1.8, 3.6)]
+        painter.drawPolyline(QPolygonF([middle + QPointF(x - 0.5, y + 0.5) for x, y in points]))
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Take the keys for what can be done with the selected rows."""

@@ -71,6 +71,8 @@ class RunForm(QWidget):
         self._data_timer = self._pause_timer(self.data_changed.emit)
         self._model_timer = self._pause_timer(self.model_chosen.emit)
         self._typed_field = ""
+        self._editable: tuple[bool, bool] | None = None
+        """Whether the values can be changed, and whether they are a live run's; None until it is said."""
         self._offered_models: list[ModelEntry] | None = None
         self._error_timer = self._pause_timer(self._show_typed)
         self._error_timer.setInterval(_ERROR_PAUSE_MS)
@@ -84,6 +86,9 @@ class RunForm(QWidget):
 
     def set_editable(self, is_editable: bool, *, is_live: bool = False) -> None:
         """Let the values be changed, or show them as a run has them; of a live one, some can be changed still."""
+        if self._editable == (is_editable, is_live):
+            return
+        self._editable = is_editable, is_live
         if not is_editable:
             give_up_focus(self)
         for field, row in self._rows.items():

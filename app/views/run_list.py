@@ -10,7 +10,6 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
     QPushButton,
-    QStyle,
     QStyleOptionViewItem,
     QVBoxLayout,
     QWidget,
@@ -167,8 +166,8 @@ class _ToneDelegate(TableDelegate):
             super().paint(painter, option, index)
             return
         place = QStyleOptionViewItem(option)
-        self.table.style().drawPrimitive(QStyle.PrimitiveElement.PE_PanelItemViewItem, place, painter, self.table)
-        painter.setPen(QPen(QColor(theme.palette_of(self.table).dim), 1))
+        self.paint_background(painter, option)
+        painter.setPen(QPen(QColor(self.table.colors.dim), 1))
         top, middle, bottom = option.rect.top(), option.rect.center().y(), option.rect.bottom()
         for level, goes_on in enumerate(rails):
             x = option.rect.left() + theme.SPACE * 3 + level * _RAIL_WIDTH

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QAbstractItemModel, QRect, Qt
+from PySide6.QtCore import QAbstractItemModel, QModelIndex, QPersistentModelIndex, QRect, Qt
 from PySide6.QtGui import QColor, QPainter, QPaintEvent
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
 
@@ -17,6 +17,9 @@ class Table(QTableView):
     def __init__(self, empty_text: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.empty_text = empty_text
+        self.colors = theme.LIGHT
+        """Those of the theme, at the present painting."""
+        self._alignments: dict[int, int] = {}
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setShowGrid(False)
@@ -50,15 +53,24 @@ class Table(QTableView):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Paint the rows, or the sentence that says what fills the table."""
+        # Once for all cells: each of these questions takes as long as the text of one.
+        self.colors, self._alignments = theme.palette_of(self), {}
         super().paintEvent(event)
         if self._num_rows():
             return
         painter = QPainter(self.viewport())
         painter.setFont(theme.text_font(theme.SIZE_TEXT))
-        painter.setPen(QColor(theme.palette_of(self).dim))
+        painter.setPen(QColor(self.colors.dim))
         room: QRect = self.viewport().rect().adjusted(24, 0, -24, 0)
         painter.drawText(room, int(Qt.AlignmentFlag.AlignCenter | Qt.TextFlag.TextWordWrap), self.empty_text)
         painter.end()
+
+    def alignment(self, index: QModelIndex | QPersistentModelIndex) -> int:
+        """Return how the cells of an index's column are aligned."""
+        column = index.column()
+        if column not in self._alignments:
+            self._alignments[column] = int(index.data(Qt.ItemDataRole.TextAlignmentRole))
+        return self._alignments[column]
 
     def _num_rows(self) -> int:
         model = self.model()

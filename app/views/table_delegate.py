@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QModelIndex, QPersistentModelIndex, Qt
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex
 from PySide6.QtGui import QColor, QPainter
 from PySide6.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem
 
@@ -15,7 +15,7 @@ _PADDING = 8
 class TableDelegate(QStyledItemDelegate):
     """Paints the background of a cell and its text, in the colour that a subclass says.
 
-    The stock delegate asks the model for seven more values, and the style sheet for as many.
+    The stock delegate asks the model for eight more values, and the style sheet for as many.
     """
 
     def __init__(self, table: Table) -> None:
@@ -30,12 +30,17 @@ class TableDelegate(QStyledItemDelegate):
         self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
     ) -> None:
         """Paint one cell."""
-        self.table.style().drawPrimitive(QStyle.PrimitiveElement.PE_PanelItemViewItem, option, painter, self.table)
+        self.paint_background(painter, option)
         text = index.data()
         if not text:
             return
         rect = option.rect.adjusted(_PADDING, 0, -_PADDING, 0)
-        painter.setFont(option.font)
-        painter.setPen(QColor(self.color(index, theme.palette_of(self.table))))
-        elided = option.fontMetrics.elidedText(text, self.table.textElideMode(), rect.width())
-        painter.drawText(rect, int(index.data(Qt.ItemDataRole.TextAlignmentRole)), elided)
+        painter.setFont(theme.text_font())
+        painter.setPen(QColor(self.color(index, self.table.colors)))
+        elided = theme.elided(text, rect.width(), self.table.textElideMode())
+        painter.drawText(rect, self.table.alignment(index), elided)
+
+    def paint_background(self, painter: QPainter, option: QStyleOptionViewItem) -> None:
+        """Paint what lies behind a cell."""
+        if option.state & QStyle.StateFlag.State_Selected:
+            painter.fillRect(option.rect, QColor(self.table.colors.selection))

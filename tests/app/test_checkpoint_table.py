@@ -25,7 +25,7 @@ from app.viewmodels.checkpoint_columns import (
 )
 from app.viewmodels.checkpoint_details import CheckpointDetails
 from app.viewmodels.checkpoint_order import CheckpointSortModel
-from app.viewmodels.checkpoint_table import CheckpointItemModel, IsBestRole, IsDamagedRole, IsLeftBehindRole
+from app.viewmodels.checkpoint_table import CheckpointItemModel
 from app.viewmodels.layer_tree import LayerTreeViewModel
 from app.viewmodels.metric_history import MetricHistory
 from app.viewmodels.run_config import RunConfigViewModel
@@ -74,7 +74,7 @@ def test_numbers_are_written_for_people_and_exact_in_the_tooltip(table: Checkpoi
 def test_the_best_has_the_star_and_the_newest_is_tagged_last(table: CheckpointItemModel) -> None:
     table.reset([checkpoint(1, 0.5, 0.8), checkpoint(2, 0.2, 0.97)])
     table.add(checkpoint(3, 0.3, 0.95))
-    assert [table.index(row, STAR).data(IsBestRole) for row in range(3)] == [False, True, False]
+    assert [table.standing(row).is_best for row in range(3)] == [False, True, False]
     assert column(table, TAGS) == ["", "best", "last"]
 
 
@@ -193,7 +193,7 @@ def test_deleted_checkpoints_leave_the_table_and_the_star_and_the_last_are_found
     names = [info.name for info in table.present.infos]
     table.remove([names[1], names[3], "never_listed.pt"])
     assert column(table, EPOCH) == ["1", "3"]
-    assert [table.index(row, STAR).data(IsBestRole) for row in range(2)] == [False, True]
+    assert [table.standing(row).is_best for row in range(2)] == [False, True]
     assert column(table, TAGS) == ["", "best, last"]
 
 
@@ -280,8 +280,8 @@ def test_damage_is_shown_with_what_is_wrong(table: CheckpointItemModel) -> None:
     table.reset([checkpoint(1, 0.5, 0.8), checkpoint(2, 0.6, 0.7)])
     table.show_problems({"checkpoint_tiny_001.pt": "file is missing", "checkpoint_tiny_002.pt": ""})
     assert column(table, TAGS) == ["damaged: file is missing, best", "last"]
-    assert table.index(0, TAGS).data(IsDamagedRole)
-    assert not table.index(1, TAGS).data(IsDamagedRole)
+    assert table.standing(0).is_damaged
+    assert not table.standing(1).is_damaged
 
 
 def test_what_the_run_left_behind_is_said_among_the_tags_until_it_is_on_its_way_again(
@@ -292,7 +292,7 @@ def test_what_the_run_left_behind_is_said_among_the_tags_until_it_is_on_its_way_
     left = {f"checkpoint_tiny_00{epoch}.pt" for epoch in (2, 3)}
     table.show_left_behind(left)
     assert column(table, TAGS) == ["best", "left behind", "last, left behind"]
-    assert [table.index(row, TAGS).data(IsLeftBehindRole) for row in range(3)] == [False, True, True]
+    assert [table.standing(row).is_left_behind for row in range(3)] == [False, True, True]
     shown = CheckpointSortModel(table)
     shown.set_filter("left behind")
     assert column(shown, EPOCH) == ["3", "2"]

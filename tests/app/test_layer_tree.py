@@ -12,7 +12,7 @@ from app.viewmodels.freeze_presets import Preset
 from app.viewmodels.frozen_layers import LayerState
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID, LayerRows
 from app.viewmodels.layer_tree import LayerTreeViewModel
-from app.viewmodels.layer_tree_item_model import CELL_ROLE, Column, LayerFilter, LayerTreeItemModel
+from app.viewmodels.layer_tree_item_model import Column, LayerFilter, LayerTreeItemModel
 from app.viewmodels.step_cost import StepCost
 from app.views.layer_delegate import check_box_rect
 from app.views.layer_tree import LayerTreeView
@@ -539,9 +539,9 @@ def test_a_rows_gradient_and_update_come_from_the_layers_below_it_that_learned(l
     assert live.stats.of(BACKBONE_ID).update_ratio == pytest.approx(1e-3)
     assert live.stats.of(_id(live, "conv1")) is None
     item_model = LayerTreeItemModel(live)
-    assert item_model.index_of(BACKBONE_ID, Column.UPDATE).data(CELL_ROLE).bar == pytest.approx(0.6)
-    assert item_model.index_of(HEAD_ID, Column.UPDATE).data(CELL_ROLE).bar == 1.0
-    assert item_model.index_of(_id(live, "conv1"), Column.UPDATE).data(CELL_ROLE).bar is None
+    assert item_model.cells(BACKBONE_ID, [Column.UPDATE])[0].bar == pytest.approx(0.6)
+    assert item_model.cells(HEAD_ID, [Column.UPDATE])[0].bar == 1.0
+    assert item_model.cells(_id(live, "conv1"), [Column.UPDATE])[0].bar is None
     assert item_model.index_of(BACKBONE_ID, Column.GRADIENT).data() == "5"
     spoken = item_model.index_of(BACKBONE_ID, Column.UPDATE).data(Qt.ItemDataRole.AccessibleTextRole)
     assert spoken == "gradient norm 5, weights changed by 0.001 of their norm, in update 200"
@@ -561,7 +561,7 @@ def test_a_frozen_row_says_that_it_did_not_drift_once_that_was_proven(live):
     assert index.data() == "0 drift"
     assert live.frozen.drift_text(HEAD_ID) == ""
     live.verify(FreezeVerified(step=20, num_verified=5, drifted=["conv1.0"]))
-    assert (index.data(), index.data(CELL_ROLE).has_drifted) == ("drifted", True)
+    assert (index.data(), item_model.cells(conv1, [Column.UPDATE])[0].has_drifted) == ("drifted", True)
     assert live.frozen.drift_text(_id(live, "stage1")) == "0 drift"
 
 

@@ -16,7 +16,6 @@ from PySide6.QtWidgets import QApplication, QLabel, QMessageBox, QStyle, QStyleO
 from app import theme
 from app.main_window import MainWindow
 from app.run_display import RunDisplay
-from app.viewmodels.checkpoint_table import IsBestRole
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID
 from app.viewmodels.log import RESULT, WHAT
 from app.viewmodels.what_if import KINDS
@@ -1527,13 +1526,13 @@ def test_a_change_of_length_reaches_the_plans_strip_and_of_patience_the_star(
     running.say(changed, *saved)
     qtbot.waitUntil(lambda: display.checkpoints.num_rows() == 2)
     assert [stage.is_never for stage in display.timeline.stages] == [False, False]
-    assert [display.checkpoints.index(row, 0).data(IsBestRole) for row in range(2)] == [False, True]
+    assert [display.checkpoints.standing(row).is_best for row in range(2)] == [False, True]
     running.say(length_event("", 4, 3))
     qtbot.waitUntil(lambda: display.timeline.stages[1].is_never)
-    assert [display.checkpoints.index(row, 0).data(IsBestRole) for row in range(2)] == [True, False]
+    assert [display.checkpoints.standing(row).is_best for row in range(2)] == [True, False]
     running.say(length_event("", 5, None))
     qtbot.waitUntil(lambda: not display.timeline.stages[1].is_never)
-    assert [display.checkpoints.index(row, 0).data(IsBestRole) for row in range(2)] == [False, True]
+    assert [display.checkpoints.standing(row).is_best for row in range(2)] == [False, True]
 
 
 def test_a_live_runs_plan_is_edited_and_settles_on_the_event(

@@ -11,10 +11,10 @@ from PySide6.QtTest import QAbstractItemModelTester
 from PySide6.QtWidgets import QApplication
 
 from app.main_window import MainWindow
-from app.viewmodels.checkpoint_columns import EPOCH, LOSS, PARENT, RUN, STAR, TAGS
+from app.viewmodels.checkpoint_columns import EPOCH, LOSS, PARENT, RUN, TAGS
 from app.viewmodels.checkpoint_order import CheckpointSortModel
 from app.viewmodels.checkpoint_run import CheckpointKey
-from app.viewmodels.checkpoint_table import CheckpointItemModel, IsBestRole
+from app.viewmodels.checkpoint_table import CheckpointItemModel
 from tests.app.conftest import checkpoint
 from tests.app.test_session import write_run
 from trainer.config import BranchConfig, RunConfig
@@ -76,7 +76,7 @@ def test_each_run_has_its_own_best_and_last_and_says_whose_branch_it_is(many) ->
         ("stranger", "1"): "best, last",
         ("twig", "1"): "best, last",
     }
-    stars = sum(shown.index(row, STAR).data(IsBestRole) for row in range(5))
+    stars = sum(shown.standing(row).is_best for row in range(5))
     assert stars == 4
     origins = [shown.index(row, PARENT).data() for row in range(5)]
     assert sorted(origins) == ["branch-tiny, checkpoint_tiny_001.pt", "root-tiny, checkpoint_tiny_001.pt", *["–"] * 3]
