@@ -8,7 +8,7 @@ from pathlib import Path
 from PySide6.QtCore import QObject, Signal
 from PySide6.QtWidgets import QWidget
 
-from app.checkpoint_edits import Deletion
+from app.deletions import Deletion
 from app.run_display import RunDisplay
 from app.session import TrainingSession
 from app.viewmodels.checkpoint_run import CheckpointKey
@@ -44,6 +44,8 @@ class CheckpointActions(QObject):
         edits.confirmation_needed.connect(self._confirm_deletion)
         edits.deleted.connect(self._tell_deletion)
         edits.refused.connect(notice.tell)
+        edits.undo_changed.connect(lambda: view.allow_put_back(edits.can_undo))
+        view.put_back_requested.connect(self.put_back)
         view.restore_requested.connect(session.restore)
         view.weights_requested.connect(session.restore_weights)
         view.resume_requested.connect(session.resume)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from PySide6.QtCore import QCoreApplication, QObject, QTimer, Signal
 
 from app import trash
+from app.deletions import Deletion, Trashed, begin_deletion, end_deletion, forget_deletion, read_deletions
 from app.session import TrainingSession
 from app.viewmodels.checkpoint_table import CheckpointItemModel
 from trainer.checkpoint_list import ListChange, change_list_of_ended
@@ -28,28 +28,6 @@ _MOST_AT_ONCE = 500
 ListEvent = CheckpointEdited | CheckpointsDeleted | CheckpointsPutBack
 
 
-@dataclass(frozen=True)
-class Trashed:
-    """A deleted checkpoint, where its file was, and where it lies in the trash."""
-
-    info: CheckpointInfo
-    path: Path
-    trashed: Path
-
-
-@dataclass(frozen=True)
-class Deletion:
-    """What was deleted in one go. ``trashed`` can be put back as long as the trash is not emptied."""
-
-    names: list[str]
-    freed_bytes: int
-    trashed: list[Trashed]
-    kept: str = ""
-    """The sentence that says which were to go, too, and stay."""
-    has_best: bool = False
-    """Whether the best one is among them."""
-
-
 class CheckpointEdits(QObject):
     """Asks the worker that has the run, which alone writes then; without one, writes in a thread."""
 
@@ -57,6 +35,8 @@ class CheckpointEdits(QObject):
     """A checkpoint was marked, or some were deleted or put back (ListEvent): the list is another one."""
     deleted = Signal(object)
     """What was deleted here (Deletion), with its files: they are in the trash, or gone."""
+    undo_changed = Signal()
+    """Whether there is a deletion to undo has changed."""
     refused = Signal(str)
     """The sentence that says what could not be done."""
     confirmation_needed = Signal(object)
@@ -74,7 +54,7 @@ class CheckpointEdits(QObject):
         self._num_asked = 0
         # By the command's id; None where the worker deletes the files itself.
         self._deleting: dict[str, list[CheckpointInfo] | None] = {}
-        # By the run's folder: whoever comes back to a run can still undo what was deleted from it.
+        # By the run's folder: whoever comes back to a run, or opens it anew, can still undo what was deleted from it.
         self._deletions: dict[Path, list[Deletion]] = {}
         self._best_name: str | None = None
         self._timer = QTimer(self)
@@ -112,12 +92,19 @@ class CheckpointEdits(QObject):
         """Put back what was deleted last; then, what was deleted before that."""
         run_dir = self._session.run_dir
         if run_dir is not None and self.can_undo:
-            trashed = self._deletions[run_dir].pop().trashed
-            self._work(partial(_take_out, trashed), partial(self._list_again, run_dir))
+            deletion = self._deletions[run_dir].pop()
+            self._work(partial(_take_out, deletion), partial(self._list_again, run_dir, deletion))
+            self.undo_changed.emit()
+
+    def show_run(self) -> None:
+        """Look for what was deleted from the run on display, by this window or an earlier one."""
+        if (run_dir := self._session.run_dir) is not None:
+            self._work(partial(read_deletions, run_dir), partial(self._recall, run_dir))
 
     def leave_run(self) -> None:
         """Wait for no worker's answer any more: another run is on display."""
         self._deleting.clear()
+        self.undo_changed.emit()
 
     # -- what the worker says ---------------------------------------------------------------------------------
 
@@ -128,14 +115,15 @@ class CheckpointEdits(QObject):
             return
         infos, run_dir = self._deleting.pop(event.command_id), self._session.run_dir
         if infos is None:
-            self._tell_deleted(run_dir, self._deletion(event, event.names, []), event.problem)
+            self._tell_deleted(run_dir, _deletion(event, [], self._best_name), event.problem)
         elif run_dir is not None:
-            agreed = [info for info in infos if info.name in event.names]
-            self._work(partial(_move_all, run_dir / "checkpoints", agreed), partial(self._on_moved, run_dir, event))
+            self._work(partial(_move_all, run_dir, event, infos, self._best_name), partial(self._on_moved, run_dir))
 
     def refuse(self, event: CommandRejected) -> None:
         """Follow a refusal: nothing was deleted. It is told elsewhere."""
-        self._deleting.pop(event.command_id, None)
+        infos, run_dir = self._deleting.pop(event.command_id, None), self._session.run_dir
+        if infos is not None and run_dir is not None:
+            self._work(partial(end_deletion, run_dir, [info.name for info in infos]), lambda _: None)
 
     # -- inside -----------------------------------------------------------------------------------------------
 
@@ -143,60 +131,57 @@ class CheckpointEdits(QObject):
         return [info for name in names if (info := self._checkpoints.present.info(name)) is not None]
 
     def _delete_if(self, names: list[str], has_trash: bool) -> None:
+        run_dir = self._session.run_dir
         if not has_trash:
             self.confirmation_needed.emit(names)
-        elif self._session.holds_run:
+        elif run_dir is not None:
             infos = self._infos(names)
-            command_id = self._session.send(DeleteCheckpoints(names=names, leaves_files=True))
-            self._deleting[command_id] = infos
-        else:
-            self._ask(DeleteCheckpoints(names=names), self._infos(names), is_to_trash=True)
+            self._work(partial(begin_deletion, run_dir, infos), lambda _: self._delete_kept(run_dir, infos))
 
-    def _ask(self, command: ListChange, infos: Sequence[CheckpointInfo] = (), *, is_to_trash: bool = False) -> None:
+    def _delete_kept(self, run_dir: Path, infos: list[CheckpointInfo]) -> None:
+        names = [info.name for info in infos]
+        if self._session.run_dir != run_dir:
+            self._work(partial(end_deletion, run_dir, names), lambda _: None)
+        elif self._session.holds_run:
+            self._deleting[self._session.send(DeleteCheckpoints(names=names, leaves_files=True))] = infos
+        else:
+            work = partial(_trash_from_ended, run_dir, infos, self._best_name)
+            self._work(work, lambda done: self._on_written(run_dir, *done))
+
+    def _ask(self, command: ListChange) -> None:
         run_dir = self._session.run_dir
         if run_dir is None:
             return
         if self._session.holds_run:
             self._session.send(command)
-            return
-        trashed: list[Trashed] = []
-        by_name = {info.name: info for info in infos}
+        else:
+            self._work(partial(change_list_of_ended, run_dir, command), partial(self._on_written, run_dir))
 
-        def discard(path: Path) -> None:
-            trashed.append(Trashed(by_name[path.name], path, trash.move_to_trash(path)))
-
-        work = partial(change_list_of_ended, run_dir, command, discard if is_to_trash else Path.unlink)
-        self._work(work, partial(self._on_written, run_dir, trashed))
-
-    def _on_written(self, run_dir: Path, trashed: list[Trashed], event: ListEvent) -> None:
+    def _on_written(self, run_dir: Path, event: ListEvent, deletion: Deletion | None = None) -> None:
         if self._session.run_dir == run_dir:
             self.changed.emit(event)
         if isinstance(event, CheckpointsDeleted):
-            self._tell_deleted(run_dir, self._deletion(event, event.names, trashed), event.problem)
+            self._tell_deleted(run_dir, deletion or _deletion(event, [], self._best_name), event.problem)
 
-    def _deletion(self, event: CheckpointsDeleted, names: list[str], trashed: list[Trashed]) -> Deletion:
-        return Deletion(names, event.freed_bytes, trashed, event.kept, has_best=self._best_name in names)
-
-    def _on_moved(
-        self, run_dir: Path, event: CheckpointsDeleted, moved: tuple[list[Trashed], list[CheckpointInfo], str]
-    ) -> None:
-        trashed, left, problem = moved
+    def _on_moved(self, run_dir: Path, moved: tuple[Deletion, list[CheckpointInfo], str]) -> None:
+        deletion, left, problem = moved
         self._put_back(run_dir, left)
-        freed = sum(each.info.size_bytes for each in trashed)
-        moved_event = event.model_copy(update={"freed_bytes": freed})
-        self._tell_deleted(run_dir, self._deletion(moved_event, [each.info.name for each in trashed], trashed), problem)
+        self._tell_deleted(run_dir, deletion, problem)
 
     def _tell_deleted(self, run_dir: Path | None, deletion: Deletion, problem: str) -> None:
-        if deletion.trashed and run_dir is not None:
-            self._deletions.setdefault(run_dir, []).append(deletion)
+        if run_dir is not None:
+            if deletion.trashed:
+                self._deletions.setdefault(run_dir, []).append(deletion)
+            self.undo_changed.emit()
         if problem:
             self.refused.emit(problem)
         elif deletion.names and self._session.run_dir == run_dir:
             self.deleted.emit(deletion)
 
-    def _list_again(self, run_dir: Path, taken: tuple[list[CheckpointInfo], str]) -> None:
+    def _list_again(self, run_dir: Path, deletion: Deletion, taken: tuple[list[CheckpointInfo], str]) -> None:
         infos, problem = taken
         self._put_back(run_dir, infos)
+        self._work(partial(forget_deletion, run_dir, deletion), lambda _: None)
         if problem:
             self.refused.emit(problem)
 
@@ -207,7 +192,14 @@ class CheckpointEdits(QObject):
             if self._session.run_dir == run_dir:
                 self._ask(command)
             else:
-                self._work(partial(change_list_of_ended, run_dir, command), partial(self._on_written, run_dir, []))
+                self._work(partial(change_list_of_ended, run_dir, command), partial(self._on_written, run_dir))
+
+    def _recall(self, run_dir: Path, kept: tuple[list[Deletion], list[CheckpointInfo]]) -> None:
+        self._deletions[run_dir], left = kept
+        self.undo_changed.emit()
+        if left and self._session.run_dir == run_dir:
+            # A window was killed, or left the run, before it moved these to the trash or after it had them out again.
+            self._put_back(run_dir, [info for info in left if self._checkpoints.present.info(info.name) is None])
 
     # -- threads ----------------------------------------------------------------------------------------------
 
@@ -237,11 +229,41 @@ class CheckpointEdits(QObject):
             self._timer.stop()
 
 
-def _move_all(folder: Path, infos: list[CheckpointInfo]) -> tuple[list[Trashed], list[CheckpointInfo], str]:
-    """Move files to the trash. Returns those that are there, those that are not, and why."""
+def _deletion(event: CheckpointsDeleted, trashed: list[Trashed], best_name: str | None) -> Deletion:
+    return Deletion(event.names, event.freed_bytes, trashed, event.kept, has_best=best_name in event.names)
+
+
+def _trash_from_ended(
+    run_dir: Path, infos: list[CheckpointInfo], best_name: str | None
+) -> tuple[CheckpointsDeleted, Deletion]:
+    """Delete checkpoints of a run without a worker, and move their files to the trash."""
+    by_name = {info.name: info for info in infos}
+    trashed: list[Trashed] = []
+
+    def discard(path: Path) -> None:
+        trashed.append(Trashed(by_name[path.name], path, trash.move_to_trash(path)))
+
+    try:
+        event = change_list_of_ended(run_dir, DeleteCheckpoints(names=list(by_name)), discard)
+        assert isinstance(event, CheckpointsDeleted), event
+        deletion = _deletion(event, trashed, best_name)
+    except Exception:
+        # Whatever could not be written then: what lies in the trash can be put back.
+        gone = [each.info for each in trashed]
+        names, freed_bytes = [info.name for info in gone], sum(info.size_bytes for info in gone)
+        end_deletion(run_dir, by_name, Deletion(names, freed_bytes, trashed))
+        raise
+    end_deletion(run_dir, by_name, deletion)
+    return event, deletion
+
+
+def _move_all(
+    run_dir: Path, event: CheckpointsDeleted, infos: list[CheckpointInfo], best_name: str | None
+) -> tuple[Deletion, list[CheckpointInfo], str]:
+    """Move what a worker has deleted of ``infos`` to the trash. Returns that, what is not there, and why."""
     trashed, left, problem = [], [], ""
-    for info in infos:
-        path = folder / info.name
+    for info in (each for each in infos if each.name in event.names):
+        path = run_dir / "checkpoints" / info.name
         try:
             trashed.append(Trashed(info, path, trash.move_to_trash(path)))
         except FileNotFoundError:
@@ -252,13 +274,18 @@ def _move_all(folder: Path, infos: list[CheckpointInfo]) -> tuple[list[Trashed],
                 "CheckpointEdits", "Cannot delete {}: {}. Mend that, and delete it again."
             )
             problem = sentence.format(path, error.strerror)
-    return trashed, left, problem
+    gone = [each.info for each in trashed]
+    moved = {"names": [info.name for info in gone], "freed_bytes": sum(info.size_bytes for info in gone)}
+    deletion = _deletion(event.model_copy(update=moved), trashed, best_name)
+    end_deletion(run_dir, [info.name for info in infos], deletion)
+    return deletion, left, problem
 
 
-def _take_out(trashed: list[Trashed]) -> tuple[list[CheckpointInfo], str]:
+def _take_out(deletion: Deletion) -> tuple[list[CheckpointInfo], str]:
     """Take files out of the trash again. Returns what is back in its place, and why the rest is not."""
     back, problem = [], ""
-    for each in trashed:
+    for each in deletion.trashed:
+        assert each.trashed is not None, "it was moved before it could be undone"
         try:
             trash.take_out(each.trashed, each.path)
         except OSError as error:

@@ -447,6 +447,7 @@ class RunDisplay(QObject):
         self.checkpoints.reset(record.checkpoints, record.path.absolute(), record.config)
         self.others.read()
         self.log.reset(record.log)
+        self.edits.show_run()
         if record.info is not None:
             self._show_run(record.info)
             self._replay_changes(record)
@@ -487,6 +488,7 @@ class RunDisplay(QObject):
             # One that is resumed is on display already, maybe by another path to its folder.
             self.checkpoints.reset([], Path(event.run.run_dir), event.run.config)
             self.others.read()
+            self.edits.show_run()
         self.status.prepare(event)
         self.history.restore(event.step, event.segment, event.parent)
         if not event.step:

@@ -41,6 +41,14 @@ def take_out(trashed: Path, path: Path) -> None:
     _forget(trashed)
 
 
+def size_of(trashed: Path) -> int | None:
+    """Return the size in bytes of a file that was moved to the trash; None if it is not there any more."""
+    try:
+        return trashed.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
 def has_trash(folder: Path) -> bool:
     """Tell whether there is a trash for a folder's files: on some disks there is none. An empty file tries it out."""
     descriptor, name = tempfile.mkstemp(prefix=".thaw-trash-", dir=folder)

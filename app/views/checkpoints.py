@@ -56,6 +56,8 @@ class CheckpointsView(QWidget):
     """A checkpoint, by its name, is to have this label and this note."""
     delete_requested = Signal(object)
     """These checkpoints (list[str]) are to be deleted."""
+    put_back_requested = Signal()
+    """What was deleted last is to be put back."""
     open_requested = Signal(object)
     """The folder (a Path) of the run of a checkpoint, which is to be opened."""
     others_wanted = Signal()
@@ -117,6 +119,10 @@ class CheckpointsView(QWidget):
         key = self.selected_key
         return key.name if key is not None and self._is_present(key) else None
 
+    def allow_put_back(self, is_allowed: bool) -> None:
+        """Say whether there is a deletion that can be undone."""
+        self._put_back.setEnabled(is_allowed)
+
     def _is_present(self, key: CheckpointKey) -> bool:
         return key.run_dir == self._checkpoints.present.path
 
@@ -170,6 +176,10 @@ class CheckpointsView(QWidget):
         self._show = self._action(self.tr("Show in folder"), self._show_in_folder)
         self._menu.addSeparator()
         self._delete = self._action(self.tr("Delete"), self._ask_delete, "Del")
+        self._put_back = self._action(self.tr("Put back what was deleted"), self.put_back_requested)
+        # The window has the keys, which undo elsewhere something else.
+        self._put_back.setText(self._put_back.text() + "\tCtrl+Z")
+        self._put_back.setEnabled(False)
         self._more = QPushButton(self.tr("More"))
         self._more.setMenu(self._menu)
         buttons = QVBoxLayout()

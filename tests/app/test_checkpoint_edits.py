@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from PySide6.QtCore import QPointF, Qt
 
-from app import checkpoint_edits
-from app.checkpoint_edits import Deletion
+from app import checkpoint_edits, deletions
+from app.deletions import Deletion
 from app.main_window import MainWindow
 from app.run_display import RunDisplay
+from app.session import TrainingSession
 from tests.app.conftest import checkpoint
 from tests.app.test_session import write_run
-from trainer.messages.commands import PutCheckpointsBack
+from trainer.checkpoint_list import change_list_of_ended
+from trainer.messages.commands import DeleteCheckpoints, PutCheckpointsBack
 from trainer.messages.events import CheckpointEdited, CheckpointSaved, CheckpointsDeleted, CheckpointsPutBack
 from trainer.messages.run_info import CheckpointInfo
 from trainer.messages.states import RunState
@@ -152,9 +155,92 @@ def test_a_deletion_is_undone_when_its_run_is_opened_again(
     assert not display.edits.can_undo
     session.open_run(ended)
     qtbot.waitUntil(lambda: session.run_dir == ended and len(shown(display)) == 2)
+    qtbot.waitUntil(lambda: display.edits.can_undo)
     display.edits.undo()
     qtbot.waitUntil(lambda: len(shown(display)) == 3)
     assert files(ended) == [name_of(epoch) for epoch in (1, 2, 3)]
+
+
+@pytest.fixture
+def open_later(qtbot, qapp, tmp_path: Path, start_client, settings) -> Iterator[Callable[[Path], RunDisplay]]:
+    """Open a run in a window that is started anew."""
+    sessions: list[TrainingSession] = []
+
+    def open_anew(path: Path) -> RunDisplay:
+        sessions.append(TrainingSession(tmp_path / "runs", start_worker=start_client))
+        made = RunDisplay(sessions[-1], settings)
+        sessions[-1].open_run(path)
+        qtbot.waitUntil(lambda: sessions[-1].run_dir == path and made.checkpoints.rowCount() > 0)
+        qtbot.waitUntil(lambda: not made.edits._num_asked)
+        return made
+
+    yield open_anew
+    for each in sessions:
+        each.detach()
+
+
+def test_deletions_are_undone_in_a_window_that_was_started_later(
+    qtbot, display, ended: Path, trash: Path, open_later: Callable[[Path], RunDisplay]
+) -> None:
+    for epoch in (1, 2):
+        with qtbot.waitSignal(display.edits.deleted):
+            display.edits.delete([name_of(epoch)])
+    later = open_later(ended)
+    assert shown(later) == [name_of(3)]
+    later.edits.undo()
+    qtbot.waitUntil(lambda: shown(later) == files(ended) == [name_of(2), name_of(3)])
+    last = open_later(ended)
+    assert last.edits.can_undo, "of the other one"
+    last.edits.undo()
+    qtbot.waitUntil(lambda: shown(last) == files(ended) == [name_of(epoch) for epoch in (1, 2, 3)])
+    qtbot.waitUntil(lambda: not last.edits._num_asked)
+    assert not open_later(ended).edits.can_undo
+    assert not [*(trash.parent / "thaw" / "deleted").iterdir()], "nothing is left of what was kept"
+
+
+def test_a_later_window_offers_nothing_of_a_trash_that_was_emptied(
+    qtbot, display, ended: Path, trash: Path, open_later: Callable[[Path], RunDisplay]
+) -> None:
+    with qtbot.waitSignal(display.edits.deleted):
+        display.edits.delete([name_of(1), name_of(2)])
+    (trash / "files" / name_of(1)).unlink()
+    # The trash has its name for another file by now.
+    (trash / "files" / name_of(1)).write_bytes(b"another file")
+    later = open_later(ended)
+    assert later.edits.can_undo
+    later.edits.undo()
+    qtbot.waitUntil(lambda: shown(later) == files(ended) == [name_of(2), name_of(3)])
+    assert not later.edits.can_undo
+
+
+def test_what_a_killed_window_had_not_moved_to_the_trash_is_listed_again(
+    qtbot, ended: Path, trash: Path, open_later: Callable[[Path], RunDisplay]
+) -> None:
+    with RunFolder(ended, read_only=True) as folder:
+        infos = [info for info in folder.checkpoints.listed() if info.name != name_of(3)]
+    deletions.begin_deletion(ended, infos)
+    change_list_of_ended(ended, DeleteCheckpoints(names=[info.name for info in infos]), lambda path: None)
+    later = open_later(ended)
+    qtbot.waitUntil(lambda: shown(later) == files(ended) == [name_of(epoch) for epoch in (1, 2, 3)])
+    with RunFolder(ended, read_only=True) as folder:
+        assert len(folder.checkpoints.listed()) == 3
+    assert not later.edits.can_undo
+
+
+def test_a_damaged_record_of_deletions_is_told(
+    qtbot, session, display, ended: Path, trash: Path, tmp_path: Path, run_info
+) -> None:
+    with qtbot.waitSignal(display.edits.deleted):
+        display.edits.delete([name_of(1)])
+    (record,) = (trash.parent / "thaw" / "deleted").iterdir()
+    record.write_text("[{")
+    other = write_run(tmp_path / "others", run_info)
+    session.open_run(other)
+    qtbot.waitUntil(lambda: session.run_dir == other)
+    with qtbot.waitSignal(display.edits.refused) as told:
+        session.open_run(ended)
+    assert told.args[0].startswith(f"{record} is damaged")
+    assert not [each for each in (trash / "files").iterdir() if each.stat().st_size != 10], "it is left where it lies"
 
 
 def test_deletions_are_undone_one_after_the_other(qtbot, display, ended: Path, trash: Path) -> None:
@@ -298,13 +384,16 @@ def test_a_deletion_is_undone_from_its_notice_or_with_a_key(
     window.activateWindow()
     view._table.setFocus()
     qtbot.waitUntil(view._table.hasFocus)
-    for undo in ("key", "button"):
+    for undo in ("key", "menu", "button"):
+        assert not view._put_back.isEnabled()
         view._table.selectAll()
         qtbot.keyClick(view._table, Qt.Key.Key_Delete)
         qtbot.waitUntil(lambda: window.notice.text == "Moved to the trash: 3 checkpoints with the best one, 60 B.")
         assert not files(path)
         if undo == "key":
             qtbot.keyClick(view._table, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+        elif undo == "menu":
+            view._put_back.trigger()
         else:
             qtbot.mouseClick(window.notice._buttons[0], Qt.MouseButton.LeftButton)
         qtbot.waitUntil(lambda: checkpoints.rowCount() == 3)
