@@ -99,7 +99,9 @@ class CheckpointEdits(QObject):
     def show_run(self) -> None:
         """Look for what was deleted from the run on display, by this window or an earlier one."""
         if (run_dir := self._session.run_dir) is not None:
-            self._work(partial(read_deletions, run_dir), partial(self._recall, run_dir))
+            # Once the run is painted: the first job starts the thread, for which the window waits.
+            look = partial(self._work, partial(read_deletions, run_dir), partial(self._recall, run_dir))
+            QTimer.singleShot(0, self, look)
 
     def leave_run(self) -> None:
         """Wait for no worker's answer any more: another run is on display."""

@@ -89,7 +89,10 @@ class FolderReader(QObject):
             return
         self._asked.add(what)
         self._timer.start()
-        threading.Thread(target=self._answer, args=(what, work), name=f"read-{what}", daemon=True).start()
+        thread = threading.Thread(target=self._answer, args=(what, work), name=f"read-{what}", daemon=True)
+        # Once the window has painted what it shows by now: a start waits until the thread runs, and that takes the
+        # interpreter from the window. Of one event that has several questions, they took as long as all the rest.
+        QTimer.singleShot(0, self, thread.start)
 
     def _answer(self, what: str, work: Callable[[], _Answer]) -> None:
         answer: _Answer | Exception

@@ -171,7 +171,8 @@ def open_later(qtbot, qapp, tmp_path: Path, start_client, settings) -> Iterator[
         made = RunDisplay(sessions[-1], settings)
         sessions[-1].open_run(path)
         qtbot.waitUntil(lambda: sessions[-1].run_dir == path and made.checkpoints.rowCount() > 0)
-        qtbot.waitUntil(lambda: not made.edits._num_asked)
+        with qtbot.waitSignal(made.edits.undo_changed):
+            made.edits.show_run()
         return made
 
     yield open_anew
