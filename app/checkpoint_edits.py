@@ -5,14 +5,25 @@ from __future__ import annotations
 import queue
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PySide6.QtCore import QCoreApplication, QObject, QTimer, Signal
 
 from app import trash
-from app.deletions import Deletion, Trashed, begin_deletion, end_deletion, forget_deletion, read_deletions
+from app.deletions import (
+    Deletion,
+    DeletionRecordError,
+    LeftBehind,
+    Trashed,
+    begin_deletion,
+    end_deletion,
+    forget_deleted,
+    note_trashed,
+    read_deletions,
+)
 from app.session import TrainingSession
 from app.viewmodels.checkpoint_table import CheckpointItemModel
 from trainer.checkpoint_list import ListChange, change_list_of_ended
@@ -53,9 +64,13 @@ class CheckpointEdits(QObject):
         self._writer = FileWriter("checkpoint-edits")
         self._num_asked = 0
         # By the command's id; None where the worker deletes the files itself.
-        self._deleting: dict[str, list[CheckpointInfo] | None] = {}
+        self._deleting: dict[str, _Going | None] = {}
         # By the run's folder: whoever comes back to a run, or opens it anew, can still undo what was deleted from it.
         self._deletions: dict[Path, list[Deletion]] = {}
+        self._known: set[str] = set()
+        """The ids of the deletions that were begun here or have been read."""
+        self._going: set[str] = set()
+        """The ids of those whose files are to be moved yet."""
         self._best_name: str | None = None
         self._timer = QTimer(self)
         self._timer.setInterval(_DRAIN_INTERVAL_MS)
@@ -66,7 +81,7 @@ class CheckpointEdits(QObject):
     @property
     def can_undo(self) -> bool:
         """Tell whether there is a deletion from the run on display that can be undone."""
-        return self._session.run_dir is not None and bool(self._deletions.get(self._session.run_dir))
+        return self._shown is not None and bool(self._deletions.get(self._shown))
 
     def edit(
         self, names: Sequence[str], *, is_pinned: bool | None = None, label: str | None = None, note: str | None = None
@@ -77,9 +92,10 @@ class CheckpointEdits(QObject):
 
     def delete(self, names: Sequence[str]) -> None:
         """Delete checkpoints, to the trash; where there is none, ask first."""
-        if (run_dir := self._session.run_dir) is not None and names:
-            folder, self._best_name = run_dir / "checkpoints", self._checkpoints.present.best_name
-            self._work(partial(trash.has_trash, folder), partial(self._delete_if, list(names)))
+        infos = self._infos(names)
+        if (shown := self._shown) is not None and infos:
+            self._best_name = self._checkpoints.present.best_name
+            self._work(partial(_begin, shown, infos), partial(self._delete_if, shown, infos))
 
     def delete_for_good(self, names: Sequence[str]) -> None:
         """Delete checkpoints whose disk has no trash."""
@@ -90,118 +106,163 @@ class CheckpointEdits(QObject):
 
     def undo(self) -> None:
         """Put back what was deleted last; then, what was deleted before that."""
-        run_dir = self._session.run_dir
-        if run_dir is not None and self.can_undo:
-            deletion = self._deletions[run_dir].pop()
-            self._work(partial(_take_out, deletion), partial(self._list_again, run_dir, deletion))
+        if (shown := self._shown) is not None and self.can_undo:
+            deletion = self._deletions[shown].pop()
+            self._work(partial(_take_out, deletion), partial(self._list_again, shown, deletion))
             self.undo_changed.emit()
 
     def show_run(self) -> None:
         """Look for what was deleted from the run on display, by this window or an earlier one."""
-        if (run_dir := self._session.run_dir) is not None:
-            # Once the run is painted: the first job starts the thread, for which the window waits.
-            look = partial(self._work, partial(read_deletions, run_dir), partial(self._recall, run_dir))
-            QTimer.singleShot(0, self, look)
+        if (shown := self._shown) is None:
+            return
+        for command_id, going in list(self._deleting.items()):
+            # The list was read anew: the worker has deleted these, and its answer may never come.
+            if going is None:
+                continue
+            if gone := [info.name for info in going.infos if self._checkpoints.present.info(info.name) is None]:
+                del self._deleting[command_id]
+                event = CheckpointsDeleted(names=gone, freed_bytes=0)
+                self._work(partial(_move_all, shown, event, going, self._best_name), partial(self._on_moved, shown))
+        # Once the run is painted: the first job starts the thread, for which the window waits.
+        look = partial(self._work, partial(read_deletions, shown), partial(self._recall, shown))
+        QTimer.singleShot(0, self, look)
+        self.undo_changed.emit()
 
     def leave_run(self) -> None:
         """Wait for no worker's answer any more: another run is on display."""
+        self._going -= {going.deletion_id for going in self._deleting.values() if going is not None}
         self._deleting.clear()
         self.undo_changed.emit()
+
+    def close(self) -> None:
+        """Return when nothing is half way to the trash, or out of it."""
+        self._writer.finish()
 
     # -- what the worker says ---------------------------------------------------------------------------------
 
     def take(self, event: ListEvent) -> None:
         """Follow what became of the list of the live run."""
         self.changed.emit(event)
+        shown = self._shown
+        if isinstance(event, CheckpointsPutBack):
+            self._forget(shown, event)
         if not isinstance(event, CheckpointsDeleted) or event.command_id not in self._deleting:
             return
-        infos, run_dir = self._deleting.pop(event.command_id), self._session.run_dir
-        if infos is None:
-            self._tell_deleted(run_dir, _deletion(event, [], self._best_name), event.problem)
-        elif run_dir is not None:
-            self._work(partial(_move_all, run_dir, event, infos, self._best_name), partial(self._on_moved, run_dir))
+        going = self._deleting.pop(event.command_id)
+        if going is None:
+            self._tell_deleted(shown, _deletion(event, [], self._best_name), event.problem)
+        elif shown is not None:
+            self._work(partial(_move_all, shown, event, going, self._best_name), partial(self._on_moved, shown))
 
     def refuse(self, event: CommandRejected) -> None:
         """Follow a refusal: nothing was deleted. It is told elsewhere."""
-        infos, run_dir = self._deleting.pop(event.command_id, None), self._session.run_dir
-        if infos is not None and run_dir is not None:
-            self._work(partial(end_deletion, run_dir, [info.name for info in infos]), lambda _: None)
+        if (going := self._deleting.pop(event.command_id, None)) is not None:
+            self._end(going.deletion_id)
 
     # -- inside -----------------------------------------------------------------------------------------------
+
+    @property
+    def _shown(self) -> Path | None:
+        """Return the folder of the run on display: the session may come to know it by another path to it."""
+        return self._checkpoints.present.path
 
     def _infos(self, names: Sequence[str]) -> list[CheckpointInfo]:
         return [info for name in names if (info := self._checkpoints.present.info(name)) is not None]
 
-    def _delete_if(self, names: list[str], has_trash: bool) -> None:
-        run_dir = self._session.run_dir
-        if not has_trash:
-            self.confirmation_needed.emit(names)
-        elif run_dir is not None:
-            infos = self._infos(names)
-            self._work(partial(begin_deletion, run_dir, infos), lambda _: self._delete_kept(run_dir, infos))
-
-    def _delete_kept(self, run_dir: Path, infos: list[CheckpointInfo]) -> None:
+    def _delete_if(self, shown: Path, infos: list[CheckpointInfo], going: _Going | None) -> None:
         names = [info.name for info in infos]
-        if self._session.run_dir != run_dir:
-            self._work(partial(end_deletion, run_dir, names), lambda _: None)
-        elif self._session.holds_run:
-            self._deleting[self._session.send(DeleteCheckpoints(names=names, leaves_files=True))] = infos
+        if going is not None:
+            self._known.add(going.deletion_id)
+        if self._shown != shown:
+            if going is not None:
+                self._end(going.deletion_id)
+        elif going is None:
+            self.confirmation_needed.emit(names)
         else:
-            work = partial(_trash_from_ended, run_dir, infos, self._best_name)
-            self._work(work, lambda done: self._on_written(run_dir, *done))
+            self._going.add(going.deletion_id)
+            command = DeleteCheckpoints(names=names, leaves_files=True)
+            if self._session.holds_run:
+                self._deleting[self._session.send(command)] = going
+            else:
+                work = partial(_delete_from_ended, shown, command, going, self._best_name)
+                self._work(work, lambda done: self._on_moved(shown, done[1], done[0]))
 
     def _ask(self, command: ListChange) -> None:
-        run_dir = self._session.run_dir
-        if run_dir is None:
+        if (shown := self._shown) is None:
             return
         if self._session.holds_run:
             self._session.send(command)
         else:
-            self._work(partial(change_list_of_ended, run_dir, command), partial(self._on_written, run_dir))
+            self._work(partial(change_list_of_ended, shown, command), partial(self._on_written, shown))
 
-    def _on_written(self, run_dir: Path, event: ListEvent, deletion: Deletion | None = None) -> None:
-        if self._session.run_dir == run_dir:
+    def _on_written(self, shown: Path, event: ListEvent) -> None:
+        if self._shown == shown:
             self.changed.emit(event)
-        if isinstance(event, CheckpointsDeleted):
-            self._tell_deleted(run_dir, deletion or _deletion(event, [], self._best_name), event.problem)
+        if isinstance(event, CheckpointsPutBack):
+            self._forget(shown, event)
+        elif isinstance(event, CheckpointsDeleted):
+            self._tell_deleted(shown, _deletion(event, [], self._best_name), event.problem)
 
-    def _on_moved(self, run_dir: Path, moved: tuple[Deletion, list[CheckpointInfo], str]) -> None:
-        deletion, left, problem = moved
-        self._put_back(run_dir, left)
-        self._tell_deleted(run_dir, deletion, problem)
+    def _on_moved(self, shown: Path, moved: _Moved, event: CheckpointsDeleted | None = None) -> None:
+        self._going.discard(moved.deletion.id)
+        if event is not None and self._shown == shown:
+            self.changed.emit(event)
+        self._put_back(shown, moved.left)
+        self._tell_deleted(shown, moved.deletion, moved.problem)
 
-    def _tell_deleted(self, run_dir: Path | None, deletion: Deletion, problem: str) -> None:
-        if run_dir is not None:
-            if deletion.trashed:
-                self._deletions.setdefault(run_dir, []).append(deletion)
+    def _tell_deleted(self, shown: Path | None, deletion: Deletion, problem: str) -> None:
+        if shown is not None and deletion.trashed:
+            self._deletions.setdefault(shown, []).append(deletion)
             self.undo_changed.emit()
         if problem:
             self.refused.emit(problem)
-        elif deletion.names and self._session.run_dir == run_dir:
+        elif deletion.names and self._shown == shown:
             self.deleted.emit(deletion)
 
-    def _list_again(self, run_dir: Path, deletion: Deletion, taken: tuple[list[CheckpointInfo], str]) -> None:
-        infos, problem = taken
-        self._put_back(run_dir, infos)
-        self._work(partial(forget_deletion, run_dir, deletion), lambda _: None)
-        if problem:
-            self.refused.emit(problem)
+    def _list_again(self, shown: Path, deletion: Deletion, taken: _Taken) -> None:
+        self._put_back(shown, taken.back)
+        if taken.left:
+            self._deletions[shown].append(replace(deletion, trashed=taken.left))
+            self.undo_changed.emit()
+        if taken.problem:
+            self.refused.emit(taken.problem)
 
-    def _put_back(self, run_dir: Path, infos: list[CheckpointInfo]) -> None:
+    def _put_back(self, shown: Path, infos: list[CheckpointInfo]) -> None:
         """List again what has its file in its place, also where another run is on display by now."""
         for first in range(0, len(infos), _MOST_AT_ONCE):
             command = PutCheckpointsBack(checkpoints=infos[first : first + _MOST_AT_ONCE])
-            if self._session.run_dir == run_dir:
+            if self._shown == shown:
                 self._ask(command)
             else:
-                self._work(partial(change_list_of_ended, run_dir, command), partial(self._on_written, run_dir))
+                self._work(partial(change_list_of_ended, shown, command), partial(self._on_written, shown))
 
-    def _recall(self, run_dir: Path, kept: tuple[list[Deletion], list[CheckpointInfo]]) -> None:
-        self._deletions[run_dir], left = kept
+    # -- what outlives the window -----------------------------------------------------------------------------
+
+    def _recall(self, shown: Path, kept: tuple[list[Deletion], list[LeftBehind]]) -> None:
+        deletions, left = kept
+        new = [deletion for deletion in deletions if deletion.id not in self._known]
+        self._known.update(deletion.id for deletion in new)
+        self._deletions.setdefault(shown, [])[:0] = new
         self.undo_changed.emit()
-        if left and self._session.run_dir == run_dir:
-            # A window was killed, or left the run, before it moved these to the trash or after it had them out again.
-            self._put_back(run_dir, [info for info in left if self._checkpoints.present.info(info.name) is None])
+        if self._shown != shown:
+            return
+        for each in left:
+            if each.deletion_id in self._going:
+                continue
+            # A window was killed, or left the run, before it moved this to the trash, or when it had it out again.
+            if self._checkpoints.present.info(each.info.name) is None:
+                self._put_back(shown, [each.info])
+            else:
+                self._work(partial(forget_deleted, shown, [each.info.name]), _nothing)
+
+    def _forget(self, shown: Path | None, event: CheckpointsPutBack) -> None:
+        if shown is not None:
+            self._work(partial(forget_deleted, shown, [info.name for info in event.checkpoints]), _nothing)
+
+    def _end(self, deletion_id: str) -> None:
+        self._going.discard(deletion_id)
+        if deletion_id:
+            self._work(partial(end_deletion, deletion_id), _nothing)
 
     # -- threads ----------------------------------------------------------------------------------------------
 
@@ -231,41 +292,71 @@ class CheckpointEdits(QObject):
             self._timer.stop()
 
 
+def _nothing(_: None) -> None:
+    """Do nothing with what came of it."""
+
+
+class _Going(NamedTuple):
+    """A deletion that was begun: the id under which it is kept, what is to go, and why it is not kept."""
+
+    deletion_id: str
+    infos: list[CheckpointInfo]
+    problem: str
+
+
+class _Moved(NamedTuple):
+    """What was moved to the trash, what could not be and is in its place, and why."""
+
+    deletion: Deletion
+    left: list[CheckpointInfo]
+    problem: str
+
+
+class _Taken(NamedTuple):
+    """What is out of the trash, in its place again; what is still in it; and why."""
+
+    back: list[CheckpointInfo]
+    left: list[Trashed]
+    problem: str
+
+
 def _deletion(event: CheckpointsDeleted, trashed: list[Trashed], best_name: str | None) -> Deletion:
     return Deletion(event.names, event.freed_bytes, trashed, event.kept, has_best=best_name in event.names)
 
 
-def _trash_from_ended(
-    run_dir: Path, infos: list[CheckpointInfo], best_name: str | None
-) -> tuple[CheckpointsDeleted, Deletion]:
-    """Delete checkpoints of a run without a worker, and move their files to the trash."""
-    by_name = {info.name: info for info in infos}
-    trashed: list[Trashed] = []
-
-    def discard(path: Path) -> None:
-        trashed.append(Trashed(by_name[path.name], path, trash.move_to_trash(path)))
-
+def _begin(shown: Path, infos: list[CheckpointInfo]) -> _Going | None:
+    """Keep what is about to be deleted; None where there is no trash for it."""
+    if not trash.has_trash(shown / "checkpoints"):
+        return None
     try:
-        event = change_list_of_ended(run_dir, DeleteCheckpoints(names=list(by_name)), discard)
-        assert isinstance(event, CheckpointsDeleted), event
-        deletion = _deletion(event, trashed, best_name)
+        return _Going(begin_deletion(shown, infos), infos, "")
+    except DeletionRecordError as error:
+        return _Going("", infos, str(error))
+
+
+def _leave(_: Path) -> None:
+    """Leave a file where it is, to be moved to the trash once it is not listed any more."""
+
+
+def _delete_from_ended(
+    shown: Path, command: DeleteCheckpoints, going: _Going, best_name: str | None
+) -> tuple[CheckpointsDeleted, _Moved]:
+    """Delete checkpoints of a run without a worker, and move their files to the trash."""
+    try:
+        event = change_list_of_ended(shown, command, _leave)
     except Exception:
-        # Whatever could not be written then: what lies in the trash can be put back.
-        gone = [each.info for each in trashed]
-        names, freed_bytes = [info.name for info in gone], sum(info.size_bytes for info in gone)
-        end_deletion(run_dir, by_name, Deletion(names, freed_bytes, trashed))
+        if going.deletion_id:
+            end_deletion(going.deletion_id)
         raise
-    end_deletion(run_dir, by_name, deletion)
-    return event, deletion
+    assert isinstance(event, CheckpointsDeleted), event
+    return event, _move_all(shown, event, going, best_name)
 
 
-def _move_all(
-    run_dir: Path, event: CheckpointsDeleted, infos: list[CheckpointInfo], best_name: str | None
-) -> tuple[Deletion, list[CheckpointInfo], str]:
-    """Move what a worker has deleted of ``infos`` to the trash. Returns that, what is not there, and why."""
-    trashed, left, problem = [], [], ""
-    for info in (each for each in infos if each.name in event.names):
-        path = run_dir / "checkpoints" / info.name
+def _move_all(shown: Path, event: CheckpointsDeleted, going: _Going, best_name: str | None) -> _Moved:
+    """Move to the trash what is not listed any more, and keep where it lies."""
+    trashed, left, problem, record_problem = [], [], event.problem, going.problem
+    for info in (each for each in going.infos if each.name in event.names):
+        path = shown / "checkpoints" / info.name
         try:
             trashed.append(Trashed(info, path, trash.move_to_trash(path)))
         except FileNotFoundError:
@@ -276,25 +367,41 @@ def _move_all(
                 "CheckpointEdits", "Cannot delete {}: {}. Mend that, and delete it again."
             )
             problem = sentence.format(path, error.strerror)
-    gone = [each.info for each in trashed]
-    moved = {"names": [info.name for info in gone], "freed_bytes": sum(info.size_bytes for info in gone)}
-    deletion = _deletion(event.model_copy(update=moved), trashed, best_name)
-    end_deletion(run_dir, [info.name for info in infos], deletion)
-    return deletion, left, problem
+            continue
+        if not record_problem:
+            try:
+                note_trashed(going.deletion_id, shown, info, trashed[-1].trashed)
+            except DeletionRecordError as error:
+                record_problem = str(error)
+    if not record_problem:
+        try:
+            end_deletion(going.deletion_id)
+        except DeletionRecordError as error:
+            record_problem = str(error)
+    deletion = Deletion(
+        [each.info.name for each in trashed],
+        sum(each.info.size_bytes for each in trashed),
+        trashed,
+        f"{event.kept} {record_problem}".strip(),
+        has_best=any(each.info.name == best_name for each in trashed),
+        id=going.deletion_id,
+    )
+    return _Moved(deletion, left, problem)
 
 
-def _take_out(deletion: Deletion) -> tuple[list[CheckpointInfo], str]:
-    """Take files out of the trash again. Returns what is back in its place, and why the rest is not."""
-    back, problem = [], ""
+def _take_out(deletion: Deletion) -> _Taken:
+    """Take files out of the trash again, to their places."""
+    taken = _Taken([], [], "")
     for each in deletion.trashed:
-        assert each.trashed is not None, "it was moved before it could be undone"
         try:
             trash.take_out(each.trashed, each.path)
         except OSError as error:
             sentence = QCoreApplication.translate(
                 "CheckpointEdits", "Cannot put {} back: {}. Look for it in the trash."
             )
-            problem = sentence.format(each.info.name, error.strerror)
+            taken = taken._replace(problem=sentence.format(each.info.name, error.strerror))
+            if trash.size_of(each.trashed) is not None:
+                taken.left.append(each)
         else:
-            back.append(each.info)
-    return back, problem
+            taken.back.append(each.info)
+    return taken

@@ -1,30 +1,41 @@
-"""What was deleted here from runs: kept beside the trash, so that it can be undone also after the window was closed.
+"""What was deleted here from runs, kept beside the trash: it can be undone also after the window was closed.
 
-All of it reads or writes files: never on the window's thread.
+All of it reads and writes files: never on the window's thread.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import sqlite3
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import platformdirs
-from pydantic import TypeAdapter
+import psutil
 
 from app import trash
 from trainer.messages.run_info import CheckpointInfo
 
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS deleted (
+    deletion TEXT NOT NULL, run_dir BLOB NOT NULL, path BLOB NOT NULL, trashed BLOB, info TEXT NOT NULL,
+    pid INTEGER NOT NULL, begun_at REAL NOT NULL
+)
+"""
+_PATIENCE_S = 10.0
+
 
 @dataclass(frozen=True)
 class Trashed:
-    """A deleted checkpoint, where its file was, and where it lies in the trash; None while it is on its way there."""
+    """A deleted checkpoint, where its file was, and where it lies in the trash."""
 
     info: CheckpointInfo
     path: Path
-    trashed: Path | None
+    trashed: Path
 
 
 @dataclass(frozen=True)
@@ -38,101 +49,145 @@ class Deletion:
     """The sentence that says which were to go, too, and stay."""
     has_best: bool = False
     """Whether the best one is among them."""
-
-    @property
-    def is_on_its_way(self) -> bool:
-        """Return whether its files are still to be moved to the trash."""
-        return any(each.trashed is None for each in self.trashed)
+    id: str = field(default="", compare=False)
+    """Under which it is kept; "" where it could not be."""
 
 
-_DELETIONS = TypeAdapter(list[Deletion])
+class LeftBehind(NamedTuple):
+    """A checkpoint that was to be deleted, or was put back, and has its file in its place."""
+
+    deletion_id: str
+    info: CheckpointInfo
 
 
-def read_deletions(run_dir: Path) -> tuple[list[Deletion], list[CheckpointInfo]]:
-    """Return the deletions from a run that can be undone, and what was to be deleted but is in its place.
-
-    The latter is left where a window was killed in the middle of a deletion, or of undoing one.
-
-    Raises:
-        OSError: What was kept cannot be read, or is damaged.
-
-    """
-    kept = _read(run_dir)
-    left = [each.info for deletion in kept for each in deletion.trashed if each.path.exists()]
-    undoable = [replace(deletion, trashed=list(filter(_is_in_trash, deletion.trashed))) for deletion in kept]
-    return [deletion for deletion in undoable if deletion.trashed], left
+class DeletionRecordError(OSError):
+    """What was deleted cannot be kept or read, with the sentence for the user."""
 
 
-def begin_deletion(run_dir: Path, infos: list[CheckpointInfo]) -> None:
-    """Keep what is about to be moved to the trash, so that a kill in the middle does not make anybody forget it.
+def begin_deletion(run_dir: Path, infos: Iterable[CheckpointInfo]) -> str:
+    """Keep what is about to be moved to the trash. Returns the deletion's id.
 
     Raises:
-        OSError: It cannot be kept.
+        DeletionRecordError: It cannot be kept.
 
     """
-    on_their_way = [Trashed(info, run_dir / "checkpoints" / info.name, None) for info in infos]
-    _write(run_dir, [*_read(run_dir), Deletion([info.name for info in infos], 0, on_their_way)])
+    deletion_id, folder = uuid.uuid4().hex, run_dir.resolve()
+    this = psutil.Process()
+    rows = [
+        (deletion_id, os.fsencode(folder), os.fsencode(_path_in(folder, info)), info.model_dump_json(), this.pid,
+         this.create_time())
+        for info in infos
+    ]  # fmt: skip
+    with _database() as database:
+        database.executemany("INSERT INTO deleted VALUES (?, ?, ?, NULL, ?, ?, ?)", rows)
+    return deletion_id
 
 
-def end_deletion(run_dir: Path, names: Iterable[str], deletion: Deletion | None = None) -> None:
-    """Keep what became of it: a deletion that can be undone, or none. ``names`` are those that it was begun with.
+def note_trashed(deletion_id: str, run_dir: Path, info: CheckpointInfo, trashed: Path) -> None:
+    """Keep where in the trash a checkpoint lies, as soon as it is there.
 
     Raises:
-        OSError: It cannot be kept.
+        DeletionRecordError: It cannot be kept.
 
     """
-    ended = set(names)
-    kept = [each for each in _read(run_dir) if not (ended.issuperset(each.names) and each.is_on_its_way)]
-    if deletion is not None and deletion.trashed:
-        kept.append(deletion)
-    _write(run_dir, kept)
+    path = _path_in(run_dir.resolve(), info)
+    with _database() as database:
+        database.execute(
+            "UPDATE deleted SET trashed = ? WHERE deletion = ? AND path = ?",
+            (os.fsencode(trashed), deletion_id, os.fsencode(path)),
+        )
 
 
-def forget_deletion(run_dir: Path, deletion: Deletion) -> None:
-    """Forget a deletion that was undone.
+def end_deletion(deletion_id: str) -> None:
+    """Forget of a deletion what was not moved to the trash: it is over.
 
     Raises:
-        OSError: It cannot be forgotten.
+        DeletionRecordError: It cannot be forgotten.
 
     """
-    _write(run_dir, [each for each in _read(run_dir) if each != deletion])
+    with _database() as database:
+        database.execute("DELETE FROM deleted WHERE deletion = ? AND trashed IS NULL", (deletion_id,))
 
 
-def _read(run_dir: Path) -> list[Deletion]:
-    record = _record_of(run_dir)
+def forget_deleted(run_dir: Path, names: Iterable[str]) -> None:
+    """Forget that checkpoints were deleted: they are listed again.
+
+    Raises:
+        DeletionRecordError: It cannot be forgotten.
+
+    """
+    folder = run_dir.resolve()
+    paths = [(os.fsencode(folder / "checkpoints" / name),) for name in names]
+    with _database() as database:
+        database.executemany("DELETE FROM deleted WHERE path = ?", paths)
+
+
+def read_deletions(run_dir: Path) -> tuple[list[Deletion], list[LeftBehind]]:
+    """Return the deletions from a run that can be undone, the latest last, and what has its file in its place.
+
+    The latter is left where a window was killed in the middle of a deletion, or of undoing one. What the trash has no
+    more is forgotten.
+
+    Raises:
+        DeletionRecordError: What was kept cannot be read.
+
+    """
+    found: dict[str, list[Trashed]] = {}
+    left: list[LeftBehind] = []
+    with _database() as database:
+        rows = database.execute(
+            "SELECT rowid, deletion, path, trashed, info, pid, begun_at FROM deleted WHERE run_dir = ? ORDER BY rowid",
+            (os.fsencode(run_dir.resolve()),),
+        ).fetchall()
+        for row_id, deletion_id, raw_path, raw_trashed, text, pid, begun_at in rows:
+            path, info = Path(os.fsdecode(raw_path)), CheckpointInfo.model_validate_json(text)
+            if raw_trashed is None and _is_others(pid, begun_at):
+                # Another window is about to move it.
+                continue
+            if path.exists():
+                left.append(LeftBehind(deletion_id, info))
+            elif raw_trashed is not None and _is_in_trash(info, trashed := Path(os.fsdecode(raw_trashed))):
+                found.setdefault(deletion_id, []).append(Trashed(info, path, trashed))
+            elif raw_trashed is not None or pid != os.getpid():
+                database.execute("DELETE FROM deleted WHERE rowid = ?", (row_id,))
+    return [_deletion(deletion_id, trashed) for deletion_id, trashed in found.items()], left
+
+
+def _deletion(deletion_id: str, trashed: list[Trashed]) -> Deletion:
+    infos = [each.info for each in trashed]
+    return Deletion([info.name for info in infos], sum(info.size_bytes for info in infos), trashed, id=deletion_id)
+
+
+def _is_others(pid: int, begun_at: float) -> bool:
+    """Tell whether another process that lives has begun a deletion."""
+    if pid == os.getpid():
+        return False
     try:
-        return _DELETIONS.validate_json(record.read_bytes())
-    except FileNotFoundError:
-        return []
-    except ValueError as error:
-        raise OSError(
-            f"{record} is damaged, which tells where in the system's trash lies what was deleted from {run_dir.name}. "
-            "Delete that file; what lies in the trash can be put back from there."
-        ) from error
+        return psutil.Process(pid).create_time() == begun_at
+    except psutil.Error:
+        return False
 
 
-def _write(run_dir: Path, deletions: list[Deletion]) -> None:
-    record = _record_of(run_dir)
-    if not deletions:
-        record.unlink(missing_ok=True)
-        return
+def _is_in_trash(info: CheckpointInfo, trashed: Path) -> bool:
+    # A trash gives a name again that has become free: another file may have it by now.
+    return trash.size_of(trashed) == info.size_bytes
+
+
+def _path_in(folder: Path, info: CheckpointInfo) -> Path:
+    return folder / "checkpoints" / info.name
+
+
+@contextmanager
+def _database() -> Iterator[sqlite3.Connection]:
+    """Open the record for one transaction."""
+    path = platformdirs.user_data_path("thaw") / "deleted.db"
     try:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        draft = record.with_suffix(f".{os.getpid()}")
-        draft.write_bytes(_DELETIONS.dump_json(deletions))
-        draft.replace(record)
-    except OSError as error:
-        raise OSError(
-            f"Cannot note in {record.parent} what is deleted, so that it can be undone: {error.strerror}. Mend that, "
-            "and try again."
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path, timeout=_PATIENCE_S)) as database, database:
+            database.execute(_SCHEMA)
+            yield database
+    except (OSError, sqlite3.Error) as error:
+        raise DeletionRecordError(
+            f"Cannot keep in {path} what is deleted: {getattr(error, 'strerror', None) or error}. What lies in the "
+            "system's trash can be put back from there, or from here until this window is closed."
         ) from error
-
-
-def _is_in_trash(each: Trashed) -> bool:
-    # A trash gives a name again that has become free: another file there may have it by now.
-    return each.trashed is not None and not each.path.exists() and trash.size_of(each.trashed) == each.info.size_bytes
-
-
-def _record_of(run_dir: Path) -> Path:
-    name = hashlib.sha256(os.fsencode(run_dir.resolve())).hexdigest()[:16]
-    return platformdirs.user_data_path("thaw") / "deleted" / f"{name}.json"

@@ -380,6 +380,8 @@ class MainWindow(QWidget):
         self._settings.keep_layout("form", self.form.save_state())
         self.display.keep_form()
         self._tensorboard.close()
+        # What is on its way to the trash gets there first.
+        self.hide()
         self.display.close()
         self.session.detach()
         self.closed.emit()

@@ -245,6 +245,7 @@ class RunDisplay(QObject):
         """End what goes on beside the run, before the window goes."""
         self._end_trials()
         self.export.close()
+        self.edits.close()
 
     def _end_trials(self) -> None:
         self.verification.close()

@@ -232,6 +232,9 @@ class DataReport:
     def images(self, choice: ImageChoice = ALL_IMAGES, offset: int = 0, limit: int = -1) -> list[ReportedImage]:
         """Return images in the order of the data set."""
         chosen, values = _chosen(choice)
+        if choice == ALL_IMAGES:
+            # They are numbered from 1 without gaps. Rows that are skipped are read first, to the last one before.
+            chosen, values, offset = f"{chosen} WHERE id > ?", (offset,), 0
         # The same order; but of a class, only this one is read from the index, without sorting.
         order = "id" if choice.class_idx is None else "chosen.image_id"
         rows = self._db.execute(

@@ -10,7 +10,6 @@ from PySide6.QtGui import (
     QColor,
     QContextMenuEvent,
     QHelpEvent,
-    QHoverEvent,
     QKeyEvent,
     QKeySequence,
     QMouseEvent,
@@ -84,6 +83,9 @@ class LayerRows(QTreeView):
         self.setFrameShape(QTreeView.Shape.NoFrame)
         self.setMouseTracking(True)
         self.entered.connect(self._point_at)
+        self.entered.connect(self._hover)
+        self.viewportEntered.connect(self._hover)
+        rows.modelReset.connect(self._hover)
         self._set_up_header()
 
     def _set_up_header(self) -> None:
@@ -114,6 +116,7 @@ class LayerRows(QTreeView):
     def leaveEvent(self, event: QEvent) -> None:
         """Point at the present row, or at none."""
         super().leaveEvent(event)
+        self._hover()
         self._point_at(self.currentIndex() if self.hasFocus() else QModelIndex())
 
     def currentChanged(
@@ -122,6 +125,11 @@ class LayerRows(QTreeView):
         """Point at it."""
         super().currentChanged(current, previous)
         self._point_at(current)
+
+    def _hover(self, index: QModelIndex = QModelIndex()) -> None:
+        """Show that the mouse is on a row, or on none. It also gets there by scrolling."""
+        self._hovered_id = self._rows.row_id_of(index) if index.isValid() else None
+        self.viewport().update()
 
     def _point_at(self, index: QModelIndex | QPersistentModelIndex) -> None:
         self.pointed_at.emit(int(index.data(ROW_ID_ROLE)) if index.isValid() else None)
@@ -171,11 +179,6 @@ class LayerRows(QTreeView):
             if tip:
                 QToolTip.showText(event.globalPos(), tip, self)
                 return True
-        if event.type() in {QEvent.Type.HoverEnter, QEvent.Type.HoverMove} and isinstance(event, QHoverEvent):
-            hovered = self.indexAt(event.position().toPoint())
-            self._hovered_id = self._rows.row_id_of(hovered) if hovered.isValid() else None
-        elif event.type() == QEvent.Type.HoverLeave:
-            self._hovered_id = None
         return super().viewportEvent(event)
 
     def drawRow(

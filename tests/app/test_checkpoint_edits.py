@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 from PySide6.QtCore import QPointF, Qt
 
@@ -14,11 +18,18 @@ from app.deletions import Deletion
 from app.main_window import MainWindow
 from app.run_display import RunDisplay
 from app.session import TrainingSession
+from app.trash import move_to_trash
 from tests.app.conftest import checkpoint
 from tests.app.test_session import write_run
 from trainer.checkpoint_list import change_list_of_ended
 from trainer.messages.commands import DeleteCheckpoints, PutCheckpointsBack
-from trainer.messages.events import CheckpointEdited, CheckpointSaved, CheckpointsDeleted, CheckpointsPutBack
+from trainer.messages.events import (
+    CheckpointEdited,
+    CheckpointSaved,
+    CheckpointsDeleted,
+    CheckpointsPutBack,
+    CommandRejected,
+)
 from trainer.messages.run_info import CheckpointInfo
 from trainer.messages.states import RunState
 from trainer.runs import RunFolder
@@ -164,20 +175,31 @@ def test_a_deletion_is_undone_when_its_run_is_opened_again(
 @pytest.fixture
 def open_later(qtbot, qapp, tmp_path: Path, start_client, settings) -> Iterator[Callable[[Path], RunDisplay]]:
     """Open a run in a window that is started anew."""
-    sessions: list[TrainingSession] = []
+    displays: list[tuple[TrainingSession, RunDisplay]] = []
 
     def open_anew(path: Path) -> RunDisplay:
-        sessions.append(TrainingSession(tmp_path / "runs", start_worker=start_client))
-        made = RunDisplay(sessions[-1], settings)
-        sessions[-1].open_run(path)
-        qtbot.waitUntil(lambda: sessions[-1].run_dir == path and made.checkpoints.rowCount() > 0)
-        with qtbot.waitSignal(made.edits.undo_changed):
-            made.edits.show_run()
-        return made
+        made = TrainingSession(tmp_path / "runs", start_worker=start_client)
+        later = RunDisplay(made, settings)
+        displays.append((made, later))
+        made.open_run(path)
+        qtbot.waitUntil(lambda: later.checkpoints.present.path in later.edits._deletions)
+        return later
 
     yield open_anew
-    for each in sessions:
-        each.detach()
+    for made, later in displays:
+        later.close()
+        made.detach()
+
+
+def kept_rows(trash: Path) -> list[tuple[str, bool]]:
+    """Return what is kept of deletions: the names of the files, and whether they are known to be in the trash."""
+    with closing(sqlite3.connect(trash.parent / "thaw" / "deleted.db")) as database:
+        rows = database.execute("SELECT path, trashed FROM deleted ORDER BY rowid").fetchall()
+    return [(Path(os.fsdecode(path)).name, trashed is not None) for path, trashed in rows]
+
+
+def all_epochs() -> list[str]:
+    return [name_of(epoch) for epoch in (1, 2, 3)]
 
 
 def test_deletions_are_undone_in_a_window_that_was_started_later(
@@ -190,13 +212,28 @@ def test_deletions_are_undone_in_a_window_that_was_started_later(
     assert shown(later) == [name_of(3)]
     later.edits.undo()
     qtbot.waitUntil(lambda: shown(later) == files(ended) == [name_of(2), name_of(3)])
+    later.edits.close()
     last = open_later(ended)
     assert last.edits.can_undo, "of the other one"
     last.edits.undo()
-    qtbot.waitUntil(lambda: shown(last) == files(ended) == [name_of(epoch) for epoch in (1, 2, 3)])
-    qtbot.waitUntil(lambda: not last.edits._num_asked)
+    qtbot.waitUntil(lambda: shown(last) == files(ended) == all_epochs())
+    qtbot.waitUntil(lambda: not kept_rows(trash))
     assert not open_later(ended).edits.can_undo
-    assert not [*(trash.parent / "thaw" / "deleted").iterdir()], "nothing is left of what was kept"
+
+
+def test_a_deletion_is_undone_by_another_path_to_the_run(
+    qtbot, session, display, ended: Path, trash: Path, tmp_path: Path, open_later: Callable[[Path], RunDisplay]
+) -> None:
+    (tmp_path / "scratch").symlink_to(ended.parent)
+    alias = tmp_path / "scratch" / ended.name
+    session.open_run(alias)
+    qtbot.waitUntil(lambda: display.checkpoints.present.path == alias)
+    with qtbot.waitSignal(display.edits.deleted):
+        display.edits.delete([name_of(1)])
+    later = open_later(ended)
+    assert later.edits.can_undo
+    later.edits.undo()
+    qtbot.waitUntil(lambda: shown(later) == files(ended) == all_epochs())
 
 
 def test_a_later_window_offers_nothing_of_a_trash_that_was_emptied(
@@ -204,13 +241,13 @@ def test_a_later_window_offers_nothing_of_a_trash_that_was_emptied(
 ) -> None:
     with qtbot.waitSignal(display.edits.deleted):
         display.edits.delete([name_of(1), name_of(2)])
-    (trash / "files" / name_of(1)).unlink()
     # The trash has its name for another file by now.
     (trash / "files" / name_of(1)).write_bytes(b"another file")
     later = open_later(ended)
-    assert later.edits.can_undo
+    assert kept_rows(trash) == [(name_of(2), True)]
     later.edits.undo()
     qtbot.waitUntil(lambda: shown(later) == files(ended) == [name_of(2), name_of(3)])
+    qtbot.waitUntil(lambda: not kept_rows(trash))
     assert not later.edits.can_undo
 
 
@@ -218,30 +255,92 @@ def test_what_a_killed_window_had_not_moved_to_the_trash_is_listed_again(
     qtbot, ended: Path, trash: Path, open_later: Callable[[Path], RunDisplay]
 ) -> None:
     with RunFolder(ended, read_only=True) as folder:
-        infos = [info for info in folder.checkpoints.listed() if info.name != name_of(3)]
-    deletions.begin_deletion(ended, infos)
-    change_list_of_ended(ended, DeleteCheckpoints(names=[info.name for info in infos]), lambda path: None)
+        infos = folder.checkpoints.listed()
+    trash.mkdir()
+    deletion_id = deletions.begin_deletion(ended, infos)
+    change_list_of_ended(ended, DeleteCheckpoints(names=all_epochs()), lambda path: None)
+    moved = move_to_trash(ended / "checkpoints" / name_of(1))
+    deletions.note_trashed(deletion_id, ended, infos[0], moved)
     later = open_later(ended)
-    qtbot.waitUntil(lambda: shown(later) == files(ended) == [name_of(epoch) for epoch in (1, 2, 3)])
+    qtbot.waitUntil(lambda: shown(later) == files(ended) == [name_of(2), name_of(3)])
+    qtbot.waitUntil(lambda: kept_rows(trash) == [(name_of(1), True)])
+    later.edits.undo()
+    qtbot.waitUntil(lambda: sorted(shown(later)) == files(ended) == all_epochs())
     with RunFolder(ended, read_only=True) as folder:
         assert len(folder.checkpoints.listed()) == 3
-    assert not later.edits.can_undo
 
 
-def test_a_damaged_record_of_deletions_is_told(
-    qtbot, session, display, ended: Path, trash: Path, tmp_path: Path, run_info
+def test_what_another_window_is_about_to_move_to_the_trash_is_left_to_it(
+    qtbot, ended: Path, trash: Path, open_later: Callable[[Path], RunDisplay]
 ) -> None:
+    with RunFolder(ended, read_only=True) as folder:
+        infos = folder.checkpoints.listed()
+    deletions.begin_deletion(ended, infos[:2])
+    change_list_of_ended(ended, DeleteCheckpoints(names=[info.name for info in infos[:2]]), lambda path: None)
+    other = psutil.Process().parent()
+    assert other is not None
+    with closing(sqlite3.connect(trash.parent / "thaw" / "deleted.db")) as database, database:
+        database.execute("UPDATE deleted SET pid = ?, begun_at = ?", (other.pid, other.create_time()))
+    later = open_later(ended)
+    later.edits.close()
+    assert shown(later) == [name_of(3)]
+    assert [name for name, _ in kept_rows(trash)] == all_epochs()[:2]
+
+
+def test_what_cannot_be_taken_out_of_the_trash_can_be_undone_still(qtbot, display, ended: Path, trash: Path) -> None:
     with qtbot.waitSignal(display.edits.deleted):
-        display.edits.delete([name_of(1)])
-    (record,) = (trash.parent / "thaw" / "deleted").iterdir()
-    record.write_text("[{")
-    other = write_run(tmp_path / "others", run_info)
-    session.open_run(other)
-    qtbot.waitUntil(lambda: session.run_dir == other)
+        display.edits.delete([name_of(1), name_of(2)])
+    in_its_place = ended / "checkpoints" / name_of(1)
+    in_its_place.write_bytes(b"something else")
     with qtbot.waitSignal(display.edits.refused) as told:
-        session.open_run(ended)
-    assert told.args[0].startswith(f"{record} is damaged")
-    assert not [each for each in (trash / "files").iterdir() if each.stat().st_size != 10], "it is left where it lies"
+        display.edits.undo()
+    assert told.args == [f"Cannot put {name_of(1)} back: another file has its place. Look for it in the trash."]
+    qtbot.waitUntil(lambda: shown(display) == [name_of(2), name_of(3)])
+    in_its_place.unlink()
+    assert display.edits.can_undo
+    display.edits.undo()
+    qtbot.waitUntil(lambda: shown(display) == files(ended) == all_epochs())
+
+
+def test_what_a_worker_refuses_to_delete_is_kept_no_longer(qtbot, display, clients, live: Path, trash: Path) -> None:
+    worker = clients[0]
+    display.edits.delete([name_of(1)])
+    qtbot.waitUntil(lambda: "DeleteCheckpoints" in worker.kinds())
+    assert kept_rows(trash) == [(name_of(1), False)]
+    command_id = worker.id_of_last("DeleteCheckpoints")
+    worker.say(CommandRejected(command_id=command_id, command="DeleteCheckpoints", reason="It is pinned.", time=6.0))
+    qtbot.waitUntil(lambda: not kept_rows(trash))
+    assert len(files(live)) == 2
+
+
+def test_what_a_worker_does_not_list_again_is_listed_when_the_run_is_opened_next(
+    qtbot, display, clients, live: Path, trash: Path
+) -> None:
+    worker = clients[0]
+    display.edits.delete([name_of(1)])
+    qtbot.waitUntil(lambda: "DeleteCheckpoints" in worker.kinds())
+    with qtbot.waitSignal(display.edits.deleted):
+        command_id = worker.id_of_last("DeleteCheckpoints")
+        worker.say(CheckpointsDeleted(names=[name_of(1)], freed_bytes=10, command_id=command_id, time=6.0))
+    display.edits.undo()
+    qtbot.waitUntil(lambda: "PutCheckpointsBack" in worker.kinds())
+    assert len(files(live)) == 2, "it is out of the trash"
+    _, left = deletions.read_deletions(live)
+    assert [each.info.name for each in left] == [name_of(1)]
+
+
+def test_a_record_that_cannot_be_kept_is_told_and_the_deletion_is_undone_in_this_window(
+    qtbot, display, ended: Path, trash: Path
+) -> None:
+    record = trash.parent / "thaw" / "deleted.db"
+    record.parent.mkdir()
+    record.write_bytes(b"no database" * 100)
+    with qtbot.waitSignal(display.edits.deleted) as told:
+        display.edits.delete([name_of(1)])
+    assert told.args[0].kept.startswith(f"Cannot keep in {record} what is deleted: ")
+    assert shown(display) == files(ended) == [name_of(2), name_of(3)]
+    display.edits.undo()
+    qtbot.waitUntil(lambda: shown(display) == files(ended) == all_epochs())
 
 
 def test_deletions_are_undone_one_after_the_other(qtbot, display, ended: Path, trash: Path) -> None:

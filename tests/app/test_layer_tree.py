@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from PySide6.QtCore import QItemSelectionModel, QLocale, QPoint, Qt
+from PySide6.QtCore import QEvent, QItemSelectionModel, QLocale, QPoint, Qt
 from PySide6.QtTest import QAbstractItemModelTester, QTest
 from PySide6.QtWidgets import QApplication, QLineEdit
 
@@ -12,7 +12,7 @@ from app.viewmodels.freeze_presets import Preset
 from app.viewmodels.frozen_layers import LayerState
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID, LayerRows
 from app.viewmodels.layer_tree import LayerTreeViewModel
-from app.viewmodels.layer_tree_item_model import Column, LayerFilter, LayerTreeItemModel
+from app.viewmodels.layer_tree_item_model import ROW_ID_ROLE, Column, LayerFilter, LayerTreeItemModel
 from app.viewmodels.step_cost import StepCost
 from app.views.layer_delegate import check_box_rect
 from app.views.layer_tree import LayerTreeView
@@ -829,6 +829,34 @@ def test_a_change_in_the_worker_repaints_the_rows(view, tree, qtbot):
     view.tree.viewport().update = lambda: updated.append(True)
     tree.settle(_changed(LayersFrozen, ["conv5.0"], BACKBONE_UNITS))
     assert updated
+
+
+@pytest.mark.window
+def test_the_row_under_the_mouse_is_marked_also_after_scrolling(view, tree, qtbot):
+    rows = view.tree
+    view.resize(500, 300)
+    rows.expandAll()
+    rows.clearSelection()
+
+    def marked():
+        image = rows.viewport().grab().toImage()
+        x, colors = image.width() - 2, {}
+        for row in tree.rows.in_order():
+            place = rows.visualRect(view._shown(row.id)).center()
+            if row.id and rows.viewport().rect().contains(place):
+                colors[row.id] = image.pixelColor(x, place.y()).name()
+        return [row_id for row_id, color in colors.items() if color == rows.colors.background.lower()]
+
+    place = rows.visualRect(view._shown(_id(tree, "maxpool"))).center()
+    QTest.mouseMove(rows.viewport(), place + QPoint(5, 0))
+    QTest.mouseMove(rows.viewport(), place)
+    qtbot.waitUntil(lambda: marked() == [_id(tree, "maxpool")])
+    rows.verticalScrollBar().setValue(rows.verticalScrollBar().value() + 2 * rows.visualRect(view._shown(1)).height())
+    below = tree.rows[int(rows.indexAt(place).data(ROW_ID_ROLE))].id
+    assert below != _id(tree, "maxpool")
+    qtbot.waitUntil(lambda: marked() == [below])
+    QApplication.sendEvent(rows, QEvent(QEvent.Type.Leave))
+    qtbot.waitUntil(lambda: marked() == [])
 
 
 @pytest.mark.window

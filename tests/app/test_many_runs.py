@@ -94,7 +94,7 @@ def test_rows_of_one_name_are_told_apart_by_their_runs(many, family) -> None:
     assert many.checkpoint(keys["root"]) is not None
 
 
-def test_saves_of_the_present_run_arrive_while_others_are_shown(many) -> None:
+def test_saves_of_the_present_run_arrive_while_others_are_shown(many, family: dict[str, Path]) -> None:
     shown = CheckpointSortModel(many)
     shown.tester = QAbstractItemModelTester(shown, QAbstractItemModelTester.FailureReportingMode.Fatal)
     shown.group_by_run(True)
@@ -103,7 +103,9 @@ def test_saves_of_the_present_run_arrive_while_others_are_shown(many) -> None:
     many.add(checkpoint(4, None, None))
     assert runs(shown)[:3] == ["branch"] * 3
     assert [shown.index(row, EPOCH).data() for row in range(3)] == ["3", "1", "4"]
-    assert runs(shown)[3:] == ["twig", "stranger", "root", "root"]
+    # Folders are named by the second in which a run began, and then by the run.
+    newest_first = sorted(("twig", "stranger"), key=family.__getitem__, reverse=True)
+    assert runs(shown)[3:] == [*newest_first, "root", "root"]
     assert [row for row in range(shown.rowCount()) if shown.begins_group(row)] == [3, 4, 5]
     shown.sort(LOSS, Qt.SortOrder.DescendingOrder)
     assert [shown.index(row, EPOCH).data() for row in range(3)] == ["1", "3", "4"], "no value comes last in its group"

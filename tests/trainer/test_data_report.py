@@ -53,6 +53,8 @@ def test_a_report_is_read_as_it_was_written(report_path: Path) -> None:
     assert report.summary.class_counts == {"cat": 4, "dog": 4}
     assert report.images(ImageChoice(1), offset=1, limit=2) == [image(3, 1), image(5, 1)]
     assert len(report.images()) == 8
+    assert report.images(offset=5, limit=2) == report.images()[5:7] == [image(5, 1), image(6, 0)]
+    assert [each.shown for each in report.images(offset=6)] == ["6.png", "7.png"]
     report.close()
 
 

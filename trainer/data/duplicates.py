@@ -29,7 +29,6 @@ _NUM_LEADERS = 8
 _CANDIDATES_AT_ONCE = 1_000_000
 
 Indexes = NDArray[np.int64]
-_u64 = np.uint64
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def _first_near(hashes: NDArray[np.uint64], log_aspects: NDArray[np.float64], ma
     buckets = [_Buckets(band) for band in _bands(hashes)]
 
     def compare(firsts: Indexes, seconds: Indexes) -> None:
-        is_near = _num_ones(hashes[firsts] ^ hashes[seconds]) <= max_distance
+        is_near = np.bitwise_count(hashes[firsts] ^ hashes[seconds]) <= max_distance
         is_near &= np.abs(log_aspects[firsts] - log_aspects[seconds]) <= math.log(MAX_ASPECT_RATIO)
         np.minimum.at(first_near, seconds[is_near], firsts[is_near])
 
@@ -165,12 +164,3 @@ class _Buckets:
 def _splits(cumulative: Indexes) -> Indexes:
     """Return where to cut running totals into pieces of about _CANDIDATES_AT_ONCE."""
     return np.arange(_CANDIDATES_AT_ONCE, cumulative[-1] if len(cumulative) else 0, _CANDIDATES_AT_ONCE)
-
-
-def _num_ones(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Count the bits that are set: in pairs, in fours, in bytes, and the bytes by a product (Hacker's Delight, 5-1)."""
-    pairs = numbers - ((numbers >> _u64(1)) & _u64(0x5555_5555_5555_5555))
-    fours = (pairs & _u64(0x3333_3333_3333_3333)) + ((pairs >> _u64(2)) & _u64(0x3333_3333_3333_3333))
-    in_bytes = (fours + (fours >> _u64(4))) & _u64(0x0F0F_0F0F_0F0F_0F0F)
-    num_ones: NDArray[np.uint64] = (in_bytes * _u64(0x0101_0101_0101_0101)) >> _u64(56)
-    return num_ones
