@@ -178,17 +178,15 @@ def test_an_image_without_a_hash_among_others_shifts_no_position() -> None:
 
 
 def test_many_pictures_are_compared_without_comparing_all_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer.data import duplicates
-
     num_compared = 0
-    count_ones = duplicates._num_ones
+    count_ones = np.bitwise_count
 
     def counting(numbers: np.ndarray) -> np.ndarray:
         nonlocal num_compared
         num_compared += len(numbers)
         return count_ones(numbers)
 
-    monkeypatch.setattr(duplicates, "_num_ones", counting)
+    monkeypatch.setattr(np, "bitwise_count", counting)
     num_pictures = 20_000
     generator = np.random.default_rng(2)
     scattered = [int(value) for value in generator.integers(0, 2**64, num_pictures, dtype=np.uint64)]
