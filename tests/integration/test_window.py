@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import statistics
 import sys
 import threading
 import time
@@ -262,19 +263,23 @@ def wait_views(qtbot, view: DataView, num_epochs: int) -> None:
 
 
 class Watchdog:
-    """Finds the longest time for which the GUI thread could not answer, waiting for a processor not counted.
+    """Finds the longest turn of the GUI thread's event loop, and the longest time for which it waited in one.
 
-    A timer ticks in the GUI thread; what lies between two ticks is one turn of the event loop. Where Linux tells how
-    long the thread stood ready without getting a processor, that is taken off: it is the machine's doing, not ours.
+    A timer ticks in the GUI thread; what lies between two ticks is one turn. Where Linux tells how long the thread
+    stood ready without getting a processor, that is taken off both: it is the machine's doing, not ours. A turn takes
+    as long as its work does on this machine; without the processor's time, what is left of it is waiting: for a file,
+    a socket, a lock.
     """
 
     INTERVAL_MS = 2
 
     def __init__(self) -> None:
-        self.longest_s = 0.0
+        self.longest_s = self.longest_wait_s = 0.0
+        self.seen = ""
+        """Where the GUI thread was in its longest turn, innermost first, if that took nearly the limit."""
         self.num_ticks = 0
         self._schedstat = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
-        self._seen: list[str] = []
+        self._looked = ""
         self._last, self._ticked_at = self._now(), time.monotonic()
         self._thread = threading.get_ident()
         self._is_over = threading.Event()
@@ -285,14 +290,10 @@ class Watchdog:
         self._timer.timeout.connect(self._tick)
         self._timer.start()
 
-    @property
-    def seen(self) -> str:
-        """Tell where the GUI thread was in the latest turn that took nearly the limit, innermost first."""
-        return "\n".join(self._seen[:12])
-
-    def _now(self) -> float:
-        waited_ns = int(self._schedstat.read_text().split()[1]) if self._schedstat.exists() else 0
-        return time.monotonic() - waited_ns / 1e9
+    def _now(self) -> tuple[float, float]:
+        """Return the time without that spent in the queue for a processor, and what this thread has had of one."""
+        queued_ns = int(self._schedstat.read_text().split()[1]) if self._schedstat.exists() else 0
+        return time.monotonic() - queued_ns / 1e9, time.thread_time()
 
     def stop(self) -> None:
         """Look no longer."""
@@ -300,40 +301,71 @@ class Watchdog:
         self._is_over.set()
 
     def _look(self) -> None:
+        looked_at = 0.0
         while not self._is_over.wait(0.01):
-            if time.monotonic() - self._ticked_at > 0.8 * BLOCK_LIMIT_S:
-                # Without the lines of source: to read these would hold up the very thread that is watched.
+            began_at = self._ticked_at
+            # Once in a turn, in its midst, and without the lines of source: to read these would hold up this thread.
+            if began_at != looked_at and time.monotonic() - began_at > 0.8 * BLOCK_LIMIT_S:
+                looked_at = began_at
                 frames = traceback.walk_stack(sys._current_frames()[self._thread])
-                self._seen = [f"{frame.f_code.co_filename}:{line} {frame.f_code.co_name}" for frame, line in frames]
+                places = [f"{frame.f_code.co_filename}:{line} {frame.f_code.co_name}" for frame, line in frames]
+                self._looked = "\n".join(places[:12])
 
     def skip(self) -> None:
         """Leave out what the test itself has just done in this thread."""
         self._last = self._now()
 
     def _tick(self) -> None:
-        now = self._now()
-        self.longest_s = max(self.longest_s, now - self._last - self.INTERVAL_MS / 1000)
+        now, worked = self._now()
+        turn_s = now - self._last[0] - self.INTERVAL_MS / 1000
+        self.longest_wait_s = max(self.longest_wait_s, turn_s - (worked - self._last[1]))
+        if turn_s > self.longest_s:
+            self.longest_s, self.seen = turn_s, self._looked
         self.num_ticks += 1
-        self._last, self._ticked_at = now, time.monotonic()
+        self._looked = ""
+        self._last, self._ticked_at = (now, worked), time.monotonic()
 
 
-def test_the_watchdog_sees_a_block(qtbot) -> None:
+def test_the_watchdog_tells_waiting_from_work(qtbot) -> None:
     watchdog = Watchdog()
     QTimer.singleShot(20, lambda: threading.Event().wait(0.1))
     qtbot.waitUntil(lambda: watchdog.longest_s > 0.09)
-    watchdog.stop()
+    assert watchdog.longest_wait_s > 0.09
     assert "threading.py" in watchdog.seen
     assert f"{__file__}:" in watchdog.seen
+    watchdog.stop()
+    watchdog = Watchdog()
+
+    def work() -> None:
+        until = time.thread_time() + 0.1
+        while time.thread_time() < until:
+            pass
+
+    QTimer.singleShot(20, work)
+    qtbot.waitUntil(lambda: watchdog.longest_s > 0.09)
+    watchdog.stop()
+    assert watchdog.longest_wait_s < BLOCK_LIMIT_S
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_window_is_never_blocked_for_longer_than_50_ms_in_a_whole_demo(
-    qtbot, open_window: Callable[[], MainWindow]
-) -> None:
-    watchdog = play_demo(qtbot, open_window())
-    print(f"\nlongest block of the GUI thread: {watchdog.longest_s * 1000:.0f} ms")  # noqa: T201 (a figure to record)
-    assert watchdog.longest_s < BLOCK_LIMIT_S, watchdog.seen
+def test_the_window_never_waits_in_a_whole_demo(qtbot, open_window: Callable[[], MainWindow]) -> None:
+    window = open_window()
+    watchdog = play_demo(qtbot, window)
+    # tests.benchmarks.bench_window reads it: how long the work of a turn takes says as much of the machine as of Thaw.
+    figures = (watchdog.longest_s * 1000, watchdog.longest_wait_s * 1000, paint_ms(window))
+    print("\nlongest turn {:.0f} ms, wait {:.0f} ms, paint {:.1f} ms".format(*figures))  # noqa: T201
+    assert watchdog.longest_wait_s < BLOCK_LIMIT_S, watchdog.seen
+
+
+def paint_ms(window: MainWindow) -> float:
+    """Return the median time of the processor, in ms, that a paint of the whole window takes."""
+    taken = []
+    for _ in range(15):
+        began = time.thread_time()
+        window.repaint()
+        taken.append(time.thread_time() - began)
+    return statistics.median(taken) * 1000
 
 
 def play_demo(qtbot, window: MainWindow) -> Watchdog:
