@@ -140,14 +140,16 @@ class FormLookUps(QObject):
 
     def estimate_soon(self) -> None:
         """Try again when the typing rests, and no longer show what another configuration would need."""
+        self._estimate_timer.start()
+        if not (self._are_data_known and self.is_form_open):
+            return
         config = self._run_config.valid_config()
-        if self._are_data_known and self.is_form_open and (config is None or config != self._estimated):
+        if config is None or config != self._estimated:
             self._estimate_id, self._estimated = "", None
             if config is None:
                 self._wait_for_fields()
             else:
                 self._run_config.need.show_text(self.tr("What the run will need is tried out in a moment."))
-        self._estimate_timer.start()
 
     def _estimate_run(self) -> None:
         config = self._run_config.valid_config()

@@ -6,7 +6,7 @@ import gc
 import sys
 from pathlib import Path
 
-from PySide6.QtCore import QMimeData, Qt, QUrl, Signal
+from PySide6.QtCore import QMimeData, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import (
     QCloseEvent,
     QContextMenuEvent,
@@ -64,6 +64,10 @@ class MainWindow(QWidget):
         self._tensorboard = TensorBoardServer(self)
         self._is_closing = False
         self._left = ""
+        self._room_timer = QTimer(self)
+        self._room_timer.setSingleShot(True)
+        self._room_timer.setInterval(0)
+        self._room_timer.timeout.connect(self._make_room)
         self._build_views()
         self._lay_out()
         self._offers = RunOffers(session, self.display, self.notice, self)
@@ -71,6 +75,7 @@ class MainWindow(QWidget):
         self._connect_session()
         self._connect_views()
         self._show_state()
+        self._make_room()
 
     def load_views(self) -> None:
         """Load the views that take long to import; the window is on screen by now."""
@@ -178,7 +183,7 @@ class MainWindow(QWidget):
 
     def _connect_views(self) -> None:
         session, toolbar, display = self.session, self.toolbar, self.display
-        self.tabs.currentChanged.connect(self._make_room)
+        self.tabs.currentChanged.connect(self._make_room_soon)
         self.tabs.currentChanged.connect(
             lambda _: self._corner.setVisible(self.tabs.currentWidget() is self.checkpoints_view)
         )
@@ -230,7 +235,7 @@ class MainWindow(QWidget):
 
     def _show_state(self) -> None:
         session = self.session
-        self._make_room()
+        self._make_room_soon()
         is_over = session.can_resume and session.state is RunState.FINISHED
         self.toolbar.allow(commands=session.is_live, resume=session.can_resume and not is_over, train_on=is_over)
         is_new = session.run_dir is None and session.state is not RunState.PREPARING
@@ -250,6 +255,10 @@ class MainWindow(QWidget):
             self._actions.put_back()
         else:
             self.display.changes.undo()
+
+    def _make_room_soon(self) -> None:
+        # In a turn of its own: all that is on display is laid out and painted anew then.
+        self._room_timer.start()
 
     def _make_room(self) -> None:
         """Raise the tables for pictures while there are no curves, and for a matrix; lower them again for curves."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
+from collections.abc import Iterable, Set
 
 from PySide6.QtCore import QCoreApplication
 
@@ -190,36 +192,42 @@ class CachedLayers:
     def _find_end(self) -> int:
         """Return the position of the last row above the line, 0 for none."""
         end, is_open = 0, False
-        not_cached = (unit for unit in self._rows.units if unit not in self._units)
-        around = {fqn for unit in not_cached for fqn in itertools.accumulate(unit.split("."), "{}.{}".format)}
+        around = _with_modules_around(unit for unit in self._rows.units if unit not in self._units)
         for row in self._rows.in_order():
             if row.id == ROOT_ID or (row.atoms and row.children):
                 continue
             if row.atoms:
                 is_open = self.is_whole(row.id)
-            elif row.fqn in around or self._is_random(row):
+            elif row.fqn in around or self._draws(row, around):
                 # It holds the head, say, or is the dropout before it.
                 is_open = False
             if is_open:
                 end = self._positions[row.id]
         return end
 
-    def _is_random(self, row: LayerRow) -> bool:
+    def _draws(self, row: LayerRow, not_cached: Set[str]) -> bool:
         """Return whether a row without anything to freeze draws numbers, as it does where the module around it learns.
 
         That is the nearest one with parameters, as a freeze set has it.
         """
         if not _RANDOM.search(row.type):
             return False
-        around: list[str] = []
-        fqn = row.fqn
-        while fqn and not around:
-            fqn = fqn.rpartition(".")[0]
-            around = [unit for unit in self._rows.units if not fqn or f"{unit}.".startswith(f"{fqn}.")]
-        return not self._units.issuperset(around)
+        around = row.fqn
+        while around := around.rpartition(".")[0]:
+            if around in self._with_units:
+                return around in not_cached
+        return not self._units.issuperset(self._rows.units)
+
+    @functools.cached_property
+    def _with_units(self) -> Set[str]:
+        return _with_modules_around(self._rows.units)
 
     def _atoms_of(self, unit: str) -> list[str]:
         return self._rows.atoms_of_unit[unit]
+
+
+def _with_modules_around(units: Iterable[str]) -> Set[str]:
+    return {fqn for unit in units for fqn in itertools.accumulate(unit.split("."), "{}.{}".format)}
 
 
 def share_text(share: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import ClassVar
@@ -26,7 +26,7 @@ class LayerRow:
 
     ``atoms`` are what a freeze can name apart at and below it (LayerInfo.atoms), ``units`` the modules that own these,
     ``rated_units`` those of them that have parameters, all in the model's order. A parameter's row has its module as a
-    unit if that owns no other.
+    unit if that owns no other. ``depth`` counts the rows above it, ``height`` those below it on the longest way.
     """
 
     id: int
@@ -38,6 +38,7 @@ class LayerRow:
     own_unit: str | None
     output_shape: list[int] = field(default_factory=list)
     depth: int = 0
+    height: int = 0
     position: int = 0
     children: list[int] = field(default_factory=list)
     own_atoms: list[str] = field(default_factory=list)
@@ -159,7 +160,7 @@ class LayerRows:
         """Return the atoms from the backbone's last stage on: its last child built of blocks, and what follows."""
         parent = self[BACKBONE_ID]
         while True:
-            nested = [child for child in parent.children if self._depth(child) >= 2]
+            nested = [child for child in parent.children if self[child].height >= 2]
             if len(nested) != 1:
                 break
             # One container holds all the stages ("features", "encoder").
@@ -182,19 +183,19 @@ class LayerRows:
         heads = [info.fqn for info in summary.layers if info.is_head]
         heads = [fqn for fqn in heads if not any(fqn != head and _is_at_or_below(fqn, head) for head in heads)]
         infos = {info.fqn: info for info in summary.layers}
-        head_params = {fqn: infos[fqn].num_params for fqn in heads}
+        num_taken_out = _count_above({fqn: infos[fqn].num_params for fqn in heads})
         ids: dict[str, int] = {"": BACKBONE_ID}
         if len(heads) == 1:
             ids[heads[0]] = HEAD_ID
         for info in summary.layers:
-            self._take(info, heads, head_params, ids)
+            self._take(info, heads, num_taken_out.get(info.fqn, 0), ids)
         for info in summary.layers:
             self._give_parameters_rows(self._rows[ids[info.fqn]], info)
         self._rows[HEAD_ID].name = f"{HEAD} · {heads[0]}" if len(heads) == 1 else HEAD
         if len(heads) > 1:
-            self._rows[HEAD_ID].num_params = sum(head_params.values())
+            self._rows[HEAD_ID].num_params = sum(infos[fqn].num_params for fqn in heads)
         self._rows[ROOT_ID].children = [BACKBONE_ID, HEAD_ID] if heads else [BACKBONE_ID]
-        self._gather(ROOT_ID, heads)
+        self._gather(ROOT_ID, num_taken_out.keys())
         # swin's own last layer is named "head": beside an appended one, the word is that layer's.
         self._is_head_a_layer = HEAD in infos and HEAD not in heads
         if self._is_head_a_layer:
@@ -204,9 +205,10 @@ class LayerRows:
         self.unit_of = {atom: unit for unit, atoms in self.atoms_of_unit.items() for atom in atoms}
         self.biases = {name for info in summary.layers for name in info.own_names if is_bias(name)}
         self._count_own(infos)
+        # Such a unit learns at some rate unless it is frozen.
+        rated = {unit for unit, atoms in self.atoms_of_unit.items() if any(map(self.num_params_of.get, atoms))}
         for row in self._rows:
-            # Such a unit learns at some rate unless it is frozen.
-            row.rated_units = [u for u in row.units if any(self.num_params_of[atom] for atom in self.atoms_of_unit[u])]
+            row.rated_units = [unit for unit in row.units if unit in rated]
         self.with_statistics = {fqn for fqn, info in infos.items() if info.has_statistics}
         self.ids_of = {atom: [] for atom in self.atoms}
         for row in self.in_order():
@@ -218,19 +220,17 @@ class LayerRows:
         if not self._is_head_a_layer:
             self._atoms_by_name[HEAD] = self[HEAD_ID].atoms
 
-    def _take(self, info: LayerInfo, heads: list[str], head_params: dict[str, int], ids: dict[str, int]) -> None:
-        taken_out = sum(
-            count for head, count in head_params.items() if head != info.fqn and _is_at_or_below(head, info.fqn)
-        )
+    def _take(self, info: LayerInfo, heads: list[str], num_taken_out: int, ids: dict[str, int]) -> None:
         own_unit = info.fqn if info.is_unit else None
+        num_params = info.num_params - num_taken_out
         if info.fqn in ids:
             row = self._rows[ids[info.fqn]]
-            row.type, row.num_params, row.own_unit = info.type, info.num_params - taken_out, own_unit
+            row.type, row.num_params, row.own_unit = info.type, num_params, own_unit
             row.output_shape, row.own_atoms = info.output_shape, info.atoms
             return
         parent = HEAD_ID if info.fqn in heads else ids[_nearest(info.fqn, ids.keys())]
         name = info.fqn if info.fqn in heads else info.fqn.rpartition(".")[2]
-        row = LayerRow(len(self._rows), parent, info.fqn, name, info.type, info.num_params - taken_out, own_unit)
+        row = LayerRow(len(self._rows), parent, info.fqn, name, info.type, num_params, own_unit)
         row.output_shape, row.own_atoms = info.output_shape, info.atoms
         ids[info.fqn] = row.id
         self._rows.append(row)
@@ -250,28 +250,29 @@ class LayerRows:
         row.children[:0] = [each.id for each in rows]
         row.own_atoms = []
 
-    def _gather(self, row_id: int, heads: list[str]) -> None:
+    def _gather(self, row_id: int, above_heads: Set[str]) -> None:
         """Fill in atoms, units and command names from below; a row that held nothing but the head goes."""
         row = self._rows[row_id]
-        for child in row.children:
-            self._rows[child].depth = row.depth + 1
-            self._gather(child, heads)
-        row.children = [child for child in row.children if not self._only_held_the_head(child, heads)]
-        for position, child in enumerate(row.children):
-            self._rows[child].position = position
+        for child_id in row.children:
+            self._rows[child_id].depth = row.depth + 1
+            self._gather(child_id, above_heads)
+        below = [self._rows[child_id] for child_id in row.children]
+        below = [child for child in below if not self._only_held_the_head(child, above_heads)]
+        row.children = [child.id for child in below]
+        for position, child in enumerate(below):
+            child.position = position
+        row.height = max((child.height + 1 for child in below), default=0)
         row.units = [row.own_unit] if row.own_unit is not None else []
-        row.units += [unit for child in row.children for unit in self._rows[child].units]
-        row.atoms = row.own_atoms + [atom for child in row.children for atom in self._rows[child].atoms]
-        if any(_is_at_or_below(head, row.fqn) for head in heads) and row_id > HEAD_ID and row.fqn not in heads:
+        row.units += [unit for child in below for unit in child.units]
+        row.atoms = row.own_atoms + [atom for child in below for atom in child.atoms]
+        if row_id > HEAD_ID and row.fqn in above_heads:
             # The row's own name would reach the head below it, too.
-            row.command_names = [name for child in row.children for name in self._rows[child].command_names]
+            row.command_names = [name for child in below for name in child.command_names]
         else:
             row.command_names = [row.fqn] if row.atoms else []
 
-    def _only_held_the_head(self, row_id: int, heads: list[str]) -> bool:
-        row = self._rows[row_id]
-        holds_head = any(head != row.fqn and _is_at_or_below(head, row.fqn) for head in heads)
-        return row_id > HEAD_ID and holds_head and not row.children and not row.own_atoms
+    def _only_held_the_head(self, row: LayerRow, above_heads: Set[str]) -> bool:
+        return not row.children and not row.own_atoms and row.id > HEAD_ID and row.fqn in above_heads
 
     def _count_own(self, infos: dict[str, LayerInfo]) -> None:
         # Of a unit that does not name its parameters: all its values are one atom's.
@@ -291,9 +292,6 @@ class LayerRows:
         # A module's name would reach all that is below it, too.
         names = [atom for atom in row.own_atoms if atom in atoms and atom != row.fqn]
         return names + [name for child in row.children for name in self._names_below(child, atoms)]
-
-    def _depth(self, row_id: int) -> int:
-        return max((self._depth(child) + 1 for child in self[row_id].children), default=0)
 
 
 class RowCounts:
@@ -327,6 +325,17 @@ def _nearest(fqn: str, known: Container[str]) -> str:
         if fqn in known:
             return fqn
     return ""
+
+
+def _count_above(numbers: dict[str, int]) -> dict[str, int]:
+    """Return for every module that holds some of these, the root's "" among them, the sum of their numbers."""
+    sums: dict[str, int] = {}
+    for fqn, number in numbers.items():
+        above = fqn
+        while above:
+            above = above.rpartition(".")[0]
+            sums[above] = sums.get(above, 0) + number
+    return sums
 
 
 def _is_meant(atom: str, name: str) -> bool:

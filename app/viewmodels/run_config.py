@@ -71,9 +71,8 @@ class RunConfigViewModel(QObject):
         self.left_out = ""
         """What of these was left out as another model was chosen, in a sentence; "" for nothing."""
         self._is_other_model = False
-        self._last_stage: list[str] = ["backbone"]
-        self._layers: LayerRows | None = None
-        self._layers_of = ""
+        self._summary: ModelSummary | None = None
+        """Of the model that was looked at last: a plan names its layers."""
         self._texts: dict[str, str] = {}
         self._notes: dict[str, str] = {}
         self._errors: dict[str, str] = {}
@@ -164,9 +163,10 @@ class RunConfigViewModel(QObject):
             "checkpoints.disk_gb": self.tr("as much as there is"),
         }
 
-    @property
+    @functools.cached_property
     def _plan_example(self) -> str:
-        return self.tr("3: {}").format(", ".join(f"+{layer}" for layer in self._last_stage))
+        last = [BACKBONE] if self._summary is None else stages(self._summary.layers)[-1]
+        return self.tr("3: {}").format(", ".join(f"+{layer}" for layer in last))
 
     def error(self, field: str) -> str:
         """Return what is wrong with a field, "" if nothing is known to be."""
@@ -364,7 +364,7 @@ class RunConfigViewModel(QObject):
 
     def show_model(self, event: ModelInspected) -> None:
         """Note how the file of weights fits the model; what was wrong with the model is mended."""
-        self._show_stages(event.summary)
+        self._look_at(event.summary)
         if self._is_other_model:
             self._keep_layers_of(event.summary)
         for field in MODEL_FIELDS:
@@ -392,10 +392,10 @@ class RunConfigViewModel(QObject):
     def _layer_choice(self) -> LayerChoice:
         return LayerChoice(self.frozen, self.multipliers, self.adapting)
 
-    def _show_stages(self, summary: ModelSummary) -> None:
-        """Take the model's last stage for the example of a plan, and its layers, which plans name."""
-        self._last_stage = stages(summary.layers)[-1]
-        self._layers, self._layers_of = LayerRows.of(summary), summary.model
+    def _look_at(self, summary: ModelSummary) -> None:
+        self._summary = summary
+        # Made when it is asked for: a large model's stages take milliseconds, and a run on display shows no example.
+        self.__dict__.pop("_plan_example", None)
 
     def show_checking(self) -> None:
         """Note that the data are being scanned."""
@@ -459,7 +459,7 @@ class RunConfigViewModel(QObject):
     def show_run(self, run: RunInfo) -> None:
         """Show the values of a run, and beside them what was chosen for it."""
         self.run = run
-        self._show_stages(run.summary)
+        self._look_at(run.summary)
         self._take(run.config)
         locale = QLocale()
         self._notes["data.path"] = self.tr("{} classes · {} train · {} validation").format(
@@ -557,10 +557,12 @@ class RunConfigViewModel(QObject):
 
     def _unknown_layer(self, plan: str) -> str:
         """Say which layer of a plan the model has not; "" for none, or as long as the model's layers are not known."""
-        if self._layers is None or self._is_other_model or self._layers_of != self._texts["model.name"]:
+        summary = self._summary
+        if not plan or summary is None or self._is_other_model or summary.model != self._texts["model.name"]:
             return ""
+        rows = LayerRows.of(summary)
         for phase in parse_plan(plan) or []:
             for name in (*phase["unfreeze"], *phase["freeze"], *phase.get("rates", {})):
-                if not self._layers.atoms_of([name]):
+                if not rows.atoms_of([name]):
                     return self.tr("The model has no layer {}. Its tree lists the names.").format(name)
         return ""

@@ -76,8 +76,10 @@ class RunForm(QWidget):
         self._offered_models: list[ModelEntry] | None = None
         self._error_timer = self._pause_timer(self._show_typed)
         self._error_timer.setInterval(_ERROR_PAUSE_MS)
+        self._values_timer = self._pause_timer(self._show_values)
+        self._values_timer.setInterval(0)
         self._build()
-        run_config.changed.connect(self._show_values)
+        run_config.changed.connect(self._on_changed)
         run_config.need.changed.connect(self._show_need)
         run_config.refused.connect(self._reveal)
         run_config.live_changed.connect(self._show_apply)
@@ -89,6 +91,8 @@ class RunForm(QWidget):
         if self._editable == (is_editable, is_live):
             return
         self._editable = is_editable, is_live
+        if self._values_timer.isActive():
+            self._show_values()
         if not is_editable:
             give_up_focus(self)
         for field, row in self._rows.items():
@@ -348,7 +352,15 @@ class RunForm(QWidget):
 
     # -- showing ----------------------------------------------------------------------------------------------
 
+    def _on_changed(self) -> None:
+        if self._editable is None or self._editable[0]:
+            self._show_values()
+        else:
+            # What a run tells changes all the rest of the window, too: the form follows in a turn of its own.
+            self._values_timer.start()
+
     def _show_values(self) -> None:
+        self._values_timer.stop()
         self._offer_models()
         self._rows["training.device"].offer(["auto", *self._run_config.devices])
         for field in COLUMN_FIELDS:

@@ -349,13 +349,15 @@ def test_the_watchdog_tells_waiting_from_work(qtbot) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_window_never_waits_in_a_whole_demo(qtbot, open_window: Callable[[], MainWindow]) -> None:
+def test_the_window_is_never_blocked_for_longer_than_50_ms_in_a_whole_demo(
+    qtbot, open_window: Callable[[], MainWindow]
+) -> None:
     window = open_window()
     watchdog = play_demo(qtbot, window)
-    # tests.benchmarks.bench_window reads it: how long the work of a turn takes says as much of the machine as of Thaw.
+    # tests.benchmarks.bench_window reads it.
     figures = (watchdog.longest_s * 1000, watchdog.longest_wait_s * 1000, paint_ms(window))
     print("\nlongest turn {:.0f} ms, wait {:.0f} ms, paint {:.1f} ms".format(*figures))  # noqa: T201
-    assert watchdog.longest_wait_s < BLOCK_LIMIT_S, watchdog.seen
+    assert watchdog.longest_s < BLOCK_LIMIT_S, watchdog.seen
 
 
 def paint_ms(window: MainWindow) -> float:
