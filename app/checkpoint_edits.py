@@ -146,6 +146,9 @@ class CheckpointEdits(QObject):
         shown = self._shown
         if isinstance(event, CheckpointsPutBack):
             self._forget(shown, event)
+            # What another window or shell asked for is told there.
+            if event.problem and self._session.has_sent(event.command_id):
+                self.refused.emit(event.problem)
         if not isinstance(event, CheckpointsDeleted) or event.command_id not in self._deleting:
             return
         going = self._deleting.pop(event.command_id)
@@ -200,6 +203,8 @@ class CheckpointEdits(QObject):
             self.changed.emit(event)
         if isinstance(event, CheckpointsPutBack):
             self._forget(shown, event)
+            if event.problem:
+                self.refused.emit(event.problem)
         elif isinstance(event, CheckpointsDeleted):
             self._tell_deleted(shown, _deletion(event, [], self._best_name), event.problem)
 

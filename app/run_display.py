@@ -35,7 +35,7 @@ from app.viewmodels.run_list import RunListItemModel
 from app.viewmodels.run_status import FolderSize, RunStatusViewModel
 from app.viewmodels.what_if import WhatIfViewModel
 from trainer.client import RunOpened, WorkerLost
-from trainer.config import ConfigError
+from trainer.config import ConfigError, PlanPhase
 from trainer.messages.base import Command
 from trainer.messages.changes import (
     BatchNormChanged,
@@ -583,7 +583,11 @@ class RunDisplay(QObject):
         self.run_config.change_in_force(event.command_id, rate=event.rate)
 
     def _on_plan_changed(self, event: PhaseBegan | PlanChanged) -> None:
-        self.run_config.change_in_force(event.command_id, plan=event.plan[event.num_begun :])
+        self._follow_plan(event.command_id, event.plan, event.num_begun)
+
+    def _follow_plan(self, command_id: str, plan: list[PlanPhase], num_begun: int, **others: float) -> None:
+        phases = {"plan": plan[num_begun:], "begun": plan[:num_begun]}
+        self.run_config.change_in_force(command_id, **phases, **others)
 
     def _on_training_changed(self, event: TrainingChanged) -> None:
         if self.run_config.run is not None:
@@ -626,7 +630,7 @@ class RunDisplay(QObject):
         self.layer_tree.restore(event)
         self.changes.restore(event)
         if event.rate is not None:
-            self.run_config.change_in_force("", rate=event.rate, plan=event.plan[event.num_phases_begun :])
+            self._follow_plan("", event.plan, event.num_phases_begun, rate=event.rate)
 
     def _tell_restored(self, event: CheckpointRestored) -> None:
         """Say what was restored, if it was asked for here."""

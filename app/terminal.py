@@ -287,6 +287,8 @@ class TerminalView:
     def _take_put_back(self, event: CheckpointsPutBack) -> None:
         self._saved = sorted([*self._saved, *event.checkpoints], key=lambda saved: saved.saved_at)
         self._print(f"listed again: {', '.join(saved.name for saved in event.checkpoints)}", "dim")
+        if event.problem:
+            self._print(event.problem, "yellow")
 
     def _take_restored(self, event: CheckpointRestored) -> None:
         self._num_trainable = event.num_trainable

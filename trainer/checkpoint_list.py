@@ -151,18 +151,21 @@ def put_checkpoints_back(folder: RunFolder, infos: Iterable[CheckpointInfo]) -> 
     """List deleted checkpoints again, whose files are in their place again.
 
     Raises:
-        RunFolderError: A file is missing or another one, or run.db cannot be written. Nothing is listed then.
+        RunFolderError: Of none is its file there, or run.db cannot be written.
 
     """
-    infos = list(infos)
     listed = {info.name for info in folder.checkpoints.listed()}
+    back, problem = [], ""
     for info in infos:
-        problem = "a newer one has its name" if info.name in listed else folder.checkpoints.problem_of(info)
-        if problem:
-            raise RunFolderError(f"{info.name} cannot be listed again: {problem}. Look for it in the trash.")
-    for info in infos:
-        folder.checkpoints.add(info)
-    return CheckpointsPutBack(checkpoints=infos)
+        wrong = "a newer one has its name" if info.name in listed else folder.checkpoints.problem_of(info)
+        if wrong:
+            problem = f"{info.name} cannot be listed again: {wrong}. Look for it in the trash."
+        else:
+            folder.checkpoints.add(info)
+            back.append(info)
+    if problem and not back:
+        raise RunFolderError(problem)
+    return CheckpointsPutBack(checkpoints=back, problem=problem)
 
 
 def _listed(folder: RunFolder, names: Iterable[str]) -> list[CheckpointInfo]:

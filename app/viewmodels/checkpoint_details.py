@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PySide6.QtCore import QModelIndex, QObject, Signal
 
@@ -165,12 +165,15 @@ class CheckpointDetails(QObject):
             lines.append(text.format(then=rate_text(info.rate), now=rate_text(point[1])))
         lines += self._layer_differences(info)
         if then_in_force is not None and (in_force := self._run_config.live.in_force) is not None:
-            for name in ("epochs", "patience"):
-                before, after = getattr(then_in_force, name), getattr(in_force, name)
-                if before != after:
-                    text, field = self.tr("{name} {then} then, {now} now"), f"training.{name}"
-                    before, after = setting_text(field, before), setting_text(field, after)
-                    lines.append(text.format(name=setting_name(field), then=before, now=after))
+            now_set = _settings_in_force(in_force)
+            for field, before in _settings_in_force(then_in_force).items():
+                if (after := now_set[field]) != before:
+                    text = self.tr("{name} {then} then, {now} now")
+                    if field == "plan":
+                        # A plan has commas and semicolons of its own.
+                        text = self.tr("{name} ({then}) then, ({now}) now")
+                    before_text, after_text = setting_text(field, before), setting_text(field, after)
+                    lines.append(text.format(name=setting_name(field), then=before_text, now=after_text))
         return lines or [self.tr("the same rate and freeze set")]
 
     def _layer_differences(self, info: CheckpointInfo) -> list[str]:
@@ -217,6 +220,12 @@ class CheckpointDetails(QObject):
         rows = self._layer_tree.rows
         frozen = rows.names_of(rows.atoms_of(config.model.frozen))
         return config.model_copy(update={"model": config.model.model_copy(update={"frozen": frozen})})
+
+
+def _settings_in_force(in_force: InForce) -> dict[str, Any]:
+    # With the phases that have begun: that one began since then makes no other plan of it.
+    plan = [phase.model_dump() for phase in (*in_force.begun, *in_force.plan)]
+    return {"training.epochs": in_force.epochs, "training.patience": in_force.patience, "plan": plan}
 
 
 def _read_folder(key: CheckpointKey) -> _Reading:

@@ -237,8 +237,11 @@ class LogItemModel(TableItemModel):
             result = " · ".join(filter(None, words))
             return LogRow(event.time, self.tr("Checkpoint marked"), None, info.step, result)
         if isinstance(event, CheckpointsPutBack):
-            names = self._names_text([info.name for info in event.checkpoints])
-            return LogRow(event.time, self.tr("Checkpoints put back"), None, None, names)
+            words = [self._names_text([info.name for info in event.checkpoints]), event.problem]
+            level = "warning" if event.problem else "info"
+            return LogRow(
+                event.time, self.tr("Checkpoints put back"), None, None, " · ".join(filter(None, words)), level
+            )
         freed = self.tr("{} freed: {}").format(size_text(event.freed_bytes), self._names_text(event.names))
         level = "warning" if event.problem else "info"
         return LogRow(event.time, self.tr("Checkpoints deleted"), None, None, event.problem or freed, level)

@@ -14,7 +14,7 @@ from app.viewmodels.metric_history import MetricHistory
 from app.viewmodels.run_config import RunConfigViewModel
 from app.views.checkpoints import CheckpointsView
 from tests.app.conftest import checkpoint
-from trainer.config import ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
+from trainer.config import ModelConfig, OptimizerConfig, PlanPhase, RunConfig, TrainingConfig
 from trainer.messages.changes import LayersUnfrozen
 from trainer.messages.events import CheckpointSaved, MetricsLogged, RunPrepared
 from trainer.messages.model_info import LayerInfo
@@ -95,9 +95,15 @@ def test_other_multipliers_and_statistics_than_now_are_told(details: CheckpointD
         assert details.details.differences == told
 
 
-def test_another_length_and_patience_than_now_are_told(qtbot, details: CheckpointDetails, run_info, tmp_path) -> None:
-    present = run_info.present
-    details._run_config.show_in_force(present.model_copy(update={"epochs": present.epochs + 5, "patience": 3}))
+def test_another_length_patience_and_plan_than_now_are_told(
+    qtbot, details: CheckpointDetails, run_info, tmp_path
+) -> None:
+    phase = PlanPhase(epoch=2, unfreeze=["stage2"])
+    present = run_info.present.model_copy(update={"plan": [phase]})
+    run_info = run_info.model_copy(update={"in_force": present})
+    later = PlanPhase(epoch=4, freeze=["stage2"])
+    now = {"epochs": present.epochs + 5, "patience": 3, "begun": [phase], "plan": [later]}
+    details._run_config.show_in_force(present.model_copy(update=now))
     with RunFolder.create(tmp_path, RunConfig()) as folder:
         folder.add_event(RunPrepared(run=run_info, step=0, epoch=0, segment=0))
         info = checkpoint(1, 0.5, 0.8, frozen=["conv1", "stage2.0"], rate=0.001)
@@ -105,9 +111,14 @@ def test_another_length_and_patience_than_now_are_told(qtbot, details: Checkpoin
         folder.add_event(CheckpointSaved(checkpoint=info))
         details._checkpoints.reset([info], folder.path, folder.config())
         details._checkpoints.note_selected([details._checkpoints.present.key(info.name)])
-        told = [f"Epochs {present.epochs} then, {present.epochs + 5} now", "Patience – then, 3 now"]
+        told = [
+            f"Epochs {present.epochs} then, {present.epochs + 5} now",
+            "Patience – then, 3 now",
+            "Plan (2: +stage2) then, (2: +stage2; 4: -stage2) now",
+        ]
         qtbot.waitUntil(lambda: details.details.differences == told)
-        details._run_config.show_in_force(present)
+        # That a phase began since then makes no other plan of it.
+        details._run_config.show_in_force(present.model_copy(update={"begun": [phase], "plan": []}))
         assert details.details.differences == ["the same rate and freeze set"]
 
 

@@ -354,6 +354,18 @@ def test_deletions_are_undone_one_after_the_other(qtbot, display, ended: Path, t
     assert not display.edits.can_undo
 
 
+def test_one_that_cannot_be_listed_again_is_told_and_holds_up_no_other(
+    qtbot, display, ended: Path, trash: Path
+) -> None:
+    with qtbot.waitSignal(display.edits.deleted):
+        display.edits.delete([name_of(1), name_of(2)])
+    (trash / "files" / name_of(1)).write_bytes(b"another file")
+    with qtbot.waitSignal(display.edits.refused) as told:
+        display.edits.undo()
+    assert told.args[0].startswith(f"{name_of(1)} cannot be listed again: ")
+    qtbot.waitUntil(lambda: shown(display) == [name_of(2), name_of(3)])
+
+
 def test_an_emptied_trash_is_told_when_a_deletion_is_undone(qtbot, display, ended: Path, trash: Path) -> None:
     with qtbot.waitSignal(display.edits.deleted):
         display.edits.delete([name_of(1)])
@@ -434,8 +446,13 @@ def test_of_a_live_run_the_worker_decides_and_the_window_moves_the_files(
     qtbot.waitUntil(lambda: "PutCheckpointsBack" in worker.kinds())
     assert worker.sent[-1] == PutCheckpointsBack(checkpoints=[pinned], command_id=worker.sent[-1].command_id)
     assert len(files(live)) == 2
-    worker.say(CheckpointsPutBack(checkpoints=[pinned], time=7.0))
-    qtbot.waitUntil(lambda: shown(display) == [name_of(1), name_of(2)])
+    said = []
+    display.edits.refused.connect(said.append)
+    back = CheckpointsPutBack(checkpoints=[pinned], problem="Another cannot be listed again.", time=7.0)
+    worker.say(back, back.model_copy(update={"command_id": worker.sent[-1].command_id}))
+    qtbot.waitUntil(lambda: bool(said))
+    assert shown(display) == [name_of(1), name_of(2)]
+    assert said == [back.problem], "that of what another window asked for is told there"
 
 
 def test_what_a_worker_deletes_for_good_is_told_with_what_could_not_be(qtbot, display, clients, live: Path) -> None:

@@ -1560,6 +1560,8 @@ def test_a_live_runs_plan_is_edited_and_settles_on_the_event(
     running.say(PhaseBegan(plan=command.phases, num_begun=1, step=90, segment=0, time=5.0))
     qtbot.waitUntil(lambda: form._rows["plan"].editor.text() == "4: +stage2 ×0.5")
     assert [stage.is_present for stage in window.display.timeline.stages] == [False, True, False]
+    in_force = window.display.run_config.live.in_force
+    assert (in_force.begun, in_force.plan) == (command.phases[:1], command.phases[1:])
 
 
 def test_undo_after_a_change_was_sent_takes_back_the_change_and_not_the_typing(

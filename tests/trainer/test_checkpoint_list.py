@@ -146,6 +146,16 @@ def test_a_deleted_checkpoint_is_listed_again_only_with_its_own_file(folder: Run
         put_checkpoints_back(folder, [info])
 
 
+def test_of_several_that_come_back_each_is_listed_whose_file_is_there(folder: RunFolder) -> None:
+    lost, found = folder.checkpoints.find("c4.pt"), folder.checkpoints.find("c8.pt")
+    delete_checkpoints(folder, ["c4.pt", "c8.pt"])
+    (folder.checkpoints_dir / "c8.pt").write_bytes(b"x" * 8)
+    event = put_checkpoints_back(folder, [lost, found])
+    assert event.checkpoints == [found]
+    assert event.problem.startswith("c4.pt cannot be listed again: ")
+    assert "c8.pt" in listed(folder)
+
+
 def test_a_run_with_a_worker_is_changed_by_nobody_else(folder: RunFolder) -> None:
     folder.claim(WorkerAddress("/tmp/x", b"key", os.getpid(), psutil.Process().create_time()))
     with pytest.raises(RunFolderError, match="has a worker by now"):

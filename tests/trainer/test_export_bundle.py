@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -28,6 +29,11 @@ from trainer.metrics import TRAIN_LOSS
 from trainer.runs import RunFolder
 
 NUM_STEPS = 100
+# Layers of its last block take lists of what those before them gave.
+DENSENET_STEM = [
+    *("features.conv0", "features.norm0", "features.denseblock[123]", "features.transition[123]"),
+    "features.denseblock4.denselayer[1-8]",
+]
 FILES = {
     *("README.md", "base.pt", "class_names.json", "curves.csv", "curves.png", "environment.json", "images.csv"),
     *("metrics.json", "model.json", "model.pt", "model.safetensors", "predict.py", "run.toml", "train.py"),
@@ -253,15 +259,14 @@ def unfreeze_and_slow_down(trainer):
 
 
 @pytest.mark.slow
-def test_train_script_differs_by_roundings_from_a_run_whose_last_batches_were_smaller_and_cached(tmp_path):
-    run_dir = record_run(small(make_images(tmp_path / "images"), training={"batch_size": 8}), tmp_path / "runs")
+@pytest.mark.parametrize("model", [{}, {"name": "densenet121", "frozen": DENSENET_STEM}])
+def test_train_script_repeats_a_run_whose_last_batches_were_smaller_and_cached(model, tmp_path):
+    config = small(make_images(tmp_path / "images"), model=model, training={"batch_size": 8, "epochs": 16})
+    run_dir = record_run(config, tmp_path / "runs")
     bundled(run_dir, tmp_path / "bundle")
+    assert re.search(r"'cached',\s+\['", (tmp_path / "bundle" / "train.py").read_text())
     printed = run_script(tmp_path / "bundle", "train.py", "--steps", "60")
-    assert "All 60 losses equal the run's" in printed
-    with RunFolder(run_dir, read_only=True) as folder:
-        curve = folder.curves(0)[TRAIN_LOSS]
-    ours = losses_of(printed)
-    assert [ours[step] for step in range(1, 61)] == pytest.approx(curve.values[:60], abs=1e-5)
+    assert "All 60 losses equal the run's.\n" in printed
 
 
 def freeze_biases(trainer):

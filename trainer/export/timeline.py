@@ -119,7 +119,8 @@ def as_change(event: Applied) -> list[Change]:
         case BatchNormChanged():
             return [(step, "adapting", event.adapting)]
         case FeaturesCached():
-            return [(step, "views", event.fixed_views)]
+            # Where every epoch has new views, training's features come out of the whole model.
+            return [(step, "views", event.fixed_views), (step, "cached", event.layers if event.fixed_views else [])]
     return [(step, "epochs", event.epochs), (step, "parts", event.batch_parts)]
 
 

@@ -299,10 +299,11 @@ class CheckpointsDeleted(Event):
 
 
 class CheckpointsPutBack(Event):
-    """Deleted checkpoints are listed again."""
+    """Deleted checkpoints are listed again; ``problem`` says which could not be."""
 
     kind: Literal["CheckpointsPutBack"] = "CheckpointsPutBack"
     checkpoints: list[CheckpointInfo]
+    problem: str = ""
 
 
 class LogWritten(Event):

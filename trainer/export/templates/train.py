@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.hooks import RemovableHandle
 from torchvision.transforms import v2
 
 # --- the run
@@ -81,7 +82,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 ROUNDINGS = 1e-4
-"""What losses may differ by where the run computed what is frozen only once: other batch sizes round otherwise."""
+"""What losses may differ by where the run kept what frozen layers give in half precision."""
 
 
 def mixed_seed(*numbers: int) -> int:
@@ -301,9 +302,52 @@ class Freezing:
         below = self._below(layer)
         return bool(below) and self.frozen_since.keys() >= set(below)
 
+    def layers_below(self, layer: str) -> list[str]:
+        """Return the layers that own parameters or buffers, at and below one."""
+        return [name for name in self.own if not layer or f"{name}.".startswith(f"{layer}.")]
+
     def _below(self, layer: str) -> list[str]:
-        inside = (own for name, own in self.own.items() if not layer or f"{name}.".startswith(f"{layer}."))
-        return [atom for own in inside for atom in own]
+        return [atom for name in self.layers_below(layer) for atom in self.own[name]]
+
+
+class WholeBatches:
+    """Has frozen layers take as many images at once as in the run, which computed what they give for whole batches.
+
+    Where a batch is smaller, or a part of one, its rows are filled up before such a layer, and taken off behind it: the
+    number of images that a layer takes at once changes its roundings.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.num_images = self.num_at_once = 0
+        self._hooks: list[RemovableHandle] = []
+
+    def compute(self, layers: Sequence[str], below: Callable[[str], list[str]]) -> None:
+        """Have these layers do so; ``below`` returns the layers with parameters or buffers at and below one."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks, outermost = [], ["\0"]
+        for layer, module in self.model.named_modules():
+            inside = below(layer)
+            if inside and set(layers).issuperset(inside) and not layer.startswith(tuple(outermost)):
+                outermost.append(f"{layer}.")
+                self._hooks.append(module.register_forward_pre_hook(lambda _, given: self._each(given, self._filled)))
+                self._hooks.append(module.register_forward_hook(lambda _, __, made: self._each(made, self._cut)))
+
+    def _each(self, value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+        if isinstance(value, tuple | list):
+            return type(value)(self._each(each, change) for each in value)
+        return change(value) if isinstance(value, Tensor) else value
+
+    def _filled(self, rows: Tensor) -> Tensor:
+        # An image may have several rows: those of its windows, say.
+        rows_of_each, rest = divmod(len(rows), self.num_images)
+        missing = rows_of_each * (self.num_at_once - self.num_images)
+        return rows if rest or not missing else torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
+
+    def _cut(self, rows: Tensor) -> Tensor:
+        rows_of_each, rest = divmod(len(rows), self.num_at_once)
+        return rows if rest else rows[: rows_of_each * self.num_images]
 
 
 def make_optimizer(model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
@@ -394,6 +438,7 @@ class Run:
         self.optimizer = make_optimizer(model, device)
         self.rates = Rates(self.steps_per_epoch)
         self.freezing = Freezing(model)
+        self.whole_batches = WholeBatches(model)
         self.freezing.adapting.update(ADAPTING)
         self.freezing.freeze(FROZEN, 0)
         self.changes = list(CHANGES)
@@ -438,12 +483,17 @@ class Run:
             images, target = mix(batch, self.epoch, number)
             num_parts = max(1, min(self.parts, len(target) // 2))
             for part, of_part in zip(images.tensor_split(num_parts), target.tensor_split(num_parts), strict=True):
+                self.whole_batches.num_images = len(part)
+                self.whole_batches.num_at_once = max(len(part), self._num_at_once())
                 with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=PRECISION == "bf16"):
                     part_loss = self.loss(outputs(self.model, part), of_part)
                 share = part_loss * (self.loss.weight(of_part) / weight_of_all)
                 share.backward()  # type: ignore[no-untyped-call]
                 loss = loss + share.detach()
         return loss
+
+    def _num_at_once(self) -> int:
+        return -(-min(BATCH_SIZE, len(self.data.classes)) // self.parts)
 
     def make_changes(self) -> None:
         """Make the changes whose time has come."""
@@ -468,6 +518,8 @@ class Run:
                     self.parts = value
                 case "views":
                     self.views = value
+                case "cached":
+                    self.whole_batches.compute(value, self.freezing.layers_below)
                 case "decays":
                     self.rates.num_decays = value
 
@@ -541,7 +593,7 @@ def main() -> None:
     if differing and is_cached and max(difference for _, difference in differing) < ROUNDINGS:
         largest = max(difference for _, difference in differing)
         print(f"All {run.step} losses equal the run's, but for roundings of {largest:.1g} at most.")
-        print("(It kept the features of its frozen layers, which took images of several batches together.)")
+        print("(It kept the features of its frozen layers in half precision, or had no room to keep them.)")
     elif differing:
         step, difference = differing[0]
         print(f"The losses equal the run's before step {step}; there they differ by {difference:.3g}.")
