@@ -75,7 +75,6 @@ class MainWindow(QWidget):
         self._connect_session()
         self._connect_views()
         self._show_state()
-        self._make_room()
 
     def load_views(self) -> None:
         """Load the views that take long to import; the window is on screen by now."""
@@ -183,7 +182,7 @@ class MainWindow(QWidget):
 
     def _connect_views(self) -> None:
         session, toolbar, display = self.session, self.toolbar, self.display
-        self.tabs.currentChanged.connect(self._make_room_soon)
+        self.tabs.currentChanged.connect(self._on_tab_changed)
         self.tabs.currentChanged.connect(
             lambda _: self._corner.setVisible(self.tabs.currentWidget() is self.checkpoints_view)
         )
@@ -235,7 +234,8 @@ class MainWindow(QWidget):
 
     def _show_state(self) -> None:
         session = self.session
-        self._make_room_soon()
+        # In a turn of its own: all that is on display is laid out and painted anew then.
+        self._room_timer.start()
         is_over = session.can_resume and session.state is RunState.FINISHED
         self.toolbar.allow(commands=session.is_live, resume=session.can_resume and not is_over, train_on=is_over)
         is_new = session.run_dir is None and session.state is not RunState.PREPARING
@@ -256,8 +256,9 @@ class MainWindow(QWidget):
         else:
             self.display.changes.undo()
 
-    def _make_room_soon(self) -> None:
-        # In a turn of its own: all that is on display is laid out and painted anew then.
+    def _on_tab_changed(self) -> None:
+        # It is painted once, in the place that it gets.
+        self._rows.setUpdatesEnabled(False)
         self._room_timer.start()
 
     def _make_room(self) -> None:
@@ -267,6 +268,7 @@ class MainWindow(QWidget):
             self._rows.raise_tables()
         elif has_run:
             self._rows.lower_tables()
+        self._rows.setUpdatesEnabled(True)
 
     # -- what the user asks for -------------------------------------------------------------------------------
 

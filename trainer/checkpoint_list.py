@@ -31,7 +31,7 @@ def change_list(
     """Do what a command asks for. Returns what there is to tell of that.
 
     Raises:
-        RunFolderError: It cannot be done, and nothing was.
+        RunFolderError: Nothing of it can be done, or run.db cannot be written any more.
 
     """
     match command:
@@ -151,19 +151,25 @@ def put_checkpoints_back(folder: RunFolder, infos: Iterable[CheckpointInfo]) -> 
     """List deleted checkpoints again, whose files are in their place again.
 
     Raises:
-        RunFolderError: Of none is its file there, or run.db cannot be written.
+        RunFolderError: None of them can be listed, or run.db cannot be written any more.
 
     """
     listed = {info.name for info in folder.checkpoints.listed()}
-    back, problem = [], ""
+    back: list[CheckpointInfo] = []
+    left: list[str] = []
     for info in infos:
         wrong = "a newer one has its name" if info.name in listed else folder.checkpoints.problem_of(info)
         if wrong:
-            problem = f"{info.name} cannot be listed again: {wrong}. Look for it in the trash."
+            left.append(f"{info.name} ({wrong})")
         else:
             folder.checkpoints.add(info)
             back.append(info)
-    if problem and not back:
+    problem = (
+        f"Cannot list again: {', '.join(left)}. Look for the files in {folder.checkpoints_dir} and in the trash."
+        if left
+        else ""
+    )
+    if left and not back:
         raise RunFolderError(problem)
     return CheckpointsPutBack(checkpoints=back, problem=problem)
 

@@ -64,7 +64,7 @@ class FeatureCache:
         self._validation: CachedSplit | None = None
         self._proven: dict[tuple[str, int], list[Tensor]] = {}
         self._reason = ""
-        self._told_as: tuple[str, int, str] | None = None
+        self._told_as: tuple[int, str, int, str] | None = None
         self._expected: tuple[int, int | None] = (-1, None)
         self.other_views = ""
         self._noted: list[tuple[int, int]] | None = None
@@ -108,8 +108,9 @@ class FeatureCache:
             expected = self._expected[1] if run.freeze_set.num_changes == self._expected[0] else None
             if expected is not None and self.views != expected:
                 self._tell_other_views(expected)
-        # What began in a trial goes on after it.
-        if self._told_as != (self._key, self.views, self._reason) and not run.is_on_trial:
+        # What began in a trial goes on after it. Each piece of the curve tells of its own: what the piece before it
+        # told last may have been told after the state that this one goes on from.
+        if self._told_as != (run.segment, self._key, self.views, self._reason) and not run.is_on_trial:
             self._tell()
         return self._batches_are_of() != before
 
@@ -361,7 +362,7 @@ class FeatureCache:
 
     def _tell(self) -> None:
         run, cut = self._run, self._cut
-        self._told_as = (self._key, self.views, self._reason)
+        self._told_as = (run.segment, self._key, self.views, self._reason)
         stores = [
             split.store for split in (self._train, self._validation) if split is not None and split.store.is_keeping
         ]

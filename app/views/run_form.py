@@ -91,8 +91,6 @@ class RunForm(QWidget):
         if self._editable == (is_editable, is_live):
             return
         self._editable = is_editable, is_live
-        if self._values_timer.isActive():
-            self._show_values()
         if not is_editable:
             give_up_focus(self)
         for field, row in self._rows.items():
@@ -353,7 +351,7 @@ class RunForm(QWidget):
     # -- showing ----------------------------------------------------------------------------------------------
 
     def _on_changed(self) -> None:
-        if self._editable is None or self._editable[0]:
+        if self._run_config.run is None:
             self._show_values()
         else:
             # What a run tells changes all the rest of the window, too: the form follows in a turn of its own.

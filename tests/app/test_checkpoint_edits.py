@@ -362,7 +362,7 @@ def test_one_that_cannot_be_listed_again_is_told_and_holds_up_no_other(
     (trash / "files" / name_of(1)).write_bytes(b"another file")
     with qtbot.waitSignal(display.edits.refused) as told:
         display.edits.undo()
-    assert told.args[0].startswith(f"{name_of(1)} cannot be listed again: ")
+    assert told.args[0].startswith(f"Cannot list again: {name_of(1)} (")
     qtbot.waitUntil(lambda: shown(display) == [name_of(2), name_of(3)])
 
 

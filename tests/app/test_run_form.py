@@ -651,11 +651,14 @@ def test_no_field_moves_as_notes_come_and_go(qtbot, shown_form: RunForm, run_con
 
 
 @pytest.mark.window
-def test_the_example_of_a_plan_names_the_models_own_last_stage(shown_form: RunForm, run_config, run_info) -> None:
+def test_the_example_of_a_plan_names_the_models_own_last_stage(
+    qtbot, shown_form: RunForm, run_config, run_info
+) -> None:
     run_config.show_model(inspected(is_usable=True, sentence=""))
     assert shown_form._rows["plan"].editor.placeholderText() == "3: +layer4"
     run_config.show_run(run_info)
-    assert shown_form._rows["plan"].editor.placeholderText() == "", "it would read as the run's plan"
+    # It would read as the run's plan.
+    qtbot.waitUntil(lambda: shown_form._rows["plan"].editor.placeholderText() == "")
     run_config.leave_run()
     assert shown_form._rows["plan"].editor.placeholderText() == "3: +stage2"
 

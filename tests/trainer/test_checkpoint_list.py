@@ -147,13 +147,15 @@ def test_a_deleted_checkpoint_is_listed_again_only_with_its_own_file(folder: Run
 
 
 def test_of_several_that_come_back_each_is_listed_whose_file_is_there(folder: RunFolder) -> None:
-    lost, found = folder.checkpoints.find("c4.pt"), folder.checkpoints.find("c8.pt")
-    delete_checkpoints(folder, ["c4.pt", "c8.pt"])
-    (folder.checkpoints_dir / "c8.pt").write_bytes(b"x" * 8)
-    event = put_checkpoints_back(folder, [lost, found])
-    assert event.checkpoints == [found]
-    assert event.problem.startswith("c4.pt cannot be listed again: ")
-    assert "c8.pt" in listed(folder)
+    infos = [folder.checkpoints.find(name) for name in ("c4.pt", "c8.pt", "c12.pt")]
+    delete_checkpoints(folder, [info.name for info in infos])
+    (folder.checkpoints_dir / "c4.pt").write_bytes(b"another")
+    (folder.checkpoints_dir / "c12.pt").write_bytes(b"x" * 12)
+    event = put_checkpoints_back(folder, infos)
+    assert event.checkpoints == [infos[2]]
+    assert event.problem.startswith("Cannot list again: c4.pt (file was altered), c8.pt (file is missing). Look for ")
+    assert str(folder.checkpoints_dir) in event.problem
+    assert listed(folder) == ["c12.pt"]
 
 
 def test_a_run_with_a_worker_is_changed_by_nobody_else(folder: RunFolder) -> None:

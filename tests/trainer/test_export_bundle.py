@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
+from torchvision.models.densenet import _DenseLayer
 
 from tests.conftest import make_images, make_label_table
 from tests.trainer.recorded_runs import Steering, record_run
@@ -256,6 +258,56 @@ def test_predict_script_tells_what_is_no_image_and_goes_on(short_run, tmp_path, 
 
 def unfreeze_and_slow_down(trainer):
     return [trainer.changes.unfreeze(["stage4"]), trainer.changes.set_rate(5e-4)]
+
+
+class SelfAttention(nn.MultiheadAttention):
+    """Goes another way, with other roundings, where its tensors are only equal."""
+
+    def forward(self, query, key, value, **options):
+        assert query is key is value
+        return super().forward(query, key, value, **options)
+
+
+class Mixed(nn.Module):
+    """Layers of all kinds: of lists, of one tensor given three times, of several rows an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.dense = nn.Conv2d(3, 8, 3), _DenseLayer(11, 8, 2, 0.0)
+        self.attention = SelfAttention(8, 2, batch_first=True)
+        self.rows, self.head = nn.Linear(8, 4), nn.Linear(4, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        tokens = self.dense([self.conv(images), images[:, :, 1:-1, 1:-1]]).flatten(2).transpose(1, 2)
+        tokens, _ = self.attention(tokens, tokens, value=tokens, need_weights=False)
+        return self.head(self.rows(tokens.reshape(-1, 8)).reshape(len(images), -1, 4).mean(1))
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_train_script_computes_cached_layers_for_as_many_images_at_once_as_the_run(
+    is_last, short_run, tmp_path, monkeypatch
+):
+    bundled(short_run, tmp_path / "bundle")
+    monkeypatch.syspath_prepend(tmp_path / "bundle")
+    try:
+        script = runpy.run_path(str(tmp_path / "bundle" / "train.py"))
+    finally:
+        sys.modules.pop("predict", None)
+    model = Mixed().eval().requires_grad_(False)
+    images = torch.randn(5, 3, 10, 10)
+    if is_last:
+        model, images = model.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
+    plain = model(images)
+    whole = script["WholeBatches"](model)
+    below = script["Freezing"](model).layers_below
+    whole.use_for([layer for layer in below("") if layer != "head"], below)
+    for num_at_once, pieces in ((8, [[0, 1, 2, 3, 4, 4, 4, 4]]), (2, [[0, 1], [2, 3], [4, 4]]), (5, [[0, 1, 2, 3, 4]])):
+        whole.num_images, whole.num_at_once = num_at_once, num_at_once
+        expected = torch.cat([model(images[piece]) for piece in pieces])[:5]
+        whole.num_images = 5
+        assert torch.equal(model(images), expected)
+    whole.use_for([], below)
+    assert torch.equal(model(images), plain)
 
 
 @pytest.mark.slow

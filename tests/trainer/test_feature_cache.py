@@ -512,3 +512,15 @@ def test_a_restore_to_before_an_unfreeze_takes_the_features_up_again(make: Make,
     train_to(trainer, 2)
     assert [event.views for event in told(events)] == [4, 0, 4]
     assert not [event for event in events if isinstance(event, LogWritten) and "exactly" in event.text]
+
+
+def test_each_piece_of_the_curve_is_told_what_is_cached_in_it(make: Make, events: list[Event]) -> None:
+    trainer = make(training={"epochs": 3})
+    train_to(trainer, 1)
+    trainer.changes.unfreeze(["conv1"])
+    # What follows from the change is told after that state: whoever goes on from there must hear of it, too.
+    saved = trainer.save(reason="user")
+    train_to(trainer, 2)
+    trainer.restore(saved.name)
+    train_to(trainer, 2)
+    assert [(event.segment, event.views) for event in told(events)] == [(0, 4), (0, 0), (1, 0)]

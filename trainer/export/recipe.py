@@ -138,6 +138,7 @@ def _of_config(config: RunConfig) -> dict[str, Any]:
     data, training, optimizer = config.data, config.training, config.optimizer
     return {
         "NUM_EPOCHS": training.epochs,
+        "FEATURE_PRECISION": training.feature_precision,
         "BATCH_SIZE": training.batch_size,
         "ACCUMULATE_BATCHES": training.accumulate_batches,
         "AUGMENTATION": data.augmentation,

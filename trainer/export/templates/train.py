@@ -14,6 +14,7 @@ import csv
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,6 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.hooks import RemovableHandle
 from torchvision.transforms import v2
 
 # --- the run
@@ -65,6 +65,7 @@ DECAY_EPOCHS: int = 3
 RAMP_STEPS: int = 100
 STATE_ON_UNFREEZE: str = "auto"
 PRECISION: str = "fp32"
+FEATURE_PRECISION: str = "same"
 CHANNELS_LAST: bool = False
 TF32: bool = False
 DEVICE: str = "cpu"
@@ -79,10 +80,6 @@ Batch = tuple[Tensor, Tensor]
 
 
 # -- the images ---------------------------------------------------------------------------------------------------
-
-
-ROUNDINGS = 1e-4
-"""What losses may differ by where the run kept what frozen layers give in half precision."""
 
 
 def mixed_seed(*numbers: int) -> int:
@@ -313,41 +310,67 @@ class Freezing:
 class WholeBatches:
     """Has frozen layers take as many images at once as in the run, which computed what they give for whole batches.
 
-    Where a batch is smaller, or a part of one, its rows are filled up before such a layer, and taken off behind it: the
-    number of images that a layer takes at once changes its roundings.
+    The number of images that a layer takes at once changes its roundings. So a batch of another size goes through such
+    a layer in pieces of that many, the last one filled up.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.num_images = self.num_at_once = 0
-        self._hooks: list[RemovableHandle] = []
+        self.num_images = self.num_at_once = 1
+        self._plain: dict[str, Callable[..., Any]] = {}
 
-    def compute(self, layers: Sequence[str], below: Callable[[str], list[str]]) -> None:
-        """Have these layers do so; ``below`` returns the layers with parameters or buffers at and below one."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks, outermost = [], ["\0"]
-        for layer, module in self.model.named_modules():
-            inside = below(layer)
-            if inside and set(layers).issuperset(inside) and not layer.startswith(tuple(outermost)):
-                outermost.append(f"{layer}.")
-                self._hooks.append(module.register_forward_pre_hook(lambda _, given: self._each(given, self._filled)))
-                self._hooks.append(module.register_forward_hook(lambda _, __, made: self._each(made, self._cut)))
+    def use_for(self, layers: Sequence[str], below: Callable[[str], list[str]]) -> None:
+        """Use it for these layers alone; ``below`` returns the layers with parameters or buffers at and below one."""
+        modules = dict(self.model.named_modules())
+        for layer, forward in self._plain.items():
+            modules[layer].forward = forward
+        self._plain = {}
+        for layer, module in modules.items():
+            is_inside = any(layer.startswith(f"{outer}.") for outer in self._plain)
+            if not is_inside and below(layer) and set(layers).issuperset(below(layer)):
+                self._plain[layer] = module.forward
+                module.forward = partial(self._in_pieces, module.forward)
 
-    def _each(self, value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-        if isinstance(value, tuple | list):
-            return type(value)(self._each(each, change) for each in value)
-        return change(value) if isinstance(value, Tensor) else value
+    def _in_pieces(self, forward: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        if self.num_images == self.num_at_once:
+            return forward(*given, **named)
+        made = []
+        for start in range(0, self.num_images, self.num_at_once):
+            # What is given twice stays one tensor: attention looks whether its query is its key.
+            pieces: dict[int, Tensor] = {}
+            take = partial(self._piece, start, pieces)
+            made.append(forward(*_each(given, take), **{name: _each(value, take) for name, value in named.items()}))
+        return self._joined(made)
 
-    def _filled(self, rows: Tensor) -> Tensor:
+    def _piece(self, start: int, pieces: dict[int, Tensor], rows: Tensor) -> Tensor:
         # An image may have several rows: those of its windows, say.
-        rows_of_each, rest = divmod(len(rows), self.num_images)
-        missing = rows_of_each * (self.num_at_once - self.num_images)
-        return rows if rest or not missing else torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
+        of_each, rest = divmod(len(rows), self.num_images) if rows.dim() else (0, 1)
+        if rest:
+            return rows
+        if id(rows) not in pieces:
+            piece = rows[start * of_each : (start + self.num_at_once) * of_each]
+            missing = self.num_at_once * of_each - len(piece)
+            filled = torch.cat([piece, piece[-1:].expand(missing, *piece.shape[1:])])
+            is_last = rows.dim() == 4 and rows.is_contiguous(memory_format=torch.channels_last)
+            pieces[id(rows)] = filled.contiguous(
+                memory_format=torch.channels_last if is_last else torch.contiguous_format
+            )
+        return pieces[id(rows)]
 
-    def _cut(self, rows: Tensor) -> Tensor:
-        rows_of_each, rest = divmod(len(rows), self.num_at_once)
-        return rows if rest else rows[: rows_of_each * self.num_images]
+    def _joined(self, made: list[Any]) -> Any:
+        first = made[0]
+        if isinstance(first, tuple | list):
+            return type(first)(self._joined(list(each)) for each in zip(*made, strict=True))
+        if not isinstance(first, Tensor) or not first.dim() or len(first) % self.num_at_once:
+            return first
+        rows = torch.cat(made) if len(made) > 1 else first
+        return rows[: len(first) // self.num_at_once * self.num_images]
+
+
+def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, tuple | list):
+        return type(value)(_each(each, change) for each in value)
+    return change(value) if isinstance(value, Tensor) else value
 
 
 def make_optimizer(model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
@@ -484,16 +507,13 @@ class Run:
             num_parts = max(1, min(self.parts, len(target) // 2))
             for part, of_part in zip(images.tensor_split(num_parts), target.tensor_split(num_parts), strict=True):
                 self.whole_batches.num_images = len(part)
-                self.whole_batches.num_at_once = max(len(part), self._num_at_once())
+                self.whole_batches.num_at_once = -(-min(BATCH_SIZE, len(self.data.classes)) // self.parts)
                 with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=PRECISION == "bf16"):
                     part_loss = self.loss(outputs(self.model, part), of_part)
                 share = part_loss * (self.loss.weight(of_part) / weight_of_all)
                 share.backward()  # type: ignore[no-untyped-call]
                 loss = loss + share.detach()
         return loss
-
-    def _num_at_once(self) -> int:
-        return -(-min(BATCH_SIZE, len(self.data.classes)) // self.parts)
 
     def make_changes(self) -> None:
         """Make the changes whose time has come."""
@@ -519,7 +539,7 @@ class Run:
                 case "views":
                     self.views = value
                 case "cached":
-                    self.whole_batches.compute(value, self.freezing.layers_below)
+                    self.whole_batches.use_for(value, self.freezing.layers_below)
                 case "decays":
                     self.rates.num_decays = value
 
@@ -589,14 +609,11 @@ def main() -> None:
     run.train(arguments.steps, tell)
     if arguments.save:
         torch.save(model.state_dict(), arguments.save)
-    is_cached = any(what == "views" and value for _, what, value in CHANGES)
-    if differing and is_cached and max(difference for _, difference in differing) < ROUNDINGS:
-        largest = max(difference for _, difference in differing)
-        print(f"All {run.step} losses equal the run's, but for roundings of {largest:.1g} at most.")
-        print("(It kept the features of its frozen layers in half precision, or had no room to keep them.)")
-    elif differing:
+    if differing:
         step, difference = differing[0]
         print(f"The losses equal the run's before step {step}; there they differ by {difference:.3g}.")
+        if FEATURE_PRECISION == "half" and any(what == "cached" and value for _, what, value in CHANGES):
+            print("(The run kept what its frozen layers give in half precision, which this script does not.)")
     else:
         print(f"All {run.step} losses equal the run's.")
 
