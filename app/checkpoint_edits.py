@@ -21,6 +21,7 @@ from app.deletions import (
     begin_deletion,
     end_deletion,
     forget_deleted,
+    note_place,
     note_trashed,
     read_deletions,
 )
@@ -395,18 +396,31 @@ def _move_all(shown: Path, event: CheckpointsDeleted, going: _Going, best_name: 
 
 
 def _take_out(deletion: Deletion) -> _Taken:
-    """Take files out of the trash again, to their places."""
-    taken = _Taken([], [], "")
+    """Take files out of the trash again, to their places; by another name where a newer checkpoint has theirs."""
+    back: list[CheckpointInfo] = []
+    left: list[Trashed] = []
+    problems: list[str] = []
     for each in deletion.trashed:
         try:
-            trash.take_out(each.trashed, each.path)
+            named = _with_free_name(each)
+            if named != each and deletion.id:
+                note_place(deletion.id, each, named)
+            trash.take_out(named.trashed, named.path)
         except OSError as error:
             sentence = QCoreApplication.translate(
                 "CheckpointEdits", "Cannot put {} back: {}. Look for it in the trash."
             )
-            taken = taken._replace(problem=sentence.format(each.info.name, error.strerror))
+            problems.append(sentence.format(each.info.name, error.strerror or error))
             if trash.size_of(each.trashed) is not None:
-                taken.left.append(each)
+                left.append(each)
         else:
-            taken.back.append(each.info)
-    return taken
+            back.append(named.info)
+    if len(problems) > 1:
+        more = QCoreApplication.translate("CheckpointEdits", "{} more did not come back either.")
+        problems[1:] = [more.format(len(problems) - 1)]
+    return _Taken(back, left, " ".join(problems))
+
+
+def _with_free_name(trashed: Trashed) -> Trashed:
+    path = trash.free_place(trashed.path)
+    return replace(trashed, info=trashed.info.model_copy(update={"name": path.name}), path=path)

@@ -98,6 +98,25 @@ def note_trashed(deletion_id: str, run_dir: Path, info: CheckpointInfo, trashed:
         )
 
 
+def note_place(deletion_id: str, taken: Trashed, given: Trashed) -> None:
+    """Keep under which other name a checkpoint is about to come back: a newer one has its own.
+
+    Raises:
+        DeletionRecordError: It cannot be kept.
+
+    """
+    with _database() as database:
+        database.execute(
+            "UPDATE deleted SET path = ?, info = ? WHERE deletion = ? AND path = ?",
+            (
+                os.fsencode(_path_in(given.path.parents[1].resolve(), given.info)),
+                given.info.model_dump_json(),
+                deletion_id,
+                os.fsencode(_path_in(taken.path.parents[1].resolve(), taken.info)),
+            ),
+        )
+
+
 def end_deletion(deletion_id: str) -> None:
     """Forget of a deletion what was not moved to the trash: it is over.
 
@@ -144,10 +163,11 @@ def read_deletions(run_dir: Path) -> tuple[list[Deletion], list[LeftBehind]]:
             if raw_trashed is None and _is_others(pid, begun_at):
                 # Another window is about to move it.
                 continue
-            if path.exists():
-                left.append(LeftBehind(deletion_id, info))
-            elif raw_trashed is not None and _is_in_trash(info, trashed := Path(os.fsdecode(raw_trashed))):
+            # Before the look at its place, which a newer one may have by now: a run makes an epoch again by its name.
+            if raw_trashed is not None and _is_in_trash(info, trashed := Path(os.fsdecode(raw_trashed))):
                 found.setdefault(deletion_id, []).append(Trashed(info, path, trashed))
+            elif path.exists():
+                left.append(LeftBehind(deletion_id, info))
             elif raw_trashed is not None or pid != os.getpid():
                 database.execute("DELETE FROM deleted WHERE rowid = ?", (row_id,))
     return [_deletion(deletion_id, trashed) for deletion_id, trashed in found.items()], left

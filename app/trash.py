@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+from itertools import chain, count
 from pathlib import Path
 
 from PySide6.QtCore import QFile
@@ -27,7 +28,7 @@ def move_to_trash(path: Path) -> Path:
 
 
 def take_out(trashed: Path, path: Path) -> None:
-    """Put a file of the trash back to where it was.
+    """Put a file of the trash back to where it was, or to ``free_place``.
 
     Raises:
         OSError: It is not in the trash any more, or something else has its place.
@@ -39,6 +40,12 @@ def take_out(trashed: Path, path: Path) -> None:
         raise FileExistsError(17, "another file has its place", str(path))
     shutil.move(trashed, path)
     _forget(trashed)
+
+
+def free_place(path: Path) -> Path:
+    """Return the path, with a number where another file has its place."""
+    candidates = chain([path], (path.with_stem(f"{path.stem}_{number}") for number in count(2)))
+    return next(candidate for candidate in candidates if not candidate.exists())
 
 
 def size_of(trashed: Path) -> int | None:

@@ -18,6 +18,8 @@ from trainer.runs import RunFolder
 ListChange = EditCheckpoint | DeleteCheckpoints | PutCheckpointsBack
 """The commands that change the list."""
 
+_MOST_NAMED = 5
+"""Of checkpoints in a sentence."""
 _WAY_OUT = "Unpin what is to go, or save another checkpoint first, then delete it."
 
 
@@ -164,8 +166,10 @@ def put_checkpoints_back(folder: RunFolder, infos: Iterable[CheckpointInfo]) -> 
         else:
             folder.checkpoints.add(info)
             back.append(info)
+    more = f" and {len(left) - _MOST_NAMED} more" if len(left) > _MOST_NAMED else ""
     problem = (
-        f"Cannot list again: {', '.join(left)}. Look for the files in {folder.checkpoints_dir} and in the trash."
+        f"Cannot list again: {', '.join(left[:_MOST_NAMED])}{more}. "
+        f"Look for the files in {folder.checkpoints_dir} and in the trash."
         if left
         else ""
     )

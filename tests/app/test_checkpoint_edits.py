@@ -287,19 +287,62 @@ def test_what_another_window_is_about_to_move_to_the_trash_is_left_to_it(
     assert [name for name, _ in kept_rows(trash)] == all_epochs()[:2]
 
 
-def test_what_cannot_be_taken_out_of_the_trash_can_be_undone_still(qtbot, display, ended: Path, trash: Path) -> None:
+def test_what_cannot_be_taken_out_of_the_trash_can_be_undone_still(
+    qtbot, display, ended: Path, trash: Path, monkeypatch
+) -> None:
     with qtbot.waitSignal(display.edits.deleted):
-        display.edits.delete([name_of(1), name_of(2)])
-    in_its_place = ended / "checkpoints" / name_of(1)
-    in_its_place.write_bytes(b"something else")
-    with qtbot.waitSignal(display.edits.refused) as told:
+        display.edits.delete(all_epochs())
+    take_out = checkpoint_edits.trash.take_out
+
+    def fail_twice(trashed: Path, path: Path) -> None:
+        if path.name in all_epochs()[:2]:
+            raise PermissionError(13, "Permission denied", str(path))
+        take_out(trashed, path)
+
+    with monkeypatch.context() as patch, qtbot.waitSignal(display.edits.refused) as told:
+        patch.setattr(checkpoint_edits.trash, "take_out", fail_twice)
         display.edits.undo()
-    assert told.args == [f"Cannot put {name_of(1)} back: another file has its place. Look for it in the trash."]
-    qtbot.waitUntil(lambda: shown(display) == [name_of(2), name_of(3)])
-    in_its_place.unlink()
+    assert told.args == [
+        f"Cannot put {name_of(1)} back: Permission denied. Look for it in the trash. 1 more did not come back either."
+    ]
+    qtbot.waitUntil(lambda: shown(display) == [name_of(3)])
     assert display.edits.can_undo
     display.edits.undo()
     qtbot.waitUntil(lambda: shown(display) == files(ended) == all_epochs())
+
+
+def test_a_checkpoint_whose_name_a_newer_one_has_comes_back_beside_it(
+    qtbot, display, ended: Path, trash: Path, open_later: Callable[[Path], RunDisplay]
+) -> None:
+    with qtbot.waitSignal(display.edits.deleted):
+        display.edits.delete([name_of(1), name_of(2)])
+    with RunFolder(ended) as folder:
+        # A run that was put back, and makes the epoch again, comes to the same loss and accuracy.
+        folder.checkpoints.add(write_file(ended, 1))
+    beside = name_of(1).replace(".pt", "_2.pt")
+    later = open_later(ended)
+    assert kept_rows(trash) == [(name_of(1), True), (name_of(2), True)], "nothing is forgotten"
+    later.edits.undo()
+    qtbot.waitUntil(lambda: sorted(shown(later)) == files(ended) == sorted([*all_epochs(), beside]))
+    qtbot.waitUntil(lambda: not kept_rows(trash))
+    assert not later.edits.can_undo
+    with RunFolder(ended, read_only=True) as folder:
+        assert folder.checkpoints.find(beside).epoch == 1
+
+
+def test_one_that_came_back_by_another_name_is_listed_by_the_next_window_if_this_one_is_killed(
+    qtbot, display, ended: Path, trash: Path, open_later: Callable[[Path], RunDisplay], monkeypatch
+) -> None:
+    with qtbot.waitSignal(display.edits.deleted):
+        display.edits.delete([name_of(1)])
+    with RunFolder(ended) as folder:
+        folder.checkpoints.add(write_file(ended, 1))
+    monkeypatch.setattr(display.edits, "_put_back", lambda *_: None)
+    display.edits.undo()
+    beside = name_of(1).replace(".pt", "_2.pt")
+    qtbot.waitUntil(lambda: files(ended) == sorted([*all_epochs(), beside]))
+    later = open_later(ended)
+    qtbot.waitUntil(lambda: sorted(shown(later)) == files(ended))
 
 
 def test_what_a_worker_refuses_to_delete_is_kept_no_longer(qtbot, display, clients, live: Path, trash: Path) -> None:
