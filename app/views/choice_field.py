@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QSignalBlocker, QSize, Qt
-from PySide6.QtGui import QColor, QCursor, QPainter, QWheelEvent
+from PySide6.QtCore import QEvent, QModelIndex, QObject, QPersistentModelIndex, QPoint, QSignalBlocker, QSize, Qt, QTimer
+from PySide6.QtGui import QColor, QCursor, QMouseEvent, QPainter, QWheelEvent
 from PySide6.QtWidgets import (
+    QAbstractButton,
     QAbstractItemView,
+    QApplication,
     QComboBox,
     QCompleter,
     QLineEdit,
@@ -49,6 +52,8 @@ class ChoiceField(QComboBox):
             assert completer is not None
             completer.setCompletionMode(QCompleter.CompletionMode.PopupCompletion)
             completer.setFilterMode(Qt.MatchFlag.MatchContains)
+            completer.popup().setProperty("role", "choices")
+            completer.popup().installEventFilter(self)
             for view in self._lists():
                 view.setItemDelegate(_NoteDelegate(self))
             self.offer(values)
@@ -99,6 +104,18 @@ class ChoiceField(QComboBox):
             elif self.currentText() != value:
                 self.setEditText(value)
                 line.setCursorPosition(0)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Let a click on a button beside the list that matches the typing press it: Qt's closes the list, and no more."""
+        if isinstance(event, QMouseEvent) and event.type() == QEvent.Type.MouseButtonPress:
+            # Once the list is closed; where the click is on the list, that is what lies there.
+            QTimer.singleShot(0, self, partial(self._press, event.globalPosition().toPoint()))
+        return super().eventFilter(watched, event)
+
+    def _press(self, position: QPoint) -> None:
+        button = QApplication.widgetAt(position)
+        if isinstance(button, QAbstractButton) and button.window() == self.window():
+            button.click()
 
     def hidePopup(self) -> None:
         """Close the list. Qt does not tell that the pointer has left the field meanwhile: its frame would stay."""

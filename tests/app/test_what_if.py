@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
 
@@ -198,6 +199,19 @@ def test_run_asks_for_the_change_at_this_checkpoint(
     assert (command.changes, command.num_steps) == ([change], 7)
     assert window.run.text() == "Cancel"
     assert not window.layers.isEnabled()
+
+
+@pytest.mark.window
+@pytest.mark.qt_log_ignore("This plugin does not support (raise|grabbing the keyboard)")
+def test_run_is_pressed_by_a_click_while_the_list_of_layers_is_open(qtbot, window: WhatIfWindow, asked) -> None:
+    window.layers.setFocus()
+    qtbot.keyClicks(window.layers.lineEdit(), "conv1")
+    popup = window.layers.completer().popup()
+    qtbot.waitUntil(popup.isVisible)
+    on_run = popup.viewport().mapFromGlobal(window.run.mapToGlobal(window.run.rect().center()))
+    qtbot.mouseClick(popup, Qt.MouseButton.LeftButton, pos=on_run)
+    qtbot.waitUntil(lambda: len(asked) == 1)
+    assert not popup.isVisible()
 
 
 def test_it_says_how_far_it_is_and_cancel_ends_it_without_a_word(window: WhatIfWindow, what_if, asked) -> None:
