@@ -10,6 +10,7 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.checkpoint_edits import CheckpointEdits, ListEvent
 from app.errands import Errand
+from app.event_sentences import rewound_sentence, undone_rewind_sentence
 from app.folder_reader import CheckpointFindings, FolderReader
 from app.form_look_ups import LOOK_UPS_OF_FORM, FormLookUps
 from app.image_previews import ImagePreviews
@@ -50,7 +51,7 @@ from trainer.messages.changes import (
     StateRestored,
     TrainingChanged,
 )
-from trainer.messages.commands import FreezeLayers, OpenRun, UnfreezeLayers
+from trainer.messages.commands import FreezeLayers, OpenRun, Rewind, UnfreezeLayers
 from trainer.messages.events import (
     CheckpointEdited,
     CheckpointSaved,
@@ -82,6 +83,8 @@ class RunDisplay(QObject):
     told = Signal(str, bool)
     """A sentence that the user should read, and whether Resume would help."""
     informed = Signal(str)
+    restored = Signal(str, object)
+    """A checkpoint was restored, as asked for here: the sentence, and the command that takes it back (or None)."""
     """A sentence that the user should read, and that is no trouble."""
     advised = Signal(object)
     """A freeze or unfreeze is proposed (ChangeAdvised)."""
@@ -415,7 +418,7 @@ class RunDisplay(QObject):
         self.edits.leave_run()
         self._end_trials()
         self.changes.clear()
-        self.changes.offer_undone_rewind(None)
+        self.changes.offer_rewinds([], None)
         self.rate_search.leave()
         self.history.clear()
         self.timeline.clear()
@@ -524,7 +527,7 @@ class RunDisplay(QObject):
         self.status.lose_worker(event)
         self.rate_search.leave()
         # Nobody can go back there before another worker has the run.
-        self.changes.offer_undone_rewind(None)
+        self.changes.offer_rewinds([], None)
         self.history.set_rewinds([])
         if event.was_expected:
             return
@@ -576,7 +579,7 @@ class RunDisplay(QObject):
 
     def _on_rewinds_kept(self, event: RewindsKept) -> None:
         self.history.set_rewinds(event.changes)
-        self.changes.offer_undone_rewind(event.undo_step)
+        self.changes.offer_rewinds(event.changes, event.undo_step)
         self.status.keep_rewinds(event)
 
     def _on_rate_changed(self, event: RateChanged) -> None:
@@ -627,6 +630,9 @@ class RunDisplay(QObject):
         if isinstance(event, CheckpointRestored):
             self.history.add_marker(event)
             self._tell_restored(event)
+        elif self._session.has_sent(event.command_id):
+            sentence = rewound_sentence if isinstance(event, RunRewound) else undone_rewind_sentence
+            self.informed.emit(sentence(event))
         self.layer_tree.restore(event)
         self.changes.restore(event)
         if event.rate is not None:
@@ -637,14 +643,17 @@ class RunDisplay(QObject):
         session = self._session
         if not session.has_sent(event.command_id) or session.starts_after(event.command_id):
             return
-        if event.weights_only:
-            text = self.tr("Restored the weights of {name}. The run goes on where it was, at step {step}.")
-        elif session.state in {RunState.RUNNING, RunState.PAUSED}:
-            text = self.tr("Restored epoch {epoch}, step {step}. The run goes on from there.")
+        is_trained = session.state in {RunState.RUNNING, RunState.PAUSED}
+        what = self.tr("the weights of {name} at") if event.weights_only else self.tr("epoch {epoch},")
+        if session.state is RunState.RUNNING:
+            text = self.tr("Restored {what} step {step}. The run goes on from there.")
+        elif is_trained:
+            text = self.tr("Restored {what} step {step}. Unpause goes on from there.")
         else:
-            text = self.tr("Restored epoch {epoch}, step {step}. Start goes on from there.")
-        places = {"name": event.name, "epoch": count_text(event.epoch), "step": count_text(event.step)}
-        self.informed.emit(text.format(**places))
+            text = self.tr("Restored {what} step {step}. Start goes on from there.")
+        what = what.format(name=event.name, epoch=count_text(event.epoch))
+        undo = Rewind(change=event.change) if event.change else Rewind(is_undo=True)
+        self.restored.emit(text.format(what=what, step=count_text(event.step)), undo if is_trained else None)
 
     def _keep_frozen(self) -> None:
         self.run_config.frozen, self.run_config.left_out = self.layer_tree.frozen_layers, ""

@@ -11,6 +11,7 @@ from app.run_display import RunDisplay
 from app.session import TrainingSession
 from app.viewmodels.quantities import count_text, rate_text
 from app.views.notice import Notice
+from trainer.messages.commands import Rewind
 from trainer.messages.events import ChangeAdvised, StateChanged
 from trainer.messages.states import RunState
 
@@ -23,6 +24,7 @@ class RunOffers(QObject):
         self._session, self._display, self._notice = session, display, notice
         display.told.connect(self._tell)
         display.informed.connect(lambda sentence: notice.tell(sentence, is_trouble=False))
+        display.restored.connect(self._offer_undo)
         display.rate_offered.connect(self._offer_rate)
         display.parts_offered.connect(self._offer_parts)
         display.changes_found.connect(self._offer_resume)
@@ -40,6 +42,10 @@ class RunOffers(QObject):
 
     def _tell(self, sentence: str, can_resume: bool) -> None:
         self._notice.tell(sentence, actions=[(self.tr("Resume"), self.resume)] if can_resume else [])
+
+    def _offer_undo(self, sentence: str, undo: Rewind | None) -> None:
+        actions = [] if undo is None else [(self.tr("Undo"), partial(self._send, partial(self._session.send, undo)))]
+        self._notice.tell(sentence, actions=actions, is_trouble=False)
 
     def _offer_resume(self, sentence: str) -> None:
         """Offer to resume all the same a run of which something has changed since."""

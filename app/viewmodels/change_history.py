@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
@@ -17,9 +17,18 @@ from trainer.messages.changes import (
     RateChanged,
     RateMultiplierChanged,
     RewindUndone,
+    RunRewound,
     StateRestored,
 )
-from trainer.messages.commands import FreezeLayers, Rewind, SetBatchNorm, SetRate, SetRateMultiplier, UnfreezeLayers
+from trainer.messages.commands import (
+    FreezeLayers,
+    RestoreCheckpoint,
+    Rewind,
+    SetBatchNorm,
+    SetRate,
+    SetRateMultiplier,
+    UnfreezeLayers,
+)
 from trainer.messages.events import AnyEvent
 
 _UNDOABLE = (FreezeLayers, UnfreezeLayers, SetRate, SetRateMultiplier, SetBatchNorm)
@@ -28,11 +37,15 @@ _CHANGES = LayersFrozen | LayersUnfrozen | RateChanged | RateMultiplierChanged |
 
 @dataclass(frozen=True)
 class Change:
-    """A change that the worker has made: its words, the commands that take it back, and the one that makes it again."""
+    """A change that the worker has made: its words, the commands that take it back, and the one that makes it again.
+
+    ``number`` is the event's: it rises over the run's whole life; 0 where the event has none.
+    """
 
     text: str
     undo: Sequence[Command]
     redo: Command
+    number: int
 
 
 @dataclass(eq=False)
@@ -40,6 +53,23 @@ class _Action:
     """What was asked for in one go, and is undone in one go: a preset may freeze some layers and unfreeze others."""
 
     changes: list[Change] = field(default_factory=list)
+    undone_by: int | None = None
+    """The number of the change that has undone it."""
+
+    def was_in_force(self, before: int) -> bool:
+        """Tell whether it is known to have been done, and not undone, just before the change of that number."""
+        is_done = all(0 < change.number < before for change in self.changes)
+        return is_done and (self.undone_by is None or self.undone_by >= before)
+
+    def follow(self, number: int, *, is_undone: bool) -> None:
+        """Take it that the change of that number has undone it, or made it again."""
+        self.undone_by = number if is_undone else None
+        if not is_undone:
+            self.changes = [replace(change, number=number) for change in self.changes]
+
+    @property
+    def number(self) -> int:
+        return max(change.number for change in self.changes)
 
     @property
     def text(self) -> str:
@@ -62,8 +92,12 @@ class ChangeHistory(QObject):
         self._send = send
         self._done: list[_Action] = []
         self._undone: list[_Action] = []
+        self._kept: set[int] = set()
+        """The changes to before which the run can go back, by their numbers."""
         self._undone_rewind_step: int | None = None
-        self._left: dict[int, tuple[list[_Action], list[_Action]]] = {}
+        self._restored = ""
+        """Which checkpoint's state began the present piece of the curve, "" where something else did."""
+        self._left: dict[int, tuple[list[_Action], list[_Action], str]] = {}
         """What could be undone and done again before the run went back, by the piece of the curve that this began."""
         self._asked: dict[str, _Action] = {}
         self._present: _Action | None = None
@@ -75,13 +109,13 @@ class ChangeHistory(QObject):
 
     def undo(self) -> None:
         """Ask for the last change to be taken back."""
-        if self.can_undo:
-            self._move(
-                self._done[-1], [command for change in reversed(self._done[-1].changes) for command in change.undo]
-            )
+        if self.can_undo and (action := self._last_done) is not None:
+            self._move(action, [command for change in reversed(action.changes) for command in change.undo])
+        elif self.can_undo:
+            self._move(None, [Rewind(is_undo=True)])
 
     def redo(self) -> None:
-        """Ask for the change that was undone last to be made again, or for a rewind or a restore to be undone."""
+        """Ask for the change that was undone last to be made again, or for a rewind to be undone."""
         if self.can_redo and self._undone:
             self._move(self._undone[-1], [change.redo for change in self._undone[-1].changes])
         elif self.can_redo:
@@ -90,7 +124,7 @@ class ChangeHistory(QObject):
     @property
     def can_undo(self) -> bool:
         """Whether there is a change to take back, and none under way."""
-        return bool(self._done) and not self._moving
+        return bool(self.undo_text) and not self._moving
 
     @property
     def can_redo(self) -> bool:
@@ -100,14 +134,18 @@ class ChangeHistory(QObject):
     @property
     def undo_text(self) -> str:
         """Name what would be undone, "" for nothing."""
-        return self._done[-1].text if self._done else ""
+        if (action := self._last_done) is not None:
+            return action.text
+        if self._undone_rewind_step is None or not self._restored:
+            return ""
+        return self.tr("{} restored, back to step {}").format(self._restored, count_text(self._undone_rewind_step))
 
     @property
     def redo_text(self) -> str:
         """Name what would be made again, "" for nothing."""
         if self._undone:
             return self._undone[-1].text
-        if self._undone_rewind_step is None:
+        if self._undone_rewind_step is None or self._restored:
             return ""
         return self.tr("step {}, as before the run went back").format(count_text(self._undone_rewind_step))
 
@@ -126,22 +164,15 @@ class ChangeHistory(QObject):
     def take(self, event: AnyEvent) -> None:
         """Take what the worker says has changed."""
         if event.command_id in self._moving:
-            self._settle(event.command_id)
+            self._settle(event.command_id, event)
             return
         # Of another client, nobody tells what it asked for in one go.
-        action, change = self._asked.pop(event.command_id, _Action()), self._change_of(event)
-        if change is None:
-            return
-        if not action.changes:
-            self._done.append(action)
-            self._undone.clear()
-        action.changes.append(change)
-        self.changed.emit()
+        self._note_done(self._asked.pop(event.command_id, _Action()), event)
 
-    def offer_undone_rewind(self, step: int | None) -> None:
-        """Offer to go back to this step, where the run was before a rewind; None: that is not possible."""
-        if step != self._undone_rewind_step:
-            self._undone_rewind_step = step
+    def offer_rewinds(self, changes: Sequence[int], undo_step: int | None) -> None:
+        """Offer to go back to before these changes, and to where the run was before it went back (None: it cannot)."""
+        if (set(changes), undo_step) != (self._kept, self._undone_rewind_step):
+            self._kept, self._undone_rewind_step = set(changes), undo_step
             self.changed.emit()
 
     def refuse(self, command_id: str) -> None:
@@ -152,16 +183,23 @@ class ChangeHistory(QObject):
             self._settle(command_id)
 
     def restore(self, event: StateRestored) -> None:
-        """Take it that another state was put back, whose changes are others: known of one that it left before."""
+        """Take it that another state was put back: the changes that were in force in it, as far as they are known."""
         if isinstance(event, CheckpointRestored) and event.weights_only:
+            self._note_done(_Action(), event)
             return
-        before, left = (self._done, self._undone), self._left
+        before, left = (self._done, self._undone, self._restored), self._left
         self.clear()
         if isinstance(event, RewindUndone):
             self._left = left
-            self._done, self._undone = left.pop(event.undone_segment, ([], []))
+            self._done, self._undone, self._restored = left.pop(event.undone_segment, ([], [], ""))
         else:
             self._left = {**left, event.segment: before}
+            if isinstance(event, RunRewound):
+                known = [action for action in (*before[0], *before[1]) if action.was_in_force(event.change)]
+                # Copies: what they were before comes back with the state that was left.
+                self._done = [_Action(action.changes) for action in sorted(known, key=lambda each: each.number)]
+            elif isinstance(event, CheckpointRestored):
+                self._restored = self.tr("epoch {}").format(count_text(event.epoch))
         self.changed.emit()
 
     def open_run(self, log: Sequence[AnyEvent]) -> None:
@@ -183,21 +221,41 @@ class ChangeHistory(QObject):
     def clear(self) -> None:
         """Forget every change: another run is on display."""
         self._done, self._undone, self._asked, self._moving, self._present = [], [], {}, set(), None
-        self._left = {}
+        self._left, self._restored = {}, ""
         self.changed.emit()
 
     # -- inside -----------------------------------------------------------------------------------------------
 
+    @property
+    def _last_done(self) -> _Action | None:
+        """Return what is undone next; weights that were restored only as long as the state before that is kept."""
+        return next((action for action in reversed(self._done) if self._can_be_undone(action)), None)
+
+    def _can_be_undone(self, action: _Action) -> bool:
+        commands = [command for change in action.changes for command in change.undo]
+        return all(command.change in self._kept for command in commands if isinstance(command, Rewind))
+
+    def _note_done(self, action: _Action, event: AnyEvent) -> None:
+        if (change := self._change_of(event)) is None:
+            return
+        if not action.changes:
+            self._done.append(action)
+            self._undone.clear()
+        action.changes.append(change)
+        self.changed.emit()
+
     def _change_of(self, event: AnyEvent) -> Change | None:
+        number: int = getattr(event, "change", 0)
         match event:
             case LayersFrozen(layers=[_, *_] as units, source="user"):
                 exactly = {"layers": units, "is_exact": True}
-                return Change(event.sentence, [UnfreezeLayers(**exactly)], FreezeLayers(**exactly))
+                return Change(event.sentence, [UnfreezeLayers(**exactly)], FreezeLayers(**exactly), number)
             case LayersUnfrozen(layers=[_, *_] as units, source="user"):
                 exactly = {"layers": units, "is_exact": True}
-                return Change(event.sentence, [FreezeLayers(**exactly)], UnfreezeLayers(**exactly))
+                return Change(event.sentence, [FreezeLayers(**exactly)], UnfreezeLayers(**exactly), number)
             case RateChanged(rate=rate, before=before) if rate != before:
-                return Change(self.tr("rate {}").format(rate_text(rate)), [SetRate(rate=before)], SetRate(rate=rate))
+                text = self.tr("rate {}").format(rate_text(rate))
+                return Change(text, [SetRate(rate=before)], SetRate(rate=rate), number)
             # Without what was before: of an earlier Thaw.
             case RateMultiplierChanged(
                 layers=[_, *_] as units, before=[_, *_] as before, multiplier=multiplier, source="user"
@@ -211,10 +269,13 @@ class ChangeHistory(QObject):
                     for value in dict.fromkeys(before)
                 ]
                 redo = SetRateMultiplier(layers=units, multiplier=multiplier, is_exact=True)
-                return Change(event.sentence, undo, redo)
+                return Change(event.sentence, undo, redo, number)
             case BatchNormChanged(layers=[_, *_] as units, is_adapting=is_adapting, source="user"):
                 undo_it = SetBatchNorm(layers=units, is_adapting=not is_adapting)
-                return Change(event.sentence, [undo_it], SetBatchNorm(layers=units, is_adapting=is_adapting))
+                return Change(event.sentence, [undo_it], SetBatchNorm(layers=units, is_adapting=is_adapting), number)
+            case CheckpointRestored(weights_only=True, name=name) if number:
+                text = self.tr("weights restored, back to step {}").format(count_text(event.step))
+                return Change(text, [Rewind(change=number)], RestoreCheckpoint(name=name, weights_only=True), number)
             case _:
                 return None
 
@@ -224,7 +285,7 @@ class ChangeHistory(QObject):
         self._is_sending = False
         self.changed.emit()
 
-    def _settle(self, command_id: str) -> None:
+    def _settle(self, command_id: str, event: AnyEvent | None = None) -> None:
         self._moving.discard(command_id)
         if not self._moving and not self._is_refused and self._moved is not None:
             is_undo = self._moved in self._done
@@ -232,6 +293,7 @@ class ChangeHistory(QObject):
             if self._moved in source:
                 source.remove(self._moved)
                 target.append(self._moved)
+                self._moved.follow(getattr(event, "change", 0), is_undone=is_undo)
         self.changed.emit()
 
     def _end_action(self) -> None:

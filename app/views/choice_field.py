@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from PySide6.QtCore import QEvent, QModelIndex, QObject, QPersistentModelIndex, QPoint, QSignalBlocker, QSize, Qt, QTimer
+from PySide6.QtCore import (
+    QEvent,
+    QModelIndex,
+    QObject,
+    QPersistentModelIndex,
+    QPoint,
+    QSignalBlocker,
+    QSize,
+    Qt,
+    QTimer,
+)
 from PySide6.QtGui import QColor, QCursor, QMouseEvent, QPainter, QWheelEvent
 from PySide6.QtWidgets import (
     QAbstractButton,
@@ -106,7 +116,7 @@ class ChoiceField(QComboBox):
                 line.setCursorPosition(0)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Let a click on a button beside the list that matches the typing press it: Qt's closes the list, and no more."""
+        """Let a click on a button beside the list of what matches press it: Qt's closes the list, and no more."""
         if isinstance(event, QMouseEvent) and event.type() == QEvent.Type.MouseButtonPress:
             # Once the list is closed; where the click is on the list, that is what lies there.
             QTimer.singleShot(0, self, partial(self._press, event.globalPosition().toPoint()))

@@ -277,7 +277,7 @@ class Toolbar(QWidget):
     def _show_changes(self) -> None:
         changes = self._changes
         undo, redo = changes.undo_text, changes.redo_text
-        nothing_done = self.tr("Undo (Ctrl+Z): nothing was changed by hand yet")
+        nothing_done = self.tr("Undo (Ctrl+Z): no change by hand to take back")
         nothing_undone = self.tr("Redo (Ctrl+Shift+Z): nothing was undone")
         for button, is_enabled, tip in (
             (self._undo, changes.can_undo, self.tr("Undo: {} (Ctrl+Z)").format(undo) if undo else nothing_done),

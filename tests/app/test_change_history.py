@@ -21,7 +21,14 @@ from trainer.messages.changes import (
     RunRewound,
     StateRestored,
 )
-from trainer.messages.commands import FreezeLayers, SetBatchNorm, SetRate, SetRateMultiplier, UnfreezeLayers
+from trainer.messages.commands import (
+    FreezeLayers,
+    Rewind,
+    SetBatchNorm,
+    SetRate,
+    SetRateMultiplier,
+    UnfreezeLayers,
+)
 from trainer.messages.events import AnyEvent
 
 
@@ -240,6 +247,43 @@ def test_the_weights_alone_of_a_checkpoint_leave_the_changes_to_be_undone(bench:
     assert bench.history.undo_text == "rate 0.01"
 
 
+def test_restored_weights_are_undone_by_a_rewind_as_long_as_the_state_before_them_is_kept(bench: Bench) -> None:
+    bench.ask(SetRate(rate=0.01))
+    bench.answer(change=3)
+    bench.history.restore(put_back(CheckpointRestored, 1, name="a.pt", weights_only=True, change=5, step=1200))
+    assert bench.history.undo_text == "rate 0.01"
+    bench.history.offer_rewinds([3, 5], None)
+    assert bench.history.undo_text == "weights restored, back to step 1,200"
+    bench.history.undo()
+    assert bench.sent[-1] == Rewind(change=5, command_id=bench.sent[-1].command_id)
+    assert not bench.history.can_undo, "while it is under way"
+    bench.history.restore(put_back(RunRewound, 2, change=5, sentence="weights restored"))
+    assert (bench.history.undo_text, bench.history.can_undo) == ("rate 0.01", True)
+
+
+def test_after_a_rewind_what_was_in_force_before_it_can_be_undone_still(bench: Bench) -> None:
+    for number, layer in enumerate("abc", 2):
+        bench.ask(FreezeLayers(layers=[layer]))
+        bench.answer(change=number)
+    bench.history.undo()
+    bench.answer(change=9)
+
+    def texts(change: int) -> list[str]:
+        bench.history.restore(put_back(RunRewound, 1, change=change, sentence=""))
+        done = [action.text for action in bench.history._done]
+        bench.history.restore(put_back(RewindUndone, 2, undone_segment=1, undone_step=1))
+        return done
+
+    assert texts(9) == ["a frozen", "b frozen", "c frozen"], "before c was unfrozen again"
+    assert texts(4) == ["a frozen", "b frozen"], "before c was frozen"
+    assert texts(10) == ["a frozen", "b frozen"]
+    assert texts(2) == []
+    assert (bench.history.undo_text, bench.history.redo_text) == ("b frozen", "c frozen")
+    bench.history.redo()
+    bench.answer(change=12)
+    assert texts(11) == ["a frozen", "b frozen"], "before c was frozen again"
+
+
 def test_an_undone_rewind_or_restore_leaves_what_could_be_undone_and_done_again_before_it(
     bench: Bench,
 ) -> None:
@@ -251,11 +295,15 @@ def test_an_undone_rewind_or_restore_leaves_what_could_be_undone_and_done_again_
     bench.history.restore(put_back(RunRewound, 1, change=1, sentence="a frozen"))
     assert (bench.history.undo_text, bench.history.redo_text) == ("", "")
     bench.history.restore(put_back(CheckpointRestored, 2, name="a.pt"))
-    bench.history.offer_undone_rewind(9)
-    for segment, undone in ((3, 2), (4, 1)):
-        bench.history.redo()
-        bench.history.restore(put_back(RewindUndone, segment, undone_segment=undone, undone_step=1))
-    bench.history.offer_undone_rewind(None)
+    bench.history.offer_rewinds([], 9)
+    assert (bench.history.undo_text, bench.history.redo_text) == ("epoch 1 restored, back to step 9", "")
+    bench.history.undo()
+    bench.history.restore(put_back(RewindUndone, 3, undone_segment=2, undone_step=1))
+    assert (bench.history.undo_text, bench.history.redo_text) == ("", "step 9, as before the run went back")
+    bench.history.redo()
+    bench.history.restore(put_back(RewindUndone, 4, undone_segment=1, undone_step=1))
+    assert [command.kind for command in bench.sent[-2:]] == ["Rewind", "Rewind"]
+    bench.history.offer_rewinds([], None)
     assert (bench.history.undo_text, bench.history.redo_text) == ("a frozen", "b frozen")
     assert bench.history.can_undo
     bench.history.undo()

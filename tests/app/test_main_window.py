@@ -41,7 +41,7 @@ from trainer.messages.changes import (
     RunRewound,
     TrainingChanged,
 )
-from trainer.messages.commands import InspectModel, SetPlan, SetRate, UnfreezeLayers
+from trainer.messages.commands import InspectModel, Rewind, SetPlan, SetRate, UnfreezeLayers
 from trainer.messages.data_info import ImageView
 from trainer.messages.events import (
     ChangeAdvised,
@@ -646,6 +646,23 @@ def test_a_restore_is_told_to_whom_it_was_asked_of_and_its_changes_can_be_undone
     running.say(CheckpointRestored(name="c.pt", segment=3, command_id=command_id, **restored))
     qtbot.waitUntil(window.notice.isVisible)
     assert window.notice.text == "Restored epoch 4, step 180. The run goes on from there."
+    (undo,) = window.notice._buttons
+    assert undo.text() == "Undo"
+    undo.click()
+    qtbot.waitUntil(lambda: "Rewind" in running.kinds())
+    assert [command.is_undo for command in running.sent if isinstance(command, Rewind)] == [True]
+    running.say(
+        RewindUndone(undone_segment=3, undone_step=180, segment=4, command_id=running.id_of_last("Rewind"), **restored)
+    )
+    qtbot.waitUntil(lambda: window.notice.text.startswith("The run is where it was before it went back"))
+
+
+def test_advice_does_not_take_the_place_of_an_undo(qtbot, window: MainWindow, running: ScriptedClient) -> None:
+    window.notice.tell("Moved to the trash.", actions=[("Undo", lambda: None)], is_trouble=False)
+    window.notice.advise("stage4 could learn.", [("Unfreeze stage4", lambda: None)])
+    assert window.notice.text == "Moved to the trash."
+    window.notice.close_sentence()
+    assert window.notice.text == "stage4 could learn."
 
 
 @pytest.mark.parametrize("is_to_start", [False, True])
@@ -653,7 +670,7 @@ def test_a_restore_into_a_run_that_no_worker_has_shows_its_progress_and_is_told(
     qtbot, window: MainWindow, clients, tmp_path, run_info, is_to_start: bool
 ) -> None:
     told: list[str] = []
-    window.display.informed.connect(told.append)
+    window.display.restored.connect(lambda sentence, _undo: told.append(sentence))
     open_left_run(qtbot, window, clients, tmp_path, run_info)
     window.session.resume("c.pt", start=is_to_start)
     qtbot.waitUntil(lambda: "OpenRun" in clients[0].kinds())
@@ -1770,7 +1787,7 @@ def test_undo_and_redo_name_what_they_do_and_go_by_the_keyboard(
     qtbot.mouseClick(toolbar._redo, Qt.MouseButton.LeftButton)
     assert running.kinds() == ["UnfreezeLayers", "FreezeLayers", "UnfreezeLayers"]
     running.say(StateChanged(state=RunState.STOPPING, time=5.0), StateChanged(state=RunState.STOPPED, time=5.0))
-    qtbot.waitUntil(lambda: toolbar._undo.toolTip() == "Undo (Ctrl+Z): nothing was changed by hand yet")
+    qtbot.waitUntil(lambda: toolbar._undo.toolTip() == "Undo (Ctrl+Z): no change by hand to take back")
 
 
 def test_a_marker_offers_the_state_before_it_as_long_as_that_is_kept(
