@@ -47,6 +47,7 @@ from trainer.messages.changes import (
     PlanChanged,
     RateChanged,
     RateMultiplierChanged,
+    RewindUndone,
     RunRewound,
     StateRestored,
     TrainingChanged,
@@ -630,9 +631,10 @@ class RunDisplay(QObject):
         if isinstance(event, CheckpointRestored):
             self.history.add_marker(event)
             self._tell_restored(event)
-        elif self._session.has_sent(event.command_id):
-            sentence = rewound_sentence if isinstance(event, RunRewound) else undone_rewind_sentence
-            self.informed.emit(sentence(event))
+        elif isinstance(event, RunRewound) and self._session.has_sent(event.command_id):
+            self.informed.emit(rewound_sentence(event))
+        elif isinstance(event, RewindUndone) and self._session.has_sent(event.command_id):
+            self.informed.emit(undone_rewind_sentence(event))
         self.layer_tree.restore(event)
         self.changes.restore(event)
         if event.rate is not None:

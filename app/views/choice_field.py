@@ -62,8 +62,10 @@ class ChoiceField(QComboBox):
             assert completer is not None
             completer.setCompletionMode(QCompleter.CompletionMode.PopupCompletion)
             completer.setFilterMode(Qt.MatchFlag.MatchContains)
-            completer.popup().setProperty("role", "choices")
-            completer.popup().installEventFilter(self)
+            popup = completer.popup()
+            assert popup is not None
+            popup.setProperty("role", "choices")
+            popup.installEventFilter(self)
             for view in self._lists():
                 view.setItemDelegate(_NoteDelegate(self))
             self.offer(values)
