@@ -11,7 +11,16 @@ from rich.table import Table
 
 from app.cli_errands import do_errand
 from app.cli_options import Json, Run, RunsDir, console, print_line, runs_dir
-from app.comparison import by_distance, count_changes, few, layers_at, metric_name, metric_rows, num_right
+from app.comparison import (
+    by_distance,
+    count_changes,
+    few,
+    is_equal_in_all,
+    layers_at,
+    metric_name,
+    metric_rows,
+    num_right,
+)
 from app.figures import count, counted
 from app.json_lines import to_json
 from app.plan_syntax import plan_text
@@ -78,7 +87,9 @@ def _place(run: str, checkpoint: str, folder: Path) -> CheckpointPlace:
 
 
 def _print(compared: CheckpointsCompared, depth: int | None) -> None:
-    for each in compared.checkpoints:
+    first, *others = compared.checkpoints
+    print_line(f"{first.title}: {first.info.name} (the reference)")
+    for each in others:
         print_line(f"{each.title}: {each.info.name}")
     print_line("")
     console().print(_metrics_table(compared))
@@ -99,9 +110,8 @@ def _metrics_table(compared: CheckpointsCompared) -> Table:
     for row in metric_rows(compared):
         cells = [_value(row.values[0])]
         for column in range(1, len(row.values)):
-            difference, is_better = row.difference(column), row.is_better(column)
-            word = {None: "", True: " better", False: " worse"}[is_better]
-            cells += [_value(row.values[column]), f"{difference:+.4f}{word}" if difference else ""]
+            word = {None: "", True: " better", False: " worse"}[row.is_better_as_shown(column, _value)]
+            cells += [_value(row.values[column]), _difference(row.difference(column)) + word]
         add_row(table, metric_name(row.tag), *cells)
     return table
 
@@ -115,15 +125,27 @@ def _print_layers(compared: CheckpointsCompared, depth: int | None) -> None:
             names = ", ".join(each.not_finite[:_MAX_CHANGES])
             print_line(f"! {each.title} has weights that are NaN or infinite: {names}.")
     whole, listed = compared.layers[0], by_distance(layers_at(compared.layers, depth))
+    equal = [layer for layer in listed if is_equal_in_all(layer)]
+    if len(equal) > 1:
+        listed = [layer for layer in listed if not is_equal_in_all(layer)]
     console().print(_layers_table(compared, [whole, *listed[:_MAX_LAYERS]]))
     if len(listed) > _MAX_LAYERS:
         rest = counted(len(listed) - _MAX_LAYERS, "layer")
         print_line(f"… and {rest} that moved less: `--layers 1` sums them up, `--json` has them all.")
+    if len(equal) > 1:
+        print_line(f"{counted(len(equal), 'layer')} are equal{_frozen_note(equal)}: `--json` has them all.")
     for each in compared.checkpoints[1:]:
         for said in each.unmatched[:_MAX_CHANGES]:
             print_line(f"not compared with {each.title}: {said}")
         if len(each.unmatched) > _MAX_CHANGES:
             print_line(f"… and {counted(len(each.unmatched) - _MAX_CHANGES, 'more', 'more')}: `--json` has them all.")
+
+
+def _frozen_note(layers: list[ComparedLayer]) -> str:
+    is_frozen = [layer.is_frozen and all(each and each.is_frozen for each in layer.distances) for layer in layers]
+    if all(is_frozen):
+        return " and frozen"
+    return f", {sum(is_frozen):,} of them frozen" if any(is_frozen) else ""
 
 
 def _layers_table(compared: CheckpointsCompared, layers: list[ComparedLayer]) -> Table:
@@ -198,3 +220,10 @@ def _print_confusion(compared: CheckpointsCompared) -> None:
 
 def _value(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
+
+
+def _difference(difference: float | None) -> str:
+    if not difference:
+        return ""
+    # A small difference is not none.
+    return f"{difference:+.4f}" if round(difference, 4) else f"{difference:+.0e}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from trainer.messages.comparison import CheckpointsCompared, ComparedLayer, ConfusionCounts, LayerDistance
@@ -28,6 +28,12 @@ class MetricRow(NamedTuple):
         if difference is None or not difference or math.isnan(difference):
             return None
         return (difference < 0) == self.tag.startswith("Loss/")
+
+    def is_better_as_shown(self, column: int, text: Callable[[float | None], str]) -> bool | None:
+        """Tell it only where the two values are also written differently, by ``text``: "1.000" is no better than it."""
+        if text(self.values[0]) == text(self.values[column]):
+            return None
+        return self.is_better(column)
 
 
 class CountChange(NamedTuple):
@@ -81,6 +87,12 @@ def layers_at(layers: list[ComparedLayer], depth: int | None) -> list[ComparedLa
 def by_distance(layers: list[ComparedLayer]) -> list[ComparedLayer]:
     """Put those first that have gone furthest, by their own norm; what is no number comes before all, none last."""
     return sorted(layers, key=lambda layer: max(map(_rank, layer.distances)), reverse=True)
+
+
+def is_equal_in_all(layer: ComparedLayer) -> bool:
+    """Tell whether all values of a layer are the same in all checkpoints."""
+    compared = [each for each in layer.distances if each is not None and each.num_compared >= layer.num_values]
+    return len(compared) == len(layer.distances) and all(each.is_equal for each in compared)
 
 
 def count_changes(first: ConfusionCounts, other: ConfusionCounts, num_classes: int) -> list[CountChange]:

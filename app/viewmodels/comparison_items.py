@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,8 @@ class ComparedMetricItemModel(_ComparedItemModel):
     def headings(self) -> list[str]:
         """Return the columns' headings."""
         first, *others = self._titles or [""]
-        return [self.tr("Validation"), first, *(each for title in others for each in (title, self.tr("difference")))]
+        beside = [each for title in others for each in (title, self.tr("difference"))]
+        return [self.tr("Validation"), self.tr("{} (reference)").format(first), *beside]
 
     def data(self, index: Index, role: int = int(Qt.ItemDataRole.DisplayRole)) -> Any:
         """Return what a cell shows."""
@@ -80,14 +82,14 @@ class ComparedMetricItemModel(_ComparedItemModel):
                 return "" if value is None else repr(value)
             case Qt.ItemDataRole.TextAlignmentRole:
                 return self.alignment(column)
-        return row.is_better(column // 2) if role == IsBetterRole and column in self.difference_columns else None
+        return self._is_better(row, column // 2) if role == IsBetterRole and column in self.difference_columns else None
 
     def _text(self, row: MetricRow, column: int) -> str:
         if not column:
             return metric_heading(row.tag)
         if column not in self.difference_columns:
             return value_text(row.tag, row.values[column // 2])
-        difference, is_better = row.difference(column // 2), row.is_better(column // 2)
+        difference, is_better = row.difference(column // 2), self._is_better(row, column // 2)
         if difference is None:
             return ""
         if not difference:
@@ -96,6 +98,9 @@ class ComparedMetricItemModel(_ComparedItemModel):
         if is_better is None:
             return text
         return (self.tr("▲ {} better") if is_better else self.tr("▼ {} worse")).format(text)
+
+    def _is_better(self, row: MetricRow, number: int) -> bool | None:
+        return row.is_better_as_shown(number, partial(value_text, row.tag))
 
 
 class SettingItemModel(_ComparedItemModel):

@@ -31,9 +31,9 @@ from app.views.table_delegate import TableDelegate
 _PADDING = 6
 _BAR_WIDTH = 72
 _WIDTHS = {columns.STATE: 34, columns.MOVED: 150, columns.COSINE: 72, columns.WEIGHTS: 88}
-_NAME_WIDTH, _VALUE_WIDTH, _DIFFERENCE_WIDTH = 104, 78, 148
+_NAME_WIDTH, _VALUE_WIDTH, _DIFFERENCE_WIDTH = 104, 78, 124
 _SETTING_WIDTH = 132
-_HEADING_PADDING, _LEAST_VALUE, _WIDEST_VALUE = 36, 78, 200
+_HEADING_PADDING, _LEAST_VALUE, _WIDEST_VALUE = 40, 78, 220
 
 
 def metric_table(metrics: ComparedMetricItemModel) -> Table:
@@ -44,7 +44,10 @@ def metric_table(metrics: ComparedMetricItemModel) -> Table:
     def fit() -> None:
         for column, heading in enumerate(metrics.headings()):
             table.setColumnWidth(column, _heading_width(heading))
-        table.set_widths({**dict.fromkeys(metrics.difference_columns, _DIFFERENCE_WIDTH), 0: _NAME_WIDTH})
+        for column in metrics.difference_columns:
+            wanted = table.sizeHintForColumn(column) + 4 * theme.SPACE
+            table.setColumnWidth(column, min(max(_DIFFERENCE_WIDTH, wanted), _WIDEST_VALUE))
+        table.setColumnWidth(0, _NAME_WIDTH)
 
     metrics.modelReset.connect(fit)
     return table
@@ -177,7 +180,6 @@ class _MetricDelegate(TableDelegate):
 def _table(items: ComparedMetricItemModel | SettingItemModel, empty_text: str = "") -> Table:
     table = Table(empty_text)
     table.setModel(items)
-    table.horizontalHeader().setTextElideMode(Qt.TextElideMode.ElideMiddle)
     table.horizontalHeader().setTextElideMode(Qt.TextElideMode.ElideMiddle)
     table.horizontalHeader().setMinimumSectionSize(_LEAST_VALUE)
     copy_on_request(table)

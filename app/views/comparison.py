@@ -25,6 +25,10 @@ from app.views.panels import PanelSplitter, panel
 
 _SIZE = QSize(1120, 720)
 _LEAST_SIZE = QSize(640, 440)
+_LEFT_WIDTH, _RIGHT_WIDTH = 620, 420
+_LEAST_LEFT_WIDTH, _LEAST_RIGHT_WIDTH = 280, 220
+_LARGEST_SHARE = 0.9
+"""Of the screen's width and height."""
 _PROGRESS_WIDTH = 320
 _CHOICE_LETTERS = 18
 
@@ -48,9 +52,10 @@ class ComparisonDialog(QDialog):
         layout.setContentsMargins(*[theme.PANEL_PADDING] * 4)
         layout.addWidget(self._stack)
         self.setMinimumSize(_LEAST_SIZE)
-        self.resize(_SIZE.boundedTo(self.screen().availableSize() * 0.9))
+        self.resize(_SIZE.boundedTo(self.screen().availableSize() * _LARGEST_SHARE))
         comparison.changed.connect(self._show)
         comparison.chosen.connect(self._show_chosen)
+        comparison.metrics.modelReset.connect(self._make_room)
         self._show()
 
     def done(self, result: int) -> None:
@@ -74,6 +79,22 @@ class ComparisonDialog(QDialog):
             self._show_choices()
             self._show_chosen()
             self.tree.setFocus()
+
+    def _make_room(self) -> None:
+        """Give the metrics of all checkpoints the width that they need, as far as the screen has it."""
+        needed = self.metrics.horizontalHeader().length() + self.metrics.verticalScrollBar().sizeHint().width()
+        needed += 2 * theme.PANEL_PADDING
+        left = max(_LEFT_WIDTH, needed)
+        screen, margins = self.screen().availableGeometry(), 2 * theme.PANEL_PADDING + theme.PANEL_GAP
+        width = min(left + _RIGHT_WIDTH + margins, int(screen.width() * _LARGEST_SHARE))
+        if width > self.width() and not self.isMaximized():
+            self.resize(width, self.height())
+            over = self.frameGeometry().right() - screen.right()
+            if over > 0:
+                self.move(max(screen.left(), self.x() - over), self.y())
+        left = min(left, self.width() - margins - _LEAST_RIGHT_WIDTH)
+        for splitter in self._splitters:
+            splitter.setSizes([left, self.width() - margins - left])
 
     def _show_choices(self) -> None:
         titles = self._comparison.titles()
@@ -140,14 +161,17 @@ class ComparisonDialog(QDialog):
         self.settings.setAccessibleName(self.tr("Settings that differ"))
         above = PanelSplitter(
             Qt.Orientation.Horizontal,
-            panel(280, _heading(self.tr("Metrics")), self.metrics),
-            panel(220, _heading(self.tr("Settings that differ")), self.settings),
+            panel(_LEAST_LEFT_WIDTH, _heading(self.tr("Metrics")), self.metrics),
+            panel(_LEAST_RIGHT_WIDTH, _heading(self.tr("Settings that differ")), self.settings),
         )
         below = PanelSplitter(
-            Qt.Orientation.Horizontal, panel(280, *self._make_layers()), panel(220, *self._make_confusion())
+            Qt.Orientation.Horizontal,
+            panel(_LEAST_LEFT_WIDTH, *self._make_layers()),
+            panel(_LEAST_RIGHT_WIDTH, *self._make_confusion()),
         )
-        for splitter in (above, below):
-            splitter.setSizes([620, 420])
+        self._splitters = above, below
+        for splitter in self._splitters:
+            splitter.setSizes([_LEFT_WIDTH, _RIGHT_WIDTH])
         rows: QSplitter = PanelSplitter(Qt.Orientation.Vertical, above, below)
         rows.setSizes([220, 480])
         rows.setStretchFactor(1, 1)

@@ -26,7 +26,6 @@ class Table(QTableView):
         self.setWordWrap(False)
         self.setTabKeyNavigation(False)
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         rows = self.verticalHeader()
         rows.hide()
@@ -77,5 +76,9 @@ class Table(QTableView):
         return model.rowCount() if model is not None else 0
 
     def _show_header(self) -> None:
-        self.horizontalHeader().setVisible(bool(self._num_rows()))
+        has_rows = bool(self._num_rows())
+        self.horizontalHeader().setVisible(has_rows)
+        # The columns stay as wide as they were: nothing of the sentence is to be scrolled into view.
+        needed, never = Qt.ScrollBarPolicy.ScrollBarAsNeeded, Qt.ScrollBarPolicy.ScrollBarAlwaysOff
+        self.setHorizontalScrollBarPolicy(needed if has_rows else never)
         self.viewport().update()

@@ -18,6 +18,7 @@ from app.viewmodels import compared_layers as columns
 from app.viewmodels.checkpoint_columns import difference_text
 from app.viewmodels.checkpoint_table import CheckpointItemModel
 from app.viewmodels.comparison import ComparisonViewModel
+from app.viewmodels.comparison_items import IsBetterRole
 from app.viewmodels.frozen_layers import LayerState
 from app.viewmodels.setting_words import setting_name, setting_text
 from app.views.compared_rows import rows_text
@@ -167,7 +168,7 @@ def test_metrics_say_the_difference_with_its_sign_and_whether_it_is_better(dialo
     dialog._comparison.take(found())
     metrics = dialog.metrics.model()
     headings = [metrics.headerData(column, Qt.Orientation.Horizontal) for column in range(metrics.columnCount())]
-    assert headings == ["Validation", "epoch 1", "epoch 2", "difference", "epoch 3", "difference"]
+    assert headings == ["Validation", "epoch 1 (reference)", "epoch 2", "difference", "epoch 3", "difference"]
     assert texts(metrics) == [
         ["Loss", "0.5000", "0.4000", "▲ −0.1000 better", "0.6000", "▼ +0.1000 worse"],
         ["Accuracy", "80.0 %", "85.0 %", "▲ +5.0 points better", "80.0 %", "the same"],
@@ -304,7 +305,35 @@ def test_the_name_of_a_checkpoint_has_room_above_its_metrics(dialog: ComparisonD
     dialog._comparison.take(compared.model_copy(update={"checkpoints": longest}))
     assert header.sectionSize(1) < header.sectionSizeHint(1)
     assert header.textElideMode() == Qt.TextElideMode.ElideMiddle
-    assert dialog.metrics.model().headerData(1, Qt.Orientation.Horizontal, Qt.ItemDataRole.ToolTipRole) == "a" * 99
+    tip = dialog.metrics.model().headerData(1, Qt.Orientation.Horizontal, Qt.ItemDataRole.ToolTipRole)
+    assert tip == f"{'a' * 99} (reference)"
+
+
+def test_values_that_read_the_same_are_neither_better_nor_worse(dialog: ComparisonDialog) -> None:
+    values = (0.9998, 0.9998044, 0.9991)
+    infos = [checkpoint(number, 0.5, 0.8, metrics={"AUROC/validation": each}) for number, each in enumerate(values)]
+    checkpoints = [ComparedCheckpoint(title=f"epoch {each.epoch}", run_dir="/runs/a", info=each) for each in infos]
+    dialog._comparison.take(found(checkpoints=checkpoints))
+    metrics = dialog.metrics.model()
+    assert texts(metrics)[2] == ["AUROC", "1.000", "1.000", "+4.4e-06", "0.999", "▼ −0.001 worse"]
+    assert [metrics.index(2, column).data(IsBetterRole) for column in (3, 5)] == [None, False]
+
+
+def test_all_metrics_of_several_checkpoints_have_room_where_the_screen_does(qtbot, dialog: ComparisonDialog) -> None:
+    dialog._comparison.take(found())
+    header = dialog.metrics.horizontalHeader()
+    for column in (3, 5):
+        assert header.sectionSize(column) >= dialog.metrics.sizeHintForColumn(column)
+    screen = dialog.screen().availableGeometry()
+    qtbot.waitUntil(lambda: dialog.metrics.viewport().width() >= min(header.length(), screen.width() // 2))
+    assert dialog.width() <= screen.width()
+
+
+def test_where_no_setting_differs_nothing_can_be_scrolled(qtbot, dialog: ComparisonDialog) -> None:
+    dialog._comparison.take(found())
+    dialog._comparison.take(found(settings=[]))
+    assert not dialog.settings.horizontalScrollBar().isVisible()
+    assert dialog.settings.horizontalScrollBarPolicy() == Qt.ScrollBarPolicy.ScrollBarAlwaysOff
 
 
 def test_rows_are_copied_as_text_with_their_heading(qtbot, dialog: ComparisonDialog) -> None:

@@ -54,6 +54,14 @@ def test_compare_prints_metrics_layers_and_what_is_mistaken(run_dirs, capsys):
     assert "They were trained with the same configuration, rate and freeze set." in said.out
     assert "epoch 2: " in said.out
     assert "of 9 validation images right" in said.out
+    assert " (the reference)" in said.out.splitlines()[0]
+
+
+def test_layers_that_are_equal_share_a_line(run_dirs, capsys):
+    assert main(["compare", str(run_dirs[0]), "1", "2", "--no-confusion"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "are equal" in line] == ["2 layers are equal and frozen: `--json` has them all."]
+    assert not any(line.startswith("conv1") for line in lines)
 
 
 def test_compare_of_two_runs_gives_all_of_it_as_json(run_dirs, capsys):
