@@ -24,8 +24,11 @@ from tests.trainer.recorded_runs import Steering, record_run
 from trainer.config import DataConfig, ModelConfig, OptimizerConfig, PlanPhase, RunConfig, TrainingConfig
 from trainer.data.transforms import validation_transform
 from trainer.export.checkpoint_export import export
+from trainer.export.model_card import change_sentences
 from trainer.export.recipe import predict_script
 from trainer.export.shared_model import ExportError, read_shared_model
+from trainer.messages.changes import LayersUnfrozen, TrainingChanged
+from trainer.messages.events import FeaturesCached
 from trainer.messages.export import CheckpointExported, ExportCheckpoint
 from trainer.metrics import TRAIN_LOSS
 from trainer.runs import RunFolder
@@ -161,6 +164,45 @@ def test_a_folder_with_anything_else_in_it_is_never_replaced(short_run, tmp_path
         bundled(short_run, bundle, overwrite=True)
     assert (bundle / "thesis.txt").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_the_card_says_in_words_what_changed_and_nothing_that_did_not():
+    def cached(step: int, layers: list[str], sentence: str = "", fixed_views: int = 1) -> FeaturesCached:
+        return FeaturesCached(
+            layers=layers, sentence=sentence, views=1, fixed_views=fixed_views, saved_share=0.5, num_bytes=1,
+            is_in_memory=True, is_on_disk=False, reason="", applied_step=step, segment=0,
+        )  # fmt: skip
+
+    def longer(step: int, **values: int | None) -> TrainingChanged:
+        same = {"epochs": 30, "before_epochs": 30, "patience": None, "before_patience": None}
+        more = {"total_steps": 9, "requested_step": step, "applied_step": step, "segment": 0}
+        return TrainingChanged.model_validate({**same, **more, **values})
+
+    changes = [
+        cached(0, ["conv1", "conv5"], "backbone", fixed_views=4),
+        cached(100, ["conv1", "conv5"], "backbone", fixed_views=4),
+        LayersUnfrozen(
+            layers=["conv5"], sentence="conv5 unfrozen", frozen=["conv1"], num_trainable=1, requested_step=276,
+            applied_step=276, source="plan", segment=0,
+        ),
+        cached(276, ["conv1"], "conv1", fixed_views=4),
+        longer(690, epochs=930),
+        longer(700),
+        longer(1_200, patience=5, batch_parts=2),
+        longer(1_201, batch_parts=1, before_batch_parts=2),
+        cached(1_300, [], fixed_views=0),
+    ]  # fmt: skip
+    assert change_sentences(changes) == [
+        "from the start: features of backbone cached, each training image in 4 fixed views in turn",
+        "after step 276: conv5 unfrozen, by the plan",
+        "after step 276: features of conv1 cached",
+        "after step 690: 930 epochs, 30 before",
+        "after step 1,200: patience 5, off before; batches in 2 parts",
+        "after step 1,201: batches whole again",
+        "after step 1,300: no features cached, each training image in a new view in each epoch",
+    ]
+    assert change_sentences([cached(0, [])]) == []
+    assert change_sentences([cached(0, ["conv1"], "conv1")]) == ["from the start: features of conv1 cached"]
 
 
 def test_bundle_without_the_order_of_the_images_says_that_it_cannot_repeat_the_run(short_run, tmp_path):

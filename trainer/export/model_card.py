@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from trainer.export.shared_model import SharedModel
 from trainer.export.timeline import Applied
 from trainer.freezing import FreezeSet
-from trainer.messages.changes import LayersFrozen, LayersUnfrozen, RateChanged, RateMultiplierChanged, TrainingChanged
+from trainer.messages.changes import FreezeChanged, RateChanged, RateMultiplierChanged, TrainingChanged
+from trainer.messages.events import FeaturesCached
 from trainer.messages.export import Parity
 from trainer.messages.run_info import RunInfo
 
@@ -50,8 +51,8 @@ def model_card(
         "## How it was trained",
         _training(model, info),
     ]
-    if changes:
-        sections += ["What changed on the way:", _bullets(_sentence(change) for change in changes)]
+    if told := change_sentences(changes):
+        sections += ["What changed on the way:", _bullets(told)]
     sections += [
         "## How to use it",
         "```\npython predict.py IMAGE_OR_FOLDER…\n```",
@@ -127,18 +128,56 @@ def _weights(model: SharedModel) -> str:
     )
 
 
-def _sentence(change: Applied) -> str:
+def change_sentences(changes: Sequence[Applied]) -> list[str]:
+    """Say what changed and when, without what was told again as it was."""
+    cached: FeaturesCached | None = None
+    told = []
+    for change in changes:
+        if isinstance(change, FeaturesCached):
+            what, cached = _cached_text(change, cached), change
+        else:
+            what = _change_text(change)
+        if what:
+            when = f"after step {change.applied_step:,}" if change.applied_step else "from the start"
+            told.append(f"{when}: {what}")
+    return told
+
+
+def _change_text(change: Applied) -> str:
+    """Say what is otherwise from a change on, "" where nothing is."""
     match change:
         case RateChanged():
-            what = f"rate {change.rate:g}, {change.before:g} before"
+            return f"rate {change.rate:g}, {change.before:g} before"
         case TrainingChanged():
-            what = f"{change.epochs:,} epochs, batches in {change.batch_parts} parts"
-        case _:
-            what = _plain(change.sentence)
-    by = (
-        f", by the {change.source}" if isinstance(change, LayersFrozen | LayersUnfrozen | RateMultiplierChanged) else ""
-    )
-    return f"after step {change.applied_step:,}: {what}{by}"
+            return _training_text(change)
+        case FreezeChanged() | RateMultiplierChanged():
+            return f"{_plain(change.sentence)}, by the {change.source}" if change.layers else ""
+    return _plain(change.sentence)
+
+
+def _cached_text(change: FeaturesCached, before: FeaturesCached | None) -> str:
+    what = []
+    if change.layers != ([] if before is None else before.layers):
+        what.append(f"features of {_plain(change.sentence)} cached" if change.layers else "no features cached")
+    num_views, num_before = change.fixed_views, 0 if before is None else before.fixed_views
+    # One view is that of an image without augmentation, which is the same one in any epoch.
+    if num_views != num_before and max(num_views, num_before) > 1:
+        views = f"{num_views:,} fixed view{'s' * (num_views > 1)} in turn" if num_views else "a new view in each epoch"
+        what.append(f"each training image in {views}")
+    return ", ".join(what)
+
+
+def _training_text(change: TrainingChanged) -> str:
+    what = []
+    if change.epochs != change.before_epochs:
+        what.append(f"{change.epochs:,} epochs, {change.before_epochs:,} before")
+    if change.patience != change.before_patience:
+        now, before = (f"{each:,}" if each else "off" for each in (change.patience, change.before_patience))
+        what.append(f"patience {now}, {before} before")
+    if change.batch_parts != change.before_batch_parts:
+        is_whole = change.batch_parts == 1
+        what.append("batches whole again" if is_whole else f"batches in {change.batch_parts:,} parts")
+    return "; ".join(what)
 
 
 def _bullets(lines: Iterable[str]) -> str:
