@@ -19,6 +19,8 @@ _SIGNS: dict[str, Callable[[float, float], bool]] = {
 }  # fmt: skip
 _SIGN = re.compile("[<>]=?|=")
 _ROOM = re.compile(r"\s*([<>]=?|=)\s*")
+_PHRASE = re.compile('["“”„]([^"“”]*)(?:["“”]|$)')
+"""Between double quotes, also curly ones; the last one may not be typed yet."""
 
 Read = Callable[[CheckpointInfo], float | None]
 
@@ -40,7 +42,8 @@ class CheckpointFilter:
     """Finds checkpoints that have all of some words, or pieces of them, and numbers within bounds.
 
     "accuracy>0.985 loss<0.5 epoch>=3 pinned": parts apart by spaces, which must all hold. A number goes by the
-    beginning of its name. One that a checkpoint has not is within no bounds.
+    beginning of its name. One that a checkpoint has not is within no bounds. Words in double quotes are one phrase:
+    "left behind" in them.
 
     Args:
         text: What was typed.
@@ -48,7 +51,7 @@ class CheckpointFilter:
         read_number: Reads a number, or returns None.
 
     Attributes:
-        words: The words, in small letters.
+        words: The words and the phrases, in small letters.
         fault: Why nothing is found, None where the text can be read.
 
     """
@@ -59,7 +62,10 @@ class CheckpointFilter:
         self._bounds: list[tuple[Read, Callable[[float, float], bool], float]] = []
         self.words: list[str] = []
         self.fault: FilterFault | None = None
-        for part in _ROOM.sub(r"\1", text.replace("≥", ">=").replace("≤", "<=")).split():
+        phrases = (" ".join(phrase.casefold().split()) for phrase in _PHRASE.findall(text))
+        self.words += [phrase for phrase in phrases if phrase]
+        rest = _PHRASE.sub(" ", text)
+        for part in _ROOM.sub(r"\1", rest.replace("≥", ">=").replace("≤", "<=")).split():
             if sign := _SIGN.search(part):
                 self._compare(part[: sign.start()], sign[0], part[sign.end() :])
             else:

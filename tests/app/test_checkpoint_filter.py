@@ -70,6 +70,11 @@ def epochs(shown: CheckpointSortModel) -> str:
         ("stage4 loss<0.1", ""),
         ("loss<9", "1 2 3"),
         ("hand", "4"),
+        ('"saved by hand"', "4"),
+        ('epoch<3 "FIGURE"', "2"),
+        ('"saved  by', "4"),
+        ('"by saved"', ""),
+        ('"', "1 2 3 4 5"),
         ("", "1 2 3 4 5"),
     ],
 )
