@@ -246,8 +246,8 @@ class MainWindow(QWidget):
             resume=session.can_resume,
             weights=session.allows("RestoreCheckpoint") and session.state is not RunState.FINISHED,
         )
-        title = self.display.status.title
-        self.setWindowTitle(self.tr("{} – Thaw").format(title) if title else self.tr("Thaw"))
+        # Qt itself adds the program's name where the desktop shows it, and the same to every dialog's.
+        self.setWindowTitle(self.display.status.title or self.tr("Thaw"))
 
     def _undo(self) -> None:
         """Undo in the table what was deleted from it, and elsewhere what was changed of the run."""

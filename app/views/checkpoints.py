@@ -154,7 +154,7 @@ class CheckpointsView(QWidget):
         self._resume = self._button(self.tr("Resume"), self._ask_resume)
         self._menu = QMenu(self)
         self._pin = self._action(self.tr("Pin"), self._ask_pin, "P")
-        self._mark = self._action(self.tr("Label and note …"), self._ask_mark, "F2")
+        self._mark = self._action(self.tr("Label and note…"), self._ask_mark, "F2")
         self._menu.addSeparator()
         self._restore_weights = self._action(self.tr("Restore weights only"), self._ask_weights)
         self._branch = self._action(self.tr("Branch…"), self._ask_branch)
@@ -238,6 +238,7 @@ class CheckpointsView(QWidget):
         self._pin.setEnabled(bool(infos) and is_own)
         self._pin.setText(self.tr("Unpin") if self._are_pinned(infos) else self.tr("Pin"))
         self._mark.setEnabled(key is not None and is_own)
+        # All of none are pinned as well.
         self._delete.setEnabled(is_own and not all(info.is_pinned for info in infos))
         self._delete.setText(self._delete_text(infos))
         if is_own != self._is_own:
@@ -266,6 +267,8 @@ class CheckpointsView(QWidget):
             each.setToolTip(tip if is_own else self.tr("This is a checkpoint of another run. Open this run first."))
 
     def _delete_text(self, infos: list[CheckpointInfo]) -> str:
+        if not infos:
+            return self.tr("Delete")
         deleted = [info for info in infos if not info.is_pinned]
         num_bytes = size_text(sum(info.size_bytes for info in deleted))
         if len(infos) == 1:

@@ -294,8 +294,9 @@ def test_what_the_run_left_behind_is_said_among_the_tags_until_it_is_on_its_way_
     assert column(table, TAGS) == ["best", "left behind", "last, left behind"]
     assert [table.standing(row).is_left_behind for row in range(3)] == [False, True, True]
     shown = CheckpointSortModel(table)
-    shown.set_filter("left behind")
-    assert column(shown, EPOCH) == ["3", "2"]
+    for text in ("left behind", '"left behind"', "“left behind” epoch>1"):
+        shown.set_filter(text)
+        assert column(shown, EPOCH) == ["3", "2"]
     table.show_left_behind(set())
     assert column(table, TAGS) == ["best", "", "last"]
 
@@ -434,6 +435,9 @@ def test_keys_pin_mark_and_delete_what_is_selected(qtbot, themed) -> None:
     view._table.setFocus()
     qtbot.waitUntil(view._table.hasFocus)
     assert view._delete.text() == "Delete, 600 kB"
+    view._table.clearSelection()
+    assert (view._delete.text(), view._delete.isEnabled()) == ("Delete", False)
+    view._table.selectRow(0)
     with qtbot.waitSignal(view.pin_requested) as pinned:
         qtbot.keyClick(view._table, Qt.Key.Key_P)
     assert pinned.args == [[second.name], True]

@@ -517,7 +517,7 @@ def test_events_reach_every_view(qtbot, window: MainWindow, running: ScriptedCli
     assert "stage2 unfrozen" in [
         window.display.log.index(row, 1).data() for row in range(window.display.log.rowCount())
     ]
-    assert window.windowTitle() == "digits · tiny – Thaw"
+    assert window.windowTitle() == "digits · tiny"
 
 
 def test_a_freeze_asked_in_the_tree_is_pending_until_it_is_refused(qtbot, window, running: ScriptedClient) -> None:
