@@ -33,7 +33,7 @@ class Details:
     """What there is to read of one checkpoint.
 
     ``metrics`` are names with their values, ``kept`` says why it is, and ``classes`` of which classes the smallest
-    share of images was recognized.
+    share of images was recognized, with that share.
     """
 
     title: str
@@ -103,6 +103,15 @@ class CheckpointDetails(QObject):
             sha256=info.sha256,
         )
 
+    @property
+    def hint(self) -> str:
+        """Return what to do for details where there are none, "" where there is nothing to select."""
+        num_selected = len(self._checkpoints.selected_keys)
+        if num_selected > 1:
+            text = self.tr("{} checkpoints are selected. Compare tells how they differ.")
+            return text.format(count_text(num_selected))
+        return self.tr("Select a checkpoint to read about it.") if self._checkpoints.rowCount() else ""
+
     def _reading_of(self, key: CheckpointKey) -> _Reading | None:
         """Return what its folder says of it; None as long as that is being read."""
         if self._read is None or self._read[0] != key:
@@ -119,7 +128,8 @@ class CheckpointDetails(QObject):
         if recalls is None:
             return self.tr("not kept; Compare works them out")
         worst = sorted(recalls, key=lambda name: recalls[name])[:_MAX_CLASSES]
-        return ", ".join(f"{name} {percent_text(recalls[name])}" for name in worst)
+        text = self.tr("{name} at {share}")
+        return ", ".join(text.format(name=name, share=percent_text(recalls[name])) for name in worst)
 
     def _on_changed(self, top_left: QModelIndex, bottom_right: QModelIndex) -> None:
         # Ages change every second, and are not told here.

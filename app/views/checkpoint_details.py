@@ -6,19 +6,22 @@ from collections.abc import Sequence
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication, QShowEvent
-from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from app import theme
 from app.viewmodels.checkpoint_details import CheckpointDetails
 from app.views.elided_label import ElidedLabel
 
 DETAILS_WIDTH = 560
-_METRICS_WIDTH, _FROZEN_WIDTH = 150, 108
+_METRICS_WIDTH, _FROZEN_WIDTH = 124, 100
 _SHORT_SHA = 12
 
 
 class CheckpointDetailsView(QScrollArea):
-    """Three columns, so that a low panel shows most of it: metrics, what is frozen, why it is kept and its file."""
+    """Three columns, so that a low panel shows most of it: metrics, what is frozen, why it is kept and its file.
+
+    Its name stands above the first two. Where not just one is selected, a sentence is in the place of it all.
+    """
 
     def __init__(self, details: CheckpointDetails, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -36,8 +39,16 @@ class CheckpointDetailsView(QScrollArea):
         self._sha256.setProperty("kind", "value")
         self._sha256.setToolTip(self.tr("Copy the SHA-256 of the file"))
         self._sha256.clicked.connect(self._copy_sha256)
+        self._hint = _label("dim")
+        self._hint.setWordWrap(True)
+        self._hint.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._page = self._lay_out()
-        self.setWidget(self._page)
+        self._stack = QWidget()
+        stacked = QVBoxLayout(self._stack)
+        stacked.setContentsMargins(0, 0, 0, 0)
+        stacked.addWidget(self._page)
+        stacked.addWidget(self._hint)
+        self.setWidget(self._stack)
         details.changed.connect(self._show_if_seen)
 
     def showEvent(self, event: QShowEvent) -> None:
@@ -47,28 +58,32 @@ class CheckpointDetailsView(QScrollArea):
 
     def _lay_out(self) -> QWidget:
         page = QWidget()
-        frozen_heading = _label("heading")
+        frozen_heading = _label("dim")
         frozen_heading.setText(self.tr("Frozen"))
-        facts = _Pairs()
-        facts.put(
+        self._facts = _Pairs()
+        self._facts.put(
             [
                 (self.tr("Kept"), self._kept),
                 (self.tr("Now"), self._differences),
-                (self.tr("Worst"), self._classes),
+                (self.tr("Worst recall"), self._classes),
                 (self.tr("Note"), self._note),
                 (self.tr("File"), self._name),
                 (self.tr("SHA-256"), self._sha256),
             ]
         )
-        metrics, frozen = _column(self._title, self._metrics), _column(frozen_heading, self._frozen)
+        metrics, frozen = _column(self._metrics), _column(frozen_heading, self._frozen)
         metrics.setFixedWidth(_METRICS_WIDTH)
         frozen.setFixedWidth(_FROZEN_WIDTH)
-        layout = QHBoxLayout(page)
+        layout = QGridLayout(page)
         layout.setContentsMargins(theme.SPACE, theme.SPACE, theme.SPACE * 2, theme.SPACE)
-        layout.setSpacing(2 * theme.PANEL_PADDING)
-        layout.addWidget(metrics)
-        layout.addWidget(frozen)
-        layout.addWidget(_column(facts), 1)
+        layout.setHorizontalSpacing(2 * theme.PANEL_PADDING)
+        layout.setVerticalSpacing(theme.SPACE)
+        layout.setRowStretch(1, 1)
+        layout.setColumnStretch(2, 1)
+        layout.addWidget(self._title, 0, 0, 1, 2)
+        layout.addWidget(metrics, 1, 0)
+        layout.addWidget(frozen, 1, 1)
+        layout.addWidget(_column(self._facts), 0, 2, 2, 1)
         return page
 
     def _show_if_seen(self) -> None:
@@ -78,6 +93,8 @@ class CheckpointDetailsView(QScrollArea):
     def _show(self) -> None:
         details = self._details.details
         self._page.setVisible(details is not None)
+        self._hint.setVisible(details is None)
+        self._hint.setText(self._details.hint)
         if details is None:
             return
         self._title.setText(details.title)
@@ -89,7 +106,8 @@ class CheckpointDetailsView(QScrollArea):
         self._kept.setText(details.kept)
         self._differences.setText("\n".join(details.differences))
         self._classes.setText(details.classes)
-        self._note.setText(details.note or "–")
+        self._note.setText(details.note)
+        self._facts.show_row(self._note, is_shown=bool(details.note))
         self._name.set_whole_text(details.name)
         self._sha256.setText(f"{details.sha256[:_SHORT_SHA]}…")
 
@@ -124,6 +142,18 @@ class _Pairs(QWidget):
             is_button = isinstance(value, QPushButton)
             beside_name = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop
             self._grid.addWidget(value, row, 1, beside_name if is_button else side)
+
+    def show_row(self, value: QWidget, *, is_shown: bool) -> None:
+        """Show or hide a value with its name."""
+        row = next(row for row in range(self._grid.rowCount()) if self._at(row, 1) is value)
+        for column in range(2):
+            self._at(row, column).setVisible(is_shown)
+
+    def _at(self, row: int, column: int) -> QWidget:
+        item = self._grid.itemAtPosition(row, column)
+        widget = None if item is None else item.widget()
+        assert widget is not None
+        return widget
 
 
 def _label(role: str = "") -> QLabel:

@@ -164,6 +164,36 @@ def test_the_pane_is_shown_where_there_is_room_or_where_it_was_chosen(
     assert not pane.isVisible()
 
 
+@pytest.mark.window
+@pytest.mark.qt_log_ignore("propagateSizeHints")
+def test_the_pane_shows_long_steps_whole_and_says_what_to_do_where_not_just_one_is_selected(
+    qtbot, themed, details: CheckpointDetails
+) -> None:
+    checkpoints = details._checkpoints
+    view = CheckpointsView(checkpoints, details)
+    qtbot.addWidget(view)
+    view.resize(1870, 160)
+    view.show()
+    checkpoints.reset([checkpoint(1, 0.5, 0.8), checkpoint(2458, 0.5, 0.8, step=110_531, note="kept for the talk")])
+    pane = view._details
+    qtbot.waitUntil(lambda: pane._title.text() == "Epoch 2,458 · step 110,531")
+    qtbot.waitUntil(lambda: pane._title.width() >= pane._title.sizeHint().width())
+    assert pane._note.isVisible()
+    view._table.selectAll()
+    assert pane._hint.text() == "2 checkpoints are selected. Compare tells how they differ."
+    qtbot.waitUntil(lambda: not pane.verticalScrollBar().isVisible())
+    view._table.clearSelection()
+    assert pane._hint.text() == "Select a checkpoint to read about it."
+    assert not pane.verticalScrollBar().isVisible()
+    view._table.select_keys([checkpoints.present.key("checkpoint_tiny_001.pt")])
+    assert not pane._hint.isVisible()
+    assert not pane._note.isVisible()
+    # Without a note, all of it is seen in the low panel.
+    qtbot.waitUntil(lambda: not pane._sha256.visibleRegion().isEmpty())
+    place = pane._sha256.mapTo(pane.viewport(), pane._sha256.rect().bottomRight())
+    assert pane.viewport().rect().contains(place)
+
+
 def test_what_another_run_was_set_to_otherwise_is_told(details: CheckpointDetails, tmp_path) -> None:
     here, there = RunConfig(), RunConfig(optimizer=OptimizerConfig(rate=0.5), training=TrainingConfig(epochs=77))
     other = RunCheckpoints(tmp_path / "other", there, checkpoints=[checkpoint(1, 0.5, 0.8)])
@@ -204,4 +234,4 @@ def test_the_classes_that_were_recognized_worst_are_told_where_they_are_kept(qtb
         details._checkpoints.reset(folder.checkpoints.listed(), folder.path, folder.config())
         details._checkpoints.note_selected([details._checkpoints.present.key("checkpoint_tiny_002.pt")])
         assert details.details.classes == "…"
-        qtbot.waitUntil(lambda: details.details.classes == "owl 50.0 %, cat 75.0 %, dog 100.0 %")
+        qtbot.waitUntil(lambda: details.details.classes == "owl at 50.0 %, cat at 75.0 %, dog at 100.0 %")
