@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
@@ -24,7 +25,14 @@ _NUM_LOOKED_FOR = 5
 
 
 def load(
-    name: str, module: nn.Module, head: str, state: dict[str, Tensor], source: str, image_size: int
+    name: str,
+    module: nn.Module,
+    head: str,
+    state: dict[str, Tensor],
+    source: str,
+    image_size: int,
+    *,
+    must_be_finite: bool,
 ) -> WeightsReport:
     """Copy weights into the module; into one on "meta", they are put. A head of another shape is left out.
 
@@ -38,6 +46,7 @@ def load(
         state: The tensors of the file.
         source: Path of the file, for the report.
         image_size: Side of the images in pixels, to which a vision transformer's positions are fitted.
+        must_be_finite: Whether NaN or infinity in what is taken of them makes them of no use.
 
     Returns:
         How they fit. Where they do not, the module holds some of them and is of no use.
@@ -75,18 +84,25 @@ def load(
     told = {each.key for each in misshapen}
     missing = [key for key in missing if key not in head_keys and key not in told]
     unexpected = [key for key in unexpected if not key.startswith(f"{head}.")]
-    is_usable = not (misshapen or missing or unexpected or problem)
+    fits = not (misshapen or missing or unexpected or problem)
+    # Only what is taken: a file may have anything in what is left out.
+    spoilt = _not_finite(state) if must_be_finite and fits else []
+    if spoilt:
+        sentence = _spoilt_sentence(source, spoilt)
+    elif fits:
+        sentence = _fitting_sentence(len(own), len(head_keys) if is_head_new else 0, num_left_out)
+    else:
+        is_last_layer = _is_last_layer(told, own, head)
+        sentence = _misfit_sentence(source, name, misshapen, missing, unexpected, problem, is_last_layer)
     return WeightsReport(
         path=source,
-        is_usable=is_usable,
+        is_usable=fits and not spoilt,
         num_fitting=num_fitting,
         is_head_new=is_head_new,
         missing=missing,
         unexpected=unexpected,
         misshapen=misshapen,
-        sentence=_fitting_sentence(len(own), len(head_keys) if is_head_new else 0, num_left_out)
-        if is_usable
-        else _misfit_sentence(source, name, misshapen, missing, unexpected, problem, _is_last_layer(told, own, head)),
+        sentence=sentence,
     )
 
 
@@ -126,11 +142,30 @@ def _is_last_layer(keys: set[str], own: dict[str, Tensor], head: str) -> bool:
     return bool(keys) and all(key.rpartition(".")[0] == last for key in keys)
 
 
+def _not_finite(state: dict[str, Tensor]) -> list[str]:
+    """Name the tensors that have NaN or infinity in them."""
+    return [
+        key
+        for key, tensor in state.items()
+        # torch has no isfinite for numbers of eight bits.
+        if tensor.is_floating_point()
+        and not torch.isfinite(tensor.float() if tensor.dtype.itemsize == 1 else tensor).all()
+    ]
+
+
 def _fitting_sentence(num_own: int, num_new: int, num_left_out: int) -> str:
     rest = f" {num_left_out:,} of the file that are not of the model are left out." if num_left_out else ""
     if num_new:
         return f"All {num_own - num_new:,} tensors fit; the head begins anew.{rest}"
     return f"All {num_own:,} tensors fit, the head's too.{rest}"
+
+
+def _spoilt_sentence(source: str, keys: list[str]) -> str:
+    where = f"its tensor {keys[0]}" if len(keys) == 1 else f"{len(keys):,} of its tensors, the first of them {keys[0]}"
+    return (
+        f"{source} has NaN or infinity in {where}, from which nothing can learn. Choose a file that was saved before "
+        "they came in, or other weights."
+    )
 
 
 def _misfit_sentence(

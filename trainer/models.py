@@ -143,7 +143,7 @@ def build_model(
         state = {key: tensor for key, tensor in given.state.items() if not key.startswith(f"{head}.")}
     report = None
     if state is not None:
-        report = load(config.name, module, head, state, source, preprocessing.image_size)
+        report = load(config.name, module, head, state, source, preprocessing.image_size, must_be_finite=given is None)
         if not report.is_usable:
             raise ModelError(report.sentence, "model.weights" if given is None else "model.name")
     return LoadedModel(module, [head], preprocessing, report)
@@ -179,7 +179,7 @@ def compare_weights(config: ModelConfig, num_classes: int, image_size: int | Non
     except ModelError as error:
         return WeightsReport(path=config.weights, is_usable=False, sentence=str(error))
     size = preprocessing_of(config, image_size).image_size
-    return load(config.name, module, head, state, config.weights, size)
+    return load(config.name, module, head, state, config.weights, size, must_be_finite=True)
 
 
 def layer_tree(module: nn.Module, head: list[str]) -> list[LayerInfo]:

@@ -54,7 +54,15 @@ def check_run(config: RunConfig, faults: Faults, *, with_weights: bool, given: G
     with faults.noting():
         if state is not None:
             source = config.model.weights if given is None else given.source
-            report = load(config.model.name, sized[0], sized[1][0], state, source, preprocessing.image_size)
+            report = load(
+                config.model.name,
+                sized[0],
+                sized[1][0],
+                state,
+                source,
+                preprocessing.image_size,
+                must_be_finite=given is None,
+            )
             if not report.is_usable:
                 raise ModelError(report.sentence, "model.weights" if given is None else "model.name")
 

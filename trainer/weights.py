@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import glob
 import hashlib
 import os
@@ -11,6 +12,7 @@ import pickle
 import re
 import urllib.parse
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
@@ -34,6 +36,11 @@ WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before every key."""
 
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+_ZIP_START = b"PK\x03\x04"
+_LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""The pickled number with which torch.save begins where it writes no zip, as before PyTorch 1.6."""
+_SAFETENSORS_HEADER = slice(8, 9)
+"""Where the header's first brace is, after its length."""
 _CHUNK_BYTES = 256 * 1024
 
 Progress = Callable[[str, int, int, str], None]
@@ -89,6 +96,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ModelError: There is no such file, or no weights can be read from it without running code.
 
     """
+    if path.is_dir():
+        raise ModelError(
+            f"{path} is a folder, not a file of weights. Choose the file in it that ends in .pt, .pth or .safetensors."
+        )
     if not path.is_file():
         raise ModelError(f"There is no weights file {path}. Check the path, or choose random.")
     name = path.name.lower()
@@ -217,13 +228,18 @@ def _has_right_hash(path: Path, name: str) -> bool:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    start = _first_bytes(path)
     try:
         return safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
+    except safetensors.SafetensorError as error:
+        is_of_format = start[_SAFETENSORS_HEADER] == b"{"
+        raise (_damaged(path) if is_of_format else _of_no_format(path, "no file of safetensors")) from error
+    except (OSError, ValueError, RuntimeError) as error:
         raise _unreadable(path, error) from error
 
 
 def _read_pickle(path: Path) -> Any:
+    start = _first_bytes(path)
     try:
         # The options of a command line, as timm keeps them: plain values, but of a class that torch does not know.
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -242,17 +258,54 @@ def _read_pickle(path: Path) -> Any:
                 f"{f' ({found[1]})' if found else ''}. Where it was made, save its weights with "
                 "torch.save(model.state_dict(), …) and choose that file."
             ) from error
+        # torch opens a zip that is cut off at a negative place, which the system calls an invalid argument.
+        is_of_machine = isinstance(error, OSError) and error.errno != errno.EINVAL
+        if is_of_machine or isinstance(error, MemoryError) or "allocate" in text:
+            raise _unreadable(path, error) from error
+        # Whatever else torch says of it is about its own insides, or advises to switch the protection off.
+        raise _misread(path, start) from error
+
+
+def _first_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_LEGACY_START))
+    except OSError as error:
         raise _unreadable(path, error) from error
+    if not start:
+        raise ModelError(f"Cannot read weights from {path}: it is empty. Copy or export it again.")
+    return start
+
+
+def _misread(path: Path, start: bytes) -> ModelError:
+    """Say what is wrong with a file that torch.load cannot read, by what it begins with."""
+    if start.startswith(_ZIP_START):
+        return _of_no_format(path, "a zip of other files") if _is_other_zip(path) else _damaged(path)
+    if _LEGACY_START.startswith(start[: len(_LEGACY_START)]):
+        return _damaged(path)
+    return _of_no_format(path, "no checkpoint of PyTorch, neither a zip nor a pickle that torch.save wrote")
+
+
+def _is_other_zip(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return not any(name.endswith("/data.pkl") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
+
+
+def _damaged(path: Path) -> ModelError:
+    return ModelError(f"Cannot read weights from {path}: it is cut off or damaged. Copy or export it again.")
+
+
+def _of_no_format(path: Path, what: str) -> ModelError:
+    return ModelError(f"Cannot read weights from {path}: it is {what}. Choose another file, or export it again.")
 
 
 def _unreadable(path: Path, error: Exception) -> ModelError:
-    if isinstance(error, pickle.UnpicklingError):
-        # torch's own text advises to switch the protection off.
-        return ModelError(
-            f"Cannot read weights from {path}: it is damaged or no PyTorch file. Copy or export it again."
-        )
-    reason = (str(error).splitlines() or [""])[0].strip(" .") or type(error).__name__
-    return ModelError(f"Cannot read weights from {path}: {reason}. Copy or export the file again.")
+    told = error.strerror if isinstance(error, OSError) else ""
+    reason = told or (str(error).splitlines() or [""])[0].strip(" .") or type(error).__name__
+    return ModelError(f"Cannot read weights from {path}: {reason}. Mend that, or choose another file.")
 
 
 def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:

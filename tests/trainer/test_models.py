@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import copy
 import hashlib
+import math
 import os
 import socket
 import subprocess
 import sys
 import threading
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -28,6 +30,7 @@ from trainer.config import ModelConfig
 from trainer.freezing import FreezeSet
 from trainer.messages.model_info import ImagePreset, MisshapenTensor, WeightsReport
 from trainer.models import (
+    GivenWeights,
     LoadedModel,
     ModelError,
     build_model,
@@ -504,21 +507,79 @@ def test_files_that_hold_no_weights_get_a_sentence(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "epoch.pt")
     torch.save(torch.zeros(3), tmp_path / "tensor.pt")
     torch.save({"base_sha256": "ab", "model_state_dict": {"fc.bias": torch.zeros(5)}}, tmp_path / "compact.pt")
-    whole = saved(tmp_path, "bare").read_bytes()
-    (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "folder.pt").mkdir()
+    (tmp_path / "empty.pt").touch()
+    (tmp_path / "empty.safetensors").touch()
+    with zipfile.ZipFile(tmp_path / "images.pt", "w") as archive:
+        archive.writestr("images/1.jpg", b"x")
+    for name, whole in {
+        "cut.pt": saved(tmp_path, "bare").read_bytes(),
+        "cut.safetensors": saved(tmp_path, "safetensors").read_bytes(),
+        "old.pt": saved_without_zip(tmp_path).read_bytes(),
+    }.items():
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+        (tmp_path / f"short_{name}").write_bytes(whole[:20])
     for name, words in {
         "gone.pt": "There is no weights file",
-        "text.pt": "Cannot read weights from",
-        "cut.pt": "Cannot read weights from",
-        "text.safetensors": "Cannot read weights from",
+        "folder.pt": "is a folder, not a file of weights",
+        "empty.pt": "Cannot read weights from {}: it is empty. Copy or export it again.",
+        "empty.safetensors": "Cannot read weights from {}: it is empty. Copy or export it again.",
+        "text.pt": "Cannot read weights from {}: it is no checkpoint of PyTorch, neither a zip nor a pickle",
+        "images.pt": "Cannot read weights from {}: it is a zip of other files",
+        "cut.pt": "Cannot read weights from {}: it is cut off or damaged. Copy or export it again.",
+        "short_cut.pt": "Cannot read weights from {}: it is cut off or damaged. Copy or export it again.",
+        "old.pt": "Cannot read weights from {}: it is cut off or damaged. Copy or export it again.",
+        "short_old.pt": "Cannot read weights from {}: it is cut off or damaged. Copy or export it again.",
+        "text.safetensors": "Cannot read weights from {}: it is no file of safetensors",
+        "cut.safetensors": "Cannot read weights from {}: it is cut off or damaged. Copy or export it again.",
+        "short_cut.safetensors": "Cannot read weights from {}: it is cut off or damaged. Copy or export it again.",
         "w.onnx": "choose one that ends in .pt, .pth or .safetensors",
         "epoch.pt": "holds no state_dict",
         "tensor.pt": "holds no state_dict",
         "compact.pt": "is a compact checkpoint",
     }.items():
         text = sentence(weights=str(tmp_path / name))
-        assert words in text
+        assert words.format(tmp_path / name) in text
         assert str(tmp_path / name) in text
+
+
+def saved_without_zip(tmp_path: Path) -> Path:
+    state = built(num_classes=9, seed=8).module.state_dict()
+    torch.save(state, tmp_path / "whole_old.pt", _use_new_zipfile_serialization=False)
+    return tmp_path / "whole_old.pt"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_with_values_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    state = dict(built(num_classes=9, seed=8).module.state_dict())
+    state["conv5.0.weight"][3, 2] = value
+    torch.save(state, path)
+    one = f"{path} has NaN or infinity in its tensor conv5.0.weight, from which nothing can learn."
+    assert sentence(weights=str(path)).startswith(one)
+    state["conv1.1.running_var"][0] = value
+    torch.save(state, path)
+    several = f"{path} has NaN or infinity in 2 of its tensors, the first of them conv1.1.running_var, from which"
+    report = compared(path)
+    assert not report.is_usable
+    assert report.sentence.startswith(several)
+    assert report.sentence == sentence(weights=str(path))
+
+
+def test_what_is_left_out_of_a_file_may_be_of_any_value(tmp_path: Path) -> None:
+    state = dict(built(num_classes=9, seed=8).module.state_dict())
+    # The head of another task.
+    state["fc.weight"][0] = math.nan
+    torch.save(state, tmp_path / "w.pt")
+    assert compared(tmp_path / "w.pt").is_usable
+    assert sentence(weights=str(tmp_path / "w.pt"), num_classes=9).startswith(f"{tmp_path / 'w.pt'} has NaN or")
+
+
+def test_weights_that_are_given_are_taken_as_they_are(tmp_path: Path) -> None:
+    state = built(seed=8).module.state_dict()
+    state["conv5.0.weight"][3, 2] = math.nan
+    module = built(given=GivenWeights(state, "a checkpoint of a run")).module
+    assert module.state_dict()["conv5.0.weight"].isnan().any()
 
 
 # -- published weights ----------------------------------------------------------------------------------------
