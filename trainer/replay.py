@@ -55,7 +55,8 @@ def verify(preparation: Preparation, command: VerifyResume, on_progress: Progres
     """Make the first steps after a checkpoint again, and compare them. Of the run, which may be live, nothing changes.
 
     Raises:
-        ValueError: There is no such step, something of the run cannot be read, or a live run uses the GPU.
+        ValueError: There is no such step, something of the run cannot be read, or a live run uses the GPU; or no
+            checkpoint is named, and the one from which a resume would begin is damaged.
 
     """
     run_dir = Path(command.run_dir)
@@ -85,6 +86,10 @@ def verify(preparation: Preparation, command: VerifyResume, on_progress: Progres
 
 def _find_recorded(scratch: Scratch, folder: RunFolder, checkpoint: str | None, num_steps: int) -> Recorded:
     """Find what the run kept of the steps after a checkpoint, and put the scratch copy back to where they began."""
+    point = None if checkpoint else folder.checkpoints.resume_point()
+    if point is not None:
+        # Often no step was made after it; but it is what a resume would begin with, whatever is exact before it.
+        CheckpointStore(folder, read_only=True).load(point)
     listed = [folder.checkpoints.find(checkpoint)] if checkpoint else folder.checkpoints.listed()[::-1]
     with scratch.database() as db:
         found = next(((info, piece) for info in listed for piece in _pieces(db, info)), None)

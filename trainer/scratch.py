@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+from trainer.checkpoints import CheckpointStore
 from trainer.messages.run_info import CheckpointInfo
 from trainer.runs import RunFolder
 
@@ -36,7 +37,6 @@ class Scratch:
             shutil.copyfile(self._original.path / "run.toml", self._path / "run.toml")
             self._original.database.copy(self._path / "run.db")
             (self._path / "checkpoints").mkdir()
-            _refer(self._original.base_path, self._path / self._original.base_path.name)
             self._open = begun.pop_all()
         return self
 
@@ -57,12 +57,21 @@ class Scratch:
             event: The last event before what came after it; None where nobody knows.
             others: Checkpoints to which the copy is to refer, too.
 
+        Raises:
+            CheckpointError: A file of these, or the base that it needs, is missing or damaged; it is named as the
+                run's.
+
         """
+        store = CheckpointStore(self._original, read_only=True)
+        for each in (info, *others):
+            # Whoever reads the copy would name the copy's files, which nobody can mend.
+            store.load(each)
         with self.database() as db:
             if event is not None:
                 db.execute("DELETE FROM events WHERE id > ?", (event,))
             db.execute("DELETE FROM metrics")
             db.execute("DELETE FROM checkpoints WHERE saved_at > ?", (info.saved_at,))
+        _refer(self._original.base_path, self._path / self._original.base_path.name)
         for each in (info, *others):
             _refer(self._original.checkpoints_dir / each.name, self._path / "checkpoints" / each.name)
         self.folder = self._open.enter_context(RunFolder(self._path))

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from trainer import feature_store, replay
-from trainer.checkpoints import hash_file
+from trainer.checkpoints import CheckpointError, hash_file
 from trainer.config import PlanPhase, RunConfig
 from trainer.data.archive import Progress
 from trainer.feature_cache import FeatureCache
@@ -165,6 +165,19 @@ def test_a_generator_whose_state_is_not_that_of_then_is_found_at_the_first_step(
     assert found.causes == cause
 
 
+def flip_last_byte(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
 def relist(run_dir: Path, name: str) -> None:
     """List a checkpoint's file as it is now."""
     with closing(RunFolder(run_dir)) as folder:
@@ -247,6 +260,43 @@ def test_a_run_without_steps_after_a_checkpoint_says_so(config: RunConfig, tmp_p
     run_dir = train(config, tmp_path / "runs")
     with pytest.raises(RunFolderError, match=r"has no steps to compare with: none was made after checkpoint_.*_003_"):
         verify(run_dir, "3", 20)
+
+
+@pytest.mark.parametrize("num_steps", [3, 20], ids=["not reached", "reached"])
+@pytest.mark.parametrize("spoil", [flip_last_byte, cut, empty], ids=["flipped", "cut", "empty"])
+def test_a_damaged_last_checkpoint_is_refused_though_none_is_named(
+    config: RunConfig, tmp_path: Path, spoil: Callable[[Path], None], num_steps: int
+) -> None:
+    run_dir = train(config, tmp_path / "runs")
+    with RunFolder(run_dir, read_only=True) as folder:
+        last = folder.checkpoints.find("last").name
+    spoil(run_dir / "checkpoints" / last)
+    with pytest.raises(CheckpointError, match=f"^The checkpoint {last} is damaged: its bytes changed since it was"):
+        verify(run_dir, None, num_steps)
+    # An earlier one that is named is verified, as long as it need not be compared with that.
+    assert verify(run_dir, saved_name(run_dir), 3).difference is None
+
+
+def test_a_file_that_is_missing_is_named_in_the_run_and_not_in_the_copy(config: RunConfig, tmp_path: Path) -> None:
+    run_dir = train(config, tmp_path / "runs")
+    name = saved_name(run_dir)
+    (run_dir / "base.pt").rename(tmp_path / "base.pt")
+    for checkpoint in (None, name):
+        with pytest.raises(CheckpointError, match="is missing, and every checkpoint") as refused:
+            verify(run_dir, checkpoint, 20)
+        assert str(refused.value).startswith(f"{run_dir / 'base.pt'} is missing")
+    (tmp_path / "base.pt").rename(run_dir / "base.pt")
+    (run_dir / "checkpoints" / name).unlink()
+    with pytest.raises(CheckpointError) as refused:
+        verify(run_dir, name, 20)
+    assert f"is missing from {run_dir / 'checkpoints'}." in str(refused.value)
+
+
+def test_whole_files_are_verified_without_the_base(config: RunConfig, tmp_path: Path) -> None:
+    whole = config.checkpoints.model_copy(update={"self_contained": True})
+    run_dir = train(config.model_copy(update={"checkpoints": whole}), tmp_path / "runs")
+    (run_dir / "base.pt").unlink()
+    assert verify(run_dir, saved_name(run_dir), 20).difference is None
 
 
 def test_weights_that_differ_are_named_though_all_that_was_measured_is_equal(config: RunConfig, tmp_path: Path) -> None:

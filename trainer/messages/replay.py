@@ -13,7 +13,8 @@ class VerifyResume(Command):
     """Make the first steps after a checkpoint of a run again, without touching the run, and compare them to the bit.
 
     An errand (``trainer.errand``), not for a worker.
-    ``checkpoint`` is as in RunFolder.checkpoint; None takes the newest one after which steps were made.
+    ``checkpoint`` is as in RunFolder.checkpoint; None takes the newest one after which steps were made, and is
+    refused where the one that a resume would begin with is missing or damaged.
     """
 
     kind: Literal["VerifyResume"] = "VerifyResume"
