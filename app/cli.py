@@ -277,6 +277,8 @@ def _usage_sentence(error: Exception) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "thaw"
     message = error.format_message() if hasattr(error, "format_message") else str(error)
+    # What the library that reads the options puts before its sentence.
+    message = message.replace(": Value error, ", ": ", 1)
     if not message.endswith(("?", ".")):
         message += "."
     return f"{message} See `{command} --help`."

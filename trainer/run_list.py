@@ -28,12 +28,23 @@ def find_run(run: str, runs_dir: Path) -> Path:
     found = [path for path in names if path.name == run] or [path for path in names if run in path.name]
     if len(found) == 1:
         return found[0]
+    if not found and run != "last":
+        _check_is_run(run, given if given.is_dir() else runs_dir / run)
     if not names:
         raise RunFolderError(f"There are no runs in {runs_dir} yet, and {run} is no run's folder. Begin one first.")
     count = "No run" if not found else f"{len(found)} runs"
     raise RunFolderError(
         f"{count} named {run!r} in {runs_dir}. `thaw runs` lists them; give the folder's path or its whole name."
     )
+
+
+def _check_is_run(run: str, folder: Path) -> None:
+    """Refuse what a user may have meant as a folder's path, and what is in a folder without being a run."""
+    advice = "`thaw runs` lists the runs; give the path or the name of one."
+    if folder.is_dir():
+        raise RunFolderError(f"{folder} is no run's folder, for there is no run.db in it. {advice}")
+    if Path(run).name != run:
+        raise RunFolderError(f"There is no folder {Path(run).expanduser()}. {advice}")
 
 
 def list_runs(runs_dir: Path) -> list[RunListing]:

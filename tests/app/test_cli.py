@@ -144,11 +144,14 @@ def scripted_worker(run_folder, tmp_path):
         (["run"], "thaw: No such command 'run'. Did you mean 'runs'? See `thaw --help`."),
         (["runs", "--colour"], "thaw: No such option: --colour"),
         (["demo", "--epochs", "0"], "thaw: Invalid value for '--epochs'"),
+        (["batchnorm", "digits", "off"], "thaw: Invalid value for 'frozen|adapting': 'off' is not one of 'frozen',"),
         (["train", "none.toml"], "thaw: Cannot read the configuration none.toml: No such file or directory."),
         (["train", "bad.toml"], "training.epochs is 'many'"),
         (["train", "gone.toml"], "thaw: There is no file or folder "),
         (["status", "nothing"], "thaw: No run named 'nothing' in "),
         (["checkpoints", "nothing"], "thaw: No run named 'nothing' in "),
+        (["status", "empty"], "thaw: empty is no run's folder, for there is no run.db in it. `thaw runs` lists"),
+        (["resume", "/gone"], "thaw: There is no folder /gone. `thaw runs` lists the runs; give the path or the name"),
         (["confusion", "digits"], "has no confusion matrix: it comes with the validation at the end of an epoch."),
         (
             ["confusion", "digits", "--of", "epoch 3"],
@@ -164,6 +167,7 @@ def test_wrong_input_gets_one_sentence_and_exit_code_2(arguments, sentence, run_
     Path("photos.zip").touch()
     Path("bad.toml").write_text('[data]\npath = "photos.zip"\n[training]\nepochs = "many"\n')
     Path("gone.toml").write_text('[data]\npath = "gone"\n')
+    Path("empty").mkdir()
     assert main(arguments) == 2
     printed = capsys.readouterr()
     assert sentence in printed.err

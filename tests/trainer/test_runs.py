@@ -441,6 +441,20 @@ def test_a_run_is_found_by_path_name_or_last(folder: RunFolder, tmp_path: Path) 
         find_run("last", tmp_path)
 
 
+def test_a_folder_that_is_no_run_and_one_that_is_not_there_are_told_apart(folder: RunFolder, tmp_path: Path) -> None:
+    for runs_dir in (tmp_path / "none", folder.path.parent):
+        (runs_dir / "empty").mkdir(parents=True)
+        for given in (str(runs_dir / "empty"), "empty"):
+            with pytest.raises(RunFolderError) as refused:
+                find_run(given, runs_dir)
+            assert str(refused.value).startswith(
+                f"{runs_dir / 'empty'} is no run's folder, for there is no run.db in it. `thaw runs` lists"
+            )
+        with pytest.raises(RunFolderError) as refused:
+            find_run(str(tmp_path / "gone"), runs_dir)
+        assert str(refused.value).startswith(f"There is no folder {tmp_path / 'gone'}. `thaw runs` lists")
+
+
 def test_a_folder_of_another_format_is_refused_by_version(folder: RunFolder) -> None:
     with sqlite3.connect(folder.path / "run.db") as database:
         database.execute("PRAGMA user_version = 99")
