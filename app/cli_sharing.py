@@ -18,6 +18,7 @@ from trainer.messages.export import (
     ExportCheckpoint,
     ExportFormat,
     format_of,
+    name_of,
 )
 from trainer.run_list import find_run
 from trainer.runs import RunFolder
@@ -56,7 +57,8 @@ def export(
     run_dir = find_run(run, runs_dir(context, runs))
     if bundle and chosen is not None:
         raise ValueError("A bundle has formats of its own. Leave --format out, or --bundle.")
-    kind = None if bundle else format_of(to.name, chosen)
+    filename = name_of(to)
+    kind = None if bundle else format_of(filename, chosen)
     with RunFolder(run_dir, read_only=True) as folder:
         name = folder.checkpoints.find(checkpoint).name
     exported = do_errand(

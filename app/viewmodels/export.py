@@ -21,6 +21,7 @@ from trainer.messages.export import (
     ExportCheckpoint,
     ExportFormat,
     format_of,
+    name_of,
 )
 from trainer.messages.run_info import CheckpointInfo
 
@@ -143,13 +144,17 @@ class ExportViewModel(QObject):
     def can_begin(self) -> bool:
         """Return whether all is chosen, and nothing replaced unasked."""
         is_free = self.taken is None or self.may_replace
-        return bool(self.to.strip()) and self._places in self._seen and is_free and not self.no_folder
+        return bool(self.to.strip()) and self._places in self._seen and is_free and not self.no_place
 
     @property
-    def no_folder(self) -> str:
-        """Say that there is no such folder to write to, "" if there is, or if that is not known yet."""
+    def no_place(self) -> str:
+        """Say that there is no such place to write to, "" if there is, or if that is not known yet."""
+        if not self.to.strip():
+            return ""
+        if no_name := self._no_name():
+            return no_name
         seen = self._seen.get(self._places)
-        if seen is None or seen.has_folder or not self.to.strip():
+        if seen is None or seen.has_folder:
             return ""
         text = self.tr("There is no folder {}. Make it first, or choose another place.")
         return text.format(self._place().parent)
@@ -157,7 +162,7 @@ class ExportViewModel(QObject):
     @property
     def is_place_wrong(self) -> bool:
         """Return whether it is the place that is refused, and nothing else."""
-        return bool(self.no_folder or (self.refusal and self._complaint()))
+        return bool(self.no_place or (self.refusal and self._complaint()))
 
     def look_again(self) -> None:
         """See what is there by now: another program may have made, or taken away, a folder or a file."""
@@ -215,7 +220,17 @@ class ExportViewModel(QObject):
 
     @property
     def _places(self) -> tuple[Path, ...]:
-        return () if self.target is None else tuple(self._command().places)
+        is_named = self.target is not None and not self._no_name()
+        return tuple(self._command().places) if is_named else ()
+
+    def _no_name(self) -> str:
+        """Say that the path ends in no name, "" if it ends in one."""
+        try:
+            # As it was typed: a dot, or nothing, would have the name of the folder that is offered.
+            name_of(self._given())
+        except ValueError as error:
+            return str(error)
+        return ""
 
     def _complaint(self) -> str:
         """Say why it cannot be written under this name, "" if it can."""
@@ -236,12 +251,15 @@ class ExportViewModel(QObject):
 
     def _place(self) -> Path:
         """Return where it is written: what is no whole path is meant within the folder that is offered."""
+        beside = self.target.run_dir.parent if self.target is not None else Path()
+        return (Path(self._folder or beside) / self._given()).absolute()
+
+    def _given(self) -> Path:
         given = Path(self.to.strip())
         with contextlib.suppress(RuntimeError):
             # Where a user is named that this system does not know, it is a name as any other.
             given = given.expanduser()
-        beside = self.target.run_dir.parent if self.target is not None else Path()
-        return (Path(self._folder or beside) / given).absolute()
+        return given
 
     def _endings(self) -> tuple[str, ...]:
         return {"bundle": ("",), "archive": (BUNDLE_ARCHIVE,)}.get(self.shared_as) or ENDINGS[self.shared_as]  # type: ignore[index]
@@ -263,7 +281,8 @@ class ExportViewModel(QObject):
         if self.target is not None:
             # What was seen there before may be gone by now, or have come.
             self._seen = {}
-            self._looker.want([self._places])
+            places = self._places
+            self._looker.want([places] if places else [])
 
     def _take_look(self, places: tuple[Path, ...], seen: _Place) -> None:
         self._seen[places] = seen

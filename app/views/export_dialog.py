@@ -185,7 +185,7 @@ class ExportDialog(QDialog):
         if export.taken is not None:
             self.may_replace.setText(self.tr("Replace {}, which is there already").format(export.taken.name))
         self.may_replace.setChecked(export.may_replace)
-        refusal = "" if export.is_going else export.refusal or export.no_folder
+        refusal = "" if export.is_going else export.refusal or export.no_place
         self.refusal.show_text(refusal, is_error=bool(refusal))
         theme.set_property(self.to, "invalid", export.is_place_wrong)
         text, done, total = export.progress if export.is_going else ("", 0, 0)

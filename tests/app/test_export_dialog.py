@@ -133,6 +133,25 @@ def test_a_folder_that_is_not_there_is_told_beside_the_file_before_anything_begi
     assert not dialog.to.property("invalid")
 
 
+@pytest.mark.parametrize("choice", ["pt", "bundle", "archive"])
+@pytest.mark.parametrize("typed", ["/", "..", "."])
+def test_a_path_that_ends_in_no_name_is_told_beside_it_before_anything_begins(
+    qtbot, export, dialog, choice, typed
+) -> None:
+    export.share_as(choice)
+    dialog.to.selectAll()
+    qtbot.keyClicks(dialog.to, typed)
+    assert export.to == typed
+    assert dialog.refusal.whole_text == f"The path {typed} ends in no name of a file or bundle. Add one to it."
+    assert dialog.to.property("invalid")
+    assert not dialog.begin.isEnabled()
+    assert not dialog.may_replace.isVisible()
+    qtbot.keyClicks(dialog.to, "/free.zip" if choice == "archive" else "/free.pt")
+    assert dialog.refusal.whole_text == ""
+    dialog.to.clear()
+    assert (dialog.refusal.whole_text, dialog.begin.isEnabled()) == ("", False)
+
+
 def test_the_format_that_is_code_says_so_in_red(export, dialog) -> None:
     dialog.shared_as.setCurrentIndex(SHARED_AS.index("pickle"))
     dialog.shared_as.activated.emit(SHARED_AS.index("pickle"))

@@ -52,7 +52,7 @@ def test_export_prints_the_file_its_size_and_how_its_outputs_compare(run_dir, tm
     assert main(["export", str(run_dir), "best", "--to", str(to)]) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.splitlines()[-1].startswith(f"thaw: There is a {to} already. Choose another name")
+    assert said.err.splitlines()[-1].startswith(f"thaw: {to} is there already. Choose another name")
     assert main(["export", str(run_dir), "best", "--to", str(to), "--overwrite", "--json"]) == 0
     exported = CheckpointExported.model_validate(json.loads(capsys.readouterr().out))
     assert exported.files["model.safetensors"] == to.stat().st_size
@@ -66,7 +66,11 @@ def test_export_prints_the_file_its_size_and_how_its_outputs_compare(run_dir, tm
     [
         (["best", "--to", "a.h5"], "The ending of a.h5 says no format"),
         (["best", "--to", "a.pt", "--format", "onnx"], "A file of the format onnx ends in .onnx, but a.pt does not"),
-        (["best", "--to", "a.pt", "--format", "h5"], "--format"),
+        (["best", "--to", "a.pt", "--format", "h5"], "Invalid value for '--format': 'h5' is not one of 'pt', 'course'"),
+        (["best", "--to", "/", "--format", "pt"], "The path / ends in no name of a file or bundle. Add one to it."),
+        (["best", "--to", "/", "--bundle"], "The path / ends in no name of a file or bundle. Add one to it."),
+        (["best", "--to", "."], "The path . ends in no name of a file or bundle. Add one to it."),
+        (["best", "--to", ""], "The path . ends in no name of a file or bundle. Add one to it."),
         (["epoch7", "--to", "a.pt"], "no checkpoint named 'epoch7'"),
         (["best", "--to", "b", "--bundle", "--format", "pt"], "A bundle has formats of its own"),
         (["best"], "--to"),

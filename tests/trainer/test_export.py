@@ -222,14 +222,14 @@ def test_parity_is_checked_on_random_images_where_the_data_are_gone_and_says_so(
 
 def test_nothing_is_written_over_unless_that_is_allowed(run_dir, tmp_path):
     (tmp_path / "model.pt").write_text("mine")
-    with pytest.raises(ExportError, match=r"There is a .*model\.pt already"):
+    with pytest.raises(ExportError, match=r"model\.pt is there already"):
         shared(run_dir, tmp_path / "model.pt")
     assert (tmp_path / "model.pt").read_text() == "mine"
     shared(run_dir, tmp_path / "model.pt", overwrite=True)
     assert "fc.weight" in torch.load(tmp_path / "model.pt", weights_only=True)
     # What stands beside it counts as well.
     (tmp_path / "other.pt.json").write_text("mine")
-    with pytest.raises(ExportError, match=r"other\.pt\.json already"):
+    with pytest.raises(ExportError, match=r"other\.pt\.json is there already"):
         shared(run_dir, tmp_path / "other.pt")
     assert not (tmp_path / "other.pt").exists()
 
@@ -287,6 +287,14 @@ def test_ending_or_choice_says_the_format(name, chosen, found):
 def test_ending_that_says_no_format_or_another_one_is_refused(name, chosen):
     with pytest.raises(ValueError, match=r"says no format\. Choose one of \.pt|ends in \.onnx, but a\.pt does not"):
         format_of(name, chosen)
+
+
+@pytest.mark.parametrize("is_bundle", [False, True])
+@pytest.mark.parametrize("to", ["/", ".", "", "..", "/a/.."])
+def test_a_path_that_ends_in_no_name_is_nowhere_to_write(to, is_bundle):
+    command = ExportCheckpoint(run_dir="/r", checkpoint="last", to=to, is_bundle=is_bundle)
+    with pytest.raises(ValueError, match=r"^The path .* ends in no name of a file or bundle\. Add one to it\.$"):
+        _ = command.places
 
 
 def test_a_damaged_or_unknown_checkpoint_is_refused_by_name(run_dir, tmp_path):

@@ -145,7 +145,7 @@ def test_bundle_comes_as_one_zip_too(short_run, tmp_path):
 def test_a_folder_with_anything_else_in_it_is_never_replaced(short_run, tmp_path, monkeypatch):
     bundle = tmp_path / "bundle"
     bundled(short_run, bundle)
-    with pytest.raises(ExportError, match=r"There is a .*bundle already"):
+    with pytest.raises(ExportError, match=r"bundle is there already"):
         bundled(short_run, bundle)
     (bundle / "README.md").write_text("old")
     bundled(short_run, bundle, overwrite=True)

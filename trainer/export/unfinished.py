@@ -45,7 +45,7 @@ def check_free(paths: Sequence[Path], *, overwrite: bool) -> None:
         raise ExportError(f"There is no folder {folder}. Make it first, or choose another place.")
     taken = [path for path in paths if path.exists() or path.is_symlink()]
     if taken and not overwrite:
-        raise ExportError(f"There is a {taken[0]} already. Choose another name, or have it overwritten (--overwrite).")
+        raise ExportError(f"{taken[0]} is there already. Choose another name, or have it overwritten (--overwrite).")
     folders = [path for path in taken if path.is_dir()]
     if folders:
         raise ExportError(f"{folders[0]} is a folder, which no file replaces. Choose another name.")

@@ -50,9 +50,15 @@ class ExportCheckpoint(Command):
 
     @property
     def places(self) -> list[Path]:
-        """Return what is to be written: the file and what is said beside it, or the bundle."""
+        """Return what is to be written: the file and what is said beside it, or the bundle.
+
+        Raises:
+            ValueError: The path ends in no name.
+
+        """
         to = Path(self.to)
-        return [to] if self.is_bundle else [to, to.with_name(f"{to.name}.json")]
+        name = name_of(to)
+        return [to] if self.is_bundle else [to, to.with_name(f"{name}.json")]
 
 
 class Parity(Record):
@@ -95,6 +101,18 @@ class CheckpointExported(Event):
     files: dict[str, int]
     parity: Parity
     notes: list[str] = Field(default_factory=list)
+
+
+def name_of(to: Path) -> str:
+    """Return the name of the file or bundle that is to be written to a path.
+
+    Raises:
+        ValueError: It ends in none, as a root does, and a folder that dots stand for.
+
+    """
+    if to.name in {"", ".."}:
+        raise ValueError(f"The path {to} ends in no name of a file or bundle. Add one to it.")
+    return to.name
 
 
 def format_of(to: str, chosen: ExportFormat | None) -> ExportFormat:
