@@ -94,6 +94,9 @@ class RunConfigViewModel(QObject):
 
     def text(self, field: str) -> str:
         """Return what a field shows."""
+        if field == "model.weights" and self.branch is not None and self.run is not None:
+            # What its configuration names beside the checkpoint was never read.
+            return self.tr("the checkpoint's")
         return self._texts[field]
 
     def note(self, field: str) -> str:
@@ -108,9 +111,7 @@ class RunConfigViewModel(QObject):
             return self.tr("in {} parts, one after another").format(count_text(self.live.in_force.batch_parts))
         if field == "model.weights" and self.branch is not None:
             # Whatever is found of a file that is named there, too, which a plain run would take.
-            return (
-                self.tr("The checkpoint's are taken.") if self.run is None else self.tr("The checkpoint's were taken.")
-            )
+            return self.tr("The checkpoint's are taken.") if self.run is None else ""
         return self._notes.get(field) or self._resting_note(field)
 
     def _views_note(self) -> str:

@@ -673,6 +673,14 @@ def test_of_a_branch_the_weights_are_the_checkpoints_whatever_file_is_named(show
     assert shown_form._rows["model.weights"].note.whole_text == "All 336 tensors fit."
 
 
+def test_the_weights_of_a_branch_that_has_begun_are_the_checkpoints(run_config, run_info) -> None:
+    branch = BranchConfig(run="/runs/a", checkpoint="checkpoint_tiny_002.pt")
+    run_config.show_run(run_info.model_copy(update={"config": run_info.config.model_copy(update={"branch": branch})}))
+    assert (run_config.text("model.weights"), run_config.note("model.weights")) == ("the checkpoint's", "")
+    run_config.leave_run()
+    assert run_config.text("model.weights") == run_info.config.model.weights
+
+
 @pytest.mark.window
 def test_the_plan_has_the_whole_width_of_the_form(shown_form: RunForm) -> None:
     assert shown_form._rows["plan"].editor.width() > 1.2 * shown_form._rows["training.epochs"].editor.width()
