@@ -87,7 +87,7 @@ def _open(command: CompareCheckpoints, stack: ExitStack) -> list[_Member]:
         config = configs[str(folder.path)]
         parts = [run_names[str(folder.path)], f"epoch {info.epoch}"][len(stores) == 1 :]
         if epochs.count((folder.path, info.epoch)) > 1:
-            parts.append(f"step {info.step}")
+            parts.append(f"step {info.step:,}")
         members.append(_Member(folder, store, config, run, info, ", ".join(parts)))
     return members
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QLocale
-from PySide6.QtGui import QFont
+from PySide6.QtGui import QFont, QPainter
 
 _X_TICK_SPACING_PX = 84
 _Y_TICK_SPACING_PX = 32
@@ -55,6 +56,17 @@ class PlotAxis(pg.AxisItem):  # type: ignore[misc]  # pyqtgraph has no types
             spacing = max(spacing, 1.0)
         ticks = np.arange(math.ceil(low / spacing), math.floor(high / spacing) + 1) * spacing
         return [(spacing / self.scale, (ticks / self.scale).tolist())]
+
+    def generateDrawSpecs(self, p: QPainter) -> tuple[Any, Any, Any] | None:
+        """Return what is drawn: numbers that the plot's edge would cut are left out."""
+        specs: tuple[Any, Any, Any] | None = super().generateDrawSpecs(p)
+        plot = self.parentItem()
+        if specs is None or plot is None or self.orientation != "bottom":
+            return specs
+        line, ticks, texts = specs
+        room = self.mapRectFromItem(plot, plot.boundingRect())
+        whole = [text for text in texts if room.left() <= text[0].left() and text[0].right() <= room.right()]
+        return line, ticks, whole
 
     def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
         """Write the ticks' numbers."""

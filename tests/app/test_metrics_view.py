@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from PySide6.QtCore import QLocale, QPointF, QRectF, Qt, QTimer
-from PySide6.QtGui import QColor, QImage
+from PySide6.QtGui import QColor, QImage, QPainter
 
 from app import theme
 from app.viewmodels.checkpoint_table import CheckpointItemModel
@@ -288,6 +288,22 @@ def test_the_pointer_over_one_plot_is_shown_on_both(trained):
     trained.loss.plot.scene().sigMouseMoved.emit(place)
     assert trained.accuracy._crosshair.isVisible()
     assert trained.accuracy._header._step.text() == "step 90"
+
+
+def test_no_number_below_the_curve_is_cut_by_the_edge(trained):
+    axis = trained.loss._x_axis
+    image = QImage(8, 8, QImage.Format.Format_ARGB32)
+    last_numbers = set()
+    for high in np.linspace(13_600, 14_400, 81):
+        trained.loss.view_box.setXRange(0, high)
+        painter = QPainter(image)
+        _, _, texts = axis.generateDrawSpecs(painter)
+        painter.end()
+        room = axis.mapRectFromScene(trained.loss.plot.sceneRect())
+        assert all(room.left() <= rect.left() and rect.right() <= room.right() for rect, _, _ in texts)
+        last_numbers.add(texts[-1][2])
+    assert "14,000" in last_numbers, "where there is room for it"
+    assert last_numbers != {"14,000"}
 
 
 def test_the_lower_axis_can_count_epochs(trained):
