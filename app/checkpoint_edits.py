@@ -21,6 +21,8 @@ from app.deletions import (
     begin_deletion,
     end_deletion,
     forget_deleted,
+    has_bytes,
+    note_out,
     note_place,
     note_trashed,
     read_deletions,
@@ -256,6 +258,7 @@ class CheckpointEdits(QObject):
             if each.deletion_id in self._going:
                 continue
             # A window was killed, or left the run, before it moved this to the trash, or when it had it out again.
+            self._work(partial(note_out, each.deletion_id, shown, each.info), _nothing)
             if self._checkpoints.present.info(each.info.name) is None:
                 self._put_back(shown, [each.info])
             else:
@@ -401,20 +404,27 @@ def _take_out(deletion: Deletion) -> _Taken:
     left: list[Trashed] = []
     problems: list[str] = []
     for each in deletion.trashed:
+        run_dir, named = each.path.parents[1], _with_free_name(each)
         try:
-            named = _with_free_name(each)
-            if named != each and deletion.id:
-                note_place(deletion.id, each, named)
-            trash.take_out(named.trashed, named.path)
+            if trash.size_of(each.trashed) is not None and not has_bytes(each.trashed, each.info):
+                raise FileNotFoundError(2, "the trash has another file by its name", str(each.path))
+            if deletion.id:
+                note_place(deletion.id, run_dir, named.info, each.trashed)
+            trash.take_out(each.trashed, named.path)
         except OSError as error:
             sentence = QCoreApplication.translate(
                 "CheckpointEdits", "Cannot put {} back: {}. Look for it in the trash."
             )
             problems.append(sentence.format(each.info.name, error.strerror or error))
-            if trash.size_of(each.trashed) is not None:
+            if trash.size_of(each.trashed) is not None and not isinstance(error, FileNotFoundError):
                 left.append(each)
-        else:
-            back.append(named.info)
+            continue
+        back.append(named.info)
+        if deletion.id:
+            try:
+                note_out(deletion.id, run_dir, named.info)
+            except DeletionRecordError as error:
+                problems.append(str(error))
     if len(problems) > 1:
         more = QCoreApplication.translate("CheckpointEdits", "{} more did not come back either.")
         problems[1:] = [more.format(len(problems) - 1)]

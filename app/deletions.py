@@ -5,6 +5,7 @@ All of it reads and writes files: never on the window's thread.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import uuid
@@ -26,6 +27,8 @@ CREATE TABLE IF NOT EXISTS deleted (
     pid INTEGER NOT NULL, begun_at REAL NOT NULL
 )
 """
+_OUT = b""
+"""In place of where a checkpoint lies in the trash: nowhere, it is in its place."""
 _PATIENCE_S = 10.0
 
 
@@ -98,22 +101,33 @@ def note_trashed(deletion_id: str, run_dir: Path, info: CheckpointInfo, trashed:
         )
 
 
-def note_place(deletion_id: str, taken: Trashed, given: Trashed) -> None:
-    """Keep under which other name a checkpoint is about to come back: a newer one has its own.
+def note_place(deletion_id: str, run_dir: Path, info: CheckpointInfo, trashed: Path) -> None:
+    """Keep under which name a checkpoint is about to come back: a newer one may have its own.
 
     Raises:
         DeletionRecordError: It cannot be kept.
 
     """
+    path = _path_in(run_dir.resolve(), info)
     with _database() as database:
         database.execute(
-            "UPDATE deleted SET path = ?, info = ? WHERE deletion = ? AND path = ?",
-            (
-                os.fsencode(_path_in(given.path.parents[1].resolve(), given.info)),
-                given.info.model_dump_json(),
-                deletion_id,
-                os.fsencode(_path_in(taken.path.parents[1].resolve(), taken.info)),
-            ),
+            "UPDATE deleted SET path = ?, info = ? WHERE deletion = ? AND trashed = ?",
+            (os.fsencode(path), info.model_dump_json(), deletion_id, os.fsencode(trashed)),
+        )
+
+
+def note_out(deletion_id: str, run_dir: Path, info: CheckpointInfo) -> None:
+    """Keep that a checkpoint is in its place, and not in the trash: it is to be listed again.
+
+    Raises:
+        DeletionRecordError: It cannot be kept.
+
+    """
+    path = _path_in(run_dir.resolve(), info)
+    with _database() as database:
+        database.execute(
+            "UPDATE deleted SET trashed = ? WHERE deletion = ? AND path = ?",
+            (_OUT, deletion_id, os.fsencode(path)),
         )
 
 
@@ -129,16 +143,18 @@ def end_deletion(deletion_id: str) -> None:
 
 
 def forget_deleted(run_dir: Path, names: Iterable[str]) -> None:
-    """Forget that checkpoints were deleted: they are listed again.
+    """Forget that checkpoints were deleted which are out of the trash: they are listed again.
+
+    What was deleted under the same names, and lies in the trash, is remembered.
 
     Raises:
         DeletionRecordError: It cannot be forgotten.
 
     """
     folder = run_dir.resolve()
-    paths = [(os.fsencode(folder / "checkpoints" / name),) for name in names]
+    paths = [(os.fsencode(folder / "checkpoints" / name), _OUT) for name in names]
     with _database() as database:
-        database.executemany("DELETE FROM deleted WHERE path = ?", paths)
+        database.executemany("DELETE FROM deleted WHERE path = ? AND trashed = ?", paths)
 
 
 def read_deletions(run_dir: Path) -> tuple[list[Deletion], list[LeftBehind]]:
@@ -164,9 +180,11 @@ def read_deletions(run_dir: Path) -> tuple[list[Deletion], list[LeftBehind]]:
                 # Another window is about to move it.
                 continue
             # Before the look at its place, which a newer one may have by now: a run makes an epoch again by its name.
-            if raw_trashed is not None and _is_in_trash(info, trashed := Path(os.fsdecode(raw_trashed))):
+            trashed = Path(os.fsdecode(raw_trashed)) if raw_trashed else None
+            has_other = path.exists()
+            if trashed is not None and _is_in_trash(info, trashed) and (not has_other or has_bytes(trashed, info)):
                 found.setdefault(deletion_id, []).append(Trashed(info, path, trashed))
-            elif path.exists():
+            elif has_other:
                 left.append(LeftBehind(deletion_id, info))
             elif raw_trashed is not None or pid != os.getpid():
                 database.execute("DELETE FROM deleted WHERE rowid = ?", (row_id,))
@@ -191,6 +209,12 @@ def _is_others(pid: int, begun_at: float) -> bool:
 def _is_in_trash(info: CheckpointInfo, trashed: Path) -> bool:
     # A trash gives a name again that has become free: another file may have it by now.
     return trash.size_of(trashed) == info.size_bytes
+
+
+def has_bytes(trashed: Path, info: CheckpointInfo) -> bool:
+    """Tell whether a file of the trash is the checkpoint: checkpoints of other runs have its name and size, too."""
+    with trashed.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == info.sha256
 
 
 def _path_in(folder: Path, info: CheckpointInfo) -> Path:

@@ -52,7 +52,7 @@ from trainer.messages.changes import (
     StateRestored,
     TrainingChanged,
 )
-from trainer.messages.commands import FreezeLayers, OpenRun, Rewind, UnfreezeLayers
+from trainer.messages.commands import FreezeLayers, OpenRun, UnfreezeLayers
 from trainer.messages.events import (
     CheckpointEdited,
     CheckpointSaved,
@@ -84,9 +84,9 @@ class RunDisplay(QObject):
     told = Signal(str, bool)
     """A sentence that the user should read, and whether Resume would help."""
     informed = Signal(str)
-    restored = Signal(str, object)
-    """A checkpoint was restored, as asked for here: the sentence, and the command that takes it back (or None)."""
     """A sentence that the user should read, and that is no trouble."""
+    restored = Signal(str)
+    """The sentence that says which checkpoint was restored, as asked for here."""
     advised = Signal(object)
     """A freeze or unfreeze is proposed (ChangeAdvised)."""
     rate_offered = Signal(str, float)
@@ -630,13 +630,14 @@ class RunDisplay(QObject):
         self.history.restore(event.step, event.segment, event.parent, change)
         if isinstance(event, CheckpointRestored):
             self.history.add_marker(event)
-            self._tell_restored(event)
-        elif isinstance(event, RunRewound) and self._session.has_sent(event.command_id):
-            self.informed.emit(rewound_sentence(event))
-        elif isinstance(event, RewindUndone) and self._session.has_sent(event.command_id):
-            self.informed.emit(undone_rewind_sentence(event))
         self.layer_tree.restore(event)
         self.changes.restore(event)
+        if isinstance(event, CheckpointRestored):
+            self._tell_restored(event)
+        elif isinstance(event, RunRewound) and self._session.has_sent(event.command_id):
+            self.informed.emit(f"{rewound_sentence(event)}.")
+        elif isinstance(event, RewindUndone) and self._session.has_sent(event.command_id):
+            self.informed.emit(f"{undone_rewind_sentence(event)}.")
         if event.rate is not None:
             self._follow_plan("", event.plan, event.num_phases_begun, rate=event.rate)
 
@@ -645,17 +646,19 @@ class RunDisplay(QObject):
         session = self._session
         if not session.has_sent(event.command_id) or session.starts_after(event.command_id):
             return
-        is_trained = session.state in {RunState.RUNNING, RunState.PAUSED}
-        what = self.tr("the weights of {name} at") if event.weights_only else self.tr("epoch {epoch},")
-        if session.state is RunState.RUNNING:
-            text = self.tr("Restored {what} step {step}. The run goes on from there.")
-        elif is_trained:
-            text = self.tr("Restored {what} step {step}. Unpause goes on from there.")
+        state, weights = session.state, event.weights_only
+        if state is RunState.RUNNING and weights:
+            text = self.tr("Restored the weights of {name}. The run goes on where it was, at step {step}.")
+        elif state is RunState.RUNNING:
+            text = self.tr("Restored epoch {epoch}, step {step}. The run goes on from there.")
+        elif state is RunState.PAUSED and weights:
+            text = self.tr("Restored the weights of {name}. Unpause goes on where the run was, at step {step}.")
+        elif state is RunState.PAUSED:
+            text = self.tr("Restored epoch {epoch}, step {step}. Unpause goes on from there.")
         else:
-            text = self.tr("Restored {what} step {step}. Start goes on from there.")
-        what = what.format(name=event.name, epoch=count_text(event.epoch))
-        undo = Rewind(change=event.change) if event.change else Rewind(is_undo=True)
-        self.restored.emit(text.format(what=what, step=count_text(event.step)), undo if is_trained else None)
+            text = self.tr("Restored epoch {epoch}, step {step}. Start goes on from there.")
+        places = {"name": event.name, "epoch": count_text(event.epoch), "step": count_text(event.step)}
+        self.restored.emit(text.format(**places))
 
     def _keep_frozen(self) -> None:
         self.run_config.frozen, self.run_config.left_out = self.layer_tree.frozen_layers, ""

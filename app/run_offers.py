@@ -11,7 +11,6 @@ from app.run_display import RunDisplay
 from app.session import TrainingSession
 from app.viewmodels.quantities import count_text, rate_text
 from app.views.notice import Notice
-from trainer.messages.commands import Rewind
 from trainer.messages.events import ChangeAdvised, StateChanged
 from trainer.messages.states import RunState
 
@@ -22,9 +21,11 @@ class RunOffers(QObject):
     def __init__(self, session: TrainingSession, display: RunDisplay, notice: Notice, parent: QObject) -> None:
         super().__init__(parent)
         self._session, self._display, self._notice = session, display, notice
+        self._restored, self._has_undo = "", False
         display.told.connect(self._tell)
         display.informed.connect(lambda sentence: notice.tell(sentence, is_trouble=False))
-        display.restored.connect(self._offer_undo)
+        display.restored.connect(self._tell_restored)
+        display.changes.changed.connect(self._follow_undo)
         display.rate_offered.connect(self._offer_rate)
         display.parts_offered.connect(self._offer_parts)
         display.changes_found.connect(self._offer_resume)
@@ -43,9 +44,16 @@ class RunOffers(QObject):
     def _tell(self, sentence: str, can_resume: bool) -> None:
         self._notice.tell(sentence, actions=[(self.tr("Resume"), self.resume)] if can_resume else [])
 
-    def _offer_undo(self, sentence: str, undo: Rewind | None) -> None:
-        actions = [] if undo is None else [(self.tr("Undo"), partial(self._send, partial(self._session.send, undo)))]
+    def _tell_restored(self, sentence: str) -> None:
+        """Say what was restored, with an Undo as long as the state before that is kept."""
+        self._restored, self._has_undo = sentence, self._display.changes.undoes_restore
+        actions = [(self.tr("Undo"), self._display.changes.undo)] if self._has_undo else []
         self._notice.tell(sentence, actions=actions, is_trouble=False)
+
+    def _follow_undo(self) -> None:
+        is_shown = bool(self._restored) and self._notice.text == self._restored
+        if is_shown and self._display.changes.undoes_restore != self._has_undo:
+            self._tell_restored(self._restored)
 
     def _offer_resume(self, sentence: str) -> None:
         """Offer to resume all the same a run of which something has changed since."""

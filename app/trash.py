@@ -36,9 +36,16 @@ def take_out(trashed: Path, path: Path) -> None:
     """
     if not trashed.exists():
         raise FileNotFoundError(2, "the trash was emptied", str(path))
-    if path.exists():
-        raise FileExistsError(17, "another file has its place", str(path))
-    shutil.move(trashed, path)
+    try:
+        # Unlike a move, it replaces nothing.
+        path.hardlink_to(trashed)
+    except FileExistsError as error:
+        raise FileExistsError(17, "another file has its place", str(path)) from error
+    except OSError:
+        # On another disk, or one that has no links.
+        shutil.move(trashed, path)
+    else:
+        trashed.unlink()
     _forget(trashed)
 
 

@@ -86,7 +86,8 @@ def load(
     unexpected = [key for key in unexpected if not key.startswith(f"{head}.")]
     fits = not (misshapen or missing or unexpected or problem)
     # Only what is taken: a file may have anything in what is left out.
-    spoilt = _not_finite(state) if must_be_finite and fits else []
+    taken = OrderedDict((key, tensor) for key, tensor in state.items() if key in own)
+    spoilt = _not_finite(taken) if must_be_finite and fits else []
     if spoilt:
         sentence = _spoilt_sentence(source, spoilt)
     elif fits:

@@ -23,7 +23,7 @@ from trainer.feature_batches import ModelBatch
 from trainer.live_changes import LiveChanges
 from trainer.live_run import MIN_PART, LiveRun
 from trainer.messages.base import Event
-from trainer.messages.events import ChangeAdvised, LogWritten
+from trainer.messages.events import ChangeAdvised, LogWritten, RewindsKept
 from trainer.messages.run_info import CheckpointInfo, Series
 from trainer.messages.states import RunState
 from trainer.metrics import VALIDATION_ACCURACY, VALIDATION_LOSS, Evaluation, SplitMetrics
@@ -461,7 +461,11 @@ class Trainer(LiveRun):
                 )
             return self.restoring.put_weights_back(name, command_id) + self._go_on_from_here(has_patience_anew=True)
         restored = self.restoring.put_checkpoint_back(name, command_id, is_undoable=True)
-        return restored + self._go_on_from_here(has_patience_anew=True)
+        events = restored + self._go_on_from_here(has_patience_anew=True)
+        if not any(isinstance(event, RewindsKept) for event in events):
+            return events
+        # As it is now: where the plan's next phase begins here, that is a change, after which no restore is undone.
+        return [event for event in events if not isinstance(event, RewindsKept)] + [self.restoring.rewinds_kept()]
 
     def renew_patience(self) -> None:
         """Have a run that its patience had ended go on for as long again."""

@@ -12,7 +12,7 @@ from trainer.checkpoints import CheckpointError, CheckpointStore, copy_to_cpu, m
 from trainer.file_writer import FileWriter
 from trainer.messages.base import Event
 from trainer.messages.changes import CheckpointRestored, RewindUndone, RunRewound
-from trainer.messages.events import LogWritten
+from trainer.messages.events import LogWritten, RewindsKept
 from trainer.messages.run_info import CheckpointInfo, RewindInfo
 from trainer.rewinds import KeptState, Rewinds, UndoneRewind
 from trainer.runs import RunFolder
@@ -59,6 +59,11 @@ class Restoring:
     def changes(self) -> list[int]:
         """Return the changes before which the run can go back from here, by their numbers."""
         return [] if self._rewinds is None else self._rewinds.changes
+
+    def rewinds_kept(self) -> RewindsKept:
+        """Return the event that says which states are kept now."""
+        assert self._rewinds is not None
+        return self._rewinds.event()
 
     # -- checkpoints ------------------------------------------------------------------------------------------
 

@@ -22,7 +22,6 @@ from trainer.messages.changes import (
 )
 from trainer.messages.commands import (
     FreezeLayers,
-    RestoreCheckpoint,
     Rewind,
     SetBatchNorm,
     SetRate,
@@ -39,12 +38,13 @@ _CHANGES = LayersFrozen | LayersUnfrozen | RateChanged | RateMultiplierChanged |
 class Change:
     """A change that the worker has made: its words, the commands that take it back, and the one that makes it again.
 
-    ``number`` is the event's: it rises over the run's whole life; 0 where the event has none.
+    ``number`` is the event's, which rises over the run's whole life; where it has none, that of the change before it.
     """
 
     text: str
     undo: Sequence[Command]
-    redo: Command
+    redo: Command | None
+    """None where undoing it is a rewind, which is undone itself."""
     number: int
 
 
@@ -58,14 +58,14 @@ class _Action:
 
     def was_in_force(self, before: int) -> bool:
         """Tell whether it is known to have been done, and not undone, just before the change of that number."""
-        is_done = all(0 < change.number < before for change in self.changes)
+        is_done = all(change.number < before for change in self.changes)
         return is_done and (self.undone_by is None or self.undone_by >= before)
 
-    def follow(self, number: int, *, is_undone: bool) -> None:
-        """Take it that the change of that number has undone it, or made it again."""
-        self.undone_by = number if is_undone else None
+    def follow(self, numbers: Sequence[int], *, is_undone: bool) -> None:
+        """Take it that the changes of these numbers have undone it, or made it again."""
+        self.undone_by = min(numbers) if is_undone else None
         if not is_undone:
-            self.changes = [replace(change, number=number) for change in self.changes]
+            self.changes = [replace(change, number=max(numbers)) for change in self.changes]
 
     @property
     def number(self) -> int:
@@ -102,6 +102,9 @@ class ChangeHistory(QObject):
         self._asked: dict[str, _Action] = {}
         self._present: _Action | None = None
         self._moving: set[str] = set()
+        self._moved_by: list[int] = []
+        """The numbers of the changes that undo it, or make it again, as far as they have been made."""
+        self._last_number = 0
         self._moved: _Action | None = None
         self._is_sending = self._is_refused = False
 
@@ -117,7 +120,8 @@ class ChangeHistory(QObject):
     def redo(self) -> None:
         """Ask for the change that was undone last to be made again, or for a rewind to be undone."""
         if self.can_redo and self._undone:
-            self._move(self._undone[-1], [change.redo for change in self._undone[-1].changes])
+            action = self._undone[-1]
+            self._move(action, [change.redo for change in action.changes if change.redo is not None])
         elif self.can_redo:
             self._move(None, [Rewind(is_undo=True)])
 
@@ -139,6 +143,13 @@ class ChangeHistory(QObject):
         if self._undone_rewind_step is None or not self._restored:
             return ""
         return self.tr("{} restored, back to step {}").format(self._restored, count_text(self._undone_rewind_step))
+
+    @property
+    def undoes_restore(self) -> bool:
+        """Whether what would be undone is that a checkpoint was restored."""
+        action = self._last_done
+        is_restore = action is None or isinstance(action.changes[-1].undo[0], Rewind)
+        return self.can_undo and is_restore
 
     @property
     def redo_text(self) -> str:
@@ -187,8 +198,9 @@ class ChangeHistory(QObject):
         if isinstance(event, CheckpointRestored) and event.weights_only:
             self._note_done(_Action(), event)
             return
-        before, left = (self._done, self._undone, self._restored), self._left
+        before, left, number = (self._done, self._undone, self._restored), self._left, self._last_number
         self.clear()
+        self._last_number = number
         if isinstance(event, RewindUndone):
             self._left = left
             self._done, self._undone, self._restored = left.pop(event.undone_segment, ([], [], ""))
@@ -221,7 +233,7 @@ class ChangeHistory(QObject):
     def clear(self) -> None:
         """Forget every change: another run is on display."""
         self._done, self._undone, self._asked, self._moving, self._present = [], [], {}, set(), None
-        self._left, self._restored = {}, ""
+        self._left, self._restored, self._last_number = {}, "", 0
         self.changed.emit()
 
     # -- inside -----------------------------------------------------------------------------------------------
@@ -245,7 +257,7 @@ class ChangeHistory(QObject):
         self.changed.emit()
 
     def _change_of(self, event: AnyEvent) -> Change | None:
-        number: int = getattr(event, "change", 0)
+        number = self._number_of(event)
         match event:
             case LayersFrozen(layers=[_, *_] as units, source="user"):
                 exactly = {"layers": units, "is_exact": True}
@@ -273,27 +285,35 @@ class ChangeHistory(QObject):
             case BatchNormChanged(layers=[_, *_] as units, is_adapting=is_adapting, source="user"):
                 undo_it = SetBatchNorm(layers=units, is_adapting=not is_adapting)
                 return Change(event.sentence, [undo_it], SetBatchNorm(layers=units, is_adapting=is_adapting), number)
-            case CheckpointRestored(weights_only=True, name=name) if number:
+            case CheckpointRestored(weights_only=True) if event.change:
                 text = self.tr("weights restored, back to step {}").format(count_text(event.step))
-                return Change(text, [Rewind(change=number)], RestoreCheckpoint(name=name, weights_only=True), number)
+                return Change(text, [Rewind(change=number)], None, number)
             case _:
                 return None
 
+    def _number_of(self, event: AnyEvent) -> int:
+        """Return the number of a change. One that has none, or changed nothing, was made after the last that has."""
+        number: int = getattr(event, "change", 0)
+        self._last_number = max(self._last_number, number)
+        return number or self._last_number
+
     def _move(self, action: _Action | None, commands: list[Command]) -> None:
-        self._moved, self._is_refused, self._is_sending = action, False, True
+        self._moved, self._moved_by, self._is_refused, self._is_sending = action, [], False, True
         self._moving = {self._send(command) for command in commands}
         self._is_sending = False
         self.changed.emit()
 
     def _settle(self, command_id: str, event: AnyEvent | None = None) -> None:
         self._moving.discard(command_id)
+        if event is not None:
+            self._moved_by.append(self._number_of(event))
         if not self._moving and not self._is_refused and self._moved is not None:
             is_undo = self._moved in self._done
             source, target = (self._done, self._undone) if is_undo else (self._undone, self._done)
             if self._moved in source:
                 source.remove(self._moved)
                 target.append(self._moved)
-                self._moved.follow(getattr(event, "change", 0), is_undone=is_undo)
+                self._moved.follow(self._moved_by, is_undone=is_undo)
         self.changed.emit()
 
     def _end_action(self) -> None:

@@ -120,8 +120,10 @@ class ChoiceField(QComboBox):
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Let a click on a button beside the list of what matches press it: Qt's closes the list, and no more."""
         if isinstance(event, QMouseEvent) and event.type() == QEvent.Type.MouseButtonPress:
-            # Once the list is closed; where the click is on the list, that is what lies there.
-            QTimer.singleShot(0, self, partial(self._press, event.globalPosition().toPoint()))
+            is_beside = isinstance(watched, QWidget) and not watched.rect().contains(event.position().toPoint())
+            if is_beside and event.button() == Qt.MouseButton.LeftButton:
+                # Once the list is closed.
+                QTimer.singleShot(0, self, partial(self._press, event.globalPosition().toPoint()))
         return super().eventFilter(watched, event)
 
     def _press(self, position: QPoint) -> None:

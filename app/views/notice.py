@@ -73,8 +73,8 @@ class Notice(QFrame):
 
     def advise(self, sentence: str, actions: Actions) -> None:
         """Offer something as long as it is not taken back: what is told meanwhile is shown before it."""
-        self._advice = _Told(sentence, actions, is_trouble=False)
-        if self._told is None or not (self._told.is_trouble or self._told.actions):
+        before, self._advice = self._advice, _Told(sentence, actions, is_trouble=False)
+        if self._told is None or self._told is before or not (self._told.is_trouble or self._told.actions):
             self._show(self._advice)
 
     def take_back(self, sentence: str) -> None:

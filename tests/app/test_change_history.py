@@ -261,6 +261,35 @@ def test_restored_weights_are_undone_by_a_rewind_as_long_as_the_state_before_the
     assert (bench.history.undo_text, bench.history.can_undo) == ("rate 0.01", True)
 
 
+def test_after_a_rewind_statistics_that_were_let_adapt_before_it_are_undone_first(bench: Bench) -> None:
+    bench.ask(FreezeLayers(layers=["a"]))
+    bench.answer(change=2)
+    bench.history.take(
+        BatchNormChanged(
+            layers=["a"], is_adapting=True, sentence="a adapting", adapting=["a"], requested_step=1, applied_step=1,
+            source="user", segment=0,
+        )
+    )  # fmt: skip
+    bench.ask(FreezeLayers(layers=["b"]))
+    bench.answer(change=3)
+    bench.history.restore(put_back(RunRewound, 1, change=3, sentence=""))
+    assert bench.history.undo_text == "a adapting"
+    bench.history.restore(put_back(RewindUndone, 2, undone_segment=1, undone_step=1))
+    bench.history.restore(put_back(RunRewound, 3, change=2, sentence=""))
+    assert bench.history.undo_text == ""
+
+
+def test_what_was_half_undone_where_a_rewind_goes_is_not_offered(bench: Bench) -> None:
+    bench.ask(FreezeLayers(layers=["a"]), UnfreezeLayers(layers=["b"]))
+    for number, command in enumerate(bench.sent, 2):
+        bench.answer(command, change=number)
+    bench.history.undo()
+    for number, command in enumerate(bench.sent[2:], 4):
+        bench.answer(command, change=number)
+    bench.history.restore(put_back(RunRewound, 1, change=5, sentence=""))
+    assert bench.history.undo_text == ""
+
+
 def test_after_a_rewind_what_was_in_force_before_it_can_be_undone_still(bench: Bench) -> None:
     for number, layer in enumerate("abc", 2):
         bench.ask(FreezeLayers(layers=[layer]))
@@ -287,11 +316,11 @@ def test_after_a_rewind_what_was_in_force_before_it_can_be_undone_still(bench: B
 def test_an_undone_rewind_or_restore_leaves_what_could_be_undone_and_done_again_before_it(
     bench: Bench,
 ) -> None:
-    for layer in "ab":
+    for number, layer in enumerate("ab", 1):
         bench.ask(FreezeLayers(layers=[layer]))
-        bench.answer()
+        bench.answer(change=number)
     bench.history.undo()
-    bench.answer()
+    bench.answer(change=3)
     bench.history.restore(put_back(RunRewound, 1, change=1, sentence="a frozen"))
     assert (bench.history.undo_text, bench.history.redo_text) == ("", "")
     bench.history.restore(put_back(CheckpointRestored, 2, name="a.pt"))
@@ -312,10 +341,12 @@ def test_an_undone_rewind_or_restore_leaves_what_could_be_undone_and_done_again_
 
 def test_a_window_that_comes_later_can_undo_what_the_first_one_can(bench: Bench) -> None:
     """After a rewind that was undone, another that was not, and weights that were restored in between."""
-    frozen = [event_of(FreezeLayers(layers=[layer], command_id=layer)) for layer in "ab"]
+    frozen = [
+        event_of(FreezeLayers(layers=[layer], command_id=layer), change=number) for number, layer in enumerate("ab", 1)
+    ]
     later = [
-        event_of(FreezeLayers(layers=[layer], command_id=layer), segment=segment)
-        for layer, segment in (("c", 2), ("d", 3))
+        event_of(FreezeLayers(layers=[layer], command_id=layer), segment=segment, change=number)
+        for layer, segment, number in (("c", 2, 7), ("d", 3, 9))
     ]
     log = [
         *frozen,
@@ -332,7 +363,7 @@ def test_a_window_that_comes_later_can_undo_what_the_first_one_can(bench: Bench)
     texts = []
     for each in (bench, second):
         each.history.restore(put_back(RunRewound, 4, change=9, sentence="d frozen"))
-        assert not each.history.can_undo
+        assert each.history.undo_text == "c frozen"
         each.history.restore(put_back(RewindUndone, 5, undone_segment=4, undone_step=1))
         texts.append([action.text for action in each.history._done])
     assert texts == [["a frozen", "b frozen", "c frozen", "d frozen"]] * 2

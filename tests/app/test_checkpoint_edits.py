@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import threading
@@ -84,8 +85,10 @@ def live(qtbot, session, display, clients, begin_run, run_info) -> Path:
 
 
 def write_file(path: Path, epoch: int) -> CheckpointInfo:
-    info = checkpoint(epoch, 0.5, 0.9, size_bytes=10 * epoch)
-    (path / "checkpoints" / info.name).write_bytes(b"x" * info.size_bytes)
+    content = b"x" * 10 * epoch
+    sha256 = hashlib.sha256(content).hexdigest()
+    info = checkpoint(epoch, 0.5, 0.9, size_bytes=len(content), sha256=sha256)
+    (path / "checkpoints" / info.name).write_bytes(content)
     return info
 
 
@@ -330,6 +333,39 @@ def test_a_checkpoint_whose_name_a_newer_one_has_comes_back_beside_it(
         assert folder.checkpoints.find(beside).epoch == 1
 
 
+def test_of_two_that_were_deleted_by_one_name_each_comes_back(
+    qtbot, display, ended: Path, trash: Path, open_later: Callable[[Path], RunDisplay]
+) -> None:
+    with qtbot.waitSignal(display.edits.deleted):
+        display.edits.delete([name_of(1)])
+    with RunFolder(ended) as folder:
+        folder.checkpoints.add(write_file(ended, 1))
+    second = open_later(ended)
+    with qtbot.waitSignal(second.edits.deleted):
+        second.edits.delete([name_of(1)])
+    second.edits.undo()
+    qtbot.waitUntil(lambda: sorted(shown(second)) == files(ended) == all_epochs())
+    qtbot.waitUntil(lambda: kept_rows(trash) == [(name_of(1), True)])
+    last = open_later(ended)
+    last.edits.undo()
+    beside = name_of(1).replace(".pt", "_2.pt")
+    qtbot.waitUntil(lambda: sorted(shown(last)) == files(ended) == sorted([*all_epochs(), beside]))
+    qtbot.waitUntil(lambda: not kept_rows(trash))
+
+
+def test_what_another_run_has_in_the_trash_by_the_same_name_is_left_there(
+    qtbot, display, ended: Path, trash: Path
+) -> None:
+    with qtbot.waitSignal(display.edits.deleted):
+        display.edits.delete([name_of(1)])
+    (trash / "files" / name_of(1)).write_bytes(b"y" * 10)
+    with qtbot.waitSignal(display.edits.refused) as told:
+        display.edits.undo()
+    assert "the trash has another file by its name" in told.args[0]
+    assert (trash / "files" / name_of(1)).read_bytes() == b"y" * 10
+    assert files(ended) == [name_of(2), name_of(3)]
+
+
 def test_one_that_came_back_by_another_name_is_listed_by_the_next_window_if_this_one_is_killed(
     qtbot, display, ended: Path, trash: Path, open_later: Callable[[Path], RunDisplay], monkeypatch
 ) -> None:
@@ -376,7 +412,8 @@ def test_a_record_that_cannot_be_kept_is_told_and_the_deletion_is_undone_in_this
     qtbot, display, ended: Path, trash: Path
 ) -> None:
     record = trash.parent / "thaw" / "deleted.db"
-    record.parent.mkdir()
+    # What was deleted before is read as the run is opened, which makes the folder.
+    qtbot.waitUntil(lambda: ended in display.edits._deletions)
     record.write_bytes(b"no database" * 100)
     with qtbot.waitSignal(display.edits.deleted) as told:
         display.edits.delete([name_of(1)])
@@ -398,8 +435,10 @@ def test_deletions_are_undone_one_after_the_other(qtbot, display, ended: Path, t
 
 
 def test_one_that_cannot_be_listed_again_is_told_and_holds_up_no_other(
-    qtbot, display, ended: Path, trash: Path
+    qtbot, display, ended: Path, trash: Path, monkeypatch
 ) -> None:
+    # It is changed between the look at it and its way back.
+    monkeypatch.setattr(checkpoint_edits, "has_bytes", lambda *_: True)
     with qtbot.waitSignal(display.edits.deleted):
         display.edits.delete([name_of(1), name_of(2)])
     (trash / "files" / name_of(1)).write_bytes(b"another file")

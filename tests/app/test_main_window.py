@@ -646,6 +646,13 @@ def test_a_restore_is_told_to_whom_it_was_asked_of_and_its_changes_can_be_undone
     running.say(CheckpointRestored(name="c.pt", segment=3, command_id=command_id, **restored))
     qtbot.waitUntil(window.notice.isVisible)
     assert window.notice.text == "Restored epoch 4, step 180. The run goes on from there."
+    assert not window.notice._buttons, "nothing is known to be kept"
+    running.say(kept := RewindsKept(changes=[7], num_bytes=1, budget_bytes=9, undo_step=200, time=5.0))
+    qtbot.waitUntil(lambda: len(window.notice._buttons) == 1)
+    running.say(kept.model_copy(update={"undo_step": None}))
+    qtbot.waitUntil(lambda: not window.notice._buttons)
+    running.say(kept)
+    qtbot.waitUntil(lambda: len(window.notice._buttons) == 1)
     (undo,) = window.notice._buttons
     assert undo.text() == "Undo"
     undo.click()
@@ -663,6 +670,10 @@ def test_advice_does_not_take_the_place_of_an_undo(qtbot, window: MainWindow, ru
     assert window.notice.text == "Moved to the trash."
     window.notice.close_sentence()
     assert window.notice.text == "stage4 could learn."
+    window.notice.advise("conv1 could be frozen.", [("Freeze conv1", lambda: None)])
+    assert window.notice.text == "conv1 could be frozen."
+    window.notice.take_back_advice()
+    assert window.notice.text == ""
 
 
 @pytest.mark.parametrize("is_to_start", [False, True])
@@ -670,7 +681,7 @@ def test_a_restore_into_a_run_that_no_worker_has_shows_its_progress_and_is_told(
     qtbot, window: MainWindow, clients, tmp_path, run_info, is_to_start: bool
 ) -> None:
     told: list[str] = []
-    window.display.restored.connect(lambda sentence, _undo: told.append(sentence))
+    window.display.restored.connect(told.append)
     open_left_run(qtbot, window, clients, tmp_path, run_info)
     window.session.resume("c.pt", start=is_to_start)
     qtbot.waitUntil(lambda: "OpenRun" in clients[0].kinds())

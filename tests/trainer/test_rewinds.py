@@ -290,3 +290,25 @@ def test_a_restore_forgets_the_states_that_lie_after_it(make_trainer: Make, smal
         )
     )
     assert [event.changes for event in events if isinstance(event, RewindsKept)] == [[1], [1, 2], [1]]
+
+
+@pytest.mark.parametrize("has_phase_here", [False, True])
+def test_a_restore_tells_last_whether_it_can_be_undone(
+    make_trainer: Make, small_config: RunConfig, has_phase_here: bool
+) -> None:
+    config = with_training(small_config, epochs=3, rewind_gb=1.0)
+    if has_phase_here:
+        model = config.model.model_copy(update={"frozen": ["conv1", "stage2", "stage3", "stage4"]})
+        config = config.model_copy(update={"model": model, "plan": [PlanPhase(epoch=1, unfreeze=["stage4"])]})
+    trainer, _ = make_trainer(config)
+    told: list[RewindsKept] = []
+
+    def restore() -> None:
+        assert trainer._folder is not None
+        events = trainer.restore(trainer._folder.checkpoints.listed()[0].name)
+        told.extend(event for event in events if isinstance(event, RewindsKept))
+
+    trainer.fit(acting(trainer, (6, restore)))
+    (kept,) = told
+    # The phase that begins where the checkpoint was saved is a change since.
+    assert kept.undo_step == (None if has_phase_here else 6)
