@@ -36,9 +36,9 @@ from trainer.messages.states import RunState
 from trainer.runs import RunFolder
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def trash(tmp_path: Path, monkeypatch) -> Path:
-    """Return a trash of its own, empty."""
+    """Return a trash of its own, empty, which is there before any run is opened."""
     made = tmp_path / "data"
     made.mkdir()
     monkeypatch.setenv("XDG_DATA_HOME", str(made))
