@@ -1056,9 +1056,10 @@ def test_a_loss_that_is_not_finite_pauses_the_run_before_it_does_harm(
     start_worker: Start, small_config: RunConfig, tmp_path: Path
 ) -> None:
     module = torchvision.models.get_model("shufflenet_v2_x0_5", weights=None)
-    torch.nn.init.constant_(module.conv5[1].weight, float("inf"))
-    torch.save(module.state_dict(), tmp_path / "broken.pt")
-    model = small_config.model.model_copy(update={"weights": str(tmp_path / "broken.pt")})
+    # Each weight is finite, as a file's must be; what is computed with them is not.
+    torch.nn.init.constant_(module.conv5[1].weight, torch.finfo(torch.float32).max)
+    torch.save(module.state_dict(), tmp_path / "huge.pt")
+    model = small_config.model.model_copy(update={"weights": str(tmp_path / "huge.pt")})
     driver = start_worker()
     run_dir = driver.prepare(small_config.model_copy(update={"model": model}), tmp_path / "runs")
     paused = driver.wait_state(RunState.PAUSED)
