@@ -22,7 +22,6 @@ from app.deletions import (
     end_deletion,
     forget_deleted,
     has_bytes,
-    note_out,
     note_place,
     note_trashed,
     read_deletions,
@@ -258,7 +257,7 @@ class CheckpointEdits(QObject):
             if each.deletion_id in self._going:
                 continue
             # A window was killed, or left the run, before it moved this to the trash, or when it had it out again.
-            self._work(partial(note_out, each.deletion_id, shown, each.info), _nothing)
+            self._work(partial(note_trashed, each.deletion_id, shown, each.info, None), _nothing)
             if self._checkpoints.present.info(each.info.name) is None:
                 self._put_back(shown, [each.info])
             else:
@@ -403,6 +402,7 @@ def _take_out(deletion: Deletion) -> _Taken:
     back: list[CheckpointInfo] = []
     left: list[Trashed] = []
     problems: list[str] = []
+    record_problem = ""
     for each in deletion.trashed:
         run_dir, named = each.path.parents[1], _with_free_name(each)
         try:
@@ -422,13 +422,13 @@ def _take_out(deletion: Deletion) -> _Taken:
         back.append(named.info)
         if deletion.id:
             try:
-                note_out(deletion.id, run_dir, named.info)
+                note_trashed(deletion.id, run_dir, named.info, None)
             except DeletionRecordError as error:
-                problems.append(str(error))
+                record_problem = str(error)
     if len(problems) > 1:
         more = QCoreApplication.translate("CheckpointEdits", "{} more did not come back either.")
         problems[1:] = [more.format(len(problems) - 1)]
-    return _Taken(back, left, " ".join(problems))
+    return _Taken(back, left, " ".join([*problems, record_problem]).strip())
 
 
 def _with_free_name(trashed: Trashed) -> Trashed:

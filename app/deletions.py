@@ -86,8 +86,8 @@ def begin_deletion(run_dir: Path, infos: Iterable[CheckpointInfo]) -> str:
     return deletion_id
 
 
-def note_trashed(deletion_id: str, run_dir: Path, info: CheckpointInfo, trashed: Path) -> None:
-    """Keep where in the trash a checkpoint lies, as soon as it is there.
+def note_trashed(deletion_id: str, run_dir: Path, info: CheckpointInfo, trashed: Path | None) -> None:
+    """Keep where in the trash a checkpoint lies, as soon as it is there; None: it is in its place, to be listed again.
 
     Raises:
         DeletionRecordError: It cannot be kept.
@@ -97,7 +97,7 @@ def note_trashed(deletion_id: str, run_dir: Path, info: CheckpointInfo, trashed:
     with _database() as database:
         database.execute(
             "UPDATE deleted SET trashed = ? WHERE deletion = ? AND path = ?",
-            (os.fsencode(trashed), deletion_id, os.fsencode(path)),
+            (_OUT if trashed is None else os.fsencode(trashed), deletion_id, os.fsencode(path)),
         )
 
 
@@ -113,21 +113,6 @@ def note_place(deletion_id: str, run_dir: Path, info: CheckpointInfo, trashed: P
         database.execute(
             "UPDATE deleted SET path = ?, info = ? WHERE deletion = ? AND trashed = ?",
             (os.fsencode(path), info.model_dump_json(), deletion_id, os.fsencode(trashed)),
-        )
-
-
-def note_out(deletion_id: str, run_dir: Path, info: CheckpointInfo) -> None:
-    """Keep that a checkpoint is in its place, and not in the trash: it is to be listed again.
-
-    Raises:
-        DeletionRecordError: It cannot be kept.
-
-    """
-    path = _path_in(run_dir.resolve(), info)
-    with _database() as database:
-        database.execute(
-            "UPDATE deleted SET trashed = ? WHERE deletion = ? AND path = ?",
-            (_OUT, deletion_id, os.fsencode(path)),
         )
 
 

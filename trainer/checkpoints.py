@@ -66,6 +66,12 @@ class CheckpointStore:
             CheckpointError: It is missing or cannot be read.
 
         """
+        self._base_sha256 = self._check_base()
+        self._base = read_file(self._folder.base_path)
+        return self._base
+
+    def _check_base(self) -> str:
+        """Return the SHA-256 of ``base.pt``, which is whole."""
         path = self._folder.base_path
         recorded = self._folder.base_sha256()
         if not recorded:
@@ -78,11 +84,9 @@ class CheckpointStore:
             raise CheckpointError(
                 f"{path} is missing, and every checkpoint of the run needs it. Put it back from a copy."
             )
-        self._base_sha256 = hash_file(path)
-        if self._base_sha256 != recorded:
+        if hash_file(path) != recorded:
             raise CheckpointError(f"{path} is damaged: its bytes changed since the run began. Put it back from a copy.")
-        self._base = read_file(path)
-        return self._base
+        return recorded
 
     def write(self, path: Path, content: dict[str, Any], *, is_whole: bool = False) -> tuple[int, str]:
         """Write what ``read`` reads, durably; of the model, ``content`` has what ``changed`` returned, or all of it.
@@ -114,6 +118,18 @@ class CheckpointStore:
         """
         return self.read(self._folder.checkpoints_dir / info.name, info.sha256, f"The checkpoint {info.name}")
 
+    def check(self, info: CheckpointInfo) -> None:
+        """Look whether a checkpoint's file, and the base if it needs that, are whole, without loading their tensors.
+
+        Raises:
+            CheckpointError: A file is missing or damaged.
+
+        """
+        path = self._folder.checkpoints_dir / info.name
+        _check_bytes(path, info.sha256, f"The checkpoint {info.name}")
+        if read_file(path, is_mapped=True)["base_sha256"] and not self._base_sha256:
+            self._base_sha256 = self._check_base()
+
     def read(self, path: Path, sha256: str, what: str) -> dict[str, Any]:
         """Read what ``write`` wrote, as ``load`` does; ``what`` names it in a sentence.
 
@@ -121,10 +137,7 @@ class CheckpointStore:
             CheckpointError: The file is missing, damaged, of another format, or its base is another.
 
         """
-        if not path.is_file():
-            raise CheckpointError(f"{what} is missing from {path.parent}. Choose another one.")
-        if hash_file(path) != sha256:
-            raise CheckpointError(f"{what} is damaged: its bytes changed since it was saved. Choose another one.")
+        _check_bytes(path, sha256, what)
         content = read_file(path)
         if content.get("format_version") != FORMAT_VERSION:
             raise CheckpointError(
@@ -222,15 +235,22 @@ def _reason(error: BaseException) -> str:
     return str(error).splitlines()[0]
 
 
-def read_file(path: Path) -> dict[str, Any]:
-    """Read a file of ours. No code in it is ever executed.
+def _check_bytes(path: Path, sha256: str, what: str) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"{what} is missing from {path.parent}. Choose another one.")
+    if hash_file(path) != sha256:
+        raise CheckpointError(f"{what} is damaged: its bytes changed since it was saved. Choose another one.")
+
+
+def read_file(path: Path, *, is_mapped: bool = False) -> dict[str, Any]:
+    """Read a file of ours; with ``is_mapped``, of its tensors only what is used. No code in it is ever executed.
 
     Raises:
         CheckpointError: It is truncated, or holds more than plain values and tensors.
 
     """
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content: dict[str, Any] = torch.load(path, map_location="cpu", mmap=is_mapped, weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"Cannot read {path}: it is damaged or no checkpoint. Choose another one.") from error
     return content

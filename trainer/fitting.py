@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Container
 
 import torch
 from torch import Tensor, nn
@@ -86,8 +87,7 @@ def load(
     unexpected = [key for key in unexpected if not key.startswith(f"{head}.")]
     fits = not (misshapen or missing or unexpected or problem)
     # Only what is taken: a file may have anything in what is left out.
-    taken = OrderedDict((key, tensor) for key, tensor in state.items() if key in own)
-    spoilt = _not_finite(taken) if must_be_finite and fits else []
+    spoilt = _not_finite(own, state) if must_be_finite and fits else []
     if spoilt:
         sentence = _spoilt_sentence(source, spoilt)
     elif fits:
@@ -143,13 +143,14 @@ def _is_last_layer(keys: set[str], own: dict[str, Tensor], head: str) -> bool:
     return bool(keys) and all(key.rpartition(".")[0] == last for key in keys)
 
 
-def _not_finite(state: dict[str, Tensor]) -> list[str]:
-    """Name the tensors that have NaN or infinity in them."""
+def _not_finite(taken: Container[str], state: dict[str, Tensor]) -> list[str]:
+    """Name the tensors, of those that are taken, that have NaN or infinity in them."""
     return [
         key
         for key, tensor in state.items()
+        if key in taken
         # torch has no isfinite for numbers of eight bits.
-        if tensor.is_floating_point()
+        and tensor.is_floating_point()
         and not torch.isfinite(tensor.float() if tensor.dtype.itemsize == 1 else tensor).all()
     ]
 

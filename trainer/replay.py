@@ -89,7 +89,7 @@ def _find_recorded(scratch: Scratch, folder: RunFolder, checkpoint: str | None, 
     point = None if checkpoint else folder.checkpoints.resume_point()
     if point is not None:
         # Often no step was made after it; but it is what a resume would begin with, whatever is exact before it.
-        CheckpointStore(folder, read_only=True).load(point)
+        CheckpointStore(folder, read_only=True).check(point)
     listed = [folder.checkpoints.find(checkpoint)] if checkpoint else folder.checkpoints.listed()[::-1]
     with scratch.database() as db:
         found = next(((info, piece) for info in listed for piece in _pieces(db, info)), None)

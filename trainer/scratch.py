@@ -65,13 +65,15 @@ class Scratch:
         store = CheckpointStore(self._original, read_only=True)
         for each in (info, *others):
             # Whoever reads the copy would name the copy's files, which nobody can mend.
-            store.load(each)
+            store.check(each)
         with self.database() as db:
             if event is not None:
                 db.execute("DELETE FROM events WHERE id > ?", (event,))
             db.execute("DELETE FROM metrics")
             db.execute("DELETE FROM checkpoints WHERE saved_at > ?", (info.saved_at,))
-        _refer(self._original.base_path, self._path / self._original.base_path.name)
+        if self._original.base_path.is_file():
+            # Self-contained checkpoints need none.
+            _refer(self._original.base_path, self._path / self._original.base_path.name)
         for each in (info, *others):
             _refer(self._original.checkpoints_dir / each.name, self._path / "checkpoints" / each.name)
         self.folder = self._open.enter_context(RunFolder(self._path))

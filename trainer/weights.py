@@ -280,18 +280,25 @@ def _first_bytes(path: Path) -> bytes:
 def _misread(path: Path, start: bytes) -> ModelError:
     """Say what is wrong with a file that torch.load cannot read, by what it begins with."""
     if start.startswith(_ZIP_START):
-        return _of_no_format(path, "a zip of other files") if _is_other_zip(path) else _damaged(path)
+        return _misread_zip(path)
     if _LEGACY_START.startswith(start[: len(_LEGACY_START)]):
         return _damaged(path)
     return _of_no_format(path, "no checkpoint of PyTorch, neither a zip nor a pickle that torch.save wrote")
 
 
-def _is_other_zip(path: Path) -> bool:
+def _misread_zip(path: Path) -> ModelError:
     try:
         with zipfile.ZipFile(path) as archive:
-            return not any(name.endswith("/data.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:
-        return False
+            if not any(name.endswith("/data.pkl") for name in archive.namelist()):
+                return _of_no_format(path, "a zip of other files")
+            if archive.testzip() is not None:
+                return _damaged(path)
+    except (zipfile.BadZipFile, EOFError):
+        return _damaged(path)
+    return ModelError(
+        f"Cannot read weights from {path}: it is whole, but pickled in a way that is not read here. Save its weights "
+        "again with torch.save(model.state_dict(), …), without pickle_protocol."
+    )
 
 
 def _damaged(path: Path) -> ModelError:

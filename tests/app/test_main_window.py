@@ -664,6 +664,26 @@ def test_a_restore_is_told_to_whom_it_was_asked_of_and_its_changes_can_be_undone
     qtbot.waitUntil(lambda: window.notice.text.startswith("The run is where it was before it went back"))
 
 
+def test_restored_weights_are_told_with_an_undo_that_goes_back_to_before_them(
+    qtbot, window: MainWindow, running: ScriptedClient
+) -> None:
+    running.say(StateChanged(state=RunState.PAUSED, time=5.0))
+    qtbot.waitUntil(lambda: window.session.state is RunState.PAUSED)
+    command_id = window.session.restore_weights("c.pt")
+    running.say(
+        RewindsKept(changes=[8], num_bytes=1, budget_bytes=9, time=5.0),
+        CheckpointRestored(
+            name="c.pt", weights_only=True, change=8, epoch=4, frozen=["conv1"], num_trainable=110, step=1800,
+            rate=0.001, segment=1, command_id=command_id, time=5.0,
+        ),
+    )  # fmt: skip
+    qtbot.waitUntil(lambda: len(window.notice._buttons) == 1)
+    assert window.notice.text == "Restored the weights of c.pt. Unpause goes on where the run was, at step 1,800."
+    window.notice._buttons[0].click()
+    qtbot.waitUntil(lambda: "Rewind" in running.kinds())
+    assert [command.change for command in running.sent if isinstance(command, Rewind)] == [8]
+
+
 def test_advice_does_not_take_the_place_of_an_undo(qtbot, window: MainWindow, running: ScriptedClient) -> None:
     window.notice.tell("Moved to the trash.", actions=[("Undo", lambda: None)], is_trouble=False)
     window.notice.advise("stage4 could learn.", [("Unfreeze stage4", lambda: None)])

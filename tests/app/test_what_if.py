@@ -209,6 +209,12 @@ def test_run_is_pressed_by_a_click_while_the_list_of_layers_is_open(qtbot, windo
     popup = window.layers.completer().popup()
     qtbot.waitUntil(popup.isVisible)
     on_run = popup.viewport().mapFromGlobal(window.run.mapToGlobal(window.run.rect().center()))
+    qtbot.mouseClick(popup, Qt.MouseButton.RightButton, pos=on_run)
+    qtbot.waitUntil(lambda: not popup.isVisible())
+    qtbot.keyClick(window.layers.lineEdit(), Qt.Key.Key_Backspace)
+    qtbot.keyClicks(window.layers.lineEdit(), "1")
+    qtbot.waitUntil(popup.isVisible)
+    assert not asked, "not by the other button"
     qtbot.mouseClick(popup, Qt.MouseButton.LeftButton, pos=on_run)
     qtbot.waitUntil(lambda: len(asked) == 1)
     assert not popup.isVisible()

@@ -510,6 +510,7 @@ def test_files_that_hold_no_weights_get_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "folder.pt").mkdir()
     (tmp_path / "empty.pt").touch()
     (tmp_path / "empty.safetensors").touch()
+    torch.save({"fc.bias": torch.zeros(5)}, tmp_path / "protocol.pt", pickle_protocol=4)
     with zipfile.ZipFile(tmp_path / "images.pt", "w") as archive:
         archive.writestr("images/1.jpg", b"x")
     for name, whole in {
@@ -526,6 +527,7 @@ def test_files_that_hold_no_weights_get_a_sentence(tmp_path: Path) -> None:
         "empty.safetensors": "Cannot read weights from {}: it is empty. Copy or export it again.",
         "text.pt": "Cannot read weights from {}: it is no checkpoint of PyTorch, neither a zip nor a pickle",
         "images.pt": "Cannot read weights from {}: it is a zip of other files",
+        "protocol.pt": "Cannot read weights from {}: it is whole, but pickled in a way that is not read here",
         "cut.pt": "Cannot read weights from {}: it is cut off or damaged. Copy or export it again.",
         "short_cut.pt": "Cannot read weights from {}: it is cut off or damaged. Copy or export it again.",
         "old.pt": "Cannot read weights from {}: it is cut off or damaged. Copy or export it again.",
