@@ -37,16 +37,29 @@ def take_out(trashed: Path, path: Path) -> None:
     if not trashed.exists():
         raise FileNotFoundError(2, "the trash was emptied", str(path))
     try:
-        # Unlike a move, it replaces nothing.
-        path.hardlink_to(trashed)
+        _take_place(trashed, path)
     except FileExistsError as error:
         raise FileExistsError(17, "another file has its place", str(path)) from error
+    _forget(trashed)
+
+
+def _take_place(trashed: Path, path: Path) -> None:
+    """Move a file to where none is: a move alone would replace one that a worker has just begun to save there."""
+    try:
+        path.hardlink_to(trashed)
+    except FileExistsError:
+        raise
     except OSError:
         # On another disk, or one that has no links.
-        shutil.move(trashed, path)
+        path.touch(exist_ok=False)
     else:
         trashed.unlink()
-    _forget(trashed)
+        return
+    try:
+        shutil.move(trashed, path)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def free_place(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pickle
@@ -19,6 +20,8 @@ from trainer.messages.run_info import CheckpointInfo
 from trainer.runs import RunFolder
 
 FORMAT_VERSION = 3
+OVERHEAD_BYTES = 1_000_000
+"""What a save takes beside its tensors, at most."""
 _UNFINISHED = ".saving-"
 
 
@@ -100,14 +103,40 @@ class CheckpointStore:
         base_sha256 = "" if is_whole else self._base_sha256
         return write_durably(path, {**content, "base_sha256": base_sha256, "format_version": FORMAT_VERSION})
 
-    def unused_name(self, name: str) -> str:
-        """Return the name, with a number where a checkpoint of the run has it already, or a file that is not listed.
+    def hold_name(self, name: str) -> str:
+        """Hold a name for a checkpoint that is to be written, by an empty file.
 
-        Such a file may be on its way to the trash.
+        Returns the name, with a number where a checkpoint of the run has it already, or a file that is not listed.
+        Such a file may be on its way to the trash, or out of it: a window puts back what was deleted while the run
+        makes the same epoch again.
+
+        Raises:
+            CheckpointError: The file cannot be made.
+
         """
         stem = name.removesuffix(".pt")
-        candidates = chain([name], (f"{stem}_{number}.pt" for number in count(2)))
-        return next(candidate for candidate in candidates if not self._has(candidate))
+        for candidate in chain([name], (f"{stem}_{number}.pt" for number in count(2))):
+            if self._folder.checkpoints.has(candidate):
+                continue
+            path = self._folder.checkpoints_dir / candidate
+            try:
+                path.touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    raise DiskFullError(_cannot_save(path, error), OVERHEAD_BYTES) from error
+                raise CheckpointError(_cannot_save(path, error)) from error
+            return candidate
+        raise AssertionError("the numbers have no end")
+
+    def let_go(self, name: str) -> None:
+        """Hold a name no longer under which nothing was written."""
+        path = self._folder.checkpoints_dir / name
+        # What cannot be removed is listed nowhere, and the run's next worker tries again.
+        with suppress(OSError):
+            if _is_empty(path):
+                path.unlink()
 
     def load(self, info: CheckpointInfo) -> dict[str, Any]:
         """Read a checkpoint, checked against its SHA-256, with ``model_state_dict`` made whole from the base.
@@ -169,9 +198,6 @@ class CheckpointStore:
         """Return the whole state_dict of what ``changed`` returned."""
         return {**self._base, **changed}
 
-    def _has(self, name: str) -> bool:
-        return self._folder.checkpoints.has(name) or (self._folder.checkpoints_dir / name).exists()
-
 
 def end_what_was_cut_off(folder: RunFolder) -> None:
     """End the saves and deletions in which a run's worker was killed. For the run's one writer, before it writes.
@@ -183,12 +209,16 @@ def end_what_was_cut_off(folder: RunFolder) -> None:
     for left_over in (*folder.path.glob(f"{_UNFINISHED}*"), *folder.checkpoints_dir.glob(f"{_UNFINISHED}*")):
         # A kill in mid-save left it; it has no name and no row, so nobody can want it.
         left_over.unlink(missing_ok=True)
+    for path in folder.checkpoints_dir.glob("*.pt"):
+        # A name that was held; what is listed is for the user to see.
+        if _is_empty(path) and not folder.checkpoints.has(path.name):
+            path.unlink()
     for info in folder.checkpoints.half_saved():
         path = folder.checkpoints_dir / info.name
         if not path.is_file():
             folder.checkpoints.forget_saving(info.name)
             continue
-        # Under its name a file is whole, and before the save no file had that name.
+        # Under its name a file is whole, or empty, and no other had that name while it was held.
         with suppress(OSError):
             sync_folder(path.parent)
             written = {"size_bytes": path.stat().st_size, "sha256": hash_file(path)}
@@ -219,10 +249,19 @@ def write_durably(path: Path, payload: object) -> tuple[int, str]:
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"Cannot save {path}: {_reason(error)}. Make room or mend the folder, then save again."
-        ) from error
+        raise CheckpointError(_cannot_save(path, error)) from error
     return size, digest
+
+
+def _cannot_save(path: Path, error: BaseException) -> str:
+    return f"Cannot save {path}: {_reason(error)}. Make room or mend the folder, then save again."
+
+
+def _is_empty(path: Path) -> bool:
+    # Another process may move it at this moment.
+    with suppress(FileNotFoundError):
+        return path.stat().st_size == 0
+    return False
 
 
 def _reason(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import platform
 import statistics
 import time
@@ -39,6 +40,7 @@ _STEPS_OF_DUEL = 1 + 2 * _FEWEST_ROUNDS
 _GRACE = 3.0
 """How much too long the first duel may take: of a large model, even two images are slow, and much is to be gained."""
 _AMPERE = (8, 0)
+_JUST_NOW_S = 60.0
 _CONV_WEIGHT_DIM = 4
 
 
@@ -173,7 +175,7 @@ def measure(
             for form in (*forms, fewer)
             if form in duels.seconds
         ]
-    return ComputeChoice(form=best, measured=measured, num_images=duels.steps.num_images)
+    return ComputeChoice(form=best, measured=measured, num_images=duels.steps.num_images, measured_at=time.time())
 
 
 def apply_form(form: Form, module: nn.Module, device: torch.device) -> None:
@@ -191,7 +193,11 @@ def log_sentence(choice: ComputeChoice) -> str:
     plain_ms, step_ms = choice.plain_ms, choice.step_ms
     if plain_ms is None or step_ms is None:
         return ""
-    what = f"on {choice.num_images} images"
+    earlier = ""
+    if time.time() - choice.measured_at > _JUST_NOW_S:
+        at = datetime.datetime.fromtimestamp(choice.measured_at)
+        earlier = f" (measured on {at:%d %b} at {at:%H:%M} for the same run, and kept for a day)"
+    what = f"on {choice.num_images} images{earlier}"
     others = "; ".join(f"{_name(each.form, choice)} {each.step_ms:.3g} ms" for each in choice.measured)
     plainest = choice.measured[0].form
     name = f"{_name(choice.form, choice)}{', compiled' if choice.is_compiled else ''}"

@@ -17,7 +17,7 @@ from trainer.messages.compute import ComputeChoice
 def environment(device: torch.device, compute: ComputeChoice) -> dict[str, str]:
     """Describe where a run is trained, by the words for it; what is not known is left out."""
     threads = {"threads": str(torch.get_num_threads())}
-    return {**versions(), "device": _device(device), **_libraries(device), **compute.words, **threads}
+    return {**versions(), "device": device_text(device), **_libraries(device), **compute.words, **threads}
 
 
 def versions() -> dict[str, str]:
@@ -38,7 +38,8 @@ def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
     return [f"{name} {was} → {now[name]}" for name, was in before.items() if name in now and now[name] != was]
 
 
-def _device(device: torch.device) -> str:
+def device_text(device: torch.device) -> str:
+    """Name a device as far as it changes what is computed: a GPU, or the vector instructions of a CPU."""
     if device.type == "cuda":
         return f"{device.type} ({torch.cuda.get_device_name(device)})"
     # Another processor's vector instructions add in another order.

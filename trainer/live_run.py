@@ -335,7 +335,6 @@ class LiveRun:
         self.report(force=True)
         metrics = {} if evaluation is None else evaluation.values
         loss, accuracy = metrics.get(VALIDATION_LOSS), metrics.get(VALIDATION_ACCURACY)
-        name = self._store.unused_name(checkpoint_name(self.config.model.name, self.epoch, self.step, loss, accuracy))
         frozen = sorted(self.freeze_set.names_for_config())
         content: dict[str, Any] = {
             **self.content(),
@@ -346,10 +345,6 @@ class LiveRun:
             "config": self.config.model_dump(mode="json"),
             "made_with": environment(self.device, self.compute),
         }
-        self._last_saved = (time.monotonic(), self.step)
-        if reason not in ASKED_FOR:
-            # Those that fail are not tried again.
-            self.only_in_memory = ""
         # In one go: on a GPU the copies are waited for once.
         content, model_state = copy_to_cpu([content, dict(self.module.state_dict())], is_fast=True)
         # Hashed by the writer: it may be half a gigabyte.
@@ -362,6 +357,12 @@ class LiveRun:
                 step=step, num_verified=num_verified, drifted=find_drifted(), num_adapting=num_adapting
             )
 
+        # The last that may fail: a name that is held is written under, or let go.
+        name = self._store.hold_name(checkpoint_name(self.config.model.name, self.epoch, self.step, loss, accuracy))
+        self._last_saved = (time.monotonic(), self.step)
+        if reason not in ASKED_FOR:
+            # Those that fail are not tried again.
+            self.only_in_memory = ""
         info = CheckpointInfo(
             name=name,
             epoch=self.epoch,

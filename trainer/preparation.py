@@ -28,6 +28,7 @@ from trainer.data.scan import ScannedData, scan, scan_key
 from trainer.data.sources import read_source
 from trainer.environment import environment
 from trainer.estimate import check_no_run_uses, estimate
+from trainer.known_choices import KnownChoices, choice_key
 from trainer.layer_settings import with_fewest_names
 from trainer.logs import TensorBoardLog
 from trainer.loop import Trainer
@@ -108,7 +109,7 @@ class Preparation:
         self._check_cancelled = check_cancelled
         self._cache_dir = platformdirs.user_cache_path("thaw")
         self._default_num_threads = min(torch.get_num_threads(), num_usable_cores())
-        self._last_choice: tuple[object, ComputeChoice] | None = None
+        self._known_choices = KnownChoices(self._cache_dir / "compute")
         self._last_scan: tuple[str, ScannedData] | None = None
 
     @property
@@ -400,14 +401,15 @@ class Preparation:
             raise
 
     def _choose_compute(self, trainer: Trainer, earlier: ComputeChoice | None) -> ComputeChoice:
-        """Choose the form in which a run is computed: as before, or as was measured, once for a configuration."""
-        config = trainer.config
-        key = (config.model, config.optimizer, config.training, trainer.data.preprocessing, trainer.total_steps)
-        if earlier is None and self._last_choice is not None and self._last_choice[0] == key:
-            return self._last_choice[1]
-        choice = choose(trainer, earlier, self._default_num_threads, self._report, self._check_cancelled)
-        if earlier is None:
-            self._last_choice = key, choice
+        """Choose the form in which a run is computed: as before, or as was measured, once a day for a configuration."""
+        num_threads = self._default_num_threads
+        key = choice_key(trainer, num_threads)
+        known = self._known_choices.find(key) if earlier is None else None
+        if known is not None:
+            return known
+        choice = choose(trainer, earlier, num_threads, self._report, self._check_cancelled)
+        if earlier is None and choice.measured:
+            self._known_choices.keep(key, choice)
         return choice
 
     def _prepared(

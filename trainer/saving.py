@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from trainer.checkpoint_list import delete_checkpoints
-from trainer.checkpoints import CheckpointError, CheckpointStore, DiskFullError, size_of
+from trainer.checkpoints import OVERHEAD_BYTES, CheckpointError, CheckpointStore, DiskFullError, size_of
 from trainer.config import CheckpointsConfig, Metric
 from trainer.file_writer import FileWriter
 from trainer.messages.base import Event
@@ -24,7 +24,6 @@ from trainer.runs import RunFolder
 
 ASKED_FOR = frozenset({"user", "stop"})
 """The reasons of checkpoints whose failure is an answer: whoever asked may ask again. The others are tried again."""
-_OVERHEAD_BYTES = 1_000_000
 
 
 @dataclass(eq=False)
@@ -153,9 +152,14 @@ class Saver:
             )
         else:
             self._thin()
-        if save.error is not None and save.info.reason in ASKED_FOR and not save.is_awaited:
-            self._emit(CommandRejected(command="SaveCheckpoint", reason=str(save.error), command_id=save.command_id))
-        if save.error is None or save.info.reason in ASKED_FOR:
+        is_given_up = save.error is not None and save.info.reason in ASKED_FOR
+        if is_given_up:
+            self._store.let_go(save.info.name)
+            if not save.is_awaited:
+                self._emit(
+                    CommandRejected(command="SaveCheckpoint", reason=str(save.error), command_id=save.command_id)
+                )
+        if save.error is None or is_given_up:
             self._pending = None
         save.is_done.set()
 
@@ -172,7 +176,7 @@ class Saver:
             info = save.info.model_copy(update={"size_bytes": size_bytes, "sha256": sha256})
             self._folder.checkpoints.add(info, save.confusion, self._rules.best_metrics)
         except (CheckpointError, RunFolderError) as error:
-            needed_bytes = round(size_of(content) * 1.1) + _OVERHEAD_BYTES
+            needed_bytes = round(size_of(content) * 1.1) + OVERHEAD_BYTES
             if shutil.disk_usage(self._folder.path).free < needed_bytes and save.info.reason not in ASKED_FOR:
                 raise DiskFullError(str(error), needed_bytes) from error
             raise

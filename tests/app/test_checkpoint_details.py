@@ -133,16 +133,21 @@ def test_what_is_frozen_is_indented_below_what_holds_it(details: CheckpointDetai
     assert details.details.frozen == ["nothing"]
 
 
+@pytest.fixture
+def view(qtbot, themed, details: CheckpointDetails) -> CheckpointsView:
+    shown = CheckpointsView(details._checkpoints, details)
+    qtbot.addWidget(shown)
+    shown.show()
+    return shown
+
+
 @pytest.mark.window
 @pytest.mark.qt_log_ignore("propagateSizeHints")
 def test_the_pane_is_shown_where_there_is_room_or_where_it_was_chosen(
-    qtbot, themed, details: CheckpointDetails
+    qtbot, view: CheckpointsView, details: CheckpointDetails
 ) -> None:
     checkpoints = details._checkpoints
-    view = CheckpointsView(checkpoints, details)
-    qtbot.addWidget(view)
     view.resize(1230, 200)
-    view.show()
     checkpoints.reset([checkpoint(1, 0.5, 0.8, sha256="ab" * 32)])
     pane = view._details
     assert not pane.isVisible()
@@ -167,14 +172,12 @@ def test_the_pane_is_shown_where_there_is_room_or_where_it_was_chosen(
 @pytest.mark.window
 @pytest.mark.qt_log_ignore("propagateSizeHints")
 def test_the_pane_shows_long_steps_whole_and_says_what_to_do_where_not_just_one_is_selected(
-    qtbot, themed, details: CheckpointDetails
+    qtbot, view: CheckpointsView, details: CheckpointDetails
 ) -> None:
-    checkpoints = details._checkpoints
-    view = CheckpointsView(checkpoints, details)
-    qtbot.addWidget(view)
     view.resize(1870, 160)
-    view.show()
-    checkpoints.reset([checkpoint(1, 0.5, 0.8), checkpoint(2458, 0.5, 0.8, step=110_531, note="kept for the talk")])
+    details._checkpoints.reset(
+        [checkpoint(1, 0.5, 0.8), checkpoint(2458, 0.5, 0.8, step=110_531, note="kept for the talk")]
+    )
     pane = view._details
     qtbot.waitUntil(lambda: pane._title.text() == "Epoch 2,458 · step 110,531")
     qtbot.waitUntil(lambda: pane._title.width() >= pane._title.sizeHint().width())
@@ -185,7 +188,7 @@ def test_the_pane_shows_long_steps_whole_and_says_what_to_do_where_not_just_one_
     view._table.clearSelection()
     assert pane._hint.text() == "Select a checkpoint to read about it."
     assert not pane.verticalScrollBar().isVisible()
-    view._table.select_keys([checkpoints.present.key("checkpoint_tiny_001.pt")])
+    view._table.select_keys([details._checkpoints.present.key("checkpoint_tiny_001.pt")])
     assert not pane._hint.isVisible()
     assert not pane._note.isVisible()
     # Without a note, all of it is seen in the low panel.

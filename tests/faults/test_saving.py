@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 
 from tests.trainer.test_loop import Make, make_trainer
 from trainer import checkpoints
+from trainer.checkpoint_list import delete_checkpoints, put_checkpoints_back
 from trainer.checkpoints import (
     CheckpointError,
     CheckpointStore,
@@ -188,3 +190,71 @@ def test_a_save_that_left_no_file_is_forgotten(
     assert [info.reason for info in folder.checkpoints.half_saved()] == ["user"]
     CheckpointStore(folder)
     assert folder.checkpoints.half_saved() == folder.checkpoints.listed() == []
+
+
+def test_a_checkpoint_that_comes_back_while_one_of_its_name_is_saved_finds_the_name_held(
+    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trainer, _ = make_trainer(small_config)
+    folder = trainer._folder
+    deleted = trainer.save(reason="user")
+    path, trashed = folder.checkpoints_dir / deleted.name, tmp_path / deleted.name
+    delete_checkpoints(folder, [deleted.name], lambda file: file.rename(trashed))
+    is_begun, goes_on, save = threading.Event(), threading.Event(), torch.save
+
+    def save_later(*args: Any) -> None:
+        is_begun.set()
+        assert goes_on.wait(30)
+        save(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", save_later)
+        trainer.begin_save(reason="user")
+        assert is_begun.wait(30)
+        with pytest.raises(FileExistsError):
+            path.hardlink_to(trashed)
+        goes_on.set()
+        trainer.settle()
+    (saved,) = folder.checkpoints.listed()
+    assert saved.name == deleted.name
+    assert checkpoints.hash_file(trashed) == deleted.sha256
+    trashed.rename(folder.checkpoints_dir / "another.pt")
+    (back,) = put_checkpoints_back(folder, [deleted.model_copy(update={"name": "another.pt"})]).checkpoints
+    assert [trainer._store.load(info)["step"] for info in (saved, back)] == [0, 0]
+
+
+def test_a_name_that_was_held_by_a_worker_that_was_killed_is_free_again_and_nothing_else_goes(
+    make_trainer: Make, small_config: RunConfig
+) -> None:
+    trainer, _ = make_trainer(small_config)
+    folder = trainer._folder
+    held = trainer._store.hold_name("c1.pt")
+    listed, unlisted = trainer.save(reason="user"), folder.checkpoints_dir / "a_persons.pt"
+    unlisted.write_bytes(b"x")
+    os.truncate(folder.checkpoints_dir / listed.name, 0)
+    CheckpointStore(folder, read_only=True)
+    assert (folder.checkpoints_dir / held).exists(), "a worker may be writing it at this moment"
+    store = CheckpointStore(folder)
+    assert sorted(file.name for file in folder.checkpoints_dir.iterdir()) == sorted([listed.name, unlisted.name])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        store.load(listed)
+    assert store.hold_name("c1.pt") == "c1.pt"
+
+
+def test_a_disk_without_room_for_a_name_pauses_the_run_and_goes_on_with_the_same_state(
+    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, _ = make_trainer(small_config)
+    folder = trainer._folder
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "touch", fail)
+        with pytest.raises(DiskFullError, match=r"^Cannot save .*: No space left on device\. Make room"):
+            trainer.fit(lambda: None)
+    assert trainer.step == 4
+    assert folder.checkpoints.listed() == []
+    trainer.fit(lambda: None)
+    assert [info.step for info in folder.checkpoints.listed()] == [4, 8, 12]

@@ -124,7 +124,7 @@ def test_a_file_that_is_left_to_the_trash_is_neither_listed_again_nor_written_ov
     delete_checkpoints(folder, ["c4.pt"], lambda _: None)
     store = CheckpointStore(folder)
     assert listed(folder) == ["c8.pt", "c12.pt"]
-    assert store.unused_name("c4.pt") == "c4_2.pt"
+    assert store.hold_name("c4.pt") == "c4_2.pt"
 
 
 def test_a_file_that_is_gone_already_is_no_trouble(folder: RunFolder) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import platformdirs
 import psutil
 import pytest
 import torch
@@ -23,6 +26,7 @@ from trainer.data.loader import ImageData
 from trainer.data.transforms import Preprocessing
 from trainer.feature_batches import ModelBatch
 from trainer.freezing import hash_layer
+from trainer.known_choices import KEPT_S
 from trainer.loop import Trainer
 from trainer.messages.base import Event
 from trainer.messages.compute import ComputeChoice, Form, MeasuredForm
@@ -363,7 +367,7 @@ def test_a_resume_computes_as_the_run_did_to_the_bit_and_measures_nothing(config
     run_dir = cut.leave()
     again = Kept(tmp_path)
     trainer = again.take(again.preparation().open(run_dir, None, is_to_start=True))
-    assert asked == [None, None, FAST]
+    assert asked == [None, FAST], "the run begun again is known"
     assert trainer.compute == FAST
     assert again.prepared.info.compute == FAST
     trainer.fit(lambda: None)
@@ -374,6 +378,40 @@ def test_a_resume_computes_as_the_run_did_to_the_bit_and_measures_nothing(config
 
 def logged(kept: Kept) -> list[str]:
     return [event.text for event in kept.prepared.events if isinstance(event, LogWritten)]
+
+
+def test_the_same_run_begun_again_within_a_day_takes_what_was_measured(config, tmp_path, monkeypatch) -> None:
+    num_measured = 0
+
+    def fast(*_: Any) -> ComputeChoice:
+        nonlocal num_measured
+        num_measured += 1
+        return FAST.model_copy(update={"measured_at": time.time() - 3600})
+
+    def begin(config: RunConfig) -> Trainer:
+        kept = Kept(tmp_path)
+        trainer = kept.take(kept.preparation().begin(config, tmp_path / "runs"))
+        kept.leave()
+        return trainer
+
+    monkeypatch.setattr("trainer.preparation.choose", fast)
+    begin(config)
+    again = begin(config.model_copy(update={"name": "again"}))
+    assert (num_measured, again.compute.form) == (1, FAST.form)
+    assert "(measured on " in log_sentence(again.compute)
+    begin(config.model_copy(update={"training": config.training.model_copy(update={"batch_size": 4})}))
+    assert num_measured == 2
+    files = list((platformdirs.user_cache_path("thaw") / "compute").iterdir())
+    assert len(files) == 2
+    for file in files:
+        file.write_text("{")
+    begin(config)
+    assert num_measured == 3, "what cannot be read is measured"
+    for file in files:
+        os.utime(file, (time.time() - 2 * KEPT_S,) * 2)
+    begin(config)
+    assert num_measured == 4
+    assert [file.exists() for file in files].count(True) == 1, "what is too old goes"
 
 
 def test_a_machine_that_cannot_compute_as_the_run_did_says_what_changes(config, tmp_path, monkeypatch) -> None:

@@ -299,7 +299,7 @@ def test_a_save_reads_no_more_rows_the_more_there_are(folder: RunFolder, monkeyp
         return parse(body)
 
     monkeypatch.setattr(CheckpointInfo, "model_validate_json", note)
-    name = CheckpointStore(folder).unused_name("c7.pt")
+    name = CheckpointStore(folder).hold_name("c7.pt")
     assert name == "c7_2.pt"
     info = make_info(name, 50, accuracy=0.99)
     folder.checkpoints.add(info, matrix_of(info))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 
 def assign_splits(
@@ -41,9 +42,10 @@ def assign_splits(
     assert len(labels) == len(given) == len(groups)
     named: dict[object, set[str]] = defaultdict(set)
     for split, group in zip(given, groups, strict=True):
-        named[group].add(split)
+        if split:
+            named[group].add(split)
     # What has no split goes with its group: a copy of a validation image must not train.
-    splits = [split or _split_of(named[group]) for split, group in zip(given, groups, strict=True)]
+    splits = [split or _split_of(named.get(group, ())) for split, group in zip(given, groups, strict=True)]
     if "validation" in splits:
         return splits
     free = [sample_idx for sample_idx, split in enumerate(splits) if split == "train"]
@@ -53,18 +55,22 @@ def assign_splits(
     return splits
 
 
-def _split_of(named: set[str]) -> str:
+def _split_of(named: Collection[str]) -> str:
     return next((split for split in ("train", "validation", "test") if split in named), "train")
 
 
 _NO_CLASS = (-1,)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Group:
-    """Samples that stay together: their indexes, how many there are of each class, and a random place in the order."""
+    """Samples that stay together: their indexes, how many there are of each class, and a random place in the order.
 
-    members: list[int]
+    There may be a million: neither frozen, which takes thrice as long to make, nor with containers of their own where
+    those of others are the same.
+    """
+
+    members: Sequence[int]
     counts: Mapping[int, int]
     place: tuple[int, int]
 
@@ -84,34 +90,36 @@ def _make_groups(
     for label, members in sorted(by_class.items(), key=lambda item: -len(item[1])):
         random.Random(f"{seed} {label}").shuffle(members)
         places.update((sample_idx, (place, sample_idx)) for place, sample_idx in enumerate(members))
-    return [
+    # Most groups are single images, and many of these have the same classes.
+    counts_of: dict[tuple[int, ...], Mapping[int, int]] = {}
+    found = []
+    for members in by_group.values():
+        of_all = tuple(label for sample_idx in members for label in classes[sample_idx])
+        if of_all not in counts_of:
+            counts_of[of_all] = Counter(of_all)
         # One member stands for its group: the first place of them all would draw large groups more often.
-        _Group(members, _counts([label for sample_idx in members for label in classes[sample_idx]]), places[members[0]])
-        for members in by_group.values()
-    ]
-
-
-def _counts(labels: list[int]) -> Mapping[int, int]:
-    # Most groups are single images, and a Counter takes ten times as long to make.
-    return Counter(labels) if len(labels) > 1 else {labels[0]: 1}
+        found.append(_Group(members, counts_of[of_all], places[members[0]]))
+    return found
 
 
 def _set_aside(groups: Sequence[_Group], validation_fraction: float) -> list[_Group]:
     """Choose the groups that become validation images."""
     choice = _Choice(groups, validation_fraction)
     # In random order: large groups first would fill validation with copies and bursts.
-    drawn = sorted(groups, key=lambda group: group.place)
+    drawn = sorted(groups, key=attrgetter("place"))
     for group in drawn:
         if choice.has_room(group):
             choice.add(group)
     # All that is left is too large for one of its classes: take it where that comes nearer to what is wanted.
-    for group in drawn:
+    for group in drawn if choice.misses_some else ():
         if group not in choice.chosen and choice.added_distance(group) < 0:
             choice.add(group)
+    without = choice.labels - {label for group in choice.chosen for label in group.counts}
     by_class: dict[int, list[_Group]] = defaultdict(list)
-    for group in drawn:
+    for group in drawn if without else ():
         for label in group.counts:
-            by_class[label].append(group)
+            if label in without:
+                by_class[label].append(group)
     for candidates in by_class.values():
         if not any(group in choice.chosen for group in candidates):
             spare = [group for group in candidates if choice.is_spare(group)]
@@ -128,11 +136,23 @@ class _Choice:
         self._totals: Counter[int] = Counter()
         self._num_train_groups: Counter[int] = Counter()
         for group in groups:
-            self._totals.update(group.counts)
-            self._num_train_groups.update(group.counts.keys())
+            # Not by the Counters' own update, which takes four times as long for one class.
+            for label, count in group.counts.items():
+                self._totals[label] += count
+                self._num_train_groups[label] += 1
         self._missing = Counter(
             {label: min(max(round(total * validation_fraction), 1), total - 1) for label, total in self._totals.items()}
         )
+
+    @property
+    def labels(self) -> set[int]:
+        """Return the classes that there are."""
+        return set(self._totals)
+
+    @property
+    def misses_some(self) -> bool:
+        """Whether a class misses images yet. Where none does, no group takes any nearer to its share."""
+        return any(missing > 0 for missing in self._missing.values())
 
     def is_spare(self, group: _Group) -> bool:
         """Say whether each of the group's classes has another group to train on."""

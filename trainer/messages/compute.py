@@ -45,13 +45,15 @@ class ComputeChoice(Record):
     """The form in which a run is computed; it stays that of the run, as another one rounds otherwise.
 
     ``is_compiled``: the model goes through torch.compile. ``measured`` are the steps on which the choice rests, the
-    plainest form's first, each with ``num_images``; there are none where nothing was to choose, or was measured.
+    plainest form's first, each with ``num_images``, at ``measured_at`` (Unix time in seconds); there are none where
+    nothing was to choose, or was measured.
     """
 
     form: Form = Form()
     is_compiled: bool = False
     measured: list[MeasuredForm] = Field(default_factory=list)
     num_images: int = 0
+    measured_at: float = 0.0
 
     @property
     def plain_ms(self) -> float | None:
