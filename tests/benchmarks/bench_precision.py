@@ -29,7 +29,7 @@ from trainer.preparation import Preparation
 from trainer.run_record import WorkerAddress
 
 NUM_IMAGES = 8000
-NUM_EPOCHS = 4
+NUM_EPOCHS = 12
 IMAGE_SIZE = 32
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
 FORMS = {"fp32": ("fp32", "off"), "bf16": ("bf16", "on")}

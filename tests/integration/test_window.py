@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from PySide6.QtCore import QLocale, QSettings, Qt, QTimer
 from PySide6.QtWidgets import QApplication
 
@@ -24,6 +25,7 @@ from app.settings import Settings
 from app.viewmodels.image_items import SplitRole
 from app.views.data import DataView
 from tests.integration.conftest import Driver
+from trainer.checkpoints import CheckpointStore
 from trainer.config import RunConfig, load_config
 from trainer.messages.changes import LayersFrozen, RateChanged
 from trainer.messages.commands import PauseRun, SetRate, StopRun
@@ -140,6 +142,43 @@ def test_a_killed_worker_is_told_within_two_seconds_and_resume_goes_on(
     qtbot.waitUntil(lambda: window.display.history.at("Loss/train", 1e9)[0] > saved.step, timeout=PATIENCE_MS)
     steps = train_steps(window)
     assert list(steps) == list(range(1, len(steps) + 1))
+
+
+@pytest.mark.slow
+def test_a_branch_with_another_configuration_begins_from_its_checkpoint_and_keeps_its_lineage(
+    qtbot, open_window: Callable[[], MainWindow], small_config: RunConfig
+) -> None:
+    window = open_window()
+    begin(qtbot, window, small_config)
+    wait_state(qtbot, window, RunState.FINISHED)
+    parent, checkpoints = window.session.run_dir, window.display.checkpoints
+    first = checkpoints.present.infos[0]
+    window.checkpoints_view._table.select_keys([checkpoints.present.key(first.name)])
+    window.checkpoints_view._branch.trigger()
+    qtbot.waitUntil(lambda: window.form.branch_line.isVisible(), timeout=PATIENCE_MS)
+    form = window.display.run_config
+    for name, text in (("optimizer.rate", "0.05"), ("optimizer.name", "SGD"), ("training.epochs", "1")):
+        form.set_text(name, text)
+    qtbot.waitUntil(window.form._start.isEnabled, timeout=PATIENCE_MS)
+    qtbot.mouseClick(window.form._start, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: window.session.run_dir not in {None, parent}, timeout=PATIENCE_MS)
+    wait_state(qtbot, window, RunState.FINISHED)
+    with RunFolder(window.session.run_dir, read_only=True) as folder:
+        config, (saved,) = folder.config(), folder.checkpoints.listed()
+    assert config.branch is not None
+    assert (Path(config.branch.run), config.branch.checkpoint) == (parent, first.name)
+    assert (config.optimizer.rate, config.optimizer.name, config.training.epochs) == (0.05, "SGD", 1)
+    assert saved.epoch == 1
+    with RunFolder(parent, read_only=True) as folder:
+        before = CheckpointStore(folder, read_only=True).load(first)["model_state_dict"]
+    with RunFolder(window.session.run_dir, read_only=True) as folder:
+        began = CheckpointStore(folder, read_only=True).read_base()
+    assert all(torch.equal(began[name], value) for name, value in before.items())
+    window.display.list_runs()
+    qtbot.waitUntil(lambda: window.display.runs.rowCount() == 2, timeout=PATIENCE_MS)
+    row = window.display.runs.row_of(window.session.run_dir)
+    origin = window.display.runs.index(row, 0).data(Qt.ItemDataRole.ToolTipRole)
+    assert origin.startswith("Branched from small-shufflenet_v2_x0_5, epoch 1\n")
 
 
 @pytest.mark.slow

@@ -39,8 +39,8 @@ def measure(table: Table, length: Length, num_windows: int = NUM_WINDOWS) -> Non
         )
     ours, bare = [], []
     for _ in range(num_windows):
-        ours.append(window.start("idle", length.scratch)[0])
-        bare.append(window.start("bare", length.scratch)[0])
+        ours.append(window.painted_s("idle", length.scratch))
+        bare.append(window.painted_s("bare", length.scratch))
     table.lines.append(
         Line(
             "start",
@@ -77,8 +77,8 @@ def measure_memory(table: Table, length: Length, num_windows: int = NUM_WINDOWS)
         ("demo", f"{window.NUM_DEMO_STEPS} steps of the demo shown"),
     )
     for kind, what in kinds:
-        held = [window.start(kind, length.scratch)[1] / 1e6 for _ in range(num_windows)]
+        held = [window.held_bytes(kind, length.scratch) / 1e6 for _ in range(num_windows)]
         table.lines.append(Line("memory", f"window, {what}", {THAW.column: spread(held, "MB")}, "", "≤ 200 MB"))
-    bare = [window.start("bare", length.scratch)[1] / 1e6 for _ in range(num_windows)]
+    bare = [window.held_bytes("bare", length.scratch) / 1e6 for _ in range(num_windows)]
     table.lines.append(Line("memory", "a window of Qt's own", {"bare Qt": spread(bare, "MB")}))
     table.notes.append("memory: the peak of all processes together, by a look each quarter of a second.")
