@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -37,29 +38,48 @@ def take_out(trashed: Path, path: Path) -> None:
     if not trashed.exists():
         raise FileNotFoundError(2, "the trash was emptied", str(path))
     try:
-        _take_place(trashed, path)
+        _move_out(trashed, path)
     except FileExistsError as error:
         raise FileExistsError(17, "another file has its place", str(path)) from error
     _forget(trashed)
 
 
-def _take_place(trashed: Path, path: Path) -> None:
-    """Move a file to where none is: a move alone would replace one that a worker has just begun to save there."""
+def _move_out(trashed: Path, path: Path) -> None:
     try:
-        path.hardlink_to(trashed)
-    except FileExistsError:
-        raise
-    except OSError:
-        # On another disk, or one that has no links.
-        path.touch(exist_ok=False)
-    else:
-        trashed.unlink()
+        _take_place(trashed, path)
         return
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    # On another disk. The copy has no name that a worker clears away; left by a kill, the next try writes over it.
+    copy = path.with_name(f".{path.name}.back")
     try:
-        shutil.move(trashed, path)
+        shutil.copy2(trashed, copy)
+        with copy.open("rb+") as file:
+            os.fsync(file.fileno())
+        _take_place(copy, path)
     except OSError:
-        path.unlink(missing_ok=True)
+        copy.unlink(missing_ok=True)
         raise
+    trashed.unlink()
+
+
+def _take_place(file: Path, path: Path) -> None:
+    """Move a file on its disk to where none is: a rename alone would replace what a worker has begun to save there."""
+    try:
+        path.hardlink_to(file)
+    except OSError as error:
+        if error.errno in {errno.EEXIST, errno.EXDEV}:
+            raise
+        # The disk has no links: an empty file holds the place for the moment that a rename takes.
+        path.touch(exist_ok=False)
+        try:
+            file.replace(path)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+    else:
+        file.unlink()
 
 
 def free_place(path: Path) -> Path:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import pickle
 import random
+import shutil
 from collections import OrderedDict
 from contextlib import suppress
 from itertools import chain, count
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from trainer.messages.run_info import CheckpointInfo
+from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder
 
 FORMAT_VERSION = 3
@@ -69,12 +70,14 @@ class CheckpointStore:
             CheckpointError: It is missing or cannot be read.
 
         """
-        self._base_sha256 = self._check_base()
+        self._check_base()
         self._base = read_file(self._folder.base_path)
         return self._base
 
     def _check_base(self) -> str:
-        """Return the SHA-256 of ``base.pt``, which is whole."""
+        """Return the SHA-256 of ``base.pt``, which is whole; it is hashed once."""
+        if self._base_sha256:
+            return self._base_sha256
         path = self._folder.base_path
         recorded = self._folder.base_sha256()
         if not recorded:
@@ -89,6 +92,7 @@ class CheckpointStore:
             )
         if hash_file(path) != recorded:
             raise CheckpointError(f"{path} is damaged: its bytes changed since the run began. Put it back from a copy.")
+        self._base_sha256 = recorded
         return recorded
 
     def write(self, path: Path, content: dict[str, Any], *, is_whole: bool = False) -> tuple[int, str]:
@@ -124,7 +128,8 @@ class CheckpointStore:
             except FileExistsError:
                 continue
             except OSError as error:
-                if error.errno == errno.ENOSPC:
+                # A disk that lacks room for one more file only, as without inodes, would have room at once.
+                if shutil.disk_usage(self._folder.path).free < OVERHEAD_BYTES:
                     raise DiskFullError(_cannot_save(path, error), OVERHEAD_BYTES) from error
                 raise CheckpointError(_cannot_save(path, error)) from error
             return candidate
@@ -133,9 +138,11 @@ class CheckpointStore:
     def let_go(self, name: str) -> None:
         """Hold a name no longer under which nothing was written."""
         path = self._folder.checkpoints_dir / name
-        # What cannot be removed is listed nowhere, and the run's next worker tries again.
-        with suppress(OSError):
+        # What cannot be let go is listed nowhere, and the run's next worker tries again.
+        with suppress(OSError, RunFolderError):
             if _is_empty(path):
+                # First: whatever has the name afterwards must not be taken for what was to be written.
+                self._folder.checkpoints.forget_saving(name)
                 path.unlink()
 
     def load(self, info: CheckpointInfo) -> dict[str, Any]:
@@ -148,16 +155,14 @@ class CheckpointStore:
         return self.read(self._folder.checkpoints_dir / info.name, info.sha256, f"The checkpoint {info.name}")
 
     def check(self, info: CheckpointInfo) -> None:
-        """Look whether a checkpoint's file, and the base if it needs that, are whole, without loading their tensors.
+        """Look whether a checkpoint could be loaded, without loading its tensors or the base's.
 
         Raises:
-            CheckpointError: A file is missing or damaged.
+            CheckpointError: As ``load``.
 
         """
         path = self._folder.checkpoints_dir / info.name
-        _check_bytes(path, info.sha256, f"The checkpoint {info.name}")
-        if read_file(path, is_mapped=True)["base_sha256"] and not self._base_sha256:
-            self._base_sha256 = self._check_base()
+        self._read_changed(path, info.sha256, f"The checkpoint {info.name}", is_mapped=True)
 
     def read(self, path: Path, sha256: str, what: str) -> dict[str, Any]:
         """Read what ``write`` wrote, as ``load`` does; ``what`` names it in a sentence.
@@ -166,23 +171,30 @@ class CheckpointStore:
             CheckpointError: The file is missing, damaged, of another format, or its base is another.
 
         """
-        _check_bytes(path, sha256, what)
-        content = read_file(path)
+        content = self._read_changed(path, sha256, what)
+        if content["base_sha256"]:
+            if not self._base:
+                self.read_base()
+            content["model_state_dict"] = self.whole(content["model_state_dict"])
+        return content
+
+    def _read_changed(self, path: Path, sha256: str, what: str, *, is_mapped: bool = False) -> dict[str, Any]:
+        """Read a file that is whole, of this format, and whose base, if it needs one, is there and whole."""
+        if not path.is_file():
+            raise CheckpointError(f"{what} is missing from {path.parent}. Choose another one.")
+        if hash_file(path) != sha256:
+            raise CheckpointError(f"{what} is damaged: its bytes changed since it was saved. Choose another one.")
+        content = read_file(path, is_mapped=is_mapped)
         if content.get("format_version") != FORMAT_VERSION:
             raise CheckpointError(
                 f"{what} has format {content.get('format_version')}, but this Thaw reads format {FORMAT_VERSION}. "
                 "Use the version that wrote it."
             )
-        if not content["base_sha256"]:
-            return content
-        if not self._base:
-            self.read_base()
-        if content["base_sha256"] != self._base_sha256:
+        if content["base_sha256"] and content["base_sha256"] != self._check_base():
             raise CheckpointError(
                 f"{self._folder.base_path.name} is not the one that {path.name} was saved with. "
                 "Put it back from a copy."
             )
-        content["model_state_dict"] = self.whole(content["model_state_dict"])
         return content
 
     def changed(self, model_state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -210,9 +222,10 @@ def end_what_was_cut_off(folder: RunFolder) -> None:
         # A kill in mid-save left it; it has no name and no row, so nobody can want it.
         left_over.unlink(missing_ok=True)
     for path in folder.checkpoints_dir.glob("*.pt"):
-        # A name that was held; what is listed is for the user to see.
-        if _is_empty(path) and not folder.checkpoints.has(path.name):
-            path.unlink()
+        # A name that was held; what is listed is for the user to see. What cannot be removed is in nobody's way.
+        with suppress(OSError):
+            if _is_empty(path) and not folder.checkpoints.has(path.name):
+                path.unlink()
     for info in folder.checkpoints.half_saved():
         path = folder.checkpoints_dir / info.name
         if not path.is_file():
@@ -258,10 +271,7 @@ def _cannot_save(path: Path, error: BaseException) -> str:
 
 
 def _is_empty(path: Path) -> bool:
-    # Another process may move it at this moment.
-    with suppress(FileNotFoundError):
-        return path.stat().st_size == 0
-    return False
+    return path.is_file() and not path.stat().st_size
 
 
 def _reason(error: BaseException) -> str:
@@ -272,13 +282,6 @@ def _reason(error: BaseException) -> str:
             return cause.strerror
         cause = cause.__context__
     return str(error).splitlines()[0]
-
-
-def _check_bytes(path: Path, sha256: str, what: str) -> None:
-    if not path.is_file():
-        raise CheckpointError(f"{what} is missing from {path.parent}. Choose another one.")
-    if hash_file(path) != sha256:
-        raise CheckpointError(f"{what} is damaged: its bytes changed since it was saved. Choose another one.")
 
 
 def read_file(path: Path, *, is_mapped: bool = False) -> dict[str, Any]:

@@ -30,8 +30,7 @@ class KnownChoices:
         """Return what was chosen under a key, None where that is not known or too long ago."""
         path = self._path(key)
         try:
-            is_old = time.time() - path.stat().st_mtime > KEPT_S
-            return None if is_old else ComputeChoice.model_validate_json(path.read_bytes())
+            return ComputeChoice.model_validate_json(path.read_bytes()) if _is_fresh(path) else None
         except (OSError, ValidationError):
             # Not kept, or by another Thaw: it is measured.
             return None
@@ -45,12 +44,17 @@ class KnownChoices:
             self._folder.mkdir(parents=True, exist_ok=True)
             temporary.write_text(choice.model_dump_json())
             temporary.replace(path)
-            for other in self._folder.glob("*.json"):
-                if time.time() - other.stat().st_mtime > KEPT_S:
+            for other in self._folder.iterdir():
+                if not _is_fresh(other):
                     other.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.json"
+
+
+def _is_fresh(path: Path) -> bool:
+    # The clock may have been set back.
+    return 0 <= time.time() - path.stat().st_mtime <= KEPT_S
 
 
 def choice_key(run: LiveRun, num_threads: int) -> str:

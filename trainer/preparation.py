@@ -408,7 +408,8 @@ class Preparation:
         if known is not None:
             return known
         choice = choose(trainer, earlier, num_threads, self._report, self._check_cancelled)
-        if earlier is None and choice.measured:
+        # That fewer threads are faster may be due to other work on the machine, which ends.
+        if earlier is None and choice.measured and choice.form.num_threads == choice.measured[0].form.num_threads:
             self._known_choices.keep(key, choice)
         return choice
 

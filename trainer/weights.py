@@ -13,6 +13,7 @@ import re
 import urllib.parse
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
@@ -293,7 +294,10 @@ def _misread_zip(path: Path) -> ModelError:
                 return _of_no_format(path, "a zip of other files")
             if archive.testzip() is not None:
                 return _damaged(path)
-    except (zipfile.BadZipFile, EOFError):
+    except OSError as error:
+        return _unreadable(path, error)
+    except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, zlib.error):
+        # A flipped bit may also make it encrypted, or packed in a way that there is none.
         return _damaged(path)
     return ModelError(
         f"Cannot read weights from {path}: it is whole, but pickled in a way that is not read here. Save its weights "

@@ -273,6 +273,19 @@ def test_what_a_killed_window_had_not_moved_to_the_trash_is_listed_again(
         assert len(folder.checkpoints.listed()) == 3
 
 
+def test_a_name_that_a_run_holds_for_what_it_saves_is_not_what_a_killed_window_left(ended: Path, trash: Path) -> None:
+    with RunFolder(ended, read_only=True) as folder:
+        infos = folder.checkpoints.listed()
+    trash.mkdir()
+    deletion_id = deletions.begin_deletion(ended, infos[:1])
+    path = ended / "checkpoints" / name_of(1)
+    deletions.note_trashed(deletion_id, ended, infos[0], move_to_trash(path))
+    path.touch()
+    found, left = deletions.read_deletions(ended)
+    assert left == []
+    assert [deletion.names for deletion in found] == [[name_of(1)]]
+
+
 def test_what_another_window_is_about_to_move_to_the_trash_is_left_to_it(
     qtbot, ended: Path, trash: Path, open_later: Callable[[Path], RunDisplay]
 ) -> None:

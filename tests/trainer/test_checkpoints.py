@@ -120,13 +120,17 @@ def test_a_file_that_is_not_what_it_should_be_is_refused_by_its_name(
     assert said in str(refused.value)
     (sentence,) = str(refused.value).splitlines()
     assert sentence.endswith(".")
+    # A verification looks at files that it does not load: it must not pass where a resume would refuse.
+    with pytest.raises(CheckpointError) as refused:
+        CheckpointStore(folder).check(folder.checkpoints.find(NAME))
+    assert str(refused.value) == sentence
 
 
 def test_nothing_of_a_file_is_read_before_its_sum_is_checked(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Path] = []
-    monkeypatch.setattr(checkpoints, "read_file", lambda path: read.append(path))
+    monkeypatch.setattr(checkpoints, "read_file", lambda path, **_: read.append(path))
     flip_a_bit(folder.checkpoints_dir / NAME, 0.5)
     with pytest.raises(CheckpointError, match="is damaged"):
         load(folder)

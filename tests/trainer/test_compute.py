@@ -412,6 +412,20 @@ def test_the_same_run_begun_again_within_a_day_takes_what_was_measured(config, t
     begin(config)
     assert num_measured == 4
     assert [file.exists() for file in files].count(True) == 1, "what is too old goes"
+    (kept,) = files[0].parent.iterdir()
+    os.utime(kept, (time.time() + 3600,) * 2)
+    begin(config)
+    assert num_measured == 5, "the clock was set back"
+
+
+def test_fewer_threads_than_the_most_are_not_taken_for_the_next_run(config, tmp_path, monkeypatch) -> None:
+    most, fewer = (MeasuredForm(form=Form(num_threads=number), step_ms=1.0) for number in (8, 4))
+    busy = ComputeChoice(form=fewer.form, measured=[most, fewer], num_images=3)
+    monkeypatch.setattr("trainer.preparation.choose", lambda *_: busy)
+    kept = Kept(tmp_path)
+    assert kept.take(kept.preparation().begin(config, tmp_path / "runs")).compute == busy
+    kept.leave()
+    assert not (platformdirs.user_cache_path("thaw") / "compute").exists()
 
 
 def test_a_machine_that_cannot_compute_as_the_run_did_says_what_changes(config, tmp_path, monkeypatch) -> None:

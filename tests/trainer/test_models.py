@@ -7,6 +7,7 @@ import copy
 import hashlib
 import math
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -511,6 +512,8 @@ def test_files_that_hold_no_weights_get_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty.pt").touch()
     (tmp_path / "empty.safetensors").touch()
     torch.save({"fc.bias": torch.zeros(5)}, tmp_path / "protocol.pt", pickle_protocol=4)
+    write_with_entries(tmp_path / "encrypted.pt", 8, 1, saved(tmp_path, "bare").read_bytes())
+    write_with_entries(tmp_path / "packed.pt", 10, 99, saved(tmp_path, "bare").read_bytes())
     with zipfile.ZipFile(tmp_path / "images.pt", "w") as archive:
         archive.writestr("images/1.jpg", b"x")
     for name, whole in {
@@ -528,6 +531,8 @@ def test_files_that_hold_no_weights_get_a_sentence(tmp_path: Path) -> None:
         "text.pt": "Cannot read weights from {}: it is no checkpoint of PyTorch, neither a zip nor a pickle",
         "images.pt": "Cannot read weights from {}: it is a zip of other files",
         "protocol.pt": "Cannot read weights from {}: it is whole, but pickled in a way that is not read here",
+        "encrypted.pt": "Cannot read weights from {}: it is cut off or damaged. Copy or export it again.",
+        "packed.pt": "Cannot read weights from {}: it is cut off or damaged. Copy or export it again.",
         "cut.pt": "Cannot read weights from {}: it is cut off or damaged. Copy or export it again.",
         "short_cut.pt": "Cannot read weights from {}: it is cut off or damaged. Copy or export it again.",
         "old.pt": "Cannot read weights from {}: it is cut off or damaged. Copy or export it again.",
@@ -543,6 +548,14 @@ def test_files_that_hold_no_weights_get_a_sentence(tmp_path: Path) -> None:
         text = sentence(weights=str(tmp_path / name))
         assert words.format(tmp_path / name) in text
         assert str(tmp_path / name) in text
+
+
+def write_with_entries(path: Path, offset: int, value: int, whole: bytes) -> None:
+    """Write a zip of which one byte of each entry, at an offset of its record in the directory, has another value."""
+    damaged = bytearray(whole)
+    for found in re.finditer(rb"PK\x01\x02", whole):
+        damaged[found.start() + offset] = value
+    path.write_bytes(damaged)
 
 
 def saved_without_zip(tmp_path: Path) -> Path:

@@ -90,14 +90,15 @@ def main() -> None:
     kind, what, report = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     app = QApplication(sys.argv[:1])
     paint = FirstPaint()
-    if what == "paint":
+    has_paint = what == "paint" or kind == "bare"
+    if has_paint:
         # Whatever it looks at becomes an object of Python's, too: some MB, which no user has.
         app.installEventFilter(paint)
     timer = QTimer()
     timer.setInterval(_LOOK_INTERVAL_MS)
 
     def look() -> None:
-        if paint.ended_at if what == "paint" else kind == "bare" or _is_there(kind):
+        if paint.ended_at if has_paint else _is_there(kind):
             timer.stop()
             me = psutil.Process()
             report.write_text(repr(paint.ended_at if what == "paint" else me.memory_info().rss))
