@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QEvent, QPointF, Qt, Signal
-from PySide6.QtGui import QColor
+from PySide6.QtGui import QColor, QResizeEvent
 from PySide6.QtWidgets import QMenu, QVBoxLayout, QWidget
 
 from app.theme import SIZE_SMALL, SPACE, palette_of, text_font
@@ -33,6 +33,7 @@ _ABANDONED_DASHES = [5, 3]
 _SPIKE_LIMIT = 3.0
 _LOG_LIMITS = (-30.0, 30.0)
 _LINEAR_LIMIT = 1e12
+_MIN_HEIGHT_FOR_TITLES = 170
 
 
 class MetricPlot(QWidget):
@@ -164,6 +165,12 @@ class MetricPlot(QWidget):
         if step is not None:
             self._crosshair.setValue(step)
         self._header.show_step(step, self._history, self._quantity)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Leave out the axes' titles where the curves need their room."""
+        super().resizeEvent(event)
+        for axis in (self._x_axis, self._y_axis):
+            axis.set_title_shown(self.height() >= _MIN_HEIGHT_FOR_TITLES)
 
     def changeEvent(self, event: QEvent) -> None:
         """Follow the theme: pyqtgraph does not by itself."""

@@ -14,6 +14,7 @@ _X_TICK_SPACING_PX = 84
 _Y_TICK_SPACING_PX = 32
 _LEFT_WIDTH = 56
 _BOTTOM_HEIGHT = 38
+_UNTITLED_BOTTOM_HEIGHT = 20
 _LARGEST_PLAIN = 100_000
 
 
@@ -27,6 +28,7 @@ class PlotAxis(pg.AxisItem):  # type: ignore[misc]  # pyqtgraph has no types
         super().__init__(orientation)
         self.is_log = False
         self._is_whole = is_whole
+        self._has_title = True
         self.enableAutoSIPrefix(False)
         self.setStyle(tickLength=0, tickTextOffset=6, autoExpandTextSpace=False, autoReduceTextSpace=False)
         self.setStyle(hideOverlappingLabels=False)
@@ -42,6 +44,16 @@ class PlotAxis(pg.AxisItem):  # type: ignore[misc]  # pyqtgraph has no types
         self.setTextPen(pg.mkPen(text_color))
         self.setTickFont(font)
         self.setLabel(title, **{"color": text_color, "font-size": f"{font.pixelSize()}px"})
+        self.showLabel(self._has_title)
+
+    def set_title_shown(self, is_shown: bool) -> None:
+        """Show the title, or give its room to a low plot, whose header and tools name the same."""
+        if is_shown == self._has_title:
+            return
+        self._has_title = is_shown
+        self.showLabel(is_shown)
+        if self.orientation == "bottom":
+            self.setHeight(_BOTTOM_HEIGHT if is_shown else _UNTITLED_BOTTOM_HEIGHT)
 
     def tickValues(self, minVal: float, maxVal: float, size: float) -> list[tuple[float, list[float]]]:
         """Return one level of ticks: (spacing, positions) between two positions of an axis ``size`` pixels long."""

@@ -316,6 +316,20 @@ def test_the_lower_axis_can_count_epochs(trained):
     assert trained.unit_button.text() == "Epoch"
 
 
+def test_low_plots_give_the_room_of_their_axes_titles_to_the_curves(trained, qtbot):
+    plot = trained.loss
+    axes = [plot.plot.getPlotItem().getAxis(name) for name in ("bottom", "left")]
+    assert all(axis.label.isVisible() for axis in axes)
+    left_over = plot.plot.height() - plot.view_box.height()
+    trained.resize(700, 320)
+    qtbot.waitUntil(lambda: not any(axis.label.isVisible() for axis in axes))
+    qtbot.waitUntil(lambda: plot.plot.height() - plot.view_box.height() <= left_over - 15)
+    plot.set_epochs_shown(10)
+    assert not any(axis.label.isVisible() for axis in axes)
+    trained.resize(700, 560)
+    qtbot.waitUntil(lambda: all(axis.label.isVisible() for axis in axes))
+
+
 @pytest.mark.parametrize("size_of_step", [1e-4, 0.3, 7.0, 12_000.0])
 def test_ticks_are_few_and_round(trained, size_of_step):
     axis = trained.loss._y_axis
