@@ -5,8 +5,17 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
-from PySide6.QtCore import QItemSelection, QItemSelectionModel, QModelIndex, QPersistentModelIndex, QRect, Qt
-from PySide6.QtGui import QColor, QPainter, QResizeEvent
+from PySide6.QtCore import (
+    QEvent,
+    QItemSelection,
+    QItemSelectionModel,
+    QModelIndex,
+    QPersistentModelIndex,
+    QRect,
+    Qt,
+    Signal,
+)
+from PySide6.QtGui import QColor, QCursor, QPainter, QResizeEvent
 from PySide6.QtWidgets import QHeaderView, QMenu, QStyleOptionViewItem, QToolButton, QWidget
 
 from app import theme
@@ -55,7 +64,11 @@ class CheckpointTable(Table):
     """Shows the columns that were chosen, and of the others those for which there is room.
 
     What is frozen gets the room that it needs and the tags can spare, unless the user has chosen a width.
+    Rows that a run adds do not move those under the pointer: a click must not meet another one.
     """
+
+    left = Signal()
+    """The pointer has left the table."""
 
     def __init__(self, checkpoints: CheckpointItemModel, empty_text: str, parent: QWidget | None = None) -> None:
         super().__init__(empty_text, parent)
@@ -63,6 +76,7 @@ class CheckpointTable(Table):
         self.sorted = CheckpointSortModel(checkpoints, self)
         self._text_widths: dict[str, int] = {}
         self._is_fitting = self._is_width_chosen = False
+        self._held_offset: int | None = None
         self.setModel(self.sorted)
         self.setItemDelegate(CheckpointDelegate(self))
         self.setSelectionMode(Table.SelectionMode.ExtendedSelection)
@@ -86,6 +100,7 @@ class CheckpointTable(Table):
             signal.connect(self._place_metrics)
         for signal in (self.sorted.rowsInserted, checkpoints.columns_chosen):
             signal.connect(self._fit)
+        self.sorted.rowsInserted.connect(self._hold_pointed)
         checkpoints.columns_chosen.connect(self._group)
         self._group()
 
@@ -139,6 +154,14 @@ class CheckpointTable(Table):
         menu.addAction(self.tr("By the room there is"), self.checkpoints.forget_columns)
         return menu
 
+    def leaveEvent(self, event: QEvent) -> None:
+        """Show the rows that came first meanwhile, unless the user has scrolled."""
+        super().leaveEvent(event)
+        if self.verticalScrollBar().value() == self._held_offset:
+            self.scrollToTop()
+        self._held_offset = None
+        self.left.emit()
+
     def updateGeometries(self) -> None:
         """Keep the button for hidden columns at the right end of the header."""
         super().updateGeometries()
@@ -151,6 +174,18 @@ class CheckpointTable(Table):
         self._fit()
 
     # -- inside -----------------------------------------------------------------------------------------------
+
+    def _hold_pointed(self, _: QModelIndex, first: int, last: int) -> None:
+        if not self.viewport().underMouse():
+            return
+        num_new = last - first + 1
+        pointed = self.rowAt(self.viewport().mapFromGlobal(QCursor.pos()).y())
+        if first <= pointed < self.sorted.rowCount() - num_new:
+            bar = self.verticalScrollBar()
+            was_first = bar.value() in {0, self._held_offset}
+            self.executeDelayedItemsLayout()
+            bar.setValue(bar.value() + num_new * self.rowHeight(first))
+            self._held_offset = bar.value() if was_first else None
 
     def _make_columns_button(self, header: QHeaderView) -> QToolButton:
         button = QToolButton(header)

@@ -84,6 +84,7 @@ class CheckpointsView(QWidget):
             lambda position: self._menu.popup(self._table.viewport().mapToGlobal(position))
         )
         self._table.clicked.connect(self._note_choice)
+        self._table.left.connect(self._select_newest)
         self._details = CheckpointDetailsView(details)
         self._build()
         checkpoints.columns_chosen.connect(self._fit_details)
@@ -345,7 +346,8 @@ class CheckpointsView(QWidget):
     def _select_newest(self) -> None:
         # The newest is the likely one, until the user has chosen another.
         listed = self._checkpoints.rowCount()
-        if listed and not self._has_chosen and not self._table.hasFocus():
+        is_in_use = self._table.hasFocus() or self._table.viewport().underMouse()
+        if listed and not self._has_chosen and not is_in_use:
             self._table.select_keys([self._checkpoints.key_at(listed - 1)])
 
     # -- actions ----------------------------------------------------------------------------------------------

@@ -6,9 +6,10 @@ import math
 import time
 
 import pytest
-from PySide6.QtCore import Qt
-from PySide6.QtTest import QAbstractItemModelTester
-from PySide6.QtWidgets import QApplication, QMenu
+from PySide6.QtCore import QPoint, Qt
+from PySide6.QtGui import QCursor
+from PySide6.QtTest import QAbstractItemModelTester, QTest
+from PySide6.QtWidgets import QApplication, QMenu, QWidget
 
 from app.viewmodels.checkpoint_columns import (
     ACCURACY,
@@ -353,6 +354,51 @@ def test_the_selection_follows_the_newest_until_the_user_chooses(qtbot, themed) 
     view._table.selectRow(1)
     checkpoints.add(checkpoint(3, 0.6, 0.7))
     assert view.selected_name == "checkpoint_tiny_001.pt"
+
+
+@pytest.mark.window
+@pytest.mark.qt_log_ignore("propagateSizeHints")
+def test_rows_that_a_run_adds_do_not_move_those_under_the_pointer(qtbot, themed) -> None:
+    checkpoints, view = shown_view(qtbot, width=900)
+    table = view._table
+    checkpoints.reset([checkpoint(epoch, 0.5, 0.8) for epoch in range(1, 41)])
+    QApplication.processEvents()
+
+    def name_at(place: QPoint) -> str:
+        return table.sorted.key_at(table.indexAt(place).row()).name
+
+    place = table.visualRect(table.sorted.index(2, 1)).center()
+    pointed = name_at(place)
+    point_at(table.viewport(), place)
+    qtbot.waitUntil(table.viewport().underMouse)
+    for epoch in (41, 42):
+        checkpoints.add(checkpoint(epoch, 0.5, 0.8))
+        QApplication.processEvents()
+        assert name_at(place) == pointed
+    assert view.selected_name == "checkpoint_tiny_040.pt"
+    point_at(view, view.rect().bottomRight() - QPoint(2, 2))
+    qtbot.waitUntil(lambda: view.selected_name == "checkpoint_tiny_042.pt")
+    assert table.verticalScrollBar().value() == 0
+    # Where the user has scrolled, leaving does not scroll.
+    point_at(table.viewport(), place)
+    qtbot.waitUntil(table.viewport().underMouse)
+    table.verticalScrollBar().setValue(300)
+    pointed = name_at(place)
+    checkpoints.add(checkpoint(43, 0.5, 0.8))
+    QApplication.processEvents()
+    assert name_at(place) == pointed
+    offset = table.verticalScrollBar().value()
+    view._has_chosen = True
+    point_at(view, view.rect().bottomRight() - QPoint(2, 2))
+    qtbot.waitUntil(lambda: not table.viewport().underMouse())
+    assert table.verticalScrollBar().value() == offset
+
+
+def point_at(widget: QWidget, place: QPoint) -> None:
+    """Have the pointer be somewhere, and the widgets hear of it."""
+    QCursor.setPos(widget.mapToGlobal(place))
+    QTest.mouseMove(widget, place - QPoint(1, 0))
+    QTest.mouseMove(widget, place)
 
 
 @pytest.mark.window
