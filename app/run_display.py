@@ -8,6 +8,7 @@ from typing import Any
 import psutil
 from PySide6.QtCore import QObject, QTimer, Signal
 
+from app.change_sender import ChangeSender
 from app.checkpoint_edits import CheckpointEdits, ListEvent
 from app.errands import Errand
 from app.event_sentences import rewound_sentence, undone_rewind_sentence
@@ -52,7 +53,7 @@ from trainer.messages.changes import (
     StateRestored,
     TrainingChanged,
 )
-from trainer.messages.commands import FreezeLayers, OpenRun, UnfreezeLayers
+from trainer.messages.commands import OpenRun
 from trainer.messages.events import (
     CheckpointEdited,
     CheckpointSaved,
@@ -107,7 +108,6 @@ class RunDisplay(QObject):
         self.status = RunStatusViewModel(self)
         self.history = MetricHistory(self)
         self.timeline = PlanTimeline(self)
-        self.changes = ChangeHistory(self._send_change, self)
         self.layer_tree = LayerTreeViewModel(self)
         self.layer_tree.columns = settings.tree_columns
         self.checkpoints = CheckpointItemModel(self)
@@ -123,6 +123,8 @@ class RunDisplay(QObject):
         self.data = DataViewModel(self)
         self.run_config = RunConfigViewModel(settings.form_values, self)
         self.run_config.recent_data = settings.recent_data
+        self.change_sender = ChangeSender(session, self.layer_tree, self.run_config)
+        self.changes = ChangeHistory(self.change_sender.send, self)
         self.details = CheckpointDetails(self.checkpoints, self.layer_tree, self.history, self.run_config, self)
         self.rate_search = RateSearchViewModel(self)
         self.verification = Errand(self)
@@ -179,49 +181,6 @@ class RunDisplay(QObject):
             return False
         self.rate_search.begin(self._session.find_rate(config))
         return True
-
-    def use_rate(self, rate: float) -> None:
-        """Write a rate that was found into the form; a live run gets it at once."""
-        self.run_config.set_text("optimizer.rate", f"{rate:g}")
-        self.apply_changes()
-
-    def apply_changes(self) -> None:
-        """Ask for what was typed for the live run: another rate, other epochs, another patience, another plan."""
-        changes = self.run_config.live.wanted()
-        if (rate := changes.pop("rate", None)) is not None:
-            self.run_config.mark_pending(self._session.set_rate(rate), "rate")
-        if (plan := changes.pop("plan", None)) is not None:
-            self.run_config.mark_pending(self._session.set_plan(plan), "plan")
-        if changes:
-            epochs = changes.get("epochs")
-            patience = (changes["patience"] or 0) if "patience" in changes else None
-            command_id = self._session.change_training(
-                epochs=None if epochs is None else int(epochs), patience=None if patience is None else int(patience)
-            )
-            self.run_config.mark_pending(command_id, *changes)
-
-    def freeze(self, layers: list[str]) -> None:
-        """Freeze layers; the tree shows them on their way."""
-        self.layer_tree.mark_pending(self._session.freeze(layers), layers)
-
-    def unfreeze(self, layers: list[str]) -> None:
-        """Unfreeze layers; the tree shows them on their way."""
-        self.layer_tree.mark_pending(self._session.unfreeze(layers), layers)
-
-    def multiply(self, layers: list[str], multiplier: float) -> None:
-        """Let layers learn at a rate of their own; the tree shows them on their way."""
-        self.layer_tree.mark_multiplying(self._session.set_rate_multiplier(layers, multiplier), layers)
-
-    def set_batchnorm(self, layers: list[str], is_adapting: bool) -> None:
-        """Let the statistics of frozen layers adapt, or freeze with them; the tree shows them on their way."""
-        self.layer_tree.mark_pending(self._session.set_batchnorm(layers, is_adapting=is_adapting), layers)
-
-    def _send_change(self, command: Command) -> str:
-        """Send what undoes a change or makes it again; the tree shows it on its way."""
-        command_id = self._session.send(command)
-        if isinstance(command, FreezeLayers | UnfreezeLayers):
-            self.layer_tree.mark_pending(command_id, command.layers)
-        return command_id
 
     def verify_resume(self, checkpoint: str) -> None:
         """Have the steps after a checkpoint of the run on display made again beside it, and compared."""

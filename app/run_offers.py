@@ -64,9 +64,9 @@ class RunOffers(QObject):
         """Offer the freeze or unfreeze that the worker proposes."""
         names = ", ".join(event.layers)
         if event.is_freeze:
-            words, change = self.tr("Freeze {}").format(names), self._display.freeze
+            words, change = self.tr("Freeze {}").format(names), self._display.change_sender.freeze
         else:
-            words, change = self.tr("Unfreeze {}").format(names), self._display.unfreeze
+            words, change = self.tr("Unfreeze {}").format(names), self._display.change_sender.unfreeze
         self._notice.advise(event.sentence, [(words, partial(change, event.layers))])
 
     def _take_back_advice(self, event: StateChanged) -> None:
