@@ -6,7 +6,7 @@ import gc
 import sys
 from pathlib import Path
 
-from PySide6.QtCore import QMimeData, Qt, QTimer, QUrl, Signal
+from PySide6.QtCore import QMimeData, QSize, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import (
     QCloseEvent,
     QContextMenuEvent,
@@ -48,6 +48,10 @@ from app.views.toolbar import Toolbar
 from app.views.train_on_dialog import TrainOnDialog
 from trainer.config import RunConfig
 from trainer.messages.states import RunState
+
+_SIZE = QSize(1360, 860)
+_LARGEST_SHARE = 0.94
+"""Of the screen."""
 
 
 class MainWindow(QWidget):
@@ -162,7 +166,8 @@ class MainWindow(QWidget):
         self.setFocus()
         self.setAcceptDrops(True)
         self.setMinimumSize(960, 620)
-        self.resize(1360, 860)
+        # Its frame has to have room as well, which nobody knows before it is shown.
+        self.resize(_SIZE.boundedTo(self.screen().availableSize() * _LARGEST_SHARE))
         self.restoreGeometry(self._settings.layout("window"))
         self._columns.restoreState(self._settings.layout("columns"))
         self._rows.restore_height(self._settings.layout("rows"))

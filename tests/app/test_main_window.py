@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from PySide6.QtCore import QMimeData, QPointF, Qt, QUrl
+from PySide6.QtCore import QMimeData, QPointF, QSize, Qt, QUrl
 from PySide6.QtGui import QDesktopServices, QDragEnterEvent, QDropEvent
 from PySide6.QtWidgets import QApplication, QLabel, QMessageBox, QStyle, QStyleOptionFrame
 
@@ -2172,6 +2173,16 @@ def test_shift_f10_opens_the_menu_of_the_table_and_ctrl_q_closes(qtbot, window: 
     view._menu.close()
     with qtbot.waitSignal(window.closed):
         qtbot.keyClick(view._table, Qt.Key.Key_Q, Qt.KeyboardModifier.ControlModifier)
+
+
+@pytest.mark.parametrize(("screen", "expected"), [((1366, 768), (1284, 721)), ((1920, 1080), (1360, 860))])
+def test_the_first_window_has_room_on_the_screen_with_its_frame(
+    qtbot, themed, session, settings, monkeypatch, screen: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(MainWindow, "screen", lambda _: SimpleNamespace(availableSize=lambda: QSize(*screen)))
+    window = MainWindow(session, settings)
+    qtbot.addWidget(window)
+    assert window.size().toTuple() == pytest.approx(expected, abs=2)
 
 
 def test_the_tools_stay_where_they_are_as_the_text_of_the_progress_grows(
