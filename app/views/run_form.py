@@ -202,6 +202,7 @@ class RunForm(QWidget):
         page.addLayout(grid, 1)
         bar = self._scroll.verticalScrollBar()
         bar.rangeChanged.connect(lambda lowest, highest: bar.setEnabled(highest > lowest))
+        bar.rangeChanged.connect(self._follow_error)
         self._scroll.setWidget(fields)
         # Coming to a field must not push the labels out of sight where the form is narrow.
         self._scroll.horizontalScrollBar().valueChanged.connect(
@@ -388,8 +389,14 @@ class RunForm(QWidget):
             if self._run_config.error(wrong):
                 self._unfold(wrong)
         self._rows[field].focus()
-        # Once the form has made room for the error below the field.
-        QTimer.singleShot(0, self, lambda: self._scroll.ensureWidgetVisible(self._rows[field].holder))
+        self._scroll.ensureWidgetVisible(self._rows[field].holder)
+
+    def _follow_error(self) -> None:
+        """Have the error of the field with the cursor in sight, once there is room for it below."""
+        with_cursor = self.focusWidget()
+        for row in self._rows.values():
+            if with_cursor is not None and row.note.is_error and row.holder.isAncestorOf(with_cursor):
+                self._scroll.ensureWidgetVisible(row.holder)
 
     def _offer_models(self) -> None:
         models = self._run_config.offer.models

@@ -214,6 +214,25 @@ def test_a_refused_start_is_said_beside_its_field_or_in_the_notice(
     assert window.form._start.isEnabled()
 
 
+def test_a_refusal_of_many_lines_is_in_sight_whole_in_a_low_window(
+    qtbot, window: MainWindow, clients, tmp_path
+) -> None:
+    window.resize(1284, 721)
+    clients[0].serve()
+    qtbot.waitUntil(lambda: window.session.state is RunState.IDLE)
+    window.show_config(RunConfig(data=DataConfig(path=str(tmp_path))), start=True)
+    reason = "Cannot download the weights of resnet18 (no network). Connect to one, or choose a local file or random."
+    rejected = CommandRejected(
+        command="PrepareRun", reason=reason, field="model.weights", command_id=clients[0].sent[-1].command_id, time=3.0
+    )
+    clients[0].say(StateChanged(state=RunState.PREPARING), StateChanged(state=RunState.IDLE), rejected)
+    note = window.form._rows["model.weights"].note
+    qtbot.waitUntil(lambda: note.whole_text == reason)
+    lines = note.heightForWidth(note.width())
+    assert lines > 3 * note.fontMetrics().lineSpacing()
+    qtbot.waitUntil(lambda: note.visibleRegion().boundingRect().height() >= lines)
+
+
 def test_a_resume_of_a_run_that_has_changed_since_is_offered_all_the_same(
     qtbot, window: MainWindow, clients, tmp_path, run_info
 ) -> None:
