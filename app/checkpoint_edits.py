@@ -126,7 +126,7 @@ class CheckpointEdits(QObject):
                 event = CheckpointsDeleted(names=gone, freed_bytes=0)
                 self._work(partial(_move_all, shown, event, going, self._best_name), partial(self._on_moved, shown))
         # Once the run is painted: the first job starts the thread, for which the window waits.
-        look = partial(self._work, partial(read_deletions, shown), partial(self._recall, shown))
+        look = partial(self._work, partial(_read_deletions, shown), partial(self._recall, shown))
         QTimer.singleShot(0, self, look)
         self.undo_changed.emit()
 
@@ -395,6 +395,11 @@ def _move_all(shown: Path, event: CheckpointsDeleted, going: _Going, best_name: 
         id=going.deletion_id,
     )
     return _Moved(deletion, left, problem)
+
+
+def _read_deletions(run_dir: Path) -> tuple[list[Deletion], list[LeftBehind]]:
+    trash.clear_left_over(run_dir / "checkpoints")
+    return read_deletions(run_dir)
 
 
 def _take_out(deletion: Deletion) -> _Taken:

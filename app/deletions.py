@@ -166,7 +166,7 @@ def read_deletions(run_dir: Path) -> tuple[list[Deletion], list[LeftBehind]]:
                 continue
             # Before the look at its place, which a newer one may have by now: a run makes an epoch again by its name.
             trashed = Path(os.fsdecode(raw_trashed)) if raw_trashed else None
-            # Nor is an empty file one: a run holds the name for what it saves at this moment.
+            # With an empty file a run holds the name, for what it saves at this moment.
             has_other = bool(trash.size_of(path))
             if trashed is not None and _is_in_trash(info, trashed) and (not has_other or has_bytes(trashed, info)):
                 found.setdefault(deletion_id, []).append(Trashed(info, path, trashed))

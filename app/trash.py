@@ -7,10 +7,16 @@ import errno
 import os
 import shutil
 import tempfile
+import time
 from itertools import chain, count
 from pathlib import Path
 
 from PySide6.QtCore import QFile
+
+from trainer.durable import sync_folder
+
+_COPY_PREFIX = ".back-"
+_LEFT_AFTER_S = 86_400.0
 
 
 def move_to_trash(path: Path) -> Path:
@@ -47,21 +53,31 @@ def take_out(trashed: Path, path: Path) -> None:
 def _move_out(trashed: Path, path: Path) -> None:
     try:
         _take_place(trashed, path)
-        return
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-    # On another disk. The copy has no name that a worker clears away; left by a kill, the next try writes over it.
-    copy = path.with_name(f".{path.name}.back")
+        _copy_out(trashed, path)
+
+
+def _copy_out(trashed: Path, path: Path) -> None:
+    """Copy a file from another disk: by a name of its own, which no worker clears away, until it is whole."""
+    descriptor, name = tempfile.mkstemp(prefix=_COPY_PREFIX, dir=path.parent)
+    copy = Path(name)
     try:
-        shutil.copy2(trashed, copy)
-        with copy.open("rb+") as file:
+        with os.fdopen(descriptor, "wb") as file, trashed.open("rb") as source:
+            shutil.copyfileobj(source, file)
+            file.flush()
             os.fsync(file.fileno())
+        shutil.copymode(trashed, copy)
         _take_place(copy, path)
     except OSError:
-        copy.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            copy.unlink(missing_ok=True)
         raise
-    trashed.unlink()
+    # It is back: what stays in the trash as well is no loss.
+    with contextlib.suppress(OSError):
+        sync_folder(path.parent)
+        trashed.unlink()
 
 
 def _take_place(file: Path, path: Path) -> None:
@@ -79,7 +95,16 @@ def _take_place(file: Path, path: Path) -> None:
             path.unlink(missing_ok=True)
             raise
     else:
-        file.unlink()
+        with contextlib.suppress(OSError):
+            file.unlink()
+
+
+def clear_left_over(folder: Path) -> None:
+    """Remove the copies in which ``take_out`` was killed, once nobody can be at work on them."""
+    for copy in folder.glob(f"{_COPY_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - copy.stat().st_mtime > _LEFT_AFTER_S:
+                copy.unlink()
 
 
 def free_place(path: Path) -> Path:
@@ -88,11 +113,11 @@ def free_place(path: Path) -> Path:
     return next(candidate for candidate in candidates if not candidate.exists())
 
 
-def size_of(trashed: Path) -> int | None:
-    """Return the size in bytes of a file that was moved to the trash; None if it is not there any more."""
+def size_of(path: Path) -> int | None:
+    """Return the size in bytes of a file in the trash, or in its place; None if it is not there."""
     try:
-        return trashed.stat().st_size
-    except FileNotFoundError:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

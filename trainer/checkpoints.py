@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pickle
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.durable import sync_folder
 from trainer.messages.run_info import CheckpointInfo
 from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder
@@ -24,6 +26,7 @@ FORMAT_VERSION = 3
 OVERHEAD_BYTES = 1_000_000
 """What a save takes beside its tensors, at most."""
 _UNFINISHED = ".saving-"
+_ASIDE = ".aside-"
 
 
 class CheckpointError(ValueError):
@@ -74,10 +77,10 @@ class CheckpointStore:
         self._base = read_file(self._folder.base_path)
         return self._base
 
-    def _check_base(self) -> str:
-        """Return the SHA-256 of ``base.pt``, which is whole; it is hashed once."""
+    def _check_base(self) -> None:
+        """Look whether ``base.pt`` is whole, once, and note its SHA-256."""
         if self._base_sha256:
-            return self._base_sha256
+            return
         path = self._folder.base_path
         recorded = self._folder.base_sha256()
         if not recorded:
@@ -93,7 +96,6 @@ class CheckpointStore:
         if hash_file(path) != recorded:
             raise CheckpointError(f"{path} is damaged: its bytes changed since the run began. Put it back from a copy.")
         self._base_sha256 = recorded
-        return recorded
 
     def write(self, path: Path, content: dict[str, Any], *, is_whole: bool = False) -> tuple[int, str]:
         """Write what ``read`` reads, durably; of the model, ``content`` has what ``changed`` returned, or all of it.
@@ -129,7 +131,8 @@ class CheckpointStore:
                 continue
             except OSError as error:
                 # A disk that lacks room for one more file only, as without inodes, would have room at once.
-                if shutil.disk_usage(self._folder.path).free < OVERHEAD_BYTES:
+                is_full = error.errno == errno.ENOSPC
+                if is_full and shutil.disk_usage(self._folder.path).free < OVERHEAD_BYTES:
                     raise DiskFullError(_cannot_save(path, error), OVERHEAD_BYTES) from error
                 raise CheckpointError(_cannot_save(path, error)) from error
             return candidate
@@ -190,11 +193,13 @@ class CheckpointStore:
                 f"{what} has format {content.get('format_version')}, but this Thaw reads format {FORMAT_VERSION}. "
                 "Use the version that wrote it."
             )
-        if content["base_sha256"] and content["base_sha256"] != self._check_base():
-            raise CheckpointError(
-                f"{self._folder.base_path.name} is not the one that {path.name} was saved with. "
-                "Put it back from a copy."
-            )
+        if content["base_sha256"]:
+            self._check_base()
+            if content["base_sha256"] != self._base_sha256:
+                raise CheckpointError(
+                    f"{self._folder.base_path.name} is not the one that {path.name} was saved with. "
+                    "Put it back from a copy."
+                )
         return content
 
     def changed(self, model_state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -219,19 +224,22 @@ def end_what_was_cut_off(folder: RunFolder) -> None:
 
     """
     for left_over in (*folder.path.glob(f"{_UNFINISHED}*"), *folder.checkpoints_dir.glob(f"{_UNFINISHED}*")):
-        # A kill in mid-save left it; it has no name and no row, so nobody can want it.
-        left_over.unlink(missing_ok=True)
+        # A kill in mid-save left it; it has no name and no row, so nobody can want it. It is in nobody's way either.
+        with suppress(OSError):
+            left_over.unlink(missing_ok=True)
+    for aside in folder.checkpoints_dir.glob(f"{_ASIDE}*"):
+        _put_back(aside, aside.with_name(aside.name.removeprefix(_ASIDE)))
     for path in folder.checkpoints_dir.glob("*.pt"):
-        # A name that was held; what is listed is for the user to see. What cannot be removed is in nobody's way.
+        # What is listed is for the user to see. What cannot be removed is in nobody's way.
         with suppress(OSError):
             if _is_empty(path) and not folder.checkpoints.has(path.name):
-                path.unlink()
+                _free_name(path)
     for info in folder.checkpoints.half_saved():
         path = folder.checkpoints_dir / info.name
-        if not path.is_file():
+        if not path.is_file() or _is_empty(path):
             folder.checkpoints.forget_saving(info.name)
             continue
-        # Under its name a file is whole, or empty, and no other had that name while it was held.
+        # Under its name a file is whole, and no other had that name while it was held.
         with suppress(OSError):
             sync_folder(path.parent)
             written = {"size_bytes": path.stat().st_size, "sha256": hash_file(path)}
@@ -240,6 +248,22 @@ def end_what_was_cut_off(folder: RunFolder) -> None:
         with suppress(OSError):
             (folder.checkpoints_dir / name).unlink(missing_ok=True)
             folder.checkpoints.end_deleting([name])
+
+
+def _free_name(path: Path) -> None:
+    """Remove the empty file that held a name, unless a window has put a file into its place at this moment."""
+    aside = path.with_name(f"{_ASIDE}{path.name}")
+    path.replace(aside)
+    if _is_empty(aside):
+        aside.unlink()
+    else:
+        _put_back(aside, path)
+
+
+def _put_back(aside: Path, path: Path) -> None:
+    with suppress(OSError):
+        if not path.exists():
+            aside.replace(path)
 
 
 def write_durably(path: Path, payload: object) -> tuple[int, str]:
@@ -390,14 +414,3 @@ def checkpoint_name(model: str, epoch: int, step: int, loss: float | None, accur
 
 def _bytes(tensor: Tensor) -> Tensor:
     return tensor.contiguous().reshape(-1).view(torch.uint8)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, so that a file's new name outlives a power failure."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import glob
 import hashlib
+import lzma
 import os
 import pickle
 import re
@@ -295,9 +296,10 @@ def _misread_zip(path: Path) -> ModelError:
             if archive.testzip() is not None:
                 return _damaged(path)
     except OSError as error:
-        return _unreadable(path, error)
-    except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, zlib.error):
-        # A flipped bit may also make it encrypted, or packed in a way that there is none.
+        # Of damaged bytes, bz2 says so without a number.
+        return _damaged(path) if error.errno is None else _unreadable(path, error)
+    except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, lzma.LZMAError, zlib.error):
+        # A flipped bit may also make it encrypted, or packed in another way, or in one that there is not.
         return _damaged(path)
     return ModelError(
         f"Cannot read weights from {path}: it is whole, but pickled in a way that is not read here. Save its weights "

@@ -287,7 +287,7 @@ class Worker:
         self._enter(RunState.STOPPED, command_id=command_id)
 
     def _tell_unsaved(self, save: Callable[[], None]) -> None:
-        """Save, and say what of the run could not be written, if anything; it is tried again as the run goes on."""
+        """Save, and say what of the run could not be written, if anything; one that goes on tries it again."""
         try:
             save()
         except ValueError as error:

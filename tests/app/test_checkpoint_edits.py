@@ -279,11 +279,15 @@ def test_a_name_that_a_run_holds_for_what_it_saves_is_not_what_a_killed_window_l
     trash.mkdir()
     deletion_id = deletions.begin_deletion(ended, infos[:1])
     path = ended / "checkpoints" / name_of(1)
-    deletions.note_trashed(deletion_id, ended, infos[0], move_to_trash(path))
+    trashed = move_to_trash(path)
+    deletions.note_trashed(deletion_id, ended, infos[0], trashed)
     path.touch()
     found, left = deletions.read_deletions(ended)
     assert left == []
     assert [deletion.names for deletion in found] == [[name_of(1)]]
+    # Nor where the trash was emptied: there is nothing to list again.
+    trashed.unlink()
+    assert deletions.read_deletions(ended) == ([], [])
 
 
 def test_what_another_window_is_about_to_move_to_the_trash_is_left_to_it(

@@ -241,6 +241,70 @@ def test_a_name_that_was_held_by_a_worker_that_was_killed_is_free_again_and_noth
     assert store.hold_name("c1.pt") == "c1.pt"
 
 
+def test_a_name_that_was_held_and_cannot_be_freed_is_no_checkpoint_and_keeps_no_run_from_opening(
+    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, _ = make_trainer(small_config)
+    folder, store = trainer._folder, trainer._store
+    good = trainer.save(reason="user")
+    store.hold_name("held.pt")
+    begun = store.hold_name("begun.pt")
+    folder.checkpoints.begin_saving(good.model_copy(update={"name": begun}))
+    unlink = Path.unlink
+
+    def refuse(path: Path, *, missing_ok: bool = False) -> None:
+        if path.parent == folder.checkpoints_dir:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        unlink(path, missing_ok=missing_ok)
+
+    (folder.checkpoints_dir / ".saving-1-x.pt").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        CheckpointStore(folder)
+    assert folder.checkpoints.listed() == [good]
+    assert folder.checkpoints.half_saved() == []
+    assert folder.checkpoints.resume_point() == good
+
+
+def test_a_file_that_a_window_puts_back_as_a_worker_frees_the_name_that_it_holds_is_not_lost(
+    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trainer, _ = make_trainer(small_config)
+    folder, is_empty = trainer._folder, checkpoints._is_empty
+    place, trashed = folder.checkpoints_dir / "a.pt", tmp_path / "a.pt"
+    trashed.write_bytes(b"deleted")
+    # As on a disk without links: an empty file holds the place until the rename.
+    place.touch()
+
+    def look_and_let_the_window_rename(path: Path) -> bool:
+        was_empty = is_empty(path)
+        if trashed.exists():
+            trashed.replace(place)
+        return was_empty
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "_is_empty", look_and_let_the_window_rename)
+        CheckpointStore(folder)
+    assert place.read_bytes() == b"deleted"
+    # A kill between the two renames of that.
+    place.replace(folder.checkpoints_dir / ".aside-a.pt")
+    CheckpointStore(folder)
+    assert [path.name for path in folder.checkpoints_dir.iterdir()] == ["a.pt"]
+    assert place.read_bytes() == b"deleted"
+
+
+def test_a_folder_that_is_gone_is_told_of_a_save_in_a_sentence(make_trainer: Make, small_config: RunConfig) -> None:
+    trainer, _ = make_trainer(small_config)
+    folder = trainer._folder
+    elsewhere = folder.path.rename(folder.path.with_name("elsewhere"))
+    try:
+        with pytest.raises(CheckpointError, match=r"^Cannot save .*: No such file or directory\. ") as caught:
+            trainer._store.hold_name("a.pt")
+    finally:
+        elsewhere.rename(folder.path)
+    assert not isinstance(caught.value, DiskFullError)
+
+
 def test_a_disk_without_room_for_a_name_pauses_the_run_and_goes_on_with_the_same_state(
     make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

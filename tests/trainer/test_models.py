@@ -512,8 +512,10 @@ def test_files_that_hold_no_weights_get_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty.pt").touch()
     (tmp_path / "empty.safetensors").touch()
     torch.save({"fc.bias": torch.zeros(5)}, tmp_path / "protocol.pt", pickle_protocol=4)
-    write_with_entries(tmp_path / "encrypted.pt", 8, 1, saved(tmp_path, "bare").read_bytes())
-    write_with_entries(tmp_path / "packed.pt", 10, 99, saved(tmp_path, "bare").read_bytes())
+    whole_zip = saved(tmp_path, "bare").read_bytes()
+    write_with_entries(tmp_path / "encrypted.pt", 8, 1, whole_zip)
+    for method in (8, 12, 14, 99):
+        write_with_entries(tmp_path / f"packed_{method}.pt", 10, method, whole_zip)
     with zipfile.ZipFile(tmp_path / "images.pt", "w") as archive:
         archive.writestr("images/1.jpg", b"x")
     for name, whole in {
@@ -532,7 +534,10 @@ def test_files_that_hold_no_weights_get_a_sentence(tmp_path: Path) -> None:
         "images.pt": "Cannot read weights from {}: it is a zip of other files",
         "protocol.pt": "Cannot read weights from {}: it is whole, but pickled in a way that is not read here",
         "encrypted.pt": "Cannot read weights from {}: it is cut off or damaged. Copy or export it again.",
-        "packed.pt": "Cannot read weights from {}: it is cut off or damaged. Copy or export it again.",
+        **dict.fromkeys(
+            (f"packed_{method}.pt" for method in (8, 12, 14, 99)),
+            "Cannot read weights from {}: it is cut off or damaged. Copy or export it again.",
+        ),
         "cut.pt": "Cannot read weights from {}: it is cut off or damaged. Copy or export it again.",
         "short_cut.pt": "Cannot read weights from {}: it is cut off or damaged. Copy or export it again.",
         "old.pt": "Cannot read weights from {}: it is cut off or damaged. Copy or export it again.",

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainer.checkpoints import sync_folder
+from trainer.durable import sync_folder
 from trainer.export.shared_model import ExportError
 
 

@@ -19,6 +19,7 @@ from typing import Literal
 from app.cli import main as thaw  # isort: skip
 import psutil
 from PySide6.QtCore import QEvent, QObject, QTimer
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication, QLabel
 
 Kind = Literal["bare", "idle", "demo"]
@@ -90,15 +91,14 @@ def main() -> None:
     kind, what, report = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     app = QApplication(sys.argv[:1])
     paint = FirstPaint()
-    has_paint = what == "paint" or kind == "bare"
-    if has_paint:
+    if what == "paint":
         # Whatever it looks at becomes an object of Python's, too: some MB, which no user has.
         app.installEventFilter(paint)
     timer = QTimer()
     timer.setInterval(_LOOK_INTERVAL_MS)
 
     def look() -> None:
-        if paint.ended_at if has_paint else _is_there(kind):
+        if paint.ended_at if what == "paint" else _is_there(kind):
             timer.stop()
             me = psutil.Process()
             report.write_text(repr(paint.ended_at if what == "paint" else me.memory_info().rss))
@@ -119,6 +119,9 @@ def main() -> None:
 
 
 def _is_there(kind: str) -> bool:
+    if kind == "bare":
+        # Qt paints what becomes exposed at once.
+        return any(window.isExposed() for window in QGuiApplication.topLevelWindows())
     from app.main_window import MainWindow
     from trainer.messages.states import RunState
 
