@@ -304,11 +304,14 @@ class MainWindow(QWidget):
 
     def _new_run(self) -> None:
         title = self.display.status.title if self.session.is_live else ""
-        is_paused = self.session.state is RunState.PAUSED
+        state = self.session.state
         self.session.new_run()
         if title:
             # True also when that run has ended in the meantime: nobody follows it here.
-            left = self.tr("You left {} paused.") if is_paused else self.tr("You left {} training in the background.")
+            left = {
+                RunState.PAUSED: self.tr("You left {} paused."),
+                RunState.READY: self.tr("You left {} ready to start."),
+            }.get(state, self.tr("You left {} training in the background."))
             self._left = f"{left.format(title)} {self.tr('It is listed under Runs.')}"
             self.notice.tell(self._left, is_trouble=False)
         self.form.focus_first()

@@ -184,9 +184,11 @@ class CheckpointStore:
     def _read_changed(self, path: Path, sha256: str, what: str, *, is_mapped: bool = False) -> dict[str, Any]:
         """Read a file that is whole, of this format, and whose base, if it needs one, is there and whole."""
         if not path.is_file():
-            raise CheckpointError(f"{what} is missing from {path.parent}. Choose another one.")
+            raise CheckpointError(f"{what} is missing from {path.parent}. {self._advice_instead_of(path)}")
         if hash_file(path) != sha256:
-            raise CheckpointError(f"{what} is damaged: its bytes changed since it was saved. Choose another one.")
+            raise CheckpointError(
+                f"{what} is damaged: its bytes changed since it was saved. {self._advice_instead_of(path)}"
+            )
         content = read_file(path, is_mapped=is_mapped)
         if content.get("format_version") != FORMAT_VERSION:
             raise CheckpointError(
@@ -201,6 +203,11 @@ class CheckpointStore:
                     "Put it back from a copy."
                 )
         return content
+
+    def _advice_instead_of(self, path: Path) -> str:
+        rows = self._folder.checkpoints
+        sound = [info.name for info in rows.listed() if info.name != path.name and not rows.problem_of(info)]
+        return f"Choose another one, as {sound[-1]}." if sound else "Choose another one."
 
     def changed(self, model_state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return what of a state_dict differs from the base, on the CPU; there it may be the live tensors."""

@@ -590,7 +590,7 @@ def _similar_field(field: str) -> str:
     ]
     own_name = field.rpartition(".")[2]
     elsewhere = [name for name in names if name.rpartition(".")[2] == own_name]
-    return next(iter((*elsewhere, *difflib.get_close_matches(field, names, n=1, cutoff=0.8))), "")
+    return next(iter((*elsewhere, *difflib.get_close_matches(field, [*names, *sections], n=1, cutoff=0.8))), "")
 
 
 def _shown(value: object) -> str:

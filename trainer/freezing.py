@@ -415,7 +415,7 @@ class FreezeSet:
             return matched
         names = [BACKBONE, self._head_word, *filter(None, self._modules), *self._parameters]
         close = difflib.get_close_matches(layer, names, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else " The model's tree lists the names."
+        hint = f" Did you mean {close[0]!r}?" if close else " The model's tree, or thaw summary, lists the names."
         raise FreezeError(f"The model has no layer {layer!r}.{hint}")
 
     def _follow(self) -> None:

@@ -47,17 +47,26 @@ class WorkerAddress:
 
     @classmethod
     def read(cls, run_dir: Path) -> WorkerAddress | None:
-        """Return where the living worker of a run listens, or None."""
+        """Return where the living worker of a run listens, or None. That of a run is not that of its folder's copy."""
         try:
             values = json.loads((run_dir / "worker.json").read_text(encoding="utf-8"))
             worker = cls(values["address"], bytes.fromhex(values["key"]), values["pid"], values["started_at"])
+            served = Path(values["run_dir"])
+            # One that was moved is served still.
+            is_copy = served.is_dir() and not served.samefile(run_dir)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return worker if worker.is_alive else None
+        return worker if worker.is_alive and not is_copy else None
 
     def write(self, run_dir: Path) -> None:
         """Say in a run's folder where its worker listens, readable by the user alone."""
-        values = {"address": self.address, "key": self.key.hex(), "pid": self.pid, "started_at": self.started_at}
+        values = {
+            "address": self.address,
+            "key": self.key.hex(),
+            "pid": self.pid,
+            "started_at": self.started_at,
+            "run_dir": str(run_dir.resolve()),
+        }
         path = run_dir / "worker.json"
         path.unlink(missing_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:

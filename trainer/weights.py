@@ -245,7 +245,7 @@ def _read_pickle(path: Path) -> Any:
     try:
         # The options of a command line, as timm keeps them: plain values, but of a class that torch does not know.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         text = str(error)
         if "TorchScript" in text:
@@ -266,6 +266,10 @@ def _read_pickle(path: Path) -> Any:
             raise _unreadable(path, error) from error
         # Whatever else torch says of it is about its own insides, or advises to switch the protection off.
         raise _misread(path, start) from error
+    # torch reads a zip without looking at its checksums.
+    if start.startswith(_ZIP_START) and (fault := _fault_of_zip(path)) is not None:
+        raise fault
+    return content
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -289,11 +293,19 @@ def _misread(path: Path, start: bytes) -> ModelError:
 
 
 def _misread_zip(path: Path) -> ModelError:
+    return _fault_of_zip(path) or ModelError(
+        f"Cannot read weights from {path}: it is whole, but pickled in a way that is not read here. Save its weights "
+        "again with torch.save(model.state_dict(), …), without pickle_protocol."
+    )
+
+
+def _fault_of_zip(path: Path) -> ModelError | None:
+    """Look whether a zip is of torch, and its bytes are those of its checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
             if not any(name.endswith("/data.pkl") for name in archive.namelist()):
                 return _of_no_format(path, "a zip of other files")
-            if archive.testzip() is not None:
+            if _has_checksums(archive) and archive.testzip() is not None:
                 return _damaged(path)
     except OSError as error:
         # Of damaged bytes, bz2 says so without a number.
@@ -301,10 +313,19 @@ def _misread_zip(path: Path) -> ModelError:
     except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, lzma.LZMAError, zlib.error):
         # A flipped bit may also make it encrypted, or packed in another way, or in one that there is not.
         return _damaged(path)
-    return ModelError(
-        f"Cannot read weights from {path}: it is whole, but pickled in a way that is not read here. Save its weights "
-        "again with torch.save(model.state_dict(), …), without pickle_protocol."
-    )
+    return None
+
+
+def _has_checksums(archive: zipfile.ZipFile) -> bool:
+    """Tell whether torch wrote checksums: with its ``set_crc32_options(False)`` no entry's is right."""
+    version = next((name for name in archive.namelist() if name.endswith("/version")), None)
+    if version is None:
+        return False
+    try:
+        archive.read(version)
+    except zipfile.BadZipFile:
+        return False
+    return True
 
 
 def _damaged(path: Path) -> ModelError:

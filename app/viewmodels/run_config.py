@@ -129,6 +129,9 @@ class RunConfigViewModel(QObject):
             return self.offer.weights_note() if self.run is None else ""
         if self._texts[field].strip():
             return ""
+        if field == "plan" and self.live.in_force is not None and self.live.in_force.begun:
+            begun = plan_text([phase.model_dump() for phase in self.live.in_force.begun])
+            return self.tr("All of it has begun: {}").format(begun)
         return {
             "data.path": self.tr("A folder, an archive or a table of images."),
             "plan": self.tr("What is frozen stays frozen."),

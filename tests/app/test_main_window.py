@@ -1665,6 +1665,8 @@ def test_a_new_run_after_one_with_a_plan_begins_as_that_one_began(
     display._on_plan_changed(began)
     display.layer_tree.settle(unfrozen)
     qtbot.waitUntil(lambda: window.form._rows["plan"].editor.text() == "")
+    note = window.form._rows["plan"].note
+    qtbot.waitUntil(lambda: note.whole_text == "All of it has begun: 2: +stage2")
     window._new_run()
     qtbot.waitUntil(lambda: display.run_config.run is None)
     assert window.form._rows["plan"].editor.text() == "2: +stage2"
@@ -2096,13 +2098,14 @@ def test_a_notice_that_goes_leaves_the_keys_to_the_window(qtbot, window: MainWin
     assert running.kinds() == ["PauseRun"]
 
 
-def test_a_paused_run_that_is_left_is_said_to_be_paused_until_the_runs_are_looked_at(
-    qtbot, window: MainWindow, running: ScriptedClient
+@pytest.mark.parametrize(("state", "words"), [(RunState.PAUSED, "paused"), (RunState.READY, "ready to start")])
+def test_a_run_that_is_left_while_it_does_not_train_is_said_to_be_so_until_the_runs_are_looked_at(
+    qtbot, window: MainWindow, running: ScriptedClient, state: RunState, words: str
 ) -> None:
-    running.say(StateChanged(state=RunState.PAUSED, time=9.0))
-    qtbot.waitUntil(lambda: window.session.state is RunState.PAUSED)
+    running.say(StateChanged(state=state, time=9.0))
+    qtbot.waitUntil(lambda: window.session.state is state)
     qtbot.mouseClick(window.toolbar._new, Qt.MouseButton.LeftButton)
-    assert window.notice.text == "You left digits · tiny paused. It is listed under Runs."
+    assert window.notice.text == f"You left digits · tiny {words}. It is listed under Runs."
     window.tabs.setCurrentWidget(window.runs_view)
     assert window.notice.text == ""
 

@@ -126,6 +126,18 @@ def test_a_file_that_is_not_what_it_should_be_is_refused_by_its_name(
     assert str(refused.value) == sentence
 
 
+def test_the_newest_other_checkpoint_with_a_whole_file_is_named_instead(folder: RunFolder) -> None:
+    for number in (1, 2, 3):
+        path = folder.checkpoints_dir / f"c{number}.pt"
+        path.write_bytes(b"x" * number)
+        info = folder.checkpoints.find(NAME).model_copy(update={"name": path.name, "size_bytes": number})
+        folder.checkpoints.add(info.model_copy(update={"saved_at": float(number)}))
+    (folder.checkpoints_dir / "c3.pt").unlink()
+    cut(folder.checkpoints_dir / NAME)
+    with pytest.raises(CheckpointError, match=r"is damaged: .* Choose another one, as c2\.pt\.$"):
+        load(folder)
+
+
 def test_nothing_of_a_file_is_read_before_its_sum_is_checked(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

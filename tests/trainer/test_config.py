@@ -143,3 +143,8 @@ def test_a_field_that_there_is_not_is_answered_with_the_one_that_was_meant(secti
     with pytest.raises(ConfigError) as caught:
         config_from_dict({section: {name: 1}})
     assert str(caught.value) == f"{section}.{name} is not a field of a run. {meant}"
+
+
+def test_a_section_that_there_is_not_is_answered_with_the_one_that_was_meant() -> None:
+    with pytest.raises(ConfigError, match=r"^trainning is not a field of a run\. Did you mean training\?$"):
+        config_from_dict({"trainning": {"epochs": 1}})

@@ -7,7 +7,6 @@ import copy
 import hashlib
 import math
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -513,9 +512,9 @@ def test_files_that_hold_no_weights_get_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty.safetensors").touch()
     torch.save({"fc.bias": torch.zeros(5)}, tmp_path / "protocol.pt", pickle_protocol=4)
     whole_zip = saved(tmp_path, "bare").read_bytes()
-    write_with_entries(tmp_path / "encrypted.pt", 8, 1, whole_zip)
+    write_with_other_byte(tmp_path / "encrypted.pt", 8, 1, whole_zip)
     for method in (8, 12, 14, 99):
-        write_with_entries(tmp_path / f"packed_{method}.pt", 10, method, whole_zip)
+        write_with_other_byte(tmp_path / f"packed_{method}.pt", 10, method, whole_zip)
     with zipfile.ZipFile(tmp_path / "images.pt", "w") as archive:
         archive.writestr("images/1.jpg", b"x")
     for name, whole in {
@@ -555,11 +554,29 @@ def test_files_that_hold_no_weights_get_a_sentence(tmp_path: Path) -> None:
         assert str(tmp_path / name) in text
 
 
-def write_with_entries(path: Path, offset: int, value: int, whole: bytes) -> None:
-    """Write a zip of which one byte of each entry, at an offset of its record in the directory, has another value."""
+def test_a_byte_that_changed_in_a_tensor_is_noticed_where_the_file_has_checksums(tmp_path: Path) -> None:
+    state = built(num_classes=9, seed=8).module.state_dict()
+    flipped, unchecked = tmp_path / "flipped.pt", tmp_path / "unchecked.pt"
+    torch.save(state, flipped)
+    content = bytearray(flipped.read_bytes())
+    place = content.index(state["conv5.0.weight"].numpy().tobytes()) + 1000
+    content[place] ^= 0xFF
+    flipped.write_bytes(content)
+    assert sentence(weights=str(flipped)) == (
+        f"Cannot read weights from {flipped}: it is cut off or damaged. Copy or export it again."
+    )
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(state, unchecked)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert compared(unchecked).is_usable
+
+
+def write_with_other_byte(path: Path, offset: int, value: int, whole: bytes) -> None:
+    """Write a zip whose first entry has another byte at an offset of its record in the directory."""
     damaged = bytearray(whole)
-    for found in re.finditer(rb"PK\x01\x02", whole):
-        damaged[found.start() + offset] = value
+    damaged[whole.index(b"PK\x01\x02") + offset] = value
     path.write_bytes(damaged)
 
 

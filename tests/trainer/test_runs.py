@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -153,6 +154,23 @@ def test_a_run_has_one_worker_and_another_one_cannot_end_its_claim(folder: RunFo
         folder.claim(theirs)
     folder.remove_worker(theirs)
     assert folder.worker() == ours
+
+
+def test_a_copy_of_a_live_runs_folder_has_no_worker_and_one_that_was_moved_has_it_still(
+    folder: RunFolder, tmp_path: Path
+) -> None:
+    me = psutil.Process()
+    ours = WorkerAddress("nowhere", b"key", me.pid, me.create_time())
+    folder.claim(ours)
+    shutil.copytree(folder.path, tmp_path / "copy")
+    with RunFolder(tmp_path / "copy") as copy:
+        assert copy.worker() is None
+        copy.claim(ours)
+        assert copy.worker() == ours
+    assert folder.worker() == ours
+    (tmp_path / "link").symlink_to(folder.path)
+    assert WorkerAddress.read(tmp_path / "link") == ours
+    assert WorkerAddress.read(folder.path.rename(tmp_path / "moved")) == ours
 
 
 @pytest.mark.parametrize("content", ["null", "[]", "{}", "no JSON", '{"address": 1}'])
