@@ -46,6 +46,8 @@ class CheckpointEdits(QObject):
 
     changed = Signal(object)
     """A checkpoint was marked, or some were deleted or put back (ListEvent): the list is another one."""
+    returned = Signal(object)
+    """These checkpoints (list[str]), whose deletion was undone here, are listed again."""
     deleted = Signal(object)
     """What was deleted here (Deletion), with its files: they are in the trash, or gone."""
     undo_changed = Signal()
@@ -73,6 +75,8 @@ class CheckpointEdits(QObject):
         """The ids of the deletions that were begun here or have been read."""
         self._going: set[str] = set()
         """The ids of those whose files are to be moved yet."""
+        self._returning: dict[str, bool] = {}
+        """By the names of those whose deletion was undone last, whether they are listed again."""
         self._best_name: str | None = None
         self._timer = QTimer(self)
         self._timer.setInterval(_DRAIN_INTERVAL_MS)
@@ -148,6 +152,7 @@ class CheckpointEdits(QObject):
         shown = self._shown
         if isinstance(event, CheckpointsPutBack):
             self._forget(shown, event)
+            self._tell_returned(event)
             # What another window or shell asked for is told there.
             if event.problem and self._session.has_sent(event.command_id):
                 self.refused.emit(event.problem)
@@ -205,6 +210,8 @@ class CheckpointEdits(QObject):
             self.changed.emit(event)
         if isinstance(event, CheckpointsPutBack):
             self._forget(shown, event)
+            if self._shown == shown:
+                self._tell_returned(event)
             if event.problem:
                 self.refused.emit(event.problem)
         elif isinstance(event, CheckpointsDeleted):
@@ -226,7 +233,17 @@ class CheckpointEdits(QObject):
         elif deletion.names and self._shown == shown:
             self.deleted.emit(deletion)
 
+    def _tell_returned(self, event: CheckpointsPutBack) -> None:
+        for info in event.checkpoints:
+            if info.name in self._returning:
+                self._returning[info.name] = True
+        # They may come in several answers.
+        if self._returning and all(self._returning.values()):
+            self.returned.emit(list(self._returning))
+            self._returning.clear()
+
     def _list_again(self, shown: Path, deletion: Deletion, taken: _Taken) -> None:
+        self._returning = dict.fromkeys((info.name for info in taken.back), False)
         self._put_back(shown, taken.back)
         if taken.left:
             self._deletions[shown].append(replace(deletion, trashed=taken.left))

@@ -277,6 +277,7 @@ class RunDisplay(QObject):
         for signal in (session.checkpoint_edited, session.checkpoints_deleted, session.checkpoints_put_back):
             signal.connect(self.edits.take)
         self.edits.changed.connect(self._on_list_changed)
+        self.edits.returned.connect(self._select_returned)
         verification.progressed.connect(self.status.follow_errand)
         verification.done.connect(self._on_resume_verified)
         verification.failed.connect(lambda sentence: self.told.emit(sentence, False))
@@ -579,6 +580,9 @@ class RunDisplay(QObject):
         # The best one may be another one now.
         self.confusion.follow(self._session.run_dir)
         self.log.add(event)
+
+    def _select_returned(self, names: list[str]) -> None:
+        self.checkpoints.selection_wanted.emit([self.checkpoints.present.key(name) for name in names])
 
     def _on_checkpoint_restored(self, event: StateRestored) -> None:
         self.status.restore_checkpoint(event)

@@ -451,6 +451,20 @@ def test_deletions_are_undone_one_after_the_other(qtbot, display, ended: Path, t
     assert not display.edits.can_undo
 
 
+def test_those_that_are_listed_again_in_several_answers_are_told_at_once(
+    qtbot, display, ended: Path, trash: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(checkpoint_edits, "_MOST_AT_ONCE", 2)
+    with qtbot.waitSignal(display.edits.deleted):
+        display.edits.delete(all_epochs())
+    selected: list[list[str]] = []
+    display.checkpoints.selection_wanted.connect(lambda keys: selected.append([key.name for key in keys]))
+    display.edits.undo()
+    qtbot.waitUntil(lambda: bool(selected))
+    assert selected == [all_epochs()]
+    assert sorted(shown(display)) == all_epochs()
+
+
 def test_one_that_cannot_be_listed_again_is_told_and_holds_up_no_other(
     qtbot, display, ended: Path, trash: Path, monkeypatch
 ) -> None:
@@ -615,6 +629,8 @@ def test_a_deletion_is_undone_from_its_notice_or_with_a_key(
         qtbot.waitUntil(lambda: checkpoints.rowCount() == 3)
         assert window.notice.text == ""
         assert len(files(path)) == 3
+        qtbot.waitUntil(lambda: len(view._table.selected_keys) == 3)
+        view._table.clearSelection()
 
 
 @pytest.mark.window
