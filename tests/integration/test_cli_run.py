@@ -341,8 +341,8 @@ def test_worker_that_is_killed_is_exit_code_1_and_a_way_to_go_on(here, small_con
     ("change", "named"),
     [
         ({"data": {"path": "nowhere"}}, "nowhere"),
-        ({"model": {"name": "resnet19"}}, "resnet19"),
-        ({"model": {"frozen": ["stage9"]}}, "stage9"),
+        pytest.param({"model": {"name": "resnet19"}}, "resnet19", marks=pytest.mark.slow),
+        pytest.param({"model": {"frozen": ["stage9"]}}, "stage9", marks=pytest.mark.slow),
         pytest.param({"data": {"layout": "table"}}, "data.layout in the run's configuration", marks=pytest.mark.slow),
     ],
 )

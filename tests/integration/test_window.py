@@ -224,6 +224,7 @@ def test_closed_in_the_background_and_opened_again_the_curve_has_no_gap(
     assert list(steps) == list(range(1, len(steps) + 1))
 
 
+@pytest.mark.slow
 def test_a_shell_and_the_window_steer_the_same_run(
     qtbot, open_window: Callable[[], MainWindow], small_config: RunConfig, attach: Callable[[Path], Driver]
 ) -> None:
