@@ -438,7 +438,7 @@ def _take_out(deletion: Deletion) -> _Taken:
                 "CheckpointEdits", "Cannot put {} back: {}. Look for it in the trash."
             )
             problems.append(sentence.format(each.info.name, error.strerror or error))
-            if trash.size_of(each.trashed) is not None and not isinstance(error, FileNotFoundError):
+            if not isinstance(error, FileNotFoundError):
                 left.append(each)
             continue
         back.append(named.info)

@@ -206,6 +206,8 @@ class CheckpointStore:
 
     def _advice_instead_of(self, path: Path) -> str:
         rows = self._folder.checkpoints
+        if path.parent != self._folder.checkpoints_dir:
+            return "Choose another one."
         sound = [info.name for info in rows.listed() if info.name != path.name and not rows.problem_of(info)]
         return f"Choose another one, as {sound[-1]}." if sound else "Choose another one."
 
@@ -234,6 +236,17 @@ def end_what_was_cut_off(folder: RunFolder) -> None:
         # A kill in mid-save left it; it has no name and no row, so nobody can want it. It is in nobody's way either.
         with suppress(OSError):
             left_over.unlink(missing_ok=True)
+    for info in folder.checkpoints.half_saved():
+        path = folder.checkpoints_dir / info.name
+        with suppress(OSError):
+            if not path.is_file() or _is_empty(path):
+                # Before the name is free: whatever has it afterwards is not what was to be written.
+                folder.checkpoints.forget_saving(info.name)
+                continue
+            # Under its name a file is whole, and no other had that name while it was held.
+            sync_folder(path.parent)
+            written = {"size_bytes": path.stat().st_size, "sha256": hash_file(path)}
+            folder.checkpoints.add(info.model_copy(update=written))
     for aside in folder.checkpoints_dir.glob(f"{_ASIDE}*"):
         _put_back(aside, aside.with_name(aside.name.removeprefix(_ASIDE)))
     for path in folder.checkpoints_dir.glob("*.pt"):
@@ -241,16 +254,6 @@ def end_what_was_cut_off(folder: RunFolder) -> None:
         with suppress(OSError):
             if _is_empty(path) and not folder.checkpoints.has(path.name):
                 _free_name(path)
-    for info in folder.checkpoints.half_saved():
-        path = folder.checkpoints_dir / info.name
-        if not path.is_file() or _is_empty(path):
-            folder.checkpoints.forget_saving(info.name)
-            continue
-        # Under its name a file is whole, and no other had that name while it was held.
-        with suppress(OSError):
-            sync_folder(path.parent)
-            written = {"size_bytes": path.stat().st_size, "sha256": hash_file(path)}
-            folder.checkpoints.add(info.model_copy(update=written))
     for name in folder.checkpoints.half_deleted():
         with suppress(OSError):
             (folder.checkpoints_dir / name).unlink(missing_ok=True)
@@ -260,6 +263,8 @@ def end_what_was_cut_off(folder: RunFolder) -> None:
 def _free_name(path: Path) -> None:
     """Remove the empty file that held a name, unless a window has put a file into its place at this moment."""
     aside = path.with_name(f"{_ASIDE}{path.name}")
+    if aside.exists():
+        return
     path.replace(aside)
     if _is_empty(aside):
         aside.unlink()

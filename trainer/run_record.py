@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -51,9 +52,7 @@ class WorkerAddress:
         try:
             values = json.loads((run_dir / "worker.json").read_text(encoding="utf-8"))
             worker = cls(values["address"], bytes.fromhex(values["key"]), values["pid"], values["started_at"])
-            served = Path(values["run_dir"])
-            # One that was moved is served still.
-            is_copy = served.is_dir() and not served.samefile(run_dir)
+            is_copy = _is_copy(run_dir, values)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return worker if worker.is_alive and not is_copy else None
@@ -66,11 +65,21 @@ class WorkerAddress:
             "pid": self.pid,
             "started_at": self.started_at,
             "run_dir": str(run_dir.resolve()),
+            "inode": run_dir.stat().st_ino,
         }
         path = run_dir / "worker.json"
         path.unlink(missing_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(json.dumps(values))
+
+
+def _is_copy(run_dir: Path, values: dict[str, Any]) -> bool:
+    """Tell whether the folder of an address is a copy of the one that it was written for, which is where it was."""
+    if "run_dir" not in values or values.get("inode") == run_dir.stat().st_ino:
+        # It keeps its number where it is moved on its disk.
+        return False
+    served = Path(values["run_dir"])
+    return served.is_dir() and not served.samefile(run_dir)
 
 
 @dataclass

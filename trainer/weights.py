@@ -305,7 +305,7 @@ def _fault_of_zip(path: Path) -> ModelError | None:
         with zipfile.ZipFile(path) as archive:
             if not any(name.endswith("/data.pkl") for name in archive.namelist()):
                 return _of_no_format(path, "a zip of other files")
-            if _has_checksums(archive) and archive.testzip() is not None:
+            if _has_checksums(archive) and (wrong := archive.testzip()) is not None and archive.getinfo(wrong).CRC:
                 return _damaged(path)
     except OSError as error:
         # Of damaged bytes, bz2 says so without a number.

@@ -155,9 +155,10 @@ class CheckpointTable(Table):
         return menu
 
     def leaveEvent(self, event: QEvent) -> None:
-        """Show the rows that came first meanwhile, unless the user has scrolled."""
+        """Show the rows that came first meanwhile, unless the user has scrolled, or has the current one in sight."""
         super().leaveEvent(event)
-        if self.verticalScrollBar().value() == self._held_offset:
+        is_chosen = self.viewport().rect().intersects(self.visualRect(self.currentIndex()))
+        if self.verticalScrollBar().value() == self._held_offset and not is_chosen:
             self.scrollToTop()
         self._held_offset = None
         self.left.emit()

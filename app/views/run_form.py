@@ -71,6 +71,7 @@ class RunForm(QWidget):
         self._data_timer = self._pause_timer(self.data_changed.emit)
         self._model_timer = self._pause_timer(self.model_chosen.emit)
         self._typed_field = ""
+        self._revealed: FieldRow | None = None
         self._editable: tuple[bool, bool] | None = None
         """Whether the values can be changed, and whether they are a live run's; None until it is said."""
         self._offered_models: list[ModelEntry] | None = None
@@ -389,14 +390,14 @@ class RunForm(QWidget):
             if self._run_config.error(wrong):
                 self._unfold(wrong)
         self._rows[field].focus()
+        self._revealed = self._rows[field]
         self._scroll.ensureWidgetVisible(self._rows[field].holder)
 
     def _follow_error(self) -> None:
-        """Have the error of the field with the cursor in sight, once there is room for it below."""
-        with_cursor = self.focusWidget()
-        for row in self._rows.values():
-            if with_cursor is not None and row.note.is_error and row.holder.isAncestorOf(with_cursor):
-                self._scroll.ensureWidgetVisible(row.holder)
+        """Have the error of the field that was revealed in sight, once there is room for it below."""
+        if self._revealed is not None:
+            self._scroll.ensureWidgetVisible(self._revealed.holder)
+            self._revealed = None
 
     def _offer_models(self) -> None:
         models = self._run_config.offer.models

@@ -379,6 +379,17 @@ def test_rows_that_a_run_adds_do_not_move_those_under_the_pointer(qtbot, themed)
     point_at(view, view.rect().bottomRight() - QPoint(2, 2))
     qtbot.waitUntil(lambda: view.selected_name == "checkpoint_tiny_042.pt")
     assert table.verticalScrollBar().value() == 0
+    # Nor where the row that was chosen would be out of sight on the way to the buttons.
+    point_at(table.viewport(), place)
+    qtbot.waitUntil(table.viewport().underMouse)
+    for epoch in range(50, 80):
+        checkpoints.add(checkpoint(epoch, 0.5, 0.8))
+    QApplication.processEvents()
+    QTest.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    chosen, offset = name_at(place), table.verticalScrollBar().value()
+    point_at(view, view.rect().bottomRight() - QPoint(2, 2))
+    qtbot.waitUntil(lambda: not table.viewport().underMouse())
+    assert (view.selected_name, table.verticalScrollBar().value()) == (chosen, offset)
     # Where the user has scrolled, leaving does not scroll.
     point_at(table.viewport(), place)
     qtbot.waitUntil(table.viewport().underMouse)
