@@ -264,6 +264,7 @@ def _free_name(path: Path) -> None:
     """Remove the empty file that held a name, unless a window has put a file into its place at this moment."""
     aside = path.with_name(f"{_ASIDE}{path.name}")
     if aside.exists():
+        # It could not be put back, and is not to be written over.
         return
     path.replace(aside)
     if _is_empty(aside):
@@ -274,7 +275,8 @@ def _free_name(path: Path) -> None:
 
 def _put_back(aside: Path, path: Path) -> None:
     with suppress(OSError):
-        if not path.exists():
+        # Over an empty file, too: that holds the name for nobody any more.
+        if not path.exists() or _is_empty(path):
             aside.replace(path)
 
 

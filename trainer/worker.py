@@ -229,7 +229,7 @@ class Worker:
                 restored = self._loaded.restore(command.name, weights_only=command.weights_only, command_id=command_id)
                 self._go_back(restored, f"Restored {what}.", command_id)
                 # After it is told: a checkpoint is of a piece of the curve that is known.
-                self._tell_unsaved(self._loaded.save_if_due)
+                self._save_or_tell(self._loaded.save_if_due)
             case Rewind(is_undo=True):
                 undone = self._loaded.restoring.undo_rewind(command_id=command_id)
                 self._go_back(undone, "The run is where it was before it went back.", command_id)
@@ -279,14 +279,14 @@ class Worker:
             if save:
                 self._loaded.save(reason="stop", command_id=command_id)
             else:
-                self._tell_unsaved(self._loaded.settle)
+                self._save_or_tell(self._loaded.settle)
         except ValueError as error:
             self._is_ending = False
             self._enter(RunState.PAUSED, f"Not stopped, because it could not be saved. {error}")
             raise
         self._enter(RunState.STOPPED, command_id=command_id)
 
-    def _tell_unsaved(self, save: Callable[[], None]) -> None:
+    def _save_or_tell(self, save: Callable[[], None]) -> None:
         """Save, and say what of the run could not be written, if anything; one that goes on tries it again."""
         try:
             save()
@@ -343,8 +343,8 @@ class Worker:
                 f"Cannot prepare the run: {type(error).__name__}: {error}. The worker's log has the details."
             ) from error
         self._take(prepared, command.command_id)
-        self._tell_unsaved(prepared.trainer.save_if_due)
-        self._tell_unsaved(prepared.trainer.settle)
+        self._save_or_tell(prepared.trainer.save_if_due)
+        self._save_or_tell(prepared.trainer.settle)
         self._enter(RunState.READY)
         if command.start:
             self._enter(RunState.RUNNING, command_id=command.command_id)

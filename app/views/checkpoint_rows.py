@@ -64,7 +64,7 @@ class CheckpointTable(Table):
     """Shows the columns that were chosen, and of the others those for which there is room.
 
     What is frozen gets the room that it needs and the tags can spare, unless the user has chosen a width.
-    Rows that a run adds do not move those under the pointer: a click must not meet another one.
+    Where it can scroll, rows that a run adds do not move those under the pointer: a click must not meet another one.
     """
 
     left = Signal()
@@ -157,8 +157,8 @@ class CheckpointTable(Table):
     def leaveEvent(self, event: QEvent) -> None:
         """Show the rows that came first meanwhile, unless the user has scrolled, or has the current one in sight."""
         super().leaveEvent(event)
-        is_chosen = self.viewport().rect().intersects(self.visualRect(self.currentIndex()))
-        if self.verticalScrollBar().value() == self._held_offset and not is_chosen:
+        place = self.place
+        if place.offset == self._held_offset and not place.is_current_seen:
             self.scrollToTop()
         self._held_offset = None
         self.left.emit()

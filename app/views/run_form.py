@@ -390,11 +390,13 @@ class RunForm(QWidget):
             if self._run_config.error(wrong):
                 self._unfold(wrong)
         self._rows[field].focus()
-        self._revealed = self._rows[field]
-        self._scroll.ensureWidgetVisible(self._rows[field].holder)
+        row = self._rows[field]
+        self._scroll.ensureWidgetVisible(row.holder)
+        if row.note.heightForWidth(row.note.width()) > row.note.height():
+            self._revealed = row
 
     def _follow_error(self) -> None:
-        """Have the error of the field that was revealed in sight, once there is room for it below."""
+        """Have an error in sight that there was no room for below its field as that was revealed."""
         if self._revealed is not None:
             self._scroll.ensureWidgetVisible(self._revealed.holder)
             self._revealed = None

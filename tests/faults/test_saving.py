@@ -286,11 +286,14 @@ def test_a_file_that_a_window_puts_back_as_a_worker_frees_the_name_that_it_holds
         patch.setattr(checkpoints, "_is_empty", look_and_let_the_window_rename)
         CheckpointStore(folder)
     assert place.read_bytes() == b"deleted"
-    # A kill between the two renames of that.
-    place.replace(folder.checkpoints_dir / ".aside-a.pt")
-    CheckpointStore(folder)
-    assert [path.name for path in folder.checkpoints_dir.iterdir()] == ["a.pt"]
-    assert place.read_bytes() == b"deleted"
+    for is_held_again in (False, True):
+        # A kill between the two renames of that.
+        place.replace(folder.checkpoints_dir / ".aside-a.pt")
+        if is_held_again:
+            place.touch()
+        CheckpointStore(folder)
+        assert [path.name for path in folder.checkpoints_dir.iterdir()] == ["a.pt"]
+        assert place.read_bytes() == b"deleted"
 
 
 def test_a_folder_that_is_gone_is_told_of_a_save_in_a_sentence(make_trainer: Make, small_config: RunConfig) -> None:
