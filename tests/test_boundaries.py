@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "torchvision", "torchmetrics", "tensorboard", "tensorflow")
+HEAVY = ("torch", "torchvision", "tensorboard", "tensorflow")
 QT = ("PySide6", "pyqtgraph")
 
 

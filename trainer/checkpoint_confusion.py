@@ -67,9 +67,7 @@ def _evaluate(
 ) -> list[list[int]]:
     config = model.config
     task = make_task(config, model.class_names, [1] * len(model.class_names), len(samples), device)
-    confusion = task.confusion()
-    assert confusion is not None, "who asks knows that each image has one class"
-    confusion.to(device)
+    counts = task.new_counts(device)
     module, size = model.module.to(device), config.training.batch_size
     stream = Stream(
         ImageDataset(samples, validation_transform(model.preprocessing), config.training.seed), size, num_workers=0
@@ -80,11 +78,13 @@ def _evaluate(
     for images, target in stream.batches(keys):
         with autocast(precision, device):
             logits = module(images.to(device))
-        confusion.update(task.decided(task.log_odds(logits)), target.to(device))
+        counts.add(task.log_odds(logits), target.to(device))
         num_done += len(target)
         on_progress(f"Evaluating {title}", num_done, len(samples), "images")
-    counts: list[list[int]] = confusion.compute().tolist()
-    return counts
+    confusion = counts.confusion
+    assert confusion is not None, "who asks knows that each image has one class"
+    rows: list[list[int]] = confusion.tolist()
+    return rows
 
 
 def _place(folder: RunFolder, info: CheckpointInfo) -> tuple[torch.device, str]:

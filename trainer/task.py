@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
-from torchmetrics import Metric
-from torchmetrics.classification import (
-    BinaryAccuracy,
-    BinaryConfusionMatrix,
-    BinaryF1Score,
-    MulticlassAccuracy,
-    MulticlassConfusionMatrix,
-    MulticlassF1Score,
-    MultilabelExactMatch,
-    MultilabelF1Score,
-)
 
 from trainer.config import ConfigError, DataConfig, RunConfig
 from trainer.data.sampler import class_weights
 from trainer.messages.data_info import DataSummary
-from trainer.validation_metrics import TOP
+from trainer.split_counts import BinaryCounts, ClassCounts, LabelCounts, SplitCounts
 
 _NUM_NAMED = 4
 _HALF = 0.5
@@ -85,24 +73,12 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def decided(self, log_odds: Tensor) -> Tensor:
-        """Return what torchmetrics is to take for the model's answers."""
-
-    @abstractmethod
-    def metrics(self) -> dict[str, Metric]:
-        """Make the metrics of a split by name. Each takes (``decided``, targets of images that are not mixed).
-
-        One that is of each class by itself is NaN for those that it is not defined for, and the mean of the others is
-        reported.
-        """
+    def new_counts(self, device: torch.device) -> SplitCounts:
+        """Return the counts, none so far, that a split's metrics are made of: by ``log_odds`` and targets."""
 
     @abstractmethod
     def positives(self, target: Tensor) -> Tensor:
         """Return for each of ``log_odds`` whether it is of what the image shows: bool, of the same shape."""
-
-    @abstractmethod
-    def confusion(self) -> Metric | None:
-        """Make the metric that counts [true class, predicted class], shape (C, C); None where an image has several."""
 
 
 class MultiClass(Task):
@@ -137,26 +113,13 @@ class MultiClass(Task):
         others = shares.scatter(1, top, -torch.inf).logsumexp(dim=1, keepdim=True)
         return (shares - torch.log1p(-shares.exp())).scatter(1, top, shares.gather(1, top) - others)
 
-    def decided(self, log_odds: Tensor) -> Tensor:
-        """Return the log odds, whose order is all that matters."""
-        return log_odds
-
-    def metrics(self) -> dict[str, Metric]:
-        """Make accuracy, macro F1, and top-5 accuracy where there are more than five classes."""
-        num_classes = len(self.class_names)
-        metrics: dict[str, Metric] = {"Accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False)}
-        if num_classes > TOP:
-            metrics["Top-5 accuracy"] = MulticlassAccuracy(num_classes, top_k=TOP, average="micro", validate_args=False)
-        metrics["F1"] = MulticlassF1Score(num_classes, average="macro", validate_args=False)
-        return metrics
+    def new_counts(self, device: torch.device) -> ClassCounts:
+        """Return counts of (true class, class taken for)."""
+        return ClassCounts(len(self.class_names), device)
 
     def positives(self, target: Tensor) -> Tensor:
         """Return where each image's own class is, shape (B, C)."""
         return target[:, None] == torch.arange(len(self.class_names), device=target.device)
-
-    def confusion(self) -> Metric:
-        """Make the confusion matrix."""
-        return MulticlassConfusionMatrix(len(self.class_names), validate_args=False)
 
 
 class Binary(Task):
@@ -193,21 +156,13 @@ class Binary(Task):
         """Return the log odds of the positive class, shape (B,): the output itself."""
         return logits[:, 0].float()
 
-    def decided(self, log_odds: Tensor) -> Tensor:
-        """Return class indexes: torchmetrics would take numbers that are all from 0 to 1 for probabilities."""
-        return (log_odds > 0).long()
-
-    def metrics(self) -> dict[str, Metric]:
-        """Make accuracy, and F1 of the positive class."""
-        return {"Accuracy": BinaryAccuracy(validate_args=False), "F1": BinaryF1Score(validate_args=False)}
+    def new_counts(self, device: torch.device) -> BinaryCounts:
+        """Return counts of (true class, class taken for)."""
+        return BinaryCounts(device)
 
     def positives(self, target: Tensor) -> Tensor:
         """Return which images are of the positive class, shape (B,)."""
         return target == 1
-
-    def confusion(self) -> Metric:
-        """Make the confusion matrix."""
-        return BinaryConfusionMatrix(validate_args=False)
 
     @staticmethod
     def _share(target: Tensor) -> Tensor:
@@ -259,23 +214,13 @@ class MultiLabel(Task):
         """Return the log odds of each class, shape (B, C): the outputs themselves."""
         return logits.float()
 
-    def decided(self, log_odds: Tensor) -> Tensor:
-        """Return 1 for each yes: torchmetrics would take numbers that are all from 0 to 1 for probabilities."""
-        return (log_odds > 0).long()
-
-    def metrics(self) -> dict[str, Metric]:
-        """Make the exact match, and the F1 of each class."""
-        num_classes = len(self.class_names)
-        f1 = MultilabelF1Score(num_classes, average="none", validate_args=False, zero_division=math.nan)
-        return {"Accuracy": MultilabelExactMatch(num_classes, validate_args=False), "F1": f1}
+    def new_counts(self, device: torch.device) -> LabelCounts:
+        """Return counts of each class, and of the images of which all were right."""
+        return LabelCounts(len(self.class_names), device)
 
     def positives(self, target: Tensor) -> Tensor:
         """Return which classes each image has, shape (B, C)."""
         return target > _HALF
-
-    def confusion(self) -> Metric | None:
-        """Return None: of several classes, nobody can tell which one was taken for which."""
-        return None
 
 
 _TASKS: dict[str, type[Task]] = {"multi_class": MultiClass, "binary": Binary, "multi_label": MultiLabel}
