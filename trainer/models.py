@@ -9,7 +9,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -271,17 +271,24 @@ def preprocessing_of(config: ModelConfig, image_size: int | None) -> Preprocessi
 
 def _check_image_size(config: ModelConfig, image_size: int) -> None:
     published_size = _image_preset(_weights_of(config)).image_size
-    if image_size == published_size:
-        return
+    reason = "" if image_size == published_size else _reason_against_size(config.name, image_size)
+    if reason:
+        raise ModelError(
+            f"{config.name} cannot take images of {image_size} pixels ({reason}). Leave the image size empty for its "
+            f"own, {published_size}.",
+            "data.image_size",
+        )
+
+
+@cache
+def _reason_against_size(name: str, image_size: int) -> str:
+    """Return why a model cannot take images of a size, "" if it can."""
     try:
         with torch.no_grad():
-            _meta_model(config.name, image_size).eval()(torch.empty(2, 3, image_size, image_size, device="meta"))
+            _meta_model(name, image_size).eval()(torch.empty(2, 3, image_size, image_size, device="meta"))
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise ModelError(
-            f"{config.name} cannot take images of {image_size} pixels ({str(error).splitlines()[0].strip(' .')}). "
-            f"Leave the image size empty for its own, {published_size}.",
-            "data.image_size",
-        ) from error
+        return str(error).splitlines()[0].strip(" .") or type(error).__name__
+    return ""
 
 
 def _stock_model(name: str, image_size: int, is_drawn: bool) -> nn.Module:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from app.cli import DEMO_CONFIG_PATH
 from trainer.config import DataConfig, load_config
-from trainer.data.scan import MAX_BURST, DataError, ScannedData, scan
+from trainer.data.scan import MAX_BURST, DataError, ScannedData, place_in, scan
 from trainer.data_report import DataReport, IssueKind, ReportedIssue
 from trainer.messages.data_info import TableColumns
 
@@ -472,3 +472,20 @@ def test_a_kept_split_is_kept_and_other_data_are_refused(pets: Path) -> None:
     assert splits_by_name(again) == {**kept, "dog/3.png": "train"}
     with pytest.raises(DataError, match="None of the images that the run began with"):
         scan(data, 99, cache, lambda *_: None, lambda: None, {"other/1.png": "validation"})
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("data/cats/1.png", "cats/1.png"),
+        ("data/1.png", "1.png"),
+        ("data2/1.png", "<here>/data2/1.png"),
+        ("data/../other/1.png", "../other/1.png"),
+        ("elsewhere/1.png", "<here>/elsewhere/1.png"),
+    ],
+)
+def test_an_image_is_known_by_its_path_within_its_data_and_one_elsewhere_by_its_whole_path(
+    tmp_path: Path, path: str, place: str
+) -> None:
+    found = place_in(tmp_path / "data", str(tmp_path / path))
+    assert found == place.replace("<here>", tmp_path.as_posix())

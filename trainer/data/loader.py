@@ -92,8 +92,8 @@ class ImageData:
             -(-self.num_train // training.batch_size),
         )
         states = _states(scanned)
-        self.fingerprint = _fingerprint(scanned, states, scanned.hashes)
-        self.fingerprints = (self.fingerprint, _fingerprint(scanned, states, []))
+        self.fingerprints = _fingerprints(scanned, states)
+        self.fingerprint = self.fingerprints[0]
         self._watch = FileWatch([path for path, _ in scanned.samples], states)
         labels = [class_idx for (class_idx,) in train_classes] if data.balance == "sampler" else None
         self.sampler = EpochSampler(self.num_train, training.batch_size, training.seed, labels)
@@ -206,7 +206,8 @@ def _content(
     return store_content(transform, files, [scanned.sides[idx] for idx in part])
 
 
-def _fingerprint(scanned: ScannedData, states: list[os.stat_result], hashes: list[str]) -> str:
+def _fingerprints(scanned: ScannedData, states: list[os.stat_result]) -> tuple[str, str]:
+    """Return the images' fingerprint, and the one without the hashes."""
     digest = hashlib.sha256()
     rows = (
         (path, class_idxs, split, state.st_size)
@@ -216,6 +217,7 @@ def _fingerprint(scanned: ScannedData, states: list[os.stat_result], hashes: lis
         classes = "\0".join(scanned.class_names[class_idx] for class_idx in class_idxs)
         said = f"{place_in(scanned.root, path)}\0{size_bytes}\0{classes}\0{split}\n"
         digest.update(said.encode("utf-8", "surrogateescape"))
-    for _, sha256 in sorted(zip(scanned.samples, hashes, strict=bool(hashes))):
+    without_hashes = digest.hexdigest()
+    for _, sha256 in sorted(zip(scanned.samples, scanned.hashes, strict=bool(scanned.hashes))):
         digest.update(sha256.encode())
-    return digest.hexdigest()
+    return digest.hexdigest(), without_hashes
