@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -206,6 +207,9 @@ def _open_window(run: Path | None, config: RunConfig | None, folder: Path) -> in
     problem = display_problem()
     if problem:
         return complain(problem, 2)
+    # Nearly all that is made until the window is there stays: looking through it again and again takes a twentieth of
+    # the time. The window turns it on again.
+    gc.disable()
     from app.window import run_window
 
     return run_window(run, config, folder, start=config is not None)

@@ -28,27 +28,22 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
-from app.checkpoint_actions import CheckpointActions
 from app.run_display import RunDisplay
-from app.run_offers import RunOffers
 from app.session import TrainingSession
 from app.settings import Settings
 from app.tensorboard import TensorBoardServer
 from app.views.checkpoints import CheckpointsView
-from app.views.confusion import ConfusionView
-from app.views.data import DataView
 from app.views.leave_dialog import LeaveDialog
-from app.views.log import LogView
 from app.views.notice import Notice
 from app.views.panels import PanelSplitter, TablesSplitter, panel
 from app.views.run_form import RunForm
-from app.views.run_list import RunListView
 from app.views.status_bar import StatusBar
 from app.views.toolbar import Toolbar
 from app.views.train_on_dialog import TrainOnDialog
 from trainer.config import RunConfig
 from trainer.messages.states import RunState
 
+_CONFUSION_TAB, _DATA_TAB = 1, 2
 _SIZE = QSize(1360, 860)
 _LARGEST_SHARE = 0.94
 """Of the screen."""
@@ -74,23 +69,30 @@ class MainWindow(QWidget):
         self._room_timer.timeout.connect(self._make_room)
         self._build_views()
         self._lay_out()
-        self._offers = RunOffers(session, self.display, self.notice, self)
-        self._actions = CheckpointActions(self.checkpoints_view, session, self.display, self.notice, self)
         self._connect_session()
         self._connect_views()
         self._show_state()
 
     def load_views(self) -> None:
-        """Load the views that take long to import; the window is on screen by now."""
+        """Load what the first look does without: imports take long, and the window is on the screen by now."""
+        from app.checkpoint_actions import CheckpointActions
+        from app.run_offers import RunOffers
+        from app.views.confusion import ConfusionView
+        from app.views.data import DataView
         from app.views.layer_tree import LayerTreeView
+        from app.views.log import LogView
         from app.views.metrics import MetricsView
         from app.views.plan_timeline import PlanTimelineView
+        from app.views.run_list import RunListView
 
-        self.tree_view = LayerTreeView(self.display.layer_tree)
-        self.metrics_view = MetricsView(self.display.history, self.display.checkpoints)
-        self.metrics_view.restore_requested.connect(self.session.restore)
-        self.metrics_view.rewind_requested.connect(self.session.rewind)
-        self.timeline_view = PlanTimelineView(self.display.timeline)
+        display, session = self.display, self.session
+        self.tree_view = LayerTreeView(display.layer_tree)
+        self.metrics_view = MetricsView(display.history, display.checkpoints)
+        self.timeline_view = PlanTimelineView(display.timeline)
+        self.confusion_view = ConfusionView(display.confusion)
+        self.data_view = DataView(display.data)
+        self.runs_view = RunListView(display.runs, session.runs_dir)
+        self.log_view = LogView(display.log)
         for place, view in (
             (self._tree_panel, self.tree_view),
             (self._metrics_panel, self.timeline_view),
@@ -99,8 +101,17 @@ class MainWindow(QWidget):
             layout = place.layout()
             assert layout is not None
             layout.addWidget(view)
+        shown = self.tabs.currentIndex()
+        for tab, page in enumerate((self.confusion_view, self.data_view, self.runs_view, self.log_view), start=1):
+            self.tabs.insertTab(tab, page, self.tabs.tabText(tab))
+            self.tabs.removeTab(tab + 1)
+        self.tabs.setCurrentIndex(shown)
+        self._offers = RunOffers(session, display, self.notice, self)
+        self._actions = CheckpointActions(self.checkpoints_view, session, display, self.notice, self)
+        self._connect_loaded()
         # What there is by now stays: a garbage collection that walked all of it would take longer than a frame.
         gc.freeze()
+        gc.enable()
         # A thread that reads a folder keeps the interpreter for this long before the window gets it: 5 ms by default.
         sys.setswitchinterval(0.001)
 
@@ -127,10 +138,6 @@ class MainWindow(QWidget):
         self.notice = Notice(self)
         self.form = RunForm(display.run_config)
         self.checkpoints_view = CheckpointsView(display.checkpoints, display.details)
-        self.confusion_view = ConfusionView(display.confusion)
-        self.data_view = DataView(display.data)
-        self.runs_view = RunListView(display.runs, self.session.runs_dir)
-        self.log_view = LogView(display.log)
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.tabs.tabBar().setDrawBase(False)
@@ -142,10 +149,9 @@ class MainWindow(QWidget):
         beside.addWidget(self.checkpoints_view.filter_box)
         beside.addWidget(self.checkpoints_view.scope)
         self.tabs.setCornerWidget(self._corner, Qt.Corner.TopRightCorner)
-        self.tabs.addTab(self.confusion_view, self.tr("Confusion"))
-        self.tabs.addTab(self.data_view, self.tr("Data"))
-        self.tabs.addTab(self.runs_view, self.tr("Runs"))
-        self.tabs.addTab(self.log_view, self.tr("Log"))
+        for name in (self.tr("Confusion"), self.tr("Data"), self.tr("Runs"), self.tr("Log")):
+            # Its view takes its place in load_views.
+            self.tabs.addTab(QWidget(), name)
 
     def _lay_out(self) -> None:
         self._tree_panel, self._metrics_panel = panel(280), panel(360)
@@ -182,8 +188,6 @@ class MainWindow(QWidget):
         session.state_changed.connect(self._close_when_stopped)
         session.worker_lost.connect(self._close_when_stopped)
         session.run_left.connect(self._tensorboard.stop)
-        for signal in (session.state_changed, session.run_prepared, session.worker_lost, session.run_left):
-            signal.connect(self.runs_view.refresh_soon)
 
     def _connect_views(self) -> None:
         session, toolbar, display = self.session, self.toolbar, self.display
@@ -196,7 +200,6 @@ class MainWindow(QWidget):
         toolbar.start_requested.connect(self._start)
         toolbar.pause_requested.connect(session.pause)
         toolbar.unpause_requested.connect(session.unpause)
-        toolbar.resume_requested.connect(self._offers.resume)
         toolbar.train_on_requested.connect(self._ask_train_on)
         toolbar.stop_requested.connect(session.stop)
         toolbar.cancel_requested.connect(display.cancel)
@@ -208,21 +211,13 @@ class MainWindow(QWidget):
         self.form.rate_wanted.connect(self._find_rate)
         self.form.plan_chosen.connect(display.apply_plan)
         self.form.data_changed.connect(display.check_data)
-        self.data_view.views_wanted.connect(display.preview_image)
-        self.data_view.check_wanted.connect(display.check_data)
         self.form.model_chosen.connect(display.inspect_model)
         display.layer_tree.freeze_requested.connect(display.change_sender.freeze)
         display.layer_tree.unfreeze_requested.connect(display.change_sender.unfreeze)
         display.layer_tree.multiply_requested.connect(display.change_sender.multiply)
         display.layer_tree.batchnorm_requested.connect(display.change_sender.set_batchnorm)
         display.checkpoints.selection_wanted.connect(lambda _: self.tabs.setCurrentWidget(self.checkpoints_view))
-        self.runs_view.refresh_requested.connect(lambda: self.notice.take_back(self._left))
-        self.runs_view.open_requested.connect(self._open_run)
-        self.runs_view.refresh_requested.connect(display.list_runs)
-        self.runs_view.folder_wanted.connect(self._show_folder)
         self.checkpoints_view.open_requested.connect(self._open_run)
-        self._actions.folder_wanted.connect(self._show_folder)
-        self._actions.branch_wanted.connect(self._begin_branch)
         self._tensorboard.ready.connect(self._show_tensorboard)
         self._tensorboard.failed.connect(self.notice.tell)
         for keys, slot in (
@@ -236,6 +231,22 @@ class MainWindow(QWidget):
             ("Shift+F10", self._ask_menu),
         ):
             QShortcut(QKeySequence(keys), self).activated.connect(slot)
+
+    def _connect_loaded(self) -> None:
+        session, display = self.session, self.display
+        self.metrics_view.restore_requested.connect(session.restore)
+        self.metrics_view.rewind_requested.connect(session.rewind)
+        self.toolbar.resume_requested.connect(self._offers.resume)
+        self.data_view.views_wanted.connect(display.preview_image)
+        self.data_view.check_wanted.connect(display.check_data)
+        self.runs_view.refresh_requested.connect(lambda: self.notice.take_back(self._left))
+        self.runs_view.open_requested.connect(self._open_run)
+        self.runs_view.refresh_requested.connect(display.list_runs)
+        self.runs_view.folder_wanted.connect(self._show_folder)
+        for signal in (session.state_changed, session.run_prepared, session.worker_lost, session.run_left):
+            signal.connect(self.runs_view.refresh_soon)
+        self._actions.folder_wanted.connect(self._show_folder)
+        self._actions.branch_wanted.connect(self._begin_branch)
 
     def _show_state(self) -> None:
         session = self.session
@@ -268,8 +279,8 @@ class MainWindow(QWidget):
 
     def _make_room(self) -> None:
         """Raise the tables for pictures while there are no curves, and for a matrix; lower them again for curves."""
-        shown, has_run = self.tabs.currentWidget(), self.session.run_dir is not None
-        if shown is (self.confusion_view if has_run else self.data_view):
+        shown, has_run = self.tabs.currentIndex(), self.session.run_dir is not None
+        if shown == (_CONFUSION_TAB if has_run else _DATA_TAB):
             self._rows.raise_tables()
         elif has_run:
             self._rows.lower_tables()

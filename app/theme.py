@@ -116,6 +116,20 @@ def apply(app: QApplication, scheme: Scheme) -> None:
         scheme: "light", "dark", or "system" for what the desktop asks for (light where it says nothing).
 
     """
+    apply_sheet(app, apply_colors(app, scheme))
+
+
+def apply_colors(app: QApplication, scheme: Scheme) -> Palette:
+    """Give the application all of a theme but for the style sheet, which is to come before anything is shown.
+
+    Args:
+        app: The application.
+        scheme: As for ``apply``.
+
+    Returns:
+        What the style sheet is to be made of.
+
+    """
     hints = app.styleHints()
     if scheme == "system":
         hints.unsetColorScheme()
@@ -127,6 +141,15 @@ def apply(app: QApplication, scheme: Scheme) -> None:
     app.setStyle("Fusion")
     app.setFont(text_font())
     app.setPalette(_qt_palette(colors))
+    return colors
+
+
+def apply_sheet(app: QApplication, colors: Palette) -> None:
+    """Give the application the style sheet of a theme.
+
+    With one, Qt matches a widget anew each time that it, or what holds it, is put into a layout: where all is built
+    first, that takes a fifth of the time.
+    """
     app.setStyleSheet(_style_sheet(colors))
 
 

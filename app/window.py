@@ -1,15 +1,17 @@
-"""Starts the window: QApplication, theme, session. The window shows first; the plots load after it."""
+"""Starts the window: QApplication, session, theme. The window is painted first; the plots load after it."""
 
 from __future__ import annotations
 
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
-from PySide6.QtCore import QLocale, QTimer
+from PySide6.QtCore import QLocale
 from PySide6.QtWidgets import QApplication
 
 from app import theme
+from app.first_paint import FirstPaint
 from app.main_window import MainWindow
 from app.session import TrainingSession
 from app.settings import Settings
@@ -40,12 +42,13 @@ def run_window(run: Path | None, config: RunConfig | None, runs_dir: Path, *, st
         # A bare system names no language; its numbers would run together ("352042").
         QLocale.setDefault(QLocale(QLocale.Language.English, QLocale.Country.UnitedStates))
     settings = Settings()
-    theme.apply(app, settings.scheme)
+    colors = theme.apply_colors(app, settings.scheme)
     session = TrainingSession(runs_dir)
     window = MainWindow(session, settings)
+    theme.apply_sheet(app, colors)
+    FirstPaint(window, partial(_begin, window, run, config, start=start))
     window.show()
     app.styleHints().colorSchemeChanged.connect(window.follow_system_scheme)
-    QTimer.singleShot(0, window, lambda: _begin(window, run, config, start=start))
     # Ctrl+C in the terminal closes the window's end; a run goes on in the background. The session's timer lets
     # Python see the signal.
     previous = signal.signal(signal.SIGINT, lambda *_: app.quit())

@@ -83,9 +83,9 @@ class Toolbar(QWidget):
         self._save.click()
 
     def changeEvent(self, event: QEvent) -> None:
-        """Draw the icons in the theme's colours."""
+        """Draw the icons in the theme's colours, and measure the buttons in its style."""
         super().changeEvent(event)
-        if event.type() == QEvent.Type.PaletteChange and hasattr(self, "_progress"):
+        if event.type() in {QEvent.Type.PaletteChange, QEvent.Type.StyleChange} and hasattr(self, "_progress"):
             self._restyle()
 
     def resizeEvent(self, event: QResizeEvent) -> None:

@@ -45,6 +45,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def window(qtbot, themed, session, settings, clients, run_dir) -> MainWindow:
     """Return a window with a real run on display."""
     made = MainWindow(session, settings)
+    made.load_views()
     qtbot.addWidget(made, before_close_func=lambda w: setattr(w, "_is_closing", True))
     made.show()
     clients[0].serve()

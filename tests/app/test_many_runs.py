@@ -146,6 +146,7 @@ def test_the_same_reading_again_leaves_the_table_alone(qtbot, many, tmp_path, fa
 def window(qtbot, themed, session, settings, clients, family) -> MainWindow:
     """Return a window with the branch on display."""
     made = MainWindow(session, settings)
+    made.load_views()
     made.resize(1280, 800)
     qtbot.addWidget(made, before_close_func=lambda w: setattr(w, "_is_closing", True))
     made.show()

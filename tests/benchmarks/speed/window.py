@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -18,9 +19,11 @@ from typing import Literal
 # more memory.
 from app.cli import main as thaw  # isort: skip
 import psutil
-from PySide6.QtCore import QEvent, QObject, QTimer
+from PySide6.QtCore import QTimer
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QApplication, QLabel
+from PySide6.QtWidgets import QApplication, QLabel, QWidget
+
+from app.first_paint import FirstPaint
 
 Kind = Literal["bare", "idle", "demo"]
 What = Literal["paint", "memory"]
@@ -65,57 +68,46 @@ def _start(kind: Kind, what: What, scratch: Path) -> float:
         return float(report.read_text())
 
 
-class FirstPaint(QObject):
-    """Notes when the first paint of a window and of all in it has ended."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ended_at = 0.0
-        self._has_begun = False
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Look at every event until then."""
-        is_paint = event.type() == QEvent.Type.Paint
-        self._has_begun |= is_paint
-        # All widgets are painted one after another: what comes then is something else.
-        if self._has_begun and not is_paint:
-            self.ended_at = time.time()
-            app = QApplication.instance()
-            assert app is not None
-            app.removeEventFilter(self)
-        return False
-
-
 def main() -> None:
     """Be the process."""
     kind, what, report = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     app = QApplication(sys.argv[:1])
-    paint = FirstPaint()
-    if what == "paint":
-        # Whatever it looks at becomes an object of Python's, too: some MB, which no user has.
-        app.installEventFilter(paint)
+    painted_at = 0.0
     timer = QTimer()
     timer.setInterval(_LOOK_INTERVAL_MS)
 
     def look() -> None:
-        if paint.ended_at if what == "paint" else _is_there(kind):
+        if painted_at if what == "paint" else _is_there(kind):
             timer.stop()
             me = psutil.Process()
-            report.write_text(repr(paint.ended_at if what == "paint" else me.memory_info().rss))
+            report.write_text(repr(painted_at if what == "paint" else me.memory_info().rss))
             for each in me.children(recursive=True):
                 each.kill()
             # Nobody is there to answer what a window asks before it closes.
             os._exit(0)
+
+    def first_paint(window: QWidget, act: Callable[[], None]) -> FirstPaint:
+        def note() -> None:
+            nonlocal painted_at
+            painted_at = time.time()
+            act()
+
+        return FirstPaint(window, note)
 
     timer.timeout.connect(look)
     timer.start()
     if kind == "bare":
         window = QLabel("Thaw")
         window.resize(1280, 800)
+        first_paint(window, lambda: None)
         window.show()
         app.exec()
-    else:
-        thaw(["demo"] if kind == "demo" else [])
+        return
+    from app import window as thaw_window
+
+    # A filter of the whole application's events would take time and memory that no user has.
+    thaw_window.FirstPaint = first_paint  # type: ignore[assignment,misc]
+    thaw(["demo"] if kind == "demo" else [])
 
 
 def _is_there(kind: str) -> bool:
