@@ -140,25 +140,29 @@ class CachedSplit:
         return len(self.targets)
 
     def batches(
-        self, indexes: Sequence[Tensor], view: int, tell_images_per_s: Callable[[float], None] | None = None
+        self, indexes: Tensor, batch_size: int, view: int, tell_images_per_s: Callable[[float], None] | None = None
     ) -> Iterator[ModelBatch]:
         """Yield batches of one view of the images. Starting anew ends an earlier iterator. Raises as a Stream.
 
         Args:
-            indexes: Those of each batch, int64 (B,).
+            indexes: Those of all batches, one after another: int64, shape (N,).
+            batch_size: Images in a batch; the last one has the rest.
             view: Which one.
             tell_images_per_s: As for a Stream.
 
         """
-        places = [view * self.num_images + batch for batch in indexes]
+        if not len(indexes):
+            return
+        # For all batches at once: in a step on cached features, either would take a part of it.
+        places = torch.split(view * self.num_images + indexes, batch_size)
+        all_targets = self.targets.index_select(0, indexes).to(self.part.device, non_blocking=True)
+        targets = torch.split(all_targets, batch_size)
         missing = _missing(self.store, places)
         to_load = [[place for place in each if not self._is_left(place)] for each in missing]
         images = self.stream.batches([self._keys(each) for each in to_load if each], tell_images_per_s)
-        for batch, at, new, loaded in zip(indexes, places, missing, to_load, strict=True):
+        for target, at, new, loaded in zip(targets, places, missing, to_load, strict=True):
             inputs = partial(self._inputs, at, new, loaded, next(images)[0] if loaded else None)
-            yield ModelBatch(
-                self.targets.index_select(0, batch).to(self.part.device, non_blocking=True), self.suffix, inputs
-            )
+            yield ModelBatch(target, self.suffix, inputs)
 
     def _inputs(self, places: Tensor, new: list[int], loaded: list[int], images: Tensor | None) -> tuple[Tensor, ...]:
         """Return features. Of the ``new`` ones, ``loaded`` are computed from ``images``, the rest from earlier ones."""

@@ -165,8 +165,8 @@ class FeatureCache:
             return self._of_images(data.train_batches(epoch, start_batch, view), self._run.module)
         if train.earlier is not None and train.store.known.all():
             train = self._train = replace(train, earlier=None)
-        indexes = [torch.tensor([idx for _, idx in keys]) for keys in data.sampler.batches(epoch, start_batch)]
-        return train.batches(indexes, epoch % train.views, partial(data.tell_images_per_s, epoch))
+        indexes, tell = data.sampler.indexes(epoch, start_batch), partial(data.tell_images_per_s, epoch)
+        return train.batches(indexes, self._run.config.training.batch_size, epoch % train.views, tell)
 
     def validation_batches(self) -> Iterator[ModelBatch]:
         """Return the validation batches. Raises as ImageData's."""
@@ -174,8 +174,7 @@ class FeatureCache:
         data, validation = self._run.data, self._validation
         if validation is None:
             return self._of_images(data.validation_batches(), self._run.module)
-        indexes = torch.split(torch.arange(validation.num_images), self._run.config.training.batch_size)
-        return validation.batches(indexes, 0)
+        return validation.batches(torch.arange(validation.num_images), self._run.config.training.batch_size, view=0)
 
     def test_batches(self, module: nn.Module) -> Iterator[ModelBatch]:
         """Return the test batches for a copy of the model, of other weights perhaps: they are evaluated only once."""

@@ -44,6 +44,7 @@ from trainer.run_record import best_checkpoint
 from trainer.runs import RunFolder
 from trainer.saving import ASKED_FOR, PendingSave, Saver
 from trainer.schedules import Plan, check_plan, multiplied_units, multipliers_by_name
+from trainer.task import make_task
 
 MIN_PART = 2
 """The fewest images in a part of a batch."""
@@ -89,7 +90,8 @@ class LiveRun:
         self.optimizer = make_optimizer(config.optimizer, self.module)
         self.rates = RateSchedule(config.optimizer, self.optimizer, self.total_steps, self.steps_per_epoch)
         self.early_stopping = EarlyStopping(config.training)
-        self.reporter = Reporter(self.optimizer, emit)
+        self.task = make_task(config, data.class_names, data.class_counts, data.num_train, device)
+        self.reporter = Reporter(self.optimizer, self.task.are_right, emit)
         self._phase: Phase = "train"
         self.restoring = Restoring(self)
         self._has_jumped = False

@@ -26,14 +26,13 @@ from trainer.messages.base import Event
 from trainer.messages.events import ChangeAdvised, LogWritten, RewindsKept
 from trainer.messages.run_info import CheckpointInfo, Series
 from trainer.messages.states import RunState
-from trainer.metrics import VALIDATION_ACCURACY, VALIDATION_LOSS, Evaluation, SplitMetrics
+from trainer.metrics import VALIDATION_ACCURACY, VALIDATION_LOSS, Answers, Evaluation, SplitMetrics
 from trainer.models import LoadedModel, with_version
 from trainer.optim import Learners, autocast
 from trainer.plans import stages
 from trainer.reporting import Phase
 from trainer.run_record import RunFolderError, best_word, metrics_text
 from trainer.runs import RunFolder
-from trainer.task import make_task
 
 _NUM_EPOCHS_TOLD = 2
 LOOK_INTERVAL_S = 10.0
@@ -66,7 +65,6 @@ class Trainer(LiveRun):
         super().__init__(config, loaded, data, device, emit, features_dir)
         mixing = config.data.mixing
         self._mixer = None if mixing == "none" else BatchMixer(mixing, len(data.class_names), config.training.seed)
-        self._task = make_task(config, data.class_names, data.class_counts, data.num_train, device)
         self._stages = stages(self.layers)
         self._has_told_caching = False
         self._looked_at = -math.inf
@@ -184,9 +182,8 @@ class Trainer(LiveRun):
         """
         self.rates.set_rates(self.step)
         buffers = [buffer.clone() for buffer in self.freeze_set.adapting_buffers]
-        num_images = sum(map(len, batches))
         try:
-            loss, right = self._backward(batches)
+            loss, answers = self._backward(batches)
             self.scaler.unscale_(self.optimizer)
             self.reporter.layer_norms.begin()
             gradient_norm = self._clipped_norm()
@@ -211,18 +208,18 @@ class Trainer(LiveRun):
             self.optimizer.zero_grad(set_to_none=True)
         self.scaler.update()
         self.step += 1
-        self.reporter.metrics.add(self.step, loss, right, num_images, gradient_norm)
+        self.reporter.metrics.add(self.step, loss, answers, gradient_norm)
         return loss
 
-    def _backward(self, batches: Sequence[ModelBatch]) -> tuple[Tensor, Tensor]:
+    def _backward(self, batches: Sequence[ModelBatch]) -> tuple[Tensor, list[Answers]]:
         """Sum up the gradients of batches, a part at a time.
 
-        Returns the mean loss over the images, and how many of them were right; each of shape (), on the device.
+        Returns the mean loss over the images, shape (), on the device, and the outputs and targets of each part.
         """
-        weight = self._task.weight if self._mixer is None else len
+        weight = self.task.weight if self._mixer is None else len
         weight_of_all = sum(weight(batch.target) for batch in batches)
         losses: list[Tensor] = []
-        rights: list[Tensor] = []
+        answers: list[Answers] = []
         for number, batch in enumerate(batches, start=self.batch):
             inputs, target = batch.inputs(), batch.target
             if self._mixer is not None:
@@ -238,13 +235,13 @@ class Trainer(LiveRun):
             for *part, part_target in parts:
                 with autocast(self.precision, self.device):
                     logits = batch.model(*part)
-                    part_loss = self._task.training_loss(logits, part_target)
+                    part_loss = self.task.training_loss(logits, part_target)
                 is_all = len(batches) == len(parts) == 1
                 share = part_loss if is_all else part_loss * (weight(part_target) / weight_of_all)
                 self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
                 losses.append(share.detach())
-                rights.append(self._task.num_right(logits, part_target))
-        return functools.reduce(torch.add, losses), functools.reduce(torch.add, rights)
+                answers.append((logits.detach(), part_target))
+        return functools.reduce(torch.add, losses), answers
 
     def _put_buffers_back(self, buffers: Sequence[Tensor]) -> None:
         for buffer, before in zip(self.freeze_set.adapting_buffers, buffers, strict=True):
@@ -306,7 +303,7 @@ class Trainer(LiveRun):
     def _evaluate(
         self, split: str, batches: Iterator[ModelBatch], between_steps: Callable[[], None]
     ) -> Evaluation | None:
-        metrics = SplitMetrics(split, self._task, self.device)
+        metrics = SplitMetrics(split, self.task, self.device)
         for batch in batches:
             between_steps()
             if self._has_jumped:

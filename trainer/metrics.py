@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -19,44 +21,68 @@ VALIDATION_ACCURACY = METRIC_TAGS["accuracy"]
 LEARNING_RATE = "Learning rate"
 GRADIENT_NORM = "Gradient norm"
 
+Answers = tuple[Tensor, Tensor]
+"""What a model gave for some images, and their targets."""
+
+_ANSWERS_AT_ONCE = 1 << 16
+"""Outputs that are kept until it is counted which are right."""
 _VALUES_AT_ONCE = 8192
 """Log odds that are gathered before the metrics are brought up to date."""
 
 
 class StepMetrics:
-    """Loss and accuracy of each training step, kept on the device until the next flush."""
+    """Loss and accuracy of each training step, kept on the device until the next flush.
 
-    def __init__(self) -> None:
+    Args:
+        are_right: The task's.
+
+    """
+
+    def __init__(self, are_right: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self._are_right = are_right
         self._steps: list[int] = []
         self._num_images: list[int] = []
-        self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._pending: list[Tensor] = []
+        self._answers: list[Answers] = []
+        self._num_values = 0
+        self._right: list[Tensor] = []
 
-    def add(self, step: int, loss: Tensor, right: Tensor, num_images: int, gradient_norm: Tensor) -> None:
-        """Take one step's results without waiting for the device: each tensor of shape ().
+    def add(self, step: int, loss: Tensor, answers: Sequence[Answers], gradient_norm: Tensor) -> None:
+        """Take one step's results without waiting for the device.
 
         Args:
             step: Completed optimizer updates.
-            loss: Mean loss over the images.
-            right: Number of the images that were right.
-            num_images: Number of the images.
-            gradient_norm: L2 norm of the whole gradient, before it is clipped.
+            loss: Mean loss over the images, shape ().
+            answers: The model's outputs and the targets of all of its images, a part at a time.
+            gradient_norm: L2 norm of the whole gradient, before it is clipped, shape ().
 
         """
         self._steps.append(step)
-        self._num_images.append(num_images)
-        # Put together when they are sent: in a step on cached features, that would take a tenth of it.
-        self._pending.append((loss, right, gradient_norm))
+        self._num_images.append(sum(len(target) for _, target in answers))
+        # Looked at when they are sent: in a step on cached features, that would take a tenth of it.
+        self._pending += (loss, gradient_norm)
+        self._answers += answers
+        self._num_values += sum(logits.numel() for logits, _ in answers)
+        if self._num_values >= _ANSWERS_AT_ONCE:
+            self._look_at_answers()
+
+    def _look_at_answers(self) -> None:
+        logits, targets = (torch.cat(parts) for parts in zip(*self._answers, strict=True))
+        self._right.append(self._are_right(logits, targets))
+        self._answers, self._num_values = [], 0
 
     def flush(self) -> dict[str, Series]:
         """Read back what has gathered, by tag; the one place that waits for the device."""
         if not self._steps:
             return {}
-        loss, right, norm = (torch.stack(column).float() for column in zip(*self._pending, strict=True))
-        accuracy = right / torch.tensor(self._num_images, dtype=torch.float32, device=right.device)
-        columns = torch.stack((loss, accuracy, norm)).tolist()
-        tags = (TRAIN_LOSS, TRAIN_ACCURACY, GRADIENT_NORM)
-        series = {tag: Series(steps=self._steps, values=values) for tag, values in zip(tags, columns, strict=True)}
-        self._steps, self._num_images, self._pending = [], [], []
+        if self._answers:
+            self._look_at_answers()
+        pending = torch.stack(self._pending).tolist()
+        right = iter(torch.cat(self._right).tolist())
+        accuracies = [sum(islice(right, num)) / num for num in self._num_images]
+        columns = {TRAIN_LOSS: pending[::2], TRAIN_ACCURACY: accuracies, GRADIENT_NORM: pending[1::2]}
+        series = {tag: Series(steps=self._steps, values=values) for tag, values in columns.items()}
+        self._steps, self._num_images, self._pending, self._right = [], [], [], []
         return series
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import psutil
 import torch
+from torch import Tensor
 
 from trainer.advisor import AdviceInput
 from trainer.layer_norms import LayerNorms
@@ -38,13 +39,19 @@ class Reporter:
 
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, emit: Callable[[Event], None]) -> None:
-        self.metrics = StepMetrics()
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        are_right: Callable[[Tensor, Tensor], Tensor],
+        emit: Callable[[Event], None],
+    ) -> None:
+        self.metrics = StepMetrics(are_right)
         self.layer_norms = LayerNorms(optimizer)
         self.pace = Pace()
         self.advice = AdviceInput()
-        self._optimizer = optimizer
+        self._optimizer, self._are_right = optimizer, are_right
         self._emit = emit
+        self._process = psutil.Process()
 
     def report(self, run: LiveRun, phase: Phase, *, force: bool = False) -> None:
         """Send the metrics that have gathered, and the progress, if it is time (or ``force``)."""
@@ -85,7 +92,7 @@ class Reporter:
     def set_aside(self) -> Iterator[None]:
         """Send and keep nothing of the steps that are made inside."""
         metrics, layer_norms = self.metrics, self.layer_norms
-        self.metrics, self.layer_norms = StepMetrics(), LayerNorms(self._optimizer)
+        self.metrics, self.layer_norms = StepMetrics(self._are_right), LayerNorms(self._optimizer)
         try:
             yield
         finally:
@@ -100,7 +107,7 @@ class Reporter:
             samples_per_s=self.pace.samples_per_s,
             seconds_left=self.pace.seconds_left(run.total_steps - run.step, run.num_epochs - run.epoch),
             step_ms=self.pace.step_s * 1000,
-            worker_bytes=psutil.Process().memory_info().rss,
+            worker_bytes=self._process.memory_info().rss,
             phase=phase,
             num_epochs_no_better=run.early_stopping.num_epochs,
             patience=run.early_stopping.patience,

@@ -62,8 +62,8 @@ class Task(ABC):
         """Return the mean loss that is reported of a split, shape (): neither weighted nor smoothed."""
 
     @abstractmethod
-    def num_right(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Count the images that were right; of one mixed from two, the class with the larger share is right."""
+    def are_right(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return which images were right, bool (B,); of one mixed from two, the class with the larger share counts."""
 
     @abstractmethod
     def log_odds(self, logits: Tensor) -> Tensor:
@@ -101,9 +101,9 @@ class MultiClass(Task):
         """Return the mean cross entropy, shape ()."""
         return cross_entropy(logits, target)
 
-    def num_right(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Count the images whose largest output is that of their class."""
-        return (logits.detach().argmax(dim=1) == _whole(target)).sum()
+    def are_right(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return of which images the largest output is that of their class."""
+        return logits.argmax(dim=1) == _whole(target)
 
     def log_odds(self, logits: Tensor) -> Tensor:
         """Return the log odds of each class against the rest, shape (B, C)."""
@@ -148,9 +148,9 @@ class Binary(Task):
         """Return the mean binary cross entropy, shape ()."""
         return binary_cross_entropy_with_logits(logits[:, 0].float(), self._share(target))
 
-    def num_right(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Count the images whose output is above 0 if they are of the positive class, and not above it if not."""
-        return ((logits.detach()[:, 0] > 0) == _whole(target)).sum()
+    def are_right(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return of which images the output is above 0 if they are of the positive class, and not above it if not."""
+        return (logits[:, 0] > 0) == _whole(target)
 
     def log_odds(self, logits: Tensor) -> Tensor:
         """Return the log odds of the positive class, shape (B,): the output itself."""
@@ -206,9 +206,9 @@ class MultiLabel(Task):
         """Return the mean binary cross entropy over images and classes, shape ()."""
         return binary_cross_entropy_with_logits(logits.float(), target)
 
-    def num_right(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Count the images of which every output is on the right side of 0; mixed ones have what more than half has."""
-        return ((logits.detach() > 0) == (target > _HALF)).all(dim=1).sum()
+    def are_right(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return of which images every output is on its side of 0; mixed ones have what more than half has."""
+        return ((logits > 0) == (target > _HALF)).all(dim=1)
 
     def log_odds(self, logits: Tensor) -> Tensor:
         """Return the log odds of each class, shape (B, C): the outputs themselves."""

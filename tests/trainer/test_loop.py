@@ -958,7 +958,7 @@ def test_the_validation_loss_is_neither_weighted_nor_mixed(make_trainer: Make, s
 def test_a_mixed_image_counts_as_the_class_with_the_larger_share() -> None:
     logits = torch.eye(3)[[0, 1, 2, 0]]
     shares = torch.tensor([[0.7, 0.3, 0.0], [0.6, 0.4, 0.0], [0.0, 0.1, 0.9], [0.2, 0.8, 0.0]])
-    assert MultiClass(["a", "b", "c"], 0.0, None).num_right(logits, shares) == 2
+    assert MultiClass(["a", "b", "c"], 0.0, None).are_right(logits, shares).sum() == 2
 
 
 def test_every_validation_is_kept_with_its_checkpoint_and_its_confusion_matrix(

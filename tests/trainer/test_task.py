@@ -150,7 +150,7 @@ def test_the_loss_of_one_logit_is_that_of_two_outputs_also_of_mixed_images_and_s
     for targets in (target, shares):
         expected = two.training_loss(logits, targets).item()
         assert one.training_loss(difference, targets).item() == pytest.approx(expected, rel=1e-5)
-        assert one.num_right(difference, targets) == two.num_right(logits, targets)
+        assert one.are_right(difference, targets).equal(two.are_right(logits, targets))
 
 
 def summary(class_names: list[str], *, is_multi_label: bool = False) -> DataSummary:

@@ -77,9 +77,9 @@ def test_where_no_image_has_a_label_only_what_is_defined_is_reported() -> None:
 def test_an_image_is_right_if_each_of_its_labels_is_and_no_other() -> None:
     logits = torch.tensor([[2.0, -1.0, 3.0], [2.0, 1.0, 3.0], [2.0, -1.0, -1.0], [-1.0, -1.0, -1.0]])
     target = torch.tensor([[1.0, 0.0, 1.0], [1.0, 0.0, 1.0], [1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
-    assert multi_label(3).num_right(logits, target) == 2
+    assert multi_label(3).are_right(logits, target).sum() == 2
     mixed = torch.tensor([[0.7, 0.3, 1.0]])
-    assert multi_label(3).num_right(logits[:1], mixed) == 1
+    assert multi_label(3).are_right(logits[:1], mixed).sum() == 1
 
 
 def test_smoothing_spreads_a_label_over_yes_and_no() -> None:

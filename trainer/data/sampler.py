@@ -49,6 +49,10 @@ class EpochSampler:
         for batch in range(start_batch, self.num_batches):
             yield [(epoch, index) for index in order[self._part(batch)]]
 
+    def indexes(self, epoch: int, start_batch: int = 0) -> Tensor:
+        """Return the sample indexes of these batches, one batch after another: int64, shape (N,)."""
+        return self._order(epoch)[start_batch * self._batch_size : self.num_batches * self._batch_size]
+
     def places(self, epoch: int, index: int) -> list[tuple[int, int, list[int]]]:
         """Find a sample in the batches of an epoch, without going through all of them.
 
