@@ -30,6 +30,10 @@ Metric = Literal[PlateauMetric, "top5_accuracy", "f1", "auroc", "mean_ap"]
 MAX_EPOCHS = 10_000
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
+VIEWS = {"none": 1, "light": 2, "standard": 8, "strong": 8}
+"""How many views of an image each augmentation needs: with as many, a head reached what it does with a new one in every
+epoch (docs/performance.md)."""
+
 _THREE = Field(min_length=3, max_length=3)
 
 
@@ -102,13 +106,14 @@ class DataConfig(_Section):
     mixing: Literal["none", "mixup", "cutmix"] = Field(
         "none", description="Mixing of the images of a training batch and of their classes."
     )
-    views: int = Field(
-        4,
+    views: int | None = Field(
+        None,
         ge=0,
         le=1000,
         description="Augmented views of each training image, which come in turn while the layers before them are "
-        "frozen: their features are computed once for each. 0 has a new view in every epoch, as there is where nothing "
-        "is cached, and every epoch computes it.",
+        "frozen: their features are computed once for each. Empty takes as many as the augmentation needs (light 2, "
+        "standard and strong 8). 0 has a new view in every epoch, as there is where nothing is cached, and every epoch "
+        "computes it.",
     )
     balance: Literal["none", "class_weights", "sampler"] = Field(
         "none",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from trainer.config import VIEWS
 from trainer.data.stream import Batch, Stream
 from trainer.feature_batches import CachedSplit, Earlier, FrozenPart, ModelBatch
 from trainer.feature_cut import Cut, CutError, CutFinder, NoCut, agrees
@@ -341,7 +342,10 @@ class FeatureCache:
         data = self._run.config.data
         if data.mixing != "none":
             return 0
-        return 1 if data.augmentation == "none" else data.views
+        # Without augmentation all are the same.
+        if data.views is None or data.augmentation == "none":
+            return VIEWS[data.augmentation]
+        return data.views
 
     def _content(self, split: str, views: int, num_places: int) -> FeatureContent:
         said = f"{self._key} {self._run.data.identities[split]} {views}"

@@ -146,7 +146,8 @@ _TIPS: dict[str, object] = {
     "data.views": QT_TRANSLATE_NOOP(
         "RunForm",
         "Augmented views of each training image, which come in turn while the layers before them are frozen: their "
-        "features are computed once for each. 0 has a new view in every epoch, and every epoch computes it",
+        "features are computed once for each. Empty takes as many as the augmentation needs (light 2, standard and "
+        "strong 8), 0 has a new view in every epoch, and every epoch computes it",
     ),
     "training.feature_cache": QT_TRANSLATE_NOOP(
         "RunForm",

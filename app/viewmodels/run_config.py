@@ -33,7 +33,7 @@ from app.viewmodels.run_fields import (
     WITH_PATIENCE,
 )
 from app.viewmodels.run_need import RunNeed
-from trainer.config import BranchConfig, ConfigError, DataConfig, ModelConfig, RunConfig, config_from_dict
+from trainer.config import VIEWS, BranchConfig, ConfigError, DataConfig, ModelConfig, RunConfig, config_from_dict
 from trainer.messages.data_info import DataSummary
 from trainer.messages.events import CommandRejected, DataChecked, ModelInspected
 from trainer.messages.model_info import ModelEntry, ModelSummary
@@ -143,6 +143,8 @@ class RunConfigViewModel(QObject):
             return self.offer.own_text(field)
         if field in COLUMN_FIELDS:
             return self.found.column_text(field)
+        if field == "data.views":
+            return count_text(VIEWS[self._texts["data.augmentation"]])
         if field == "plan":
             # Beside a run it would read as the run's plan.
             return "" if self.run is not None else self._plan_example

@@ -168,6 +168,7 @@ OWN_OF_WEIGHTS = frozenset({"data.image_size", "data.resize_size"}) | CHANNELS
 
 MAY_BE_EMPTY = OWN_OF_WEIGHTS | {
     "data.cache_gb",
+    "data.views",
     "training.feature_memory_gb",
     "training.feature_disk_gb",
     "optimizer.clip_norm",

@@ -71,7 +71,7 @@ class RunNeed(QObject):
         """Say what fixed views of the images would save, or fewer of them; "" where they would not."""
         if config is None or config.data.augmentation == "none" or not estimate.cached_layers:
             return ""
-        if not config.data.views and config.data.mixing == "none":
+        if config.data.views == 0 and config.data.mixing == "none":
             share = share_text(estimate.cached_saved_share)
             return self.tr("fixed views (now 0) would save later epochs {} of the forward computing").format(share)
         if estimate.cached_views > 1 and estimate.cached_views >= estimate.num_epochs:

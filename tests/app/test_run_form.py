@@ -1015,7 +1015,11 @@ def test_what_belongs_to_the_patience_is_asked_for_only_where_there_is_one(run_c
 def test_the_fields_of_the_feature_cache_say_what_holds_where_they_are_empty_and_matter_only_with_it(
     form: RunForm, run_config
 ) -> None:
-    assert run_config.text("data.views") == "4"
+    assert run_config.text("data.views") == ""
+    views = form._rows["data.views"].editor
+    assert views.placeholderText() == "2"
+    run_config.set_text("data.augmentation", "strong")
+    assert views.placeholderText() == "8"
     assert "features are computed once for each" in form._rows["data.views"].label.toolTip()
     editors = [form._rows[f"training.feature_{name}_gb"].editor for name in ("memory", "disk")]
     assert [editor.placeholderText() for editor in editors] == ["25 % of what is free", "what the disk can spare"]

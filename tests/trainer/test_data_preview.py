@@ -68,7 +68,7 @@ class Run:
 
     def fit(self, monkeypatch: pytest.MonkeyPatch, between_steps: Callable[[], None] = lambda: None) -> None:
         images: list[Tensor] = []
-        task = self.trainer._task
+        task = self.trainer.task
         real = task.training_loss
 
         def record(logits: Tensor, target: Tensor) -> Tensor:

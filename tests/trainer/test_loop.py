@@ -1014,8 +1014,9 @@ def test_the_test_split_is_evaluated_once_on_the_best_checkpoint(
     saved = [event.checkpoint for event in events if isinstance(event, CheckpointSaved)]
     best = max(saved, key=lambda info: (info.accuracy, -info.loss))
     assert series["Loss/test"].steps == series["Accuracy/test"].steps == [best.step]
-    *loading, line = [event.text for event in events if isinstance(event, LogWritten)]
+    *loading, cached, line = [event.text for event in events if isinstance(event, LogWritten)]
     assert [text.split(" at ")[0] for text in loading] == [f"Epoch {epoch}: images are loaded" for epoch in (1, 2)]
+    assert cached.startswith("Epoch 3 is trained in ")
     assert re.fullmatch(
         rf"Test split \(15 images\), {re.escape(best.name)}: loss [\d.]+, accuracy [\d.]+, F1 [\d.]+, AUROC [\d.]+\.",
         line,
