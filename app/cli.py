@@ -208,7 +208,7 @@ def _open_window(run: Path | None, config: RunConfig | None, folder: Path) -> in
     if problem:
         return complain(problem, 2)
     # Nearly all that is made until the window is there stays: looking through it again and again takes a twentieth of
-    # the time. The window turns it on again.
+    # the time. It is turned on there.
     gc.disable()
     from app.window import run_window
 

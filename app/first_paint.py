@@ -19,20 +19,26 @@ class FirstPaint(QObject):
 
     def __init__(self, window: QWidget, act: Callable[[], None]) -> None:
         super().__init__(window)
-        self._window, self._act = window, act
+        self._act = act
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._do)
         self._timer.start(_PAINTED_WITHIN_MS)
         window.installEventFilter(self)
 
+    def stop(self) -> None:
+        """Call it no more: the window is closed."""
+        self._timer.stop()
+        self.deleteLater()
+
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Look at the window's events until then."""
         if event.type() == QEvent.Type.Paint:
+            watched.removeEventFilter(self)
             # What is in the window is painted in the same turn.
             self._timer.start(0)
         return False
 
     def _do(self) -> None:
-        self._window.removeEventFilter(self)
+        self.stop()
         self._act()

@@ -6,7 +6,7 @@ import gc
 import sys
 from pathlib import Path
 
-from PySide6.QtCore import QMimeData, QSize, Qt, QTimer, QUrl, Signal
+from PySide6.QtCore import QMimeData, QSignalBlocker, QSize, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import (
     QCloseEvent,
     QContextMenuEvent,
@@ -29,6 +29,7 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.run_display import RunDisplay
+from app.run_offers import RunOffers
 from app.session import TrainingSession
 from app.settings import Settings
 from app.tensorboard import TensorBoardServer
@@ -43,7 +44,7 @@ from app.views.train_on_dialog import TrainOnDialog
 from trainer.config import RunConfig
 from trainer.messages.states import RunState
 
-_CONFUSION_TAB, _DATA_TAB = 1, 2
+_CONFUSION_TAB, _DATA_TAB, _RUNS_TAB, _LOG_TAB = 1, 2, 3, 4
 _SIZE = QSize(1360, 860)
 _LARGEST_SHARE = 0.94
 """Of the screen."""
@@ -69,6 +70,7 @@ class MainWindow(QWidget):
         self._room_timer.timeout.connect(self._make_room)
         self._build_views()
         self._lay_out()
+        self._offers = RunOffers(session, self.display, self.notice, self)
         self._connect_session()
         self._connect_views()
         self._show_state()
@@ -76,7 +78,6 @@ class MainWindow(QWidget):
     def load_views(self) -> None:
         """Load what the first look does without: imports take long, and the window is on the screen by now."""
         from app.checkpoint_actions import CheckpointActions
-        from app.run_offers import RunOffers
         from app.views.confusion import ConfusionView
         from app.views.data import DataView
         from app.views.layer_tree import LayerTreeView
@@ -101,17 +102,11 @@ class MainWindow(QWidget):
             layout = place.layout()
             assert layout is not None
             layout.addWidget(view)
-        shown = self.tabs.currentIndex()
-        for tab, page in enumerate((self.confusion_view, self.data_view, self.runs_view, self.log_view), start=1):
-            self.tabs.insertTab(tab, page, self.tabs.tabText(tab))
-            self.tabs.removeTab(tab + 1)
-        self.tabs.setCurrentIndex(shown)
-        self._offers = RunOffers(session, display, self.notice, self)
         self._actions = CheckpointActions(self.checkpoints_view, session, display, self.notice, self)
         self._connect_loaded()
+        self._fill_tabs()
         # What there is by now stays: a garbage collection that walked all of it would take longer than a frame.
         gc.freeze()
-        gc.enable()
         # A thread that reads a folder keeps the interpreter for this long before the window gets it: 5 ms by default.
         sys.setswitchinterval(0.001)
 
@@ -149,9 +144,13 @@ class MainWindow(QWidget):
         beside.addWidget(self.checkpoints_view.filter_box)
         beside.addWidget(self.checkpoints_view.scope)
         self.tabs.setCornerWidget(self._corner, Qt.Corner.TopRightCorner)
-        for name in (self.tr("Confusion"), self.tr("Data"), self.tr("Runs"), self.tr("Log")):
-            # Its view takes its place in load_views.
-            self.tabs.addTab(QWidget(), name)
+        for tab, name in (
+            (_CONFUSION_TAB, self.tr("Confusion")),
+            (_DATA_TAB, self.tr("Data")),
+            (_RUNS_TAB, self.tr("Runs")),
+            (_LOG_TAB, self.tr("Log")),
+        ):
+            self.tabs.insertTab(tab, QWidget(), name)
 
     def _lay_out(self) -> None:
         self._tree_panel, self._metrics_panel = panel(280), panel(360)
@@ -179,6 +178,23 @@ class MainWindow(QWidget):
         self._rows.restore_height(self._settings.layout("rows"))
         self.form.restore_state(self._settings.layout("form"))
 
+    def _fill_tabs(self) -> None:
+        """Put the views of the tabs but the first in their places."""
+        shown = self.tabs.currentIndex()
+        with QSignalBlocker(self.tabs):
+            for tab, view in (
+                (_CONFUSION_TAB, self.confusion_view),
+                (_DATA_TAB, self.data_view),
+                (_RUNS_TAB, self.runs_view),
+                (_LOG_TAB, self.log_view),
+            ):
+                place = self.tabs.widget(tab)
+                self.tabs.insertTab(tab, view, self.tabs.tabText(tab))
+                self.tabs.removeTab(tab + 1)
+                if place is not None:
+                    place.deleteLater()
+            self.tabs.setCurrentIndex(shown)
+
     # -- connections ------------------------------------------------------------------------------------------
 
     def _connect_session(self) -> None:
@@ -200,6 +216,7 @@ class MainWindow(QWidget):
         toolbar.start_requested.connect(self._start)
         toolbar.pause_requested.connect(session.pause)
         toolbar.unpause_requested.connect(session.unpause)
+        toolbar.resume_requested.connect(self._offers.resume)
         toolbar.train_on_requested.connect(self._ask_train_on)
         toolbar.stop_requested.connect(session.stop)
         toolbar.cancel_requested.connect(display.cancel)
@@ -236,7 +253,6 @@ class MainWindow(QWidget):
         session, display = self.session, self.display
         self.metrics_view.restore_requested.connect(session.restore)
         self.metrics_view.rewind_requested.connect(session.rewind)
-        self.toolbar.resume_requested.connect(self._offers.resume)
         self.data_view.views_wanted.connect(display.preview_image)
         self.data_view.check_wanted.connect(display.check_data)
         self.runs_view.refresh_requested.connect(lambda: self.notice.take_back(self._left))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from functools import partial
@@ -46,7 +47,8 @@ def run_window(run: Path | None, config: RunConfig | None, runs_dir: Path, *, st
     session = TrainingSession(runs_dir)
     window = MainWindow(session, settings)
     theme.apply_sheet(app, colors)
-    FirstPaint(window, partial(_begin, window, run, config, start=start))
+    first_paint = FirstPaint(window, partial(begin, window, run, config, start=start))
+    window.closed.connect(first_paint.stop)
     window.show()
     app.styleHints().colorSchemeChanged.connect(window.follow_system_scheme)
     # Ctrl+C in the terminal closes the window's end; a run goes on in the background. The session's timer lets
@@ -59,8 +61,13 @@ def run_window(run: Path | None, config: RunConfig | None, runs_dir: Path, *, st
         session.detach()
 
 
-def _begin(window: MainWindow, run: Path | None, config: RunConfig | None, *, start: bool) -> None:
-    window.load_views()
+def begin(window: MainWindow, run: Path | None, config: RunConfig | None, *, start: bool) -> None:
+    """Load the rest of a window that is on the screen, and begin with what it was opened for."""
+    try:
+        window.load_views()
+    finally:
+        # ``thaw`` turned it off.
+        gc.enable()
     if run is not None:
         window.session.open_run(run, resume=start)
     elif config is not None:

@@ -22,9 +22,9 @@ LEARNING_RATE = "Learning rate"
 GRADIENT_NORM = "Gradient norm"
 
 Answers = tuple[Tensor, Tensor]
-"""What a model gave for some images, and their targets."""
+"""What a model gave for some images, (B, C) or (B, 1), and the task's targets for them, (B,) or (B, C)."""
 
-_ANSWERS_AT_ONCE = 1 << 16
+_OUTPUTS_AT_ONCE = 1 << 16
 """Outputs that are kept until it is counted which are right."""
 _VALUES_AT_ONCE = 8192
 """Log odds that are gathered before the metrics are brought up to date."""
@@ -63,11 +63,13 @@ class StepMetrics:
         self._pending += (loss, gradient_norm)
         self._answers += answers
         self._num_values += sum(logits.numel() for logits, _ in answers)
-        if self._num_values >= _ANSWERS_AT_ONCE:
+        if self._num_values >= _OUTPUTS_AT_ONCE:
             self._look_at_answers()
 
     def _look_at_answers(self) -> None:
-        logits, targets = (torch.cat(parts) for parts in zip(*self._answers, strict=True))
+        logits, targets = (
+            torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*self._answers, strict=True)
+        )
         self._right.append(self._are_right(logits, targets))
         self._answers, self._num_values = [], 0
 
@@ -128,6 +130,7 @@ class SplitMetrics:
     def compute(self) -> Evaluation:
         """Return the metrics; one that the split's images leave undefined is not among them."""
         self._count_gathered()
+        assert self._counts.num_images, "no split is evaluated that has no images"
         areas, precisions = self._ranking.compute()
         computed = self._counts.metrics() | {"AUROC": areas}
         if self._task.has_average_precision:

@@ -287,7 +287,7 @@ def _reason_against_size(name: str, image_size: int) -> str:
         with torch.no_grad():
             _meta_model(name, image_size).eval()(torch.empty(2, 3, image_size, image_size, device="meta"))
     except (RuntimeError, ValueError, AssertionError) as error:
-        return str(error).splitlines()[0].strip(" .") or type(error).__name__
+        return next(iter(str(error).splitlines()), "").strip(" .") or type(error).__name__
     return ""
 
 

@@ -139,9 +139,9 @@ class RunForm(QWidget):
                 heading.setChecked(bool(is_open.get(section, heading.isChecked())))
 
     def changeEvent(self, event: QEvent) -> None:
-        """Draw the icons in the theme's colour, and measure the labels in its font."""
+        """Draw the icon in the theme's colour."""
         super().changeEvent(event)
-        if event.type() in {QEvent.Type.PaletteChange, QEvent.Type.StyleChange} and hasattr(self, "_scroll"):
+        if event.type() == QEvent.Type.PaletteChange and hasattr(self, "_start"):
             self._restyle()
 
     # -- building ---------------------------------------------------------------------------------------------
@@ -185,7 +185,8 @@ class RunForm(QWidget):
             for field in names:
                 self._add_row(field).place(grid)
         grid.setRowStretch(grid.rowCount(), 1)
-        self._grid = grid
+        # Those of folded sections, too: unfolding one must not move the fields of the others.
+        grid.setColumnMinimumWidth(0, max(row.label.sizeHint().width() for row in self._rows.values()))
 
         self._scroll = QScrollArea()
         self._scroll.setWidgetResizable(True)
@@ -301,8 +302,6 @@ class RunForm(QWidget):
     def _restyle(self) -> None:
         for field, icon in _ICONS.items():
             self._buttons[field].setIcon(theme.icon(icon, theme.palette_of(self).dim))
-        # Those of folded sections, too: unfolding one must not move the fields of the others.
-        self._grid.setColumnMinimumWidth(0, max(row.label.sizeHint().width() for row in self._rows.values()))
 
     # -- typing -----------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from contextlib import nullcontext
 
 import pytest
 from PySide6.QtGui import QPaintEvent
@@ -14,6 +15,10 @@ from app.first_paint import FirstPaint
 from app.main_window import MainWindow
 from app.session import TrainingSession
 from app.settings import Settings
+from app.window import begin
+from tests.app.conftest import ScriptedClient
+from trainer.client import WorkerLost
+from trainer.messages.states import RunState
 
 
 class Painted(QWidget):
@@ -56,13 +61,29 @@ def test_it_is_done_too_where_the_window_is_not_painted(qtbot: QtBot) -> None:
     assert log == ["done"]
 
 
+def test_it_is_not_done_any_more_where_the_window_was_closed_before(qtbot: QtBot) -> None:
+    log: list[str] = []
+    window = Painted(log, "window")
+    qtbot.addWidget(window)
+    first_paint = FirstPaint(window, lambda: log.append("done"))
+    with qtbot.waitSignal(first_paint.destroyed):
+        window.show()
+        window.repaint()
+        first_paint.stop()
+    window.show()
+    QApplication.processEvents()
+    assert "window" in log
+    assert "done" not in log
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_window_that_gets_its_style_sheet_when_it_is_built_looks_as_one_that_was_built_with_it(
-    qtbot: QtBot, themed: QApplication, session: TrainingSession, settings: Settings
+    qtbot: QtBot, themed: QApplication, session: TrainingSession, settings: Settings, scheme: theme.Scheme
 ) -> None:
     pictures = []
     for is_late in (False, True):
         themed.setStyleSheet("")
-        colors = theme.apply_colors(themed, "light")
+        colors = theme.apply_colors(themed, scheme)
         if not is_late:
             theme.apply_sheet(themed, colors)
         window = MainWindow(session, settings)
@@ -73,16 +94,56 @@ def test_a_window_that_gets_its_style_sheet_when_it_is_built_looks_as_one_that_w
         with qtbot.waitExposed(window):
             window.show()
         QApplication.processEvents()
-        pictures.append([view.grab().toImage() for view in (window.toolbar, window.form, window.tabs)])
+        pictures.append(window.grab().toImage())
         window.hide()
     assert pictures[0] == pictures[1]
 
 
-def test_garbage_is_collected_again_once_all_is_loaded(
-    qtbot: QtBot, themed: QApplication, session: TrainingSession, settings: Settings
+@pytest.fixture
+def window(qtbot: QtBot, themed: QApplication, session: TrainingSession, settings: Settings) -> MainWindow:
+    made = MainWindow(session, settings)
+    qtbot.addWidget(made)
+    return made
+
+
+def test_what_happens_before_all_is_loaded_is_told(
+    qtbot: QtBot, window: MainWindow, clients: list[ScriptedClient]
 ) -> None:
-    gc.disable()
-    window = MainWindow(session, settings)
-    qtbot.addWidget(window)
+    clients[0].say(WorkerLost(was_expected=False, sentence="The worker failed with exit code 1."))
+    qtbot.waitUntil(lambda: window.session.state is RunState.FAILED)
     window.load_views()
-    assert gc.isenabled()
+    assert "exit code 1" in window.notice.text
+
+
+def test_a_tab_that_is_chosen_before_it_is_loaded_is_filled_as_one_that_is_chosen_later(
+    qtbot: QtBot, window: MainWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(window.display, "list_runs", lambda *_: asked.append(True))
+    with qtbot.waitExposed(window):
+        window.show()
+    titles = [window.tabs.tabText(tab) for tab in range(window.tabs.count())]
+    window.tabs.setCurrentIndex(titles.index("Runs"))
+    window.load_views()
+    QApplication.processEvents()
+    assert window.tabs.currentWidget() is window.runs_view
+    assert [window.tabs.tabText(tab) for tab in range(window.tabs.count())] == titles
+    assert asked
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_garbage_is_collected_again_once_all_is_loaded(
+    window: MainWindow, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    def fail() -> None:
+        raise RuntimeError
+
+    if fails:
+        monkeypatch.setattr(window, "load_views", fail)
+    gc.disable()
+    try:
+        with pytest.raises(RuntimeError) if fails else nullcontext():
+            begin(window, None, None, start=False)
+        assert gc.isenabled()
+    finally:
+        gc.enable()

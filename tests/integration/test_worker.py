@@ -124,7 +124,7 @@ def test_a_run_goes_from_prepared_to_finished_and_everything_it_said_is_in_its_f
         record = folder.read()
     assert record.checkpoints == saved
     cached = driver.wait(FeaturesCached)
-    assert (cached.sentence, cached.views, cached.reason) == ("backbone", 4, "")
+    assert (cached.sentence, cached.views, cached.reason) == ("backbone", 2, "")
     assert [event.layers for event in record.log if isinstance(event, FeaturesCached)] == [cached.layers]
     shares = [event.cached_share for event in driver.seen if isinstance(event, ProgressReported)]
     assert 1 in shares, "the last batch of an epoch has computed the last features of its view"

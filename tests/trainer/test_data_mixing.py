@@ -153,6 +153,15 @@ def test_a_last_batch_of_one_image_is_left_out_where_there_are_others(
 
 
 @pytest.mark.parametrize("labels", [None, UNEQUAL[-97:]])
+@pytest.mark.parametrize("batch_size", [8, 96])
+def test_the_indexes_are_those_of_the_batches_one_after_another(labels: list[int] | None, batch_size: int) -> None:
+    sampler = EpochSampler(97, batch_size, seed=1, labels=labels)
+    for start in range(sampler.num_batches + 1):
+        listed = [index for batch in sampler.batches(2, start) for _, index in batch]
+        assert sampler.indexes(2, start).tolist() == listed
+
+
+@pytest.mark.parametrize("labels", [None, UNEQUAL[-97:]])
 def test_each_sample_is_found_where_the_batches_have_it(labels: list[int] | None) -> None:
     sampler = EpochSampler(97, 8, seed=1, labels=labels)
     listed = [[index for _, index in batch] for batch in sampler.batches(2)]

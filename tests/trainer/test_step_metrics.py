@@ -41,7 +41,7 @@ def test_outputs_are_not_kept_for_longer_than_there_is_room_for_them(monkeypatch
         seen.append(len(logits))
         return TASK.are_right(logits, target)
 
-    monkeypatch.setattr("trainer.metrics._ANSWERS_AT_ONCE", 60)
+    monkeypatch.setattr("trainer.metrics._OUTPUTS_AT_ONCE", 60)
     metrics = StepMetrics(are_right)
     for step in range(1, 6):
         metrics.add(step, torch.tensor(0.5), [answers(10, step)], torch.tensor(1.0))

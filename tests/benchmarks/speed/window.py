@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -19,10 +18,11 @@ from typing import Literal
 # more memory.
 from app.cli import main as thaw  # isort: skip
 import psutil
-from PySide6.QtCore import QTimer
+from PySide6.QtCore import QEvent, QObject, QTimer
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QApplication, QLabel, QWidget
+from PySide6.QtWidgets import QApplication, QLabel
 
+from app import first_paint as app_first_paint
 from app.first_paint import FirstPaint
 
 Kind = Literal["bare", "idle", "demo"]
@@ -72,7 +72,7 @@ def main() -> None:
     """Be the process."""
     kind, what, report = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     app = QApplication(sys.argv[:1])
-    painted_at = 0.0
+    painted_at, has_painted = 0.0, False
     timer = QTimer()
     timer.setInterval(_LOOK_INTERVAL_MS)
 
@@ -86,27 +86,31 @@ def main() -> None:
             # Nobody is there to answer what a window asks before it closes.
             os._exit(0)
 
-    def first_paint(window: QWidget, act: Callable[[], None]) -> FirstPaint:
-        def note() -> None:
-            nonlocal painted_at
-            painted_at = time.time()
-            act()
+    class NotedPaint(FirstPaint):
+        def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+            nonlocal has_painted
+            has_painted |= event.type() == QEvent.Type.Paint
+            return super().eventFilter(watched, event)
 
-        return FirstPaint(window, note)
+        def _do(self) -> None:
+            nonlocal painted_at
+            if not has_painted:
+                raise RuntimeError("The window was not painted within a second of being shown.")
+            painted_at = time.time()
+            super()._do()
 
     timer.timeout.connect(look)
     timer.start()
     if kind == "bare":
         window = QLabel("Thaw")
         window.resize(1280, 800)
-        first_paint(window, lambda: None)
+        NotedPaint(window, lambda: None)
         window.show()
         app.exec()
         return
-    from app import window as thaw_window
-
-    # A filter of the whole application's events would take time and memory that no user has.
-    thaw_window.FirstPaint = first_paint  # type: ignore[assignment,misc]
+    # Before the window's module takes it. A filter of the whole application's events would take time and memory that no
+    # user has.
+    app_first_paint.FirstPaint = NotedPaint  # type: ignore[misc]
     thaw(["demo"] if kind == "demo" else [])
 
 
