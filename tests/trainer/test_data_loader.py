@@ -6,7 +6,9 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +25,7 @@ from trainer.config import DataConfig, TrainingConfig
 from trainer.data.images import DataError
 from trainer.data.loader import ImageData
 from trainer.data.scan import ScannedData
-from trainer.data.transforms import Preprocessing
+from trainer.data.transforms import ImageTransform, Preprocessing
 from trainer.messages.data_info import DataSummary
 
 
@@ -108,6 +110,53 @@ def test_the_stream_is_the_same_for_every_number_of_loader_processes_from_any_ba
     assert digests(alone.validation_batches()) == validation
     assert digests(helped.validation_batches()) == validation
     helped.close()
+
+
+@pytest.fixture
+def three_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have images of any size read by three threads, where there are no loader processes."""
+    monkeypatch.setattr("trainer.data.loader.MIN_PIXELS_FOR_READERS", 1)
+    monkeypatch.setattr("trainer.data.loader.num_usable_cores", lambda: 3)
+
+
+@pytest.mark.usefixtures("three_readers")
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("balance", ["none", "sampler"])
+def test_the_stream_is_the_same_where_threads_read_the_images(
+    scanned: ScannedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps: bool, balance: str
+) -> None:
+    readers: set[str] = set()
+    read = ImageTransform.read
+
+    def noted(transform: ImageTransform, path: str) -> Tensor:
+        readers.add(threading.current_thread().name)
+        return read(transform, path)
+
+    monkeypatch.setattr(ImageTransform, "read", noted)
+    threaded = loaded(scanned, store_dir=tmp_path / "store" if keeps else None, balance=balance)
+    epochs = [digests(threaded.train_batches(epoch)) for epoch in (0, 1)]
+    validation = digests(threaded.validation_batches())
+    assert all(name.startswith("image-read") for name in readers)
+    assert readers
+    monkeypatch.setattr("trainer.data.loader.MIN_PIXELS_FOR_READERS", 10**9)
+    alone = loaded(scanned, balance=balance)
+    assert [digests(alone.train_batches(epoch)) for epoch in (0, 1)] == epochs
+    assert digests(alone.validation_batches()) == validation
+    assert "MainThread" in readers
+
+
+@pytest.mark.usefixtures("three_readers")
+def test_an_image_that_a_thread_cannot_read_ends_the_others_and_leaves_the_warnings_as_they_were(
+    scanned: ScannedData,
+) -> None:
+    Path(scanned.samples[1][0]).write_bytes(b"damaged")
+    before = list(warnings.filters)
+    data = loaded(scanned, batch_size=21)
+    with pytest.raises(DataError, match=r"Cannot read the image .*1\.png"):
+        list(data.train_batches(0))
+    assert list(warnings.filters) == before
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("image-read")]
+    data.close()
 
 
 @pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from trainer.data.images import DataError
 from trainer.data.store import DecodedStore
 from trainer.data.transforms import ImageTransform
+
+ReadAll = Callable[[Callable[[int], "Tensor | DataError"], list[int]], Iterable["Tensor | DataError"]]
+"""Calls a function for each of many indexes, as ``map`` does."""
 
 
 class ImageDataset(Dataset[Tensor]):
@@ -60,8 +64,25 @@ class ImageDataset(Dataset[Tensor]):
             DataError: The file cannot be read any more, and is not kept.
 
         """
-        epoch, index = key
-        fitted = self._fitted(index)
+        (item,) = self.items([key])
+        return item
+
+    def items(self, keys: Sequence[tuple[int, int]], read_all: ReadAll = map) -> Iterator[Tensor]:
+        """Yield images, each as it is for its key (epoch, index) alone. Raises as ``__getitem__``.
+
+        Args:
+            keys: Which images.
+            read_all: Calls the function for each index that is not kept, in any order, and returns what it did in
+                theirs. It may do so in threads.
+
+        """
+        kept = [None if self._store is None else self._store.read(index) for _, index in keys]
+        missing = [index for (_, index), fitted in zip(keys, kept, strict=True) if fitted is None]
+        read = iter(read_all(self._read, missing))
+        for (epoch, index), fitted in zip(keys, kept, strict=True):
+            yield self._augmented(self._keep(index, next(read)) if fitted is None else fitted, epoch, index)
+
+    def _augmented(self, fitted: Tensor, epoch: int, index: int) -> Tensor:
         state = torch.get_rng_state()
         # torch.manual_seed would also seed every GPU, and takes 77 times as long.
         torch.default_generator.manual_seed(mixed_seed(self._seed, epoch, index))
@@ -90,11 +111,16 @@ class ImageDataset(Dataset[Tensor]):
         """Return a batch of items, uint8 (B, 3, H, W), as the model wants it: float32."""
         return self._transform.normalize(x)
 
-    def _fitted(self, index: int) -> Tensor:
-        kept = None if self._store is None else self._store.read(index)
-        if kept is not None:
-            return kept
-        fitted = self._transform.read(self._samples[index][0])
+    def _read(self, index: int) -> Tensor | DataError:
+        # Returned, as of many threads none may be left at work by another's error.
+        try:
+            return self._transform.read(self._samples[index][0])
+        except DataError as error:
+            return error
+
+    def _keep(self, index: int, fitted: Tensor | DataError) -> Tensor:
+        if isinstance(fitted, DataError):
+            raise fitted
         if self._store is not None:
             self._store.write(index, fitted)
         return fitted

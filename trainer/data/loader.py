@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 from trainer.config import DataConfig, TrainingConfig
 from trainer.data.dataset import ImageDataset
@@ -24,6 +25,9 @@ from trainer.record_store import find_budget
 
 SMALL_IMAGE_SIZE = 64
 MAX_CHOSEN_WORKERS = 4
+MAX_READERS = 8
+MIN_PIXELS_FOR_READERS = 75_000
+"""Of half of the images: smaller ones are decoded sooner than threads have agreed on whose turn it is."""
 
 
 class ImageData:
@@ -124,6 +128,7 @@ class ImageData:
                 ),
                 training.batch_size,
                 self.num_loader_workers,
+                _num_readers(scanned.sides),
             )
             for split in SPLITS
         )
@@ -185,6 +190,12 @@ def _num_workers(asked: int | None, image_size: int) -> int:
     if image_size <= SMALL_IMAGE_SIZE or num_cores <= 2:
         return 0
     return min(MAX_CHOSEN_WORKERS, num_cores - 1)
+
+
+def _num_readers(sides: Sequence[tuple[int, int]]) -> int:
+    """Choose the number of threads that read images where there are no loader processes."""
+    pixels = median(width * height for width, height in sides)
+    return min(MAX_READERS, num_usable_cores()) if pixels >= MIN_PIXELS_FOR_READERS else 1
 
 
 def _states(scanned: ScannedData) -> list[os.stat_result]:

@@ -7,6 +7,8 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
 
@@ -14,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from trainer.data.dataset import ImageDataset
-from trainer.data.images import DataError
+from trainer.data.dataset import ImageDataset, ReadAll
+from trainer.data.images import DataError, quiet_pillow
 from trainer.data.parent_watch import end_with_parent
 
 Batch = tuple[Tensor, Tensor]
@@ -29,18 +31,20 @@ _log = logging.getLogger(__name__)
 class Stream:
     """Batches of one dataset by lists of keys. Loader processes stay from one epoch to the next."""
 
-    def __init__(self, dataset: ImageDataset, batch_size: int, num_workers: int) -> None:
+    def __init__(self, dataset: ImageDataset, batch_size: int, num_workers: int, num_readers: int = 1) -> None:
         """Describe the batches; no process is started yet.
 
         Args:
             dataset: The images.
             batch_size: The largest number of images in a batch.
             num_workers: Number of loader processes; 0 loads in this one.
+            num_readers: Number of threads that read the images of a batch in this process.
 
         """
         self._dataset = dataset
         self._batch_size = batch_size
         self._num_workers = num_workers
+        self._read_all = map if num_readers == 1 else partial(_read_in_threads, num_readers)
         self._keys = _Keys()
         self._loader: DataLoader[Any] | None = None
         self._current: Generator[Batch, None, None] | None = None
@@ -70,7 +74,7 @@ class Stream:
             DataError: An image cannot be read any more.
 
         """
-        return self._dataset.normalize(torch.stack([self._dataset[key] for key in keys]))
+        return self._dataset.normalize(torch.stack(list(self._dataset.items(keys, self._read_all))))
 
     def targets(self) -> Tensor:
         """Return the targets of all images, by index."""
@@ -157,7 +161,7 @@ class Stream:
 
     def _new_loader(self) -> DataLoader[Any]:
         return DataLoader(
-            _WholeBatches(self._dataset, self._slots),
+            _WholeBatches(self._dataset, self._slots, map if self._num_workers else self._read_all),
             # One item of the dataset is a batch.
             batch_size=None,
             sampler=self._keys,
@@ -201,19 +205,31 @@ class _Loaded(NamedTuple):
 class _WholeBatches(Dataset["_Loaded | DataError"]):
     """The batch of a list of keys, or a DataError: raised in a loader process, it would come wrapped in a traceback."""
 
-    def __init__(self, dataset: ImageDataset, slots: Tensor) -> None:
+    def __init__(self, dataset: ImageDataset, slots: Tensor, read_all: ReadAll) -> None:
         self._dataset = dataset
         self._slots = slots
+        self._read_all = read_all
 
     def __getitem__(self, keys: Keys) -> _Loaded | DataError:
         started = time.perf_counter()
         slot, batch = keys
         try:
-            for position, key in enumerate(batch):
-                self._slots[slot, position] = self._dataset[key]
+            for position, item in enumerate(self._dataset.items(batch, self._read_all)):
+                self._slots[slot, position] = item
         except DataError as error:
             return error
         return _Loaded(slot, time.perf_counter() - started)
+
+
+def _read_in_threads(
+    num_threads: int, read: Callable[[int], Tensor | DataError], indexes: list[int]
+) -> list[Tensor | DataError]:
+    """Read images in threads: Pillow lets go of the interpreter's lock while it decodes.
+
+    Returns when all are read: where some are augmented meanwhile, the threads wait longer for the lock than is gained.
+    """
+    with quiet_pillow(), ThreadPoolExecutor(num_threads, "image-read") as pool:
+        return list(pool.map(read, indexes))
 
 
 def _begin_loader(_: int) -> None:
