@@ -196,7 +196,7 @@ def log_sentence(choice: ComputeChoice) -> str:
     earlier = ""
     if time.time() - choice.measured_at > _JUST_NOW_S:
         at = datetime.datetime.fromtimestamp(choice.measured_at).astimezone()
-        earlier = f" (measured on {at:%d %b} at {at:%H:%M} for the same run, and kept for a day)"
+        earlier = f" (measured on {at:%d %b} at {at:%H:%M} for the same steps, and kept for a day)"
     what = f"on {choice.num_images} images{earlier}"
     others = "; ".join(f"{_name(each.form, choice)} {each.step_ms:.3g} ms" for each in choice.measured)
     plainest = choice.measured[0].form

@@ -1,4 +1,4 @@
-"""What was measured of how to compute a run, kept for a day: the same run begun again is computed alike, at once."""
+"""What was measured of how to compute a run, kept for a day: one that computes the same is computed alike, at once."""
 
 from __future__ import annotations
 
@@ -18,6 +18,17 @@ from trainer.messages.compute import ComputeChoice
 
 KEPT_S = 24 * 3600.0
 """By then the machine may have other work, and be as fast in another form."""
+
+_OF_TRAINING = {
+    "batch_size",
+    "accumulate_batches",
+    "precision",
+    "channels_last",
+    "compile",
+    "deterministic",
+    "num_threads",
+}
+"""Of a rate, a seed or a patience no step takes longer: runs that are to be compared are computed alike."""
 
 
 class KnownChoices:
@@ -58,15 +69,19 @@ def _is_fresh(path: Path) -> bool:
 
 
 def choice_key(run: LiveRun, num_threads: int) -> str:
-    """Name all on which a choice for a run depends, with the most threads that the CPU has for it."""
+    """Name all on which a choice for a run depends, with the most threads that the CPU has for it.
+
+    Of the run's length that is its order, as a long one has more time to measure.
+    """
     config = run.config
     said = [
         platform.node(),
         versions(),
         device_text(run.device),
         config.training.num_threads or num_threads,
-        config.model_dump(mode="json", include={"model", "optimizer", "training"}),
+        config.model.model_dump(mode="json", exclude={"weights"}),
+        config.training.model_dump(mode="json", include=_OF_TRAINING),
         str(run.data.preprocessing),
-        run.total_steps,
+        run.total_steps.bit_length(),
     ]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]

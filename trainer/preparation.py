@@ -401,7 +401,7 @@ class Preparation:
             raise
 
     def _choose_compute(self, trainer: Trainer, earlier: ComputeChoice | None) -> ComputeChoice:
-        """Choose the form in which a run is computed: as before, or as was measured, once a day for a configuration."""
+        """Choose the form in which a run is computed: as before, or as was measured, once a day for the same steps."""
         num_threads = self._default_num_threads
         key = choice_key(trainer, num_threads)
         known = self._known_choices.find(key) if earlier is None else None

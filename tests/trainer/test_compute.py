@@ -380,7 +380,7 @@ def logged(kept: Kept) -> list[str]:
     return [event.text for event in kept.prepared.events if isinstance(event, LogWritten)]
 
 
-def test_the_same_run_begun_again_within_a_day_takes_what_was_measured(config, tmp_path, monkeypatch) -> None:
+def test_a_run_with_the_same_steps_takes_what_was_measured_within_a_day(config, tmp_path, monkeypatch) -> None:
     num_measured = 0
 
     def fast(*_: Any) -> ComputeChoice:
@@ -399,23 +399,36 @@ def test_the_same_run_begun_again_within_a_day_takes_what_was_measured(config, t
     again = begin(config.model_copy(update={"name": "again"}))
     assert (num_measured, again.compute.form) == (1, FAST.form)
     assert "(measured on " in log_sentence(again.compute)
+    begin(
+        config.model_copy(
+            update={
+                "optimizer": OptimizerConfig(name="SGD", rate=0.5),
+                "training": config.training.model_copy(update={"seed": 8, "patience": 5, "epochs": 3}),
+            }
+        )
+    )
+    assert num_measured == 1, "no step of it takes longer"
+    begin(config.model_copy(update={"training": config.training.model_copy(update={"epochs": 50})}))
+    assert num_measured == 2, "a longer run has more time to measure"
+    begin(config.model_copy(update={"model": config.model.model_copy(update={"frozen": ["backbone"]})}))
+    assert num_measured == 3
     begin(config.model_copy(update={"training": config.training.model_copy(update={"batch_size": 4})}))
-    assert num_measured == 2
+    assert num_measured == 4
     files = list((platformdirs.user_cache_path("thaw") / "compute").iterdir())
-    assert len(files) == 2
+    assert len(files) == 4
     for file in files:
         file.write_text("{")
     begin(config)
-    assert num_measured == 3, "what cannot be read is measured"
+    assert num_measured == 5, "what cannot be read is measured"
     for file in files:
         os.utime(file, (time.time() - 2 * KEPT_S,) * 2)
     begin(config)
-    assert num_measured == 4
+    assert num_measured == 6
     assert [file.exists() for file in files].count(True) == 1, "what is too old goes"
     (kept,) = files[0].parent.iterdir()
     os.utime(kept, (time.time() + 3600,) * 2)
     begin(config)
-    assert num_measured == 5, "the clock was set back"
+    assert num_measured == 7, "the clock was set back"
 
 
 def test_fewer_threads_than_the_most_are_not_taken_for_the_next_run(config, tmp_path, monkeypatch) -> None:
