@@ -41,12 +41,19 @@ class DiskFullError(CheckpointError):
         self.needed_bytes = needed_bytes
 
 
+class BaseError(CheckpointError):
+    """A ``base.pt`` that cannot be read: whatever needs it may be whole."""
+
+
 class CheckpointStore:
-    """A run's checkpoints on disk, compact: each holds the tensors whose bytes differ from ``base.pt``."""
+    """A run's checkpoints on disk, compact: each holds the tensors whose bytes differ from ``base.pt``.
+
+    Of the base, the hashes of its tensors are held, which take the room of a second model no more.
+    """
 
     def __init__(self, folder: RunFolder, *, read_only: bool = False) -> None:
         self._folder = folder
-        self._base: dict[str, Tensor] = {}
+        self._base_hashes: dict[str, bytes] = {}
         self._base_sha256 = ""
         if read_only:
             # A worker may be writing one of these at this moment.
@@ -60,41 +67,43 @@ class CheckpointStore:
             CheckpointError: It cannot be written.
 
         """
-        self._base = OrderedDict((name, tensor.detach().cpu().clone()) for name, tensor in state.items())
+        base = OrderedDict((name, tensor.detach().cpu().clone()) for name, tensor in state.items())
         # What torch tells beside the tensors: mnasnet refuses a state_dict that does not say its version.
-        self._base._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]
-        _, self._base_sha256 = write_durably(self._folder.base_path, self._base)
+        base._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]
+        _, self._base_sha256 = write_durably(self._folder.base_path, base)
         self._folder.keep_base_sha256(self._base_sha256)
+        self._base_hashes = {name: _hash(tensor) for name, tensor in base.items()}
 
     def read_base(self) -> dict[str, Tensor]:
         """Read ``base.pt``.
 
         Raises:
-            CheckpointError: It is missing or cannot be read.
+            BaseError: It is missing or cannot be read.
 
         """
         self._check_base()
-        self._base = read_file(self._folder.base_path)
-        return self._base
+        return self._read_checked_base()
+
+    def _read_checked_base(self) -> dict[str, Tensor]:
+        base: dict[str, Tensor] = read_file(self._folder.base_path)
+        if not self._base_hashes:
+            self._base_hashes = {name: _hash(tensor) for name, tensor in base.items()}
+        return base
 
     def _check_base(self) -> None:
-        """Look whether ``base.pt`` is whole, once, and note its SHA-256."""
-        if self._base_sha256:
-            return
+        """Look whether ``base.pt`` is whole, and note its SHA-256."""
         path = self._folder.base_path
         recorded = self._folder.base_sha256()
         if not recorded:
             # Whatever is there: a run's first step comes after this.
-            raise CheckpointError(
+            raise BaseError(
                 f"{path.parent.name} was cut off as it began, before its {path.name} was kept: nothing of it was "
                 f"trained. Begin a new run with {path.parent / 'run.toml'}."
             )
         if not path.is_file():
-            raise CheckpointError(
-                f"{path} is missing, and every checkpoint of the run needs it. Put it back from a copy."
-            )
+            raise BaseError(f"{path} is missing, and every checkpoint of the run needs it. Put it back from a copy.")
         if hash_file(path) != recorded:
-            raise CheckpointError(f"{path} is damaged: its bytes changed since the run began. Put it back from a copy.")
+            raise BaseError(f"{path} is damaged: its bytes changed since the run began. Put it back from a copy.")
         self._base_sha256 = recorded
 
     def write(self, path: Path, content: dict[str, Any], *, is_whole: bool = False) -> tuple[int, str]:
@@ -176,9 +185,7 @@ class CheckpointStore:
         """
         content = self._read_changed(path, sha256, what)
         if content["base_sha256"]:
-            if not self._base:
-                self.read_base()
-            content["model_state_dict"] = self.whole(content["model_state_dict"])
+            content["model_state_dict"] = {**self._read_checked_base(), **content["model_state_dict"]}
         return content
 
     def _read_changed(self, path: Path, sha256: str, what: str, *, is_mapped: bool = False) -> dict[str, Any]:
@@ -214,15 +221,16 @@ class CheckpointStore:
     def changed(self, model_state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return what of a state_dict differs from the base, on the CPU; there it may be the live tensors."""
         on_cpu = {key: tensor.detach().cpu() for key, tensor in model_state.items()}
-        return {
-            key: tensor
-            for key, tensor in on_cpu.items()
-            if key not in self._base or not is_same(tensor, self._base[key])
-        }
+        return {key: tensor for key, tensor in on_cpu.items() if self._base_hashes.get(key) != _hash(tensor)}
 
     def whole(self, changed: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the whole state_dict of what ``changed`` returned."""
-        return {**self._base, **changed}
+        """Return the whole state_dict of what ``changed`` returned.
+
+        Raises:
+            BaseError: ``base.pt`` is missing or cannot be read.
+
+        """
+        return {**self.read_base(), **changed}
 
 
 def end_what_was_cut_off(folder: RunFolder) -> None:
@@ -424,6 +432,12 @@ def checkpoint_name(model: str, epoch: int, step: int, loss: float | None, accur
     if loss is None or accuracy is None:
         return f"checkpoint_{model}_{epoch:03d}_step{step:06d}.pt"
     return f"checkpoint_{model}_{epoch:03d}_{loss:.4f}_{accuracy:.4f}.pt"
+
+
+def _hash(tensor: Tensor) -> bytes:
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    digest.update(_bytes(tensor).numpy().data)
+    return digest.digest()
 
 
 def _bytes(tensor: Tensor) -> Tensor:

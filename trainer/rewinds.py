@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trainer.checkpoints import CheckpointError, CheckpointStore, size_of
+from trainer.checkpoints import BaseError, CheckpointError, CheckpointStore, size_of
 from trainer.config import TrainingConfig
 from trainer.file_writer import FileWriter
 from trainer.messages.base import Event
@@ -183,7 +183,8 @@ class Rewinds:
         """Return the content of a state, with a whole model; nothing of it is shared with what is kept.
 
         Raises:
-            CheckpointError: Its file is missing or damaged; it is not kept any longer then.
+            BaseError: The run's ``base.pt`` is missing or damaged.
+            CheckpointError: Its own file is; it is not kept any longer then.
 
         """
         content = state.content
@@ -195,6 +196,8 @@ class Rewinds:
             return self._store.read(
                 self._path(state.info), state.info.sha256, f"The state before {state.info.sentence}"
             )
+        except BaseError:
+            raise
         except CheckpointError:
             with self._lock:
                 self._remove(state)

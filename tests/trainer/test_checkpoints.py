@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from trainer import checkpoints
 from trainer.checkpoints import CheckpointError, CheckpointStore, hash_file, read_rng
@@ -85,6 +87,23 @@ def test_what_was_saved_is_loaded_whole(folder: RunFolder) -> None:
     assert loaded["model_state_dict"].keys() == {"weight", "bias"}
     assert torch.equal(loaded["model_state_dict"]["bias"], torch.ones(3))
     assert set(torch.load(folder.checkpoints_dir / NAME, weights_only=True)["model_state_dict"]) == {"bias"}
+
+
+def test_of_the_base_no_second_model_is_held(tmp_path: Path) -> None:
+    def tensors() -> int:
+        return sum(type(each) is Tensor and each.shape == (12_347,) for each in gc.get_objects())
+
+    weight = torch.randn(12_347)
+    with RunFolder.create(tmp_path, RunConfig(name="tiny")) as folder:
+        store = CheckpointStore(folder)
+        store.write_base({"weight": weight})
+        assert tensors() == 1
+        assert store.changed({"weight": weight}) == {}
+        assert torch.equal(store.whole({})["weight"], weight)
+        weight[-1] = -weight[-1]
+        assert store.changed({"weight": weight}).keys() == {"weight"}
+        assert store.changed({"weight": weight.view(1, -1)}).keys() == {"weight"}, "of another shape"
+        assert tensors() == 1
 
 
 @pytest.mark.parametrize("place", [0.0, 0.1, 0.5, 0.9, 1.0])

@@ -14,7 +14,7 @@ import torch
 
 from tests.trainer.test_loop import Make, make_trainer, with_training
 from tests.trainer.test_rewinds import acting, digest
-from trainer.checkpoints import CheckpointError, CheckpointStore
+from trainer.checkpoints import BaseError, CheckpointError, CheckpointStore
 from trainer.config import RunConfig, TrainingConfig
 from trainer.file_writer import FileWriter
 from trainer.loop import RunStopped
@@ -168,6 +168,20 @@ def test_a_damaged_file_is_refused_by_name_and_not_offered_again(bench: Bench) -
         rewinds.read(rewinds.find(1, None))
     bench.writer.finish()
     assert (rewinds.changes, bench.files) == ([2], ["before_000002.pt"])
+
+
+def test_without_its_base_no_state_is_read_and_each_is_still_offered(bench: Bench) -> None:
+    rewinds = bench.open(memory=1, disk=2)
+    for change in (1, 2):
+        bench.keep(rewinds, change)
+    assert bench.in_memory(rewinds) == [2]
+    base = bench.folder.base_path.read_bytes()
+    bench.folder.base_path.unlink()
+    for change in (1, 2):
+        with pytest.raises(BaseError, match=r"base\.pt is missing, .* Put it back from a copy\.$"):
+            rewinds.read(rewinds.find(change, None))
+    bench.folder.base_path.write_bytes(base)
+    assert bench.read(rewinds) == {1: 1, 2: 2}
 
 
 def test_files_without_a_row_are_deleted_and_rows_without_their_file_are_passed_over(bench: Bench) -> None:
