@@ -17,7 +17,6 @@ from trainer.checkpoints import read_rng, restore_rng
 from trainer.compiling import check_compiler
 from trainer.config import ConfigError, RunConfig, TrainingConfig
 from trainer.data.archive import Progress
-from trainer.memory import give_memory_back
 from trainer.messages.compute import ComputeChoice, Form, MeasuredForm, Precision
 from trainer.optim import autocast, make_optimizer
 
@@ -373,9 +372,8 @@ def _aside(run: LiveRun) -> Iterator[None]:
             module.training = mode
         apply_form(form, run.module, run.device)
         restore_rng(rng, run.device)
-        # Of forms that were not chosen.
-        give_memory_back()
         if run.device.type == "cuda":
+            # Of forms that were not chosen.
             torch.cuda.empty_cache()
 
 

@@ -47,6 +47,7 @@ class FreezeSet:
         adapting: Names of the units whose statistics go on when they are frozen.
         adapting_buffers: Buffers that a forward pass in train mode changes.
         num_changes: Counts what was frozen, unfrozen, let adapt, or put back.
+        before_thaw: Called before anything that is frozen may change.
 
     """
 
@@ -75,6 +76,7 @@ class FreezeSet:
         self.frozen_atoms: set[str] = set()
         self.adapting: set[str] = set()
         self.num_changes = 0
+        self.before_thaw: Callable[[], None] = lambda: None
         self.adapting_buffers = list(module.buffers())
         self._parameter_hashes: dict[str, str] = {}
         self._buffer_hashes: dict[str, str] = {}
@@ -213,6 +215,8 @@ class FreezeSet:
 
         """
         wanted = self.check(names)
+        if not self.frozen_atoms <= wanted:
+            self.before_thaw()
         for atom, parameter in self._parameters.items():
             parameter.requires_grad_(atom not in wanted)
             if atom in wanted:
@@ -233,6 +237,8 @@ class FreezeSet:
         """
         units = self.with_statistics(layers)
         changed = [unit for unit in units if (unit in self.adapting) != is_adapting]
+        if is_adapting and changed:
+            self.before_thaw()
         self.adapting = self.adapting.union(changed) if is_adapting else self.adapting.difference(changed)
         # The weights' hashes stay those of the freeze: only of the statistics does the proof begin anew.
         self._buffer_hashes |= {unit: self._hash_buffers(unit) for unit in self._still() if unit in changed}
@@ -295,6 +301,12 @@ class FreezeSet:
             owned = [self._parameter_hashes.get(atom) for atom in self._atoms_of_unit[unit]]
             digest.update(f"{unit} {owned} {self._buffer_hashes.get(unit)}\n".encode())
         return digest.hexdigest()
+
+    def still_keys(self) -> set[str]:
+        """Return the keys of a state_dict whose tensors nothing changes until ``before_thaw`` was called."""
+        units = self._buffer_hashes.keys() - self.adapting
+        buffers = {_join(unit, name) for unit in units for name, _ in self._own_buffers(unit)}
+        return self._parameter_hashes.keys() | buffers
 
     def find_drifted(self) -> list[str]:
         """Hash all that is frozen again and return the units whose bytes changed since: none, or a defect."""

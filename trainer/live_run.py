@@ -103,6 +103,7 @@ class LiveRun:
         self._saver: Saver | None = None
         self._writer = FileWriter("checkpoint-writer")
         self._last_saved = (time.monotonic(), 0)
+        self.freeze_set.before_thaw = self._let_go_of_weights
         seed_generators(config.training.seed)
         freeze_at_start(self.freeze_set, config.model)
         self.frozen_since = dict.fromkeys(self.freeze_set.frozen_atoms, 0)
@@ -347,8 +348,13 @@ class LiveRun:
             "config": self.config.model_dump(mode="json"),
             "made_with": environment(self.device, self.compute),
         }
+        state, still = self.module.state_dict(), self.freeze_set.still_keys()
+        # What is frozen is written from where it is: a copy of a backbone takes longer than an epoch on its features.
+        live = {key: tensor for key, tensor in state.items() if key in still and _has_storage_alone(tensor)}
+        moving = {key: tensor for key, tensor in state.items() if key not in live}
         # In one go: on a GPU the copies are waited for once.
-        content, model_state = copy_to_cpu([content, dict(self.module.state_dict())], is_fast=True)
+        content, moving = copy_to_cpu([content, moving], is_fast=True)
+        model_state = {key: live[key] if key in live else moving[key] for key in state}
         # Hashed by the writer: it may be half a gigabyte.
         find_drifted, step = self.freeze_set.drift_check(model_state), self.step
         num_adapting = len(self.freeze_set.adapting & self.freeze_set.frozen)
@@ -385,7 +391,11 @@ class LiveRun:
         )
         names = content["class_names"]
         confusion = None if evaluation is None else evaluation.matrix("validation", name, self.step, names)
-        return PendingSave(info, content, model_state, confusion, verify, command_id, is_awaited)
+        return PendingSave(info, content, model_state, confusion, verify, command_id, is_awaited, list(live.values()))
+
+    def _let_go_of_weights(self) -> None:
+        if self._saver is not None:
+            self._saver.let_go_of_weights()
 
     # -- the state as a whole ---------------------------------------------------------------------------------
 
@@ -461,6 +471,7 @@ class LiveRun:
     def load_model(self, state: dict[str, Tensor], source: str) -> None:
         """Put a whole state_dict into the model, if it is one of it."""
         self.check_model(state, source)
+        self._let_go_of_weights()
         self.module.load_state_dict(with_version(self.module, state))
 
     def check_model(self, state: dict[str, Tensor], source: str) -> None:
@@ -472,3 +483,8 @@ class LiveRun:
                 f"{source} holds another model than {self.config.model.name} with "
                 f"{len(self.data.class_names)} classes. Choose a checkpoint of this model."
             )
+
+
+def _has_storage_alone(tensor: Tensor) -> bool:
+    """Tell whether a file of a tensor has no more than it: torch.save writes all of what a view is of."""
+    return tensor.untyped_storage().nbytes() == tensor.nbytes

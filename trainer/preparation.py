@@ -32,6 +32,7 @@ from trainer.known_choices import KnownChoices, choice_key
 from trainer.layer_settings import with_fewest_names
 from trainer.logs import TensorBoardLog
 from trainer.loop import Trainer
+from trainer.memory import give_memory_back
 from trainer.messages.base import Event
 from trainer.messages.commands import PreviewImage
 from trainer.messages.compute import ComputeChoice
@@ -416,6 +417,8 @@ class Preparation:
     def _prepared(
         self, trainer: Trainer, scanned: ScannedData, folder: RunFolder, log: TensorBoardLog, events: list[Event]
     ) -> PreparedRun:
+        # Of what was loaded and written on the way: training takes as much again.
+        give_memory_back()
         data, image_size = trainer.data, trainer.data.preprocessing.image_size
         info = RunInfo(
             run_dir=str(folder.path.resolve()),

@@ -30,9 +30,9 @@ ASKED_FOR = frozenset({"user", "stop"})
 class PendingSave:
     """A checkpoint on its way to the disk.
 
-    ``content`` and ``model_state`` are copies of the run's, of which ``verify`` says whether what is frozen in them is
-    as it was frozen. ``info`` has no size and no hash before the file is durable. ``is_done`` is set when that, or
-    ``error``, is so.
+    ``content`` and ``model_state`` are copies of the run's, but for the ``live`` tensors of the latter, which are
+    frozen; ``verify`` says whether what is frozen is as it was frozen. ``info`` has no size and no hash before the file
+    is durable. ``is_done`` is set when that, or ``error``, is so.
     """
 
     info: CheckpointInfo
@@ -42,6 +42,7 @@ class PendingSave:
     verify: Callable[[], FreezeVerified]
     command_id: str
     is_awaited: bool
+    live: list[Tensor] = field(default_factory=list)
     error: ValueError | None = None
     is_done: threading.Event = field(default_factory=threading.Event)
 
@@ -99,6 +100,16 @@ class Saver:
         pending = self._pending
         if pending is not None:
             pending.is_done.wait()
+
+    def let_go_of_weights(self) -> None:
+        """Return when the weights that were frozen may change: what was to be written is, or has a copy of them."""
+        self.wait()
+        pending = self._pending
+        if pending is not None:
+            # It could not be written, and is tried again.
+            for tensor in pending.live:
+                tensor.data = tensor.data.clone()
+            pending.live.clear()
 
     def settle(self) -> None:
         """Return when the last one is durable. One that had failed is tried again.

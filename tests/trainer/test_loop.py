@@ -243,6 +243,70 @@ def test_a_checkpoint_is_of_its_moment_and_told_once_durable_however_far_the_run
     assert all(torch.equal(tensor, at_save[name]) for name, tensor in loaded["model_state_dict"].items())
 
 
+def test_what_is_frozen_is_written_from_where_it_is(make_trainer: Make, small_config: RunConfig) -> None:
+    trainer, _ = make_trainer(small_config)
+    begin, shared = trainer._saver.begin, set()
+
+    def note(save: PendingSave) -> None:
+        own = {key: tensor.data_ptr() for key, tensor in trainer.module.state_dict().items()}
+        assert list(save.model_state) == list(own)
+        shared.update(key for key, tensor in save.model_state.items() if tensor.data_ptr() == own[key])
+        begin(save)
+
+    trainer._saver.begin = note
+    trainer.save(reason="user")
+    assert shared == {key for key in trainer.module.state_dict() if not key.startswith("fc.")}
+    shared.clear()
+    trainer.changes.set_batchnorm(["conv5"], is_adapting=True)
+    trainer.save(reason="user")
+    moving = {"conv5.1.running_mean", "conv5.1.running_var", "conv5.1.num_batches_tracked"}
+    assert shared == {key for key in trainer.module.state_dict() if not key.startswith("fc.")} - moving
+
+
+@pytest.mark.parametrize("change", ["unfreeze", "statistics", "weights"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_checkpoint_is_of_its_moment_whatever_is_no_longer_frozen_while_it_is_written(
+    make_trainer: Make, small_config: RunConfig, monkeypatch: pytest.MonkeyPatch, change: str, fails: bool
+) -> None:
+    trainer, events = make_trainer(small_config)
+    at_save, is_asked, written = weights(trainer), threading.Event(), []
+    write, let_go = trainer._store.write, trainer._let_go_of_weights
+
+    def noted() -> None:
+        is_asked.set()
+        let_go()
+
+    def write_late(path: Path, content: dict[str, Any], **whether: bool) -> tuple[int, str]:
+        assert is_asked.wait(60)
+        if fails and not written:
+            written.append("not yet")
+            raise CheckpointError("no room")
+        written.append(path.parent.name)
+        return write(path, content, **whether)
+
+    monkeypatch.setattr(trainer, "_let_go_of_weights", noted)
+    monkeypatch.setattr(trainer.freeze_set, "before_thaw", noted)
+    monkeypatch.setattr(trainer._store, "write", write_late)
+    trainer.begin_save(reason="epoch")
+    match change:
+        case "unfreeze":
+            trainer.changes.unfreeze(["conv5"])
+        case "statistics":
+            trainer.changes.set_batchnorm(["conv5"], is_adapting=True)
+        case _:
+            trainer.load_model(weights(trainer), "The same weights")
+    # The state before the change is written, too.
+    assert written[0] == ("not yet" if fails else "checkpoints")
+    with torch.no_grad():
+        for tensor in trainer.module.state_dict().values():
+            tensor.zero_()
+    trainer.settle()
+    (info,) = trainer._folder.checkpoints.listed()
+    loaded = trainer._store.load(info)["model_state_dict"]
+    assert all(torch.equal(tensor, at_save[name]) for name, tensor in loaded.items())
+    assert [event.drifted for event in events if isinstance(event, FreezeVerified)] == [[]] * (1 + fails)
+
+
 def test_the_copy_of_a_checkpoint_is_let_go_as_soon_as_it_is_durable(
     make_trainer: Make, small_config: RunConfig
 ) -> None:
