@@ -64,7 +64,7 @@ class ImagePreviews(QObject):
         else:
             self._asked_path = path
             self._asked_id = self._session.preview_image(
-                config, self._data.report_path, path, self._layer_tree.cached.views
+                config, self._data.report_path, path, self._layer_tree.cached.views(config)
             )
 
     def _no_worker_text(self) -> str:

@@ -128,6 +128,14 @@ class DataConfig(_Section):
         "disk can spare, 0 keeps none.",
     )
 
+    @property
+    def fixed_views(self) -> int:
+        """Return how many views of an image come in turn where features are cached; 0: each epoch has a new one."""
+        if self.mixing != "none":
+            return 0
+        # Without augmentation all are the same.
+        return VIEWS[self.augmentation] if self.views is None or self.augmentation == "none" else self.views
+
     def num_outputs(self, num_classes: int) -> int:
         """Return how many outputs a model needs for the task with so many classes."""
         return 1 if self.task == "binary" else num_classes

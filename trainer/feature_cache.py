@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from trainer.config import VIEWS
 from trainer.data.stream import Batch, Stream
 from trainer.feature_batches import CachedSplit, Earlier, FrozenPart, ModelBatch
 from trainer.feature_cut import Cut, CutError, CutFinder, NoCut, agrees
@@ -140,7 +139,7 @@ class FeatureCache:
     @property
     def passed_up(self) -> str:
         """Name the layers whose features of training images are kept where ``taking_views`` does not forbid it."""
-        if self._cut is None or self.views or not self._to_take or not self._wanted_by_config():
+        if self._cut is None or self.views or not self._to_take or not self._run.config.data.fixed_views:
             return ""
         return self._run.freeze_set.describe_range(self._cut.layers)
 
@@ -336,16 +335,7 @@ class FeatureCache:
 
     def _wanted_views(self) -> int:
         to_take = self._views_to_take()
-        return self._wanted_by_config() if to_take is None else to_take
-
-    def _wanted_by_config(self) -> int:
-        data = self._run.config.data
-        if data.mixing != "none":
-            return 0
-        # Without augmentation all are the same.
-        if data.views is None or data.augmentation == "none":
-            return VIEWS[data.augmentation]
-        return data.views
+        return self._run.config.data.fixed_views if to_take is None else to_take
 
     def _content(self, split: str, views: int, num_places: int) -> FeatureContent:
         said = f"{self._key} {self._run.data.identities[split]} {views}"

@@ -13,6 +13,7 @@ from PySide6.QtCore import QCoreApplication
 from app.viewmodels.frozen_layers import FrozenLayers
 from app.viewmodels.layer_rows import ROOT_ID, LayerRow, LayerRows, RowCounts
 from app.viewmodels.quantities import count_text, milliseconds_text, percent_text, size_text
+from trainer.config import RunConfig
 from trainer.messages.events import FeaturesCached, ProgressReported
 from trainer.messages.model_info import FrozenFeatures
 
@@ -90,10 +91,15 @@ class CachedLayers:
         """Return whether it only could be so."""
         return self.told is None
 
-    @property
-    def views(self) -> int:
-        """Return how many views of a training image come in turn; 0: each epoch has a new one, or it is not known."""
-        return 0 if self.told is None else self.told.fixed_views
+    def views(self, config: RunConfig) -> int:
+        """Return how many views of a training image come in turn in a run; 0: each epoch has a new one.
+
+        Of one that has not begun, as it would be where its features can be cached.
+        """
+        if self.told is not None:
+            return self.told.fixed_views
+        is_cached = self.offered is not None and self.offered.units and config.training.feature_cache == "auto"
+        return config.data.fixed_views if is_cached else 0
 
     def label(self, row_id: int) -> str:
         """Return the words on the line, where ``row_id`` is the last row in sight above it."""

@@ -12,6 +12,7 @@ from app.viewmodels.cached_layers import CachedLayers
 from app.viewmodels.layer_rows import BACKBONE_ID, HEAD_ID, LayerRows
 from app.viewmodels.layer_tree import LayerTreeViewModel
 from app.views.layer_tree import LayerTreeView
+from trainer.config import DataConfig, RunConfig, TrainingConfig
 from trainer.messages.changes import BatchNormChanged, LayersUnfrozen
 from trainer.messages.events import FeaturesCached, ProgressReported
 from trainer.messages.model_info import FrozenFeatures, LayerInfo, ModelSummary
@@ -337,3 +338,25 @@ def test_features_that_an_earlier_run_has_computed_are_read_from_the_first_epoch
     tree.follow(progress(0, 1.0, 0.4))
     assert view.step_label.whole_text == "Step 0.4 ms · cached"
     assert tree.forecast is None
+
+
+@pytest.mark.parametrize(
+    ("more", "views"),
+    [
+        ({}, 2),
+        ({"data": DataConfig(augmentation="strong")}, 8),
+        ({"data": DataConfig(augmentation="none", views=5)}, 1),
+        ({"data": DataConfig(views=3)}, 3),
+        ({"data": DataConfig(mixing="mixup")}, 0),
+        ({"training": TrainingConfig(feature_cache="off")}, 0),
+    ],
+)
+def test_a_picture_comes_in_the_views_that_a_run_with_what_is_frozen_would_take(tree, more: dict, views: int) -> None:
+    config = RunConfig(**more)
+    assert tree.cached.views(config) == 0, "it is not known what could be cached"
+    tree.offer_features(FrozenFeatures(layers="backbone", units=UNITS))
+    assert tree.cached.views(config) == views
+    tree.offer_features(FrozenFeatures(reason="No features can be cached: 'conv1' is trainable."))
+    assert tree.cached.views(config) == 0
+    tree.show_cached(cached(UNITS, views=7, fixed_views=7))
+    assert tree.cached.views(config) == 7, "as the worker says"

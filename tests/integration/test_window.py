@@ -271,8 +271,8 @@ def test_data_are_checked_before_a_run_and_shown_as_the_model_will_see_them(
     train = next(row for row in range(36) if display.data.images.index(row).data(SplitRole) == "train")
     place = view.grid.visualRect(display.data.images.index(train)).center()
     qtbot.mouseClick(view.grid.viewport(), Qt.MouseButton.LeftButton, pos=place)
-    # Whether a run of it will have its features cached, nobody knows.
-    wait_views(qtbot, view, num_epochs=3, num_views=3)
+    # As a run with what is frozen in the form will see it.
+    wait_views(qtbot, view, num_epochs=3, num_views=VIEWS["light"])
     view.dialog.close()
     # And a run of it begins, with the same report; what its model sees is told while it trains.
     begin(qtbot, window, long(small_config))
