@@ -21,6 +21,7 @@ from trainer.durable import sync_folder
 from trainer.messages.run_info import CheckpointInfo
 from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder
+from trainer.tensor_bytes import add_to
 
 FORMAT_VERSION = 3
 OVERHEAD_BYTES = 1_000_000
@@ -48,11 +49,14 @@ class BaseError(CheckpointError):
 class CheckpointStore:
     """A run's checkpoints on disk, compact: each holds the tensors whose bytes differ from ``base.pt``.
 
-    Of the base, the hashes of its tensors are held, which take the room of a second model no more.
+    Of the base, a run holds the hashes of its tensors, as they themselves would be a second model in memory. Who only
+    reads holds them: the checkpoints that are compared share what they have in common.
     """
 
     def __init__(self, folder: RunFolder, *, read_only: bool = False) -> None:
         self._folder = folder
+        self._is_read_only = read_only
+        self._base: dict[str, Tensor] = {}
         self._base_hashes: dict[str, bytes] = {}
         self._base_sha256 = ""
         if read_only:
@@ -85,13 +89,19 @@ class CheckpointStore:
         return self._read_checked_base()
 
     def _read_checked_base(self) -> dict[str, Tensor]:
+        if self._base:
+            return self._base
         base: dict[str, Tensor] = read_file(self._folder.base_path)
-        if not self._base_hashes:
+        if self._is_read_only:
+            self._base = base
+        elif not self._base_hashes:
             self._base_hashes = {name: _hash(tensor) for name, tensor in base.items()}
         return base
 
     def _check_base(self) -> None:
-        """Look whether ``base.pt`` is whole, and note its SHA-256."""
+        """Look whether ``base.pt`` is whole, and note its SHA-256; one that is held is."""
+        if self._base:
+            return
         path = self._folder.base_path
         recorded = self._folder.base_sha256()
         if not recorded:
@@ -220,8 +230,8 @@ class CheckpointStore:
 
     def changed(self, model_state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return what of a state_dict differs from the base, on the CPU; there it may be the live tensors."""
-        on_cpu = {key: tensor.detach().cpu() for key, tensor in model_state.items()}
-        return {key: tensor for key, tensor in on_cpu.items() if self._base_hashes.get(key) != _hash(tensor)}
+        changed = (key for key, tensor in model_state.items() if self._base_hashes.get(key) != _hash(tensor))
+        return {key: model_state[key].detach().cpu() for key in changed}
 
     def whole(self, changed: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the whole state_dict of what ``changed`` returned.
@@ -350,13 +360,6 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def is_same(a: Tensor, b: Tensor) -> bool:
-    """Tell whether two CPU tensors are equal to the bit (0.0 is not -0.0 here, and a NaN equals itself)."""
-    if a.dtype != b.dtype or a.shape != b.shape:
-        return False
-    return torch.equal(_bytes(a), _bytes(b))
-
-
 def copy_to_cpu(value: Any, *, is_fast: bool = False) -> Any:
     """Return a copy of a state, with its tensors on the CPU, that no later step changes.
 
@@ -436,9 +439,5 @@ def checkpoint_name(model: str, epoch: int, step: int, loss: float | None, accur
 
 def _hash(tensor: Tensor) -> bytes:
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
-    digest.update(_bytes(tensor).numpy().data)
+    add_to(digest, tensor)
     return digest.digest()
-
-
-def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.contiguous().reshape(-1).view(torch.uint8)

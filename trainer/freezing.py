@@ -12,6 +12,7 @@ from torch import nn
 
 from trainer.config import ModelConfig
 from trainer.messages.model_info import is_bias
+from trainer.tensor_bytes import add_to
 
 BACKBONE = "backbone"
 HEAD = "head"
@@ -501,7 +502,7 @@ def _hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
         if tensor.is_meta:
             # A model without memory, made for its summary, has no bytes that could drift.
             continue
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        add_to(digest, tensor)
     return digest.hexdigest()
 
 

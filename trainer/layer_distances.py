@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from trainer.checkpoints import is_same
 from trainer.messages.comparison import ComparedLayer, LayerDistance
 from trainer.messages.model_info import LayerInfo
+from trainer.tensor_bytes import is_same
 
 _VALUES_AT_ONCE = 1 << 22
 """In float64, of each of two tensors: a whole embedding would take several times its own memory."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from trainer.checkpoints import CheckpointStore, is_same, missing_rng
+from trainer.checkpoints import CheckpointStore, missing_rng
 from trainer.data.archive import Progress
 from trainer.loop import RunStopped, Trainer
 from trainer.messages.base import Event
@@ -22,6 +22,7 @@ from trainer.run_changes import find_changes
 from trainer.run_record import RunFolderError
 from trainer.runs import RunFolder
 from trainer.scratch import Scratch
+from trainer.tensor_bytes import is_same
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ import torchvision
 from PIL import Image
 
 from tests.integration.conftest import Driver
-from trainer.checkpoints import is_same
 from trainer.client import RunOpened, WorkerLost
 from trainer.config import DataConfig, PlanPhase, RunConfig
 from trainer.data_report import DataReport
@@ -90,6 +89,7 @@ from trainer.messages.events import (
 from trainer.messages.run_info import CheckpointInfo
 from trainer.messages.states import RunState
 from trainer.runs import RunFolder
+from trainer.tensor_bytes import is_same
 from trainer.worker import LOOK_UP_CANCELLED
 
 Start = Callable[[], Driver]
