@@ -349,8 +349,8 @@ class LiveRun:
             "made_with": environment(self.device, self.compute),
         }
         state, still = self.module.state_dict(), self.freeze_set.still_keys()
-        # What is frozen is written from where it is: a copy of a backbone takes longer than an epoch on its features.
-        live = {key: tensor for key, tensor in state.items() if key in still and _has_storage_alone(tensor)}
+        # What is frozen is written from where it is: a copy of a backbone would be a second one in memory.
+        live = {key: tensor for key, tensor in state.items() if key in still and _can_be_written(tensor)}
         moving = {key: tensor for key, tensor in state.items() if key not in live}
         # In one go: on a GPU the copies are waited for once.
         content, moving = copy_to_cpu([content, moving], is_fast=True)
@@ -485,6 +485,7 @@ class LiveRun:
             )
 
 
-def _has_storage_alone(tensor: Tensor) -> bool:
-    """Tell whether a file of a tensor has no more than it: torch.save writes all of what a view is of."""
-    return tensor.untyped_storage().nbytes() == tensor.nbytes
+def _can_be_written(tensor: Tensor) -> bool:
+    """Tell whether a tensor can be written from where it is: on the CPU, and no view, as all behind it would be."""
+    # From a GPU each small piece that is hashed would wait for the steps that are queued.
+    return tensor.device.type == "cpu" and tensor.untyped_storage().nbytes() == tensor.nbytes
