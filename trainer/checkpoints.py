@@ -91,7 +91,10 @@ class CheckpointStore:
     def _read_checked_base(self) -> dict[str, Tensor]:
         if self._base:
             return self._base
-        base: dict[str, Tensor] = read_file(self._folder.base_path)
+        try:
+            base: dict[str, Tensor] = read_file(self._folder.base_path)
+        except CheckpointError as error:
+            raise BaseError(str(error)) from error
         if self._is_read_only:
             self._base = base
         elif not self._base_hashes:
@@ -99,8 +102,8 @@ class CheckpointStore:
         return base
 
     def _check_base(self) -> None:
-        """Look whether ``base.pt`` is whole, and note its SHA-256; one that is held is."""
-        if self._base:
+        """Look whether ``base.pt`` is whole, and note its SHA-256: who only reads, once."""
+        if self._is_read_only and self._base_sha256:
             return
         path = self._folder.base_path
         recorded = self._folder.base_sha256()
@@ -112,7 +115,14 @@ class CheckpointStore:
             )
         if not path.is_file():
             raise BaseError(f"{path} is missing, and every checkpoint of the run needs it. Put it back from a copy.")
-        if hash_file(path) != recorded:
+        try:
+            found = hash_file(path)
+        except OSError as error:
+            raise BaseError(
+                f"Cannot read {path}, which every checkpoint of the run needs: {error.strerror}. Mend that, then try "
+                "again."
+            ) from error
+        if found != recorded:
             raise BaseError(f"{path} is damaged: its bytes changed since the run began. Put it back from a copy.")
         self._base_sha256 = recorded
 
@@ -230,7 +240,8 @@ class CheckpointStore:
 
     def changed(self, model_state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return what of a state_dict differs from the base, on the CPU; there it may be the live tensors."""
-        changed = (key for key, tensor in model_state.items() if self._base_hashes.get(key) != _hash(tensor))
+        base = self._base_hashes
+        changed = (key for key, tensor in model_state.items() if key not in base or base[key] != _hash(tensor))
         return {key: model_state[key].detach().cpu() for key in changed}
 
     def whole(self, changed: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -240,7 +251,8 @@ class CheckpointStore:
             BaseError: ``base.pt`` is missing or cannot be read.
 
         """
-        return {**self.read_base(), **changed}
+        # Where no base was known, nothing was left out.
+        return {**self.read_base(), **changed} if self._base_hashes else dict(changed)
 
 
 def end_what_was_cut_off(folder: RunFolder) -> None:

@@ -18,12 +18,12 @@ from trainer.feature_batches import CachedSplit, Earlier, FrozenPart, ModelBatch
 from trainer.feature_cut import Cut, CutError, CutFinder, NoCut, agrees
 from trainer.feature_store import FeatureContent, FeatureStore, open_stores
 from trainer.messages.events import FeaturesCached, LogWritten
+from trainer.messages.model_info import MIN_SAVED_SHARE
 from trainer.optim import autocast
 
 if TYPE_CHECKING:
     from trainer.live_run import LiveRun
 
-MIN_SAVED_SHARE = 0.1
 """Of the multiply-adds of a forward pass: below that, keeping the features costs more than it saves."""
 
 _FORMAT = 1

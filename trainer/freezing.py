@@ -48,7 +48,7 @@ class FreezeSet:
         adapting: Names of the units whose statistics go on when they are frozen.
         adapting_buffers: Buffers that a forward pass in train mode changes.
         num_changes: Counts what was frozen, unfrozen, let adapt, or put back.
-        before_thaw: Called before anything that is frozen may change.
+        before_frozen_changes: Called before anything that is frozen may change.
 
     """
 
@@ -77,7 +77,7 @@ class FreezeSet:
         self.frozen_atoms: set[str] = set()
         self.adapting: set[str] = set()
         self.num_changes = 0
-        self.before_thaw: Callable[[], None] = lambda: None
+        self.before_frozen_changes: Callable[[], None] = lambda: None
         self.adapting_buffers = list(module.buffers())
         self._parameter_hashes: dict[str, str] = {}
         self._buffer_hashes: dict[str, str] = {}
@@ -217,7 +217,7 @@ class FreezeSet:
         """
         wanted = self.check(names)
         if not self.frozen_atoms <= wanted:
-            self.before_thaw()
+            self.before_frozen_changes()
         for atom, parameter in self._parameters.items():
             parameter.requires_grad_(atom not in wanted)
             if atom in wanted:
@@ -238,8 +238,8 @@ class FreezeSet:
         """
         units = self.with_statistics(layers)
         changed = [unit for unit in units if (unit in self.adapting) != is_adapting]
-        if is_adapting and changed:
-            self.before_thaw()
+        if is_adapting and self._buffer_hashes.keys() & set(changed):
+            self.before_frozen_changes()
         self.adapting = self.adapting.union(changed) if is_adapting else self.adapting.difference(changed)
         # The weights' hashes stay those of the freeze: only of the statistics does the proof begin anew.
         self._buffer_hashes |= {unit: self._hash_buffers(unit) for unit in self._still() if unit in changed}
@@ -304,7 +304,7 @@ class FreezeSet:
         return digest.hexdigest()
 
     def still_keys(self) -> set[str]:
-        """Return the keys of a state_dict whose tensors nothing changes until ``before_thaw`` was called."""
+        """Return the keys of a state_dict whose tensors nothing changes until ``before_frozen_changes`` was called."""
         units = self._buffer_hashes.keys() - self.adapting
         buffers = {_join(unit, name) for unit in units for name, _ in self._own_buffers(unit)}
         return self._parameter_hashes.keys() | buffers

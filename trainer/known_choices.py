@@ -81,6 +81,8 @@ def choice_key(run: LiveRun, num_threads: int) -> str:
         config.training.num_threads or num_threads,
         config.model.model_dump(mode="json", exclude={"weights"}),
         config.training.model_dump(mode="json", include=_OF_TRAINING),
+        config.optimizer.name,
+        config.data.num_outputs(len(run.data.class_names)),
         str(run.data.preprocessing),
         run.total_steps.bit_length(),
     ]

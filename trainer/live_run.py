@@ -103,7 +103,7 @@ class LiveRun:
         self._saver: Saver | None = None
         self._writer = FileWriter("checkpoint-writer")
         self._last_saved = (time.monotonic(), 0)
-        self.freeze_set.before_thaw = self._let_go_of_weights
+        self.freeze_set.before_frozen_changes = self._let_go_of_weights
         seed_generators(config.training.seed)
         freeze_at_start(self.freeze_set, config.model)
         self.frozen_since = dict.fromkeys(self.freeze_set.frozen_atoms, 0)
@@ -331,7 +331,7 @@ class LiveRun:
         self._saver.check()
 
     def _copied(self, reason: str, evaluation: Evaluation | None, command_id: str, *, is_awaited: bool) -> PendingSave:
-        """Copy what a checkpoint of this moment holds."""
+        """Copy what a checkpoint of this moment holds and a step would change."""
         assert self._store is not None
         # First: one copy in memory at a time.
         self.settle()

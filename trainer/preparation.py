@@ -17,7 +17,7 @@ import torch
 
 from trainer.branching import BranchStart, read_start, take_optimizer_state, without_unread_weights
 from trainer.checkpoints import end_what_was_cut_off
-from trainer.compute import choose, log_sentence
+from trainer.compute import FEWEST_STEPS, choose, log_sentence
 from trainer.config import ConfigError, DataConfig, RunConfig, resolve_paths
 from trainer.config_error import Faults
 from trainer.data.decoding import num_usable_cores
@@ -405,7 +405,8 @@ class Preparation:
         """Choose the form in which a run is computed: as before, or as was measured, once a day for the same steps."""
         num_threads = self._default_num_threads
         key = choice_key(trainer, num_threads)
-        known = self._known_choices.find(key) if earlier is None else None
+        is_measured = earlier is None and trainer.total_steps >= FEWEST_STEPS
+        known = self._known_choices.find(key) if is_measured else None
         if known is not None:
             return known
         choice = choose(trainer, earlier, num_threads, self._report, self._check_cancelled)

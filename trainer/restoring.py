@@ -158,7 +158,7 @@ class Restoring:
 
         Raises:
             RewindError: That state is not kept.
-            CheckpointError: Its file is missing or damaged; nothing has changed then.
+            CheckpointError: Its file, or the run's base.pt, is missing or damaged; nothing has changed then.
 
         """
         assert self._rewinds is not None
@@ -180,7 +180,7 @@ class Restoring:
 
         Raises:
             RewindError: That state is not kept.
-            CheckpointError: Its file is missing or damaged; nothing has changed then.
+            CheckpointError: Its file, or the run's base.pt, is missing or damaged; nothing has changed then.
 
         """
         assert self._rewinds is not None

@@ -1,4 +1,4 @@
-"""Saving beside the steps: a checkpoint is copied between two of them, and one thread makes it durable."""
+"""Saving beside the steps: what moves is copied between two of them, and one thread makes a checkpoint durable."""
 
 from __future__ import annotations
 
@@ -102,7 +102,11 @@ class Saver:
             pending.is_done.wait()
 
     def let_go_of_weights(self) -> None:
-        """Return when the weights that were frozen may change: what was to be written is, or has a copy of them."""
+        """Return when the weights that were frozen may change: what was to be written is, or has a copy of them.
+
+        The wait for the disk is meant: a copy would take the memory of a second backbone just where a larger part of
+        the model begins to learn.
+        """
         self.wait()
         pending = self._pending
         if pending is not None:

@@ -15,7 +15,7 @@ from app.viewmodels.layer_rows import ROOT_ID, LayerRow, LayerRows, RowCounts
 from app.viewmodels.quantities import count_text, milliseconds_text, percent_text, size_text
 from trainer.config import RunConfig
 from trainer.messages.events import FeaturesCached, ProgressReported
-from trainer.messages.model_info import FrozenFeatures
+from trainer.messages.model_info import MIN_SAVED_SHARE, FrozenFeatures
 
 _RANDOM = re.compile(r"Dropout|StochasticDepth")
 
@@ -98,8 +98,8 @@ class CachedLayers:
         """
         if self.told is not None:
             return self.told.fixed_views
-        is_cached = self.offered is not None and self.offered.units and config.training.feature_cache == "auto"
-        return config.data.fixed_views if is_cached else 0
+        is_offered = self.offered is not None and self.offered.saved_share >= MIN_SAVED_SHARE
+        return config.data.fixed_views if is_offered and config.training.feature_cache == "auto" else 0
 
     def label(self, row_id: int) -> str:
         """Return the words on the line, where ``row_id`` is the last row in sight above it."""

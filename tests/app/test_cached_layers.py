@@ -354,8 +354,10 @@ def test_features_that_an_earlier_run_has_computed_are_read_from_the_first_epoch
 def test_a_picture_comes_in_the_views_that_a_run_with_what_is_frozen_would_take(tree, more: dict, views: int) -> None:
     config = RunConfig(**more)
     assert tree.cached.views(config) == 0, "it is not known what could be cached"
-    tree.offer_features(FrozenFeatures(layers="backbone", units=UNITS))
+    tree.offer_features(FrozenFeatures(layers="backbone", units=UNITS, saved_share=0.9))
     assert tree.cached.views(config) == views
+    tree.offer_features(FrozenFeatures(layers="conv1", units=UNITS[:1], saved_share=0.09))
+    assert tree.cached.views(config) == 0, "a run keeps no features that save so little"
     tree.offer_features(FrozenFeatures(reason="No features can be cached: 'conv1' is trainable."))
     assert tree.cached.views(config) == 0
     tree.show_cached(cached(UNITS, views=7, fixed_views=7))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer import checkpoints
-from trainer.checkpoints import CheckpointError, CheckpointStore, hash_file, read_rng
+from trainer.checkpoints import BaseError, CheckpointError, CheckpointStore, hash_file, read_rng
 from trainer.config import RunConfig
 from trainer.messages.run_info import CheckpointInfo
 from trainer.runs import RunFolder
@@ -104,6 +104,31 @@ def test_of_the_base_no_second_model_is_held(tmp_path: Path) -> None:
         assert store.changed({"weight": weight}).keys() == {"weight"}
         assert store.changed({"weight": weight.view(1, -1)}).keys() == {"weight"}, "of another shape"
         assert tensors() == 1
+
+
+def test_without_a_known_base_all_is_kept_and_none_is_needed(folder: RunFolder) -> None:
+    folder.base_path.unlink()
+    store = CheckpointStore(folder)
+    whole = store.changed(state(3.0))
+    assert whole.keys() == state(3.0).keys()
+    assert store.whole(whole).keys() == whole.keys()
+
+
+@pytest.mark.parametrize("fault", [OSError(5, "Input/output error"), MemoryError("can't allocate memory")])
+def test_a_base_that_cannot_be_read_is_told_as_that(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    store = CheckpointStore(folder)
+
+    def fail(*_: object, **__: object) -> None:
+        raise fault if isinstance(fault, OSError) else RuntimeError(*fault.args)
+
+    if isinstance(fault, OSError):
+        monkeypatch.setattr(checkpoints, "hash_file", fail)
+    else:
+        monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(BaseError, match=r"^Cannot read .*base\.pt.*\.$"):
+        store.read_base()
 
 
 @pytest.mark.parametrize("place", [0.0, 0.1, 0.5, 0.9, 1.0])

@@ -348,6 +348,7 @@ def test_a_resume_computes_as_the_run_did_to_the_bit_and_measures_nothing(config
         asked.append(earlier)
         return FAST if earlier is None else choose(run, earlier, *others)
 
+    monkeypatch.setattr("trainer.preparation.FEWEST_STEPS", 1)
     monkeypatch.setattr("trainer.preparation.choose", fast)
     monkeypatch.setattr(compute, "native_precisions", lambda device: ["fp32", "bf16"])
     whole = Kept(tmp_path)
@@ -395,6 +396,7 @@ def test_a_run_with_the_same_steps_takes_what_was_measured_within_a_day(config, 
         return trainer
 
     monkeypatch.setattr("trainer.preparation.choose", fast)
+    monkeypatch.setattr("trainer.preparation.FEWEST_STEPS", 1)
     begin(config)
     again = begin(config.model_copy(update={"name": "again"}))
     assert (num_measured, again.compute.form) == (1, FAST.form)
@@ -402,7 +404,7 @@ def test_a_run_with_the_same_steps_takes_what_was_measured_within_a_day(config, 
     begin(
         config.model_copy(
             update={
-                "optimizer": OptimizerConfig(name="SGD", rate=0.5),
+                "optimizer": config.optimizer.model_copy(update={"rate": 0.5}),
                 "training": config.training.model_copy(update={"seed": 8, "patience": 5, "epochs": 3}),
             }
         )
@@ -412,23 +414,27 @@ def test_a_run_with_the_same_steps_takes_what_was_measured_within_a_day(config, 
     assert num_measured == 2, "a longer run has more time to measure"
     begin(config.model_copy(update={"model": config.model.model_copy(update={"frozen": ["backbone"]})}))
     assert num_measured == 3
+    monkeypatch.setattr("trainer.preparation.FEWEST_STEPS", 1000)
+    assert begin(config).compute.form == FAST.form
+    assert num_measured == 4, "a run that is too short to be measured takes nothing that was"
+    monkeypatch.setattr("trainer.preparation.FEWEST_STEPS", 1)
     begin(config.model_copy(update={"training": config.training.model_copy(update={"batch_size": 4})}))
-    assert num_measured == 4
+    assert num_measured == 5
     files = list((platformdirs.user_cache_path("thaw") / "compute").iterdir())
     assert len(files) == 4
     for file in files:
         file.write_text("{")
     begin(config)
-    assert num_measured == 5, "what cannot be read is measured"
+    assert num_measured == 6, "what cannot be read is measured"
     for file in files:
         os.utime(file, (time.time() - 2 * KEPT_S,) * 2)
     begin(config)
-    assert num_measured == 6
+    assert num_measured == 7
     assert [file.exists() for file in files].count(True) == 1, "what is too old goes"
     (kept,) = files[0].parent.iterdir()
     os.utime(kept, (time.time() + 3600,) * 2)
     begin(config)
-    assert num_measured == 7, "the clock was set back"
+    assert num_measured == 8, "the clock was set back"
 
 
 def test_fewer_threads_than_the_most_are_not_taken_for_the_next_run(config, tmp_path, monkeypatch) -> None:

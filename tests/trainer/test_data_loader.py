@@ -146,7 +146,7 @@ def test_the_stream_is_the_same_where_threads_read_the_images(
 
 
 @pytest.mark.usefixtures("three_readers")
-def test_an_image_that_a_thread_cannot_read_ends_the_others_and_leaves_the_warnings_as_they_were(
+def test_an_image_that_a_thread_cannot_read_waits_for_the_others_and_leaves_the_warnings_as_they_were(
     scanned: ScannedData,
 ) -> None:
     Path(scanned.samples[1][0]).write_bytes(b"damaged")

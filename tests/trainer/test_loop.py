@@ -285,7 +285,7 @@ def test_a_checkpoint_is_of_its_moment_whatever_is_no_longer_frozen_while_it_is_
         return write(path, content, **whether)
 
     monkeypatch.setattr(trainer, "_let_go_of_weights", noted)
-    monkeypatch.setattr(trainer.freeze_set, "before_thaw", noted)
+    monkeypatch.setattr(trainer.freeze_set, "before_frozen_changes", noted)
     monkeypatch.setattr(trainer._store, "write", write_late)
     trainer.begin_save(reason="epoch")
     match change:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from trainer.data.images import DataError
+from trainer.data.images import DataError, quiet_pillow
 from trainer.data.store import DecodedStore
 from trainer.data.transforms import ImageTransform
 
@@ -68,7 +68,7 @@ class ImageDataset(Dataset[Tensor]):
         return item
 
     def items(self, keys: Sequence[tuple[int, int]], read_all: ReadAll = map) -> Iterator[Tensor]:
-        """Yield images, each as it is for its key (epoch, index) alone. Raises as ``__getitem__``.
+        """Yield images, each as it is for its key (epoch, index) alone. All are read first. Raises as ``__getitem__``.
 
         Args:
             keys: Which images.
@@ -78,9 +78,13 @@ class ImageDataset(Dataset[Tensor]):
         """
         kept = [None if self._store is None else self._store.read(index) for _, index in keys]
         missing = [index for (_, index), fitted in zip(keys, kept, strict=True) if fitted is None]
-        read = iter(read_all(self._read, missing))
+        read: list[Tensor | DataError] = []
+        if missing:
+            with quiet_pillow():
+                read = list(read_all(self._read, missing))
+        found = iter(read)
         for (epoch, index), fitted in zip(keys, kept, strict=True):
-            yield self._augmented(self._keep(index, next(read)) if fitted is None else fitted, epoch, index)
+            yield self._augmented(self._keep(index, next(found)) if fitted is None else fitted, epoch, index)
 
     def _augmented(self, fitted: Tensor, epoch: int, index: int) -> Tensor:
         state = torch.get_rng_state()
@@ -112,7 +116,7 @@ class ImageDataset(Dataset[Tensor]):
         return self._transform.normalize(x)
 
     def _read(self, index: int) -> Tensor | DataError:
-        # Returned, as of many threads none may be left at work by another's error.
+        # Returned, and raised in its turn: the images before it are kept.
         try:
             return self._transform.read(self._samples[index][0])
         except DataError as error:

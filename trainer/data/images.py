@@ -34,6 +34,8 @@ class DataError(ConfigError):
 def load_rgb(path: str | PathLike[str], least_side: int | None = None) -> Image.Image:
     """Read an image as a person sees it: upright, in RGB, 8 bits a channel, transparency over white, first frame.
 
+    Enter ``quiet_pillow`` around it.
+
     Args:
         path: The file.
         least_side: A large JPEG may be decoded at a half, a quarter or an eighth of its size, which is three to four
@@ -43,8 +45,7 @@ def load_rgb(path: str | PathLike[str], least_side: int | None = None) -> Image.
         DataError: The file cannot be read or decoded; names it.
 
     """
-    with quiet_pillow():
-        image, reason = try_load(path, least_side=least_side)
+    image, reason = try_load(path, least_side=least_side)
     if image is None:
         raise DataError(
             f"Cannot read the image {displayed(path)}: {reason}. Put it back as it was, or take it out and start a new "

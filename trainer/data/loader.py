@@ -27,7 +27,7 @@ SMALL_IMAGE_SIZE = 64
 MAX_CHOSEN_WORKERS = 4
 MAX_READERS = 8
 MIN_PIXELS_FOR_READERS = 75_000
-"""Of half of the images: smaller ones are decoded sooner than threads have agreed on whose turn it is."""
+"""In the median: smaller images are decoded sooner than threads have agreed on whose turn it is."""
 
 
 class ImageData:
@@ -117,6 +117,7 @@ class ImageData:
         self.store_bytes = sum(store.num_bytes for store in self._stores)
         self.store_budget_bytes = 0 if store_dir is None else find_budget(store_dir, SUFFIX, data.cache_gb)
         self.all_store_bytes = sum(store.all_bytes for store in self._stores)
+        num_readers = _num_readers(scanned.sides)
         self.train, self.validation, self.test = (
             Stream(
                 ImageDataset(
@@ -128,7 +129,7 @@ class ImageData:
                 ),
                 training.batch_size,
                 self.num_loader_workers,
-                _num_readers(scanned.sides),
+                num_readers,
             )
             for split in SPLITS
         )

@@ -17,13 +17,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from trainer.data.dataset import ImageDataset, ReadAll
-from trainer.data.images import DataError, quiet_pillow
+from trainer.data.images import DataError
 from trainer.data.parent_watch import end_with_parent
 
 Batch = tuple[Tensor, Tensor]
 
 BATCHES_AHEAD = 2
 """Batches that each loader process makes before they are asked for."""
+
+_IMAGES_PER_READER = 16
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ class Stream:
         self._dataset = dataset
         self._batch_size = batch_size
         self._num_workers = num_workers
-        self._read_all = map if num_readers == 1 else partial(_read_in_threads, num_readers)
+        self._num_readers = num_readers
         self._keys = _Keys()
         self._loader: DataLoader[Any] | None = None
         self._current: Generator[Batch, None, None] | None = None
@@ -74,7 +76,7 @@ class Stream:
             DataError: An image cannot be read any more.
 
         """
-        return self._dataset.normalize(torch.stack(list(self._dataset.items(keys, self._read_all))))
+        return self._dataset.normalize(torch.stack(list(_items(self._dataset, keys, self._num_readers))))
 
     def targets(self) -> Tensor:
         """Return the targets of all images, by index."""
@@ -161,7 +163,7 @@ class Stream:
 
     def _new_loader(self) -> DataLoader[Any]:
         return DataLoader(
-            _WholeBatches(self._dataset, self._slots, map if self._num_workers else self._read_all),
+            _WholeBatches(self._dataset, self._slots, 1 if self._num_workers else self._num_readers),
             # One item of the dataset is a batch.
             batch_size=None,
             sampler=self._keys,
@@ -205,20 +207,28 @@ class _Loaded(NamedTuple):
 class _WholeBatches(Dataset["_Loaded | DataError"]):
     """The batch of a list of keys, or a DataError: raised in a loader process, it would come wrapped in a traceback."""
 
-    def __init__(self, dataset: ImageDataset, slots: Tensor, read_all: ReadAll) -> None:
+    def __init__(self, dataset: ImageDataset, slots: Tensor, num_readers: int) -> None:
         self._dataset = dataset
         self._slots = slots
-        self._read_all = read_all
+        self._num_readers = num_readers
 
     def __getitem__(self, keys: Keys) -> _Loaded | DataError:
         started = time.perf_counter()
         slot, batch = keys
         try:
-            for position, item in enumerate(self._dataset.items(batch, self._read_all)):
+            for position, item in enumerate(_items(self._dataset, batch, self._num_readers)):
                 self._slots[slot, position] = item
         except DataError as error:
             return error
         return _Loaded(slot, time.perf_counter() - started)
+
+
+def _items(dataset: ImageDataset, keys: list[tuple[int, int]], num_readers: int) -> Iterator[Tensor]:
+    """Yield images of a dataset, of which no more are held than the threads read in one go."""
+    at_once = 1 if num_readers == 1 else num_readers * _IMAGES_PER_READER
+    read_all: ReadAll = map if num_readers == 1 else partial(_read_in_threads, num_readers)
+    for start in range(0, len(keys), at_once):
+        yield from dataset.items(keys[start : start + at_once], read_all)
 
 
 def _read_in_threads(
@@ -228,7 +238,7 @@ def _read_in_threads(
 
     Returns when all are read: where some are augmented meanwhile, the threads wait longer for the lock than is gained.
     """
-    with quiet_pillow(), ThreadPoolExecutor(num_threads, "image-read") as pool:
+    with ThreadPoolExecutor(num_threads, "image-read") as pool:
         return list(pool.map(read, indexes))
 
 

@@ -111,6 +111,8 @@ class ImageTransform:
     def read(self, path: str) -> Tensor:
         """Decode a file, no larger than it needs be, and fit it. Returns uint8 (3, h, w).
 
+        Enter ``quiet_pillow`` around it.
+
         Raises:
             DataError: The file cannot be read or decoded; names it.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trainer.config import RunConfig
 from trainer.config_error import ConfigError
+from trainer.data.images import quiet_pillow
 from trainer.data.kept_split import read_split
 from trainer.data.sources import read_source
 from trainer.data.transforms import Preprocessing, validation_transform
@@ -57,7 +58,8 @@ def sample_images(
         on_progress("Reading validation images", number, len(chosen), "images")
         assert root is not None
         try:
-            found.append(transform.read(str(root / place)))
+            with quiet_pillow():
+                found.append(transform.read(str(root / place)))
         except ConfigError:
             # Taken away since: the others will do.
             continue

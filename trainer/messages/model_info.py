@@ -53,6 +53,10 @@ def is_bias(parameter: str) -> bool:
     return parameter.endswith("bias")
 
 
+MIN_SAVED_SHARE = 0.1
+"""Of a forward pass's multiply-adds: a run keeps no features that save less."""
+
+
 class FrozenFeatures(Record):
     """What of a model could be computed once an image, and not in every epoch.
 
