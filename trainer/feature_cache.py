@@ -101,18 +101,19 @@ class FeatureCache:
         run = self._run
         if run.config.training.feature_cache == "off":
             return False
-        state, before = (run.freeze_set.num_changes, run.batch_parts, self._views_to_take()), self._batches_are_of()
+        state, are_others = (run.freeze_set.num_changes, run.batch_parts, self._views_to_take()), False
         if state != self._followed:
-            self._followed = state
+            before, self._followed = self._batches_are_of(), state
             self._reason = self._find_cut()
             expected = self._expected[1] if run.freeze_set.num_changes == self._expected[0] else None
             if expected is not None and self.views != expected:
                 self._tell_other_views(expected)
+            are_others = self._batches_are_of() != before
         # What began in a trial goes on after it. Each piece of the curve tells of its own: what the piece before it
         # told last may have been told after the state that this one goes on from.
         if self._told_as != (run.segment, self._key, self.views, self._reason) and not run.is_on_trial:
             self._tell()
-        return self._batches_are_of() != before
+        return are_others
 
     def _batches_are_of(self) -> tuple[str, int, int | None]:
         """Return what all training batches are of, but for the epoch."""

@@ -34,13 +34,15 @@ class LayerNorms:
         self._norms: list[Tensor] = []
         self._report: LayerStatsReported | None = None
 
-    @torch.no_grad()
     def begin(self) -> None:
         """Copy the weights, if it is time again. Call it when the gradient is whole, before it is clipped."""
         self._before = []
         started = time.perf_counter()
-        if started < self._due_at:
-            return
+        if started >= self._due_at:
+            self._copy(started)
+
+    @torch.no_grad()
+    def _copy(self, started: float) -> None:
         moved = [
             (group["name"], parameter)
             for group in self._optimizer.param_groups
@@ -58,7 +60,6 @@ class LayerNorms:
         """Drop the copy: the update was not made."""
         self._before = []
 
-    @torch.no_grad()
     def finish(self, step: int, segment: int) -> None:
         """Take the norms of the update that was made, if its beginning was taken.
 
@@ -67,8 +68,11 @@ class LayerNorms:
             segment: The piece of the curve that it belongs to.
 
         """
-        if not self._before:
-            return
+        if self._before:
+            self._take(step, segment)
+
+    @torch.no_grad()
+    def _take(self, step: int, segment: int) -> None:
         started = time.perf_counter()
         torch._foreach_sub_(self._before, self._parameters)
         norms = [*self._norms, *torch._foreach_norm(self._before)]

@@ -19,7 +19,8 @@ from trainer.messages.changes import (
 from trainer.messages.events import CheckpointSaved, MetricsLogged
 from trainer.runs import RunFolder
 
-MAX_POINTS_PER_FLUSH = 5
+MAX_POINTS_PER_FLUSH = 2
+"""Of a tag: each is handed to TensorBoard's own thread, and training waits while that takes it."""
 MAX_POINTS_AGAIN = 1000
 """Of a tag: more are not shown."""
 _FLUSH_INTERVAL_S = 5

@@ -26,7 +26,7 @@ from trainer.messages.base import Event
 from trainer.messages.events import ChangeAdvised, LogWritten, RewindsKept
 from trainer.messages.run_info import CheckpointInfo, Series
 from trainer.messages.states import RunState
-from trainer.metrics import VALIDATION_ACCURACY, VALIDATION_LOSS, Answers, Evaluation, SplitMetrics
+from trainer.metrics import VALIDATION_ACCURACY, VALIDATION_LOSS, Answers, Evaluation, SplitMetrics, read_numbers
 from trainer.models import LoadedModel, with_version
 from trainer.optim import Learners, autocast
 from trainer.plans import stages
@@ -164,10 +164,10 @@ class Trainer(LiveRun):
         num_left = self.data.batches_per_epoch - self.batch
         return list(islice(loaded, min(self.config.training.accumulate_batches, num_left)))
 
-    def train_step(self, batches: Sequence[ModelBatch]) -> Tensor:
+    def train_step(self, batches: Sequence[ModelBatch]) -> float:
         """Make one optimizer update from the gradients of some batches: that of one batch with all of their images.
 
-        Returns the mean loss over the images, shape (), on the device.
+        Returns the mean loss over the images.
 
         The loss is of the mixed images, weighted by class and of smoothed targets, where the run asks for that;
         validation's is none of these.
@@ -186,7 +186,8 @@ class Trainer(LiveRun):
             loss, answers = self._backward(batches)
             self.scaler.unscale_(self.optimizer)
             self.reporter.layer_norms.begin()
-            gradient_norm = self._clipped_norm()
+            loss_value, gradient_norm = self._read(loss)
+            self._clip(gradient_norm)
         except torch.OutOfMemoryError as error:
             # In the optimizer's step it is not caught: what that had moved already could not be put back.
             self._put_buffers_back(buffers)
@@ -195,21 +196,20 @@ class Trainer(LiveRun):
             self.renew_scaler()
             raise OutOfMemory(str(error)) from error
         self.batch += len(batches)
-        # On a GPU this waits for the device, once a step.
-        if math.isfinite((loss + gradient_norm).item()):
+        if math.isfinite(loss_value + gradient_norm):
             self._learners.update()
             self.reporter.layer_norms.finish(self.step + 1, self.segment)
         else:
             # A gradient that fp16 cannot hold is scaled less from the next step on; the loss itself is not scaled.
-            if not (self.can_scale_less and torch.isfinite(loss)):
+            if not (self.can_scale_less and math.isfinite(loss_value)):
                 self.non_finite_step = self.step + 1
             # BatchNorm's running statistics took part in the forward pass, and would stay NaN.
             self._put_buffers_back(buffers)
             self.optimizer.zero_grad(set_to_none=True)
         self.scaler.update()
         self.step += 1
-        self.reporter.metrics.add(self.step, loss, answers, gradient_norm)
-        return loss
+        self.reporter.metrics.add(self.step, loss_value, answers, gradient_norm)
+        return loss_value
 
     def _backward(self, batches: Sequence[ModelBatch]) -> tuple[Tensor, list[Answers]]:
         """Sum up the gradients of batches, a part at a time.
@@ -217,7 +217,8 @@ class Trainer(LiveRun):
         Returns the mean loss over the images, shape (), on the device, and the outputs and targets of each part.
         """
         weight = self.task.weight if self._mixer is None else len
-        weight_of_all = sum(weight(batch.target) for batch in batches)
+        is_all = len(batches) == self.batch_parts == 1
+        weight_of_all = 0 if is_all else sum(weight(batch.target) for batch in batches)
         losses: list[Tensor] = []
         answers: list[Answers] = []
         for number, batch in enumerate(batches, start=self.batch):
@@ -236,7 +237,6 @@ class Trainer(LiveRun):
                 with autocast(self.precision, self.device):
                     logits = batch.model(*part)
                     part_loss = self.task.training_loss(logits, part_target)
-                is_all = len(batches) == len(parts) == 1
                 share = part_loss if is_all else part_loss * (weight(part_target) / weight_of_all)
                 self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
                 losses.append(share.detach())
@@ -247,15 +247,16 @@ class Trainer(LiveRun):
         for buffer, before in zip(self.freeze_set.adapting_buffers, buffers, strict=True):
             buffer.copy_(before)
 
-    def _clipped_norm(self) -> Tensor:
-        """Return the L2 norm of the whole gradient, shape (), and shorten the gradient to the run's limit."""
-        parameters = self._learners.parameters
-        # As torch.nn.utils.get_total_norm does, which first sorts by device and type: they are all of one.
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        if self.config.optimizer.clip_norm is not None:
-            clip_grads_with_norm_(parameters, self.config.optimizer.clip_norm, norm)
-        return norm
+    def _read(self, loss: Tensor) -> tuple[float, float]:
+        """Return the loss and the L2 norm of the whole gradient. On a GPU this waits for the device, once a step."""
+        value, *norms = read_numbers([loss, *torch._foreach_norm(self._learners.gradients)])
+        return value, math.hypot(*norms)
+
+    def _clip(self, norm: float) -> None:
+        """Shorten the gradient, whose L2 norm is told, to the run's limit."""
+        limit = self.config.optimizer.clip_norm
+        if limit is not None:
+            clip_grads_with_norm_(self._learners.parameters, limit, torch.tensor(norm))
 
     def _tell_loading(self) -> None:
         """Say how fast the images came in the first epoch, which decodes them, and in the second."""

@@ -1,11 +1,11 @@
-"""Metrics collected on the device and read back in batches: no step waits for a number."""
+"""Metrics of steps and splits: what is counted stays on the device, and is read back for many batches at once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,8 +30,17 @@ _VALUES_AT_ONCE = 8192
 """Log odds that are gathered before the metrics are brought up to date."""
 
 
+def read_numbers(numbers: Sequence[Tensor]) -> list[float]:
+    """Return the values of tensors of shape (), all on one device, which is waited for once."""
+    if numbers[0].device.type == "cpu":
+        # Where nothing is to be waited for, stacking a head's numbers takes longer than reading them.
+        return [number.item() for number in numbers]
+    values: list[float] = torch.stack([number.float() for number in numbers]).tolist()
+    return values
+
+
 class StepMetrics:
-    """Loss and accuracy of each training step, kept on the device until the next flush.
+    """Loss, accuracy and gradient norm of each training step until the next flush, which counts what was right.
 
     Args:
         are_right: The task's.
@@ -42,27 +51,32 @@ class StepMetrics:
         self._are_right = are_right
         self._steps: list[int] = []
         self._num_images: list[int] = []
-        self._pending: list[Tensor] = []
+        self._losses: list[float] = []
+        self._gradient_norms: list[float] = []
         self._answers: list[Answers] = []
         self._num_values = 0
         self._right: list[Tensor] = []
 
-    def add(self, step: int, loss: Tensor, answers: Sequence[Answers], gradient_norm: Tensor) -> None:
+    def add(self, step: int, loss: float, answers: Sequence[Answers], gradient_norm: float) -> None:
         """Take one step's results without waiting for the device.
 
         Args:
             step: Completed optimizer updates.
-            loss: Mean loss over the images, shape ().
+            loss: Mean loss over the images.
             answers: The model's outputs and the targets of all of its images, a part at a time.
-            gradient_norm: L2 norm of the whole gradient, before it is clipped, shape ().
+            gradient_norm: L2 norm of the whole gradient, before it is clipped.
 
         """
         self._steps.append(step)
-        self._num_images.append(sum(len(target) for _, target in answers))
+        self._losses.append(loss)
+        self._gradient_norms.append(gradient_norm)
         # Looked at when they are sent: in a step on cached features, that would take a tenth of it.
-        self._pending += (loss, gradient_norm)
         self._answers += answers
-        self._num_values += sum(logits.numel() for logits, _ in answers)
+        num_images = 0
+        for logits, target in answers:
+            num_images += len(target)
+            self._num_values += logits.numel()
+        self._num_images.append(num_images)
         if self._num_values >= _OUTPUTS_AT_ONCE:
             self._look_at_answers()
 
@@ -79,12 +93,13 @@ class StepMetrics:
             return {}
         if self._answers:
             self._look_at_answers()
-        pending = torch.stack(self._pending).tolist()
-        right = iter(torch.cat(self._right).tolist())
-        accuracies = [sum(islice(right, num)) / num for num in self._num_images]
-        columns = {TRAIN_LOSS: pending[::2], TRAIN_ACCURACY: accuracies, GRADIENT_NORM: pending[1::2]}
+        right = torch.cat(self._right).double().cpu().numpy()
+        num_right = np.add.reduceat(right, np.cumsum([0, *self._num_images[:-1]]))
+        accuracies = (num_right / self._num_images).tolist()
+        columns = {TRAIN_LOSS: self._losses, TRAIN_ACCURACY: accuracies, GRADIENT_NORM: self._gradient_norms}
         series = {tag: Series(steps=self._steps, values=values) for tag, values in columns.items()}
-        self._steps, self._num_images, self._pending, self._right = [], [], [], []
+        self._steps, self._num_images, self._right = [], [], []
+        self._losses, self._gradient_norms = [], []
         return series
 
 

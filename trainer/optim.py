@@ -65,9 +65,14 @@ class Learners:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that have a gradient, in the model's order."""
+        """Return the parameters that learn, in the model's order."""
         self._follow()
-        return [parameter for parameter in self._parameters if parameter.grad is not None]
+        return self._parameters
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        """Return the gradients of those that have one, in the same order."""
+        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
 
     def update(self) -> None:
         """Move them, and drop their gradients."""

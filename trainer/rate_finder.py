@@ -59,7 +59,7 @@ def find_rate(
                 trainer.epoch, trainer.batch = trainer.epoch + 1, 0
                 batches = trainer.features.train_batches(trainer.epoch)
                 taken = trainer.take_batches(batches)
-            loss = float(trainer.train_step(taken))
+            loss = trainer.train_step(taken)
             if not math.isfinite(loss):
                 break
             average = SMOOTHING * average + (1 - SMOOTHING) * loss

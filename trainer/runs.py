@@ -25,6 +25,9 @@ from trainer.run_record import Curve, RunFolderError, RunListing, RunRecord, Wor
 
 _MAX_SLUG_BYTES = 180
 
+_ROWS_AT_ONCE = 64
+"""Of measurements, in a statement: while it runs, training does; between two, training may have to wait."""
+
 # A key of the meta table: a table of its own would be another format.
 _REWIND = "rewind "
 
@@ -200,7 +203,10 @@ class RunFolder:
             for step, value in zip(points.steps, points.values, strict=True)
         ]
         with self.database.writing() as db:
-            db.executemany("INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?)", rows)
+            for start in range(0, len(rows), _ROWS_AT_ONCE):
+                some = rows[start : start + _ROWS_AT_ONCE]
+                places = ", ".join(["(?, ?, ?, ?)"] * len(some))
+                db.execute(f"INSERT OR REPLACE INTO metrics VALUES {places}", [*itertools.chain.from_iterable(some)])
 
     def add_event(self, event: Event) -> int:
         """Keep an event, with the steps at which it was asked for and took hold. Returns its id, from 1."""

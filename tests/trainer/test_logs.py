@@ -90,9 +90,11 @@ class Recorder:
         self.log = TensorBoardLog(folder)
 
     def train(self, segment: int, steps: list[int]) -> None:
-        event = metrics("Loss/train", steps, segment)
-        self.folder.add_metrics(segment, event.series)
-        self.log.write(event)
+        for step in steps:
+            # Each in a flush of its own: of more at once, some are left out.
+            event = metrics("Loss/train", [step], segment)
+            self.folder.add_metrics(segment, event.series)
+            self.log.write(event)
 
     def restore(self, step: int, parent: int) -> None:
         segment = self.folder.begin_segment(step, "a.pt", 1.0, parent)
