@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+
+import numpy as np
 
 
 def assign_splits(
@@ -49,8 +50,10 @@ def assign_splits(
     if "validation" in splits:
         return splits
     free = [sample_idx for sample_idx, split in enumerate(splits) if split == "train"]
-    for group in _set_aside(_make_groups(free, labels, groups, seed), validation_fraction):
-        for sample_idx in group.members:
+    made = _make_groups([labels[sample_idx] for sample_idx in free], [groups[sample_idx] for sample_idx in free], seed)
+    chosen = _set_aside(made, validation_fraction)
+    for sample_idx, group in zip(free, made.of_samples, strict=True):
+        if group in chosen:
             splits[sample_idx] = "validation"
     return splits
 
@@ -62,87 +65,88 @@ def _split_of(named: Collection[str]) -> str:
 _NO_CLASS = (-1,)
 
 
-@dataclass(slots=True, eq=False)
-class _Group:
-    """Samples that stay together: their indexes, how many there are of each class, and a random place in the order.
+@dataclass(frozen=True)
+class _Groups:
+    """Samples that stay together. There may be a million groups: each is a number, and no object of its own.
 
-    There may be a million: neither frozen, which takes thrice as long to make, nor with containers of their own where
-    those of others are the same.
+    Attributes:
+        of_samples: The group of each sample.
+        classes: The classes of all samples of each group, one after another.
+        drawn: All groups, in random order.
+
     """
 
-    members: Sequence[int]
-    counts: Mapping[int, int]
-    place: tuple[int, int]
+    of_samples: Sequence[int]
+    classes: Sequence[tuple[int, ...]]
+    drawn: Sequence[int]
 
 
-def _make_groups(
-    free: Sequence[int], labels: Sequence[Sequence[int]], groups: Sequence[object], seed: int
-) -> list[_Group]:
-    classes = {sample_idx: labels[sample_idx] or _NO_CLASS for sample_idx in free}
+def _make_groups(labels: Sequence[Sequence[int]], groups: Sequence[object], seed: int) -> _Groups:
+    classes = [tuple(of_sample) or _NO_CLASS for of_sample in labels]
     by_class: dict[int, list[int]] = defaultdict(list)
-    by_group: dict[object, list[int]] = defaultdict(list)
-    for sample_idx in free:
-        for label in classes[sample_idx]:
+    for sample_idx, of_sample in enumerate(classes):
+        for label in of_sample:
             by_class[label].append(sample_idx)
-        by_group[groups[sample_idx]].append(sample_idx)
-    places: dict[int, tuple[int, int]] = {}
+    places = np.empty(len(classes), dtype=np.int64)
     # Of several classes, a sample's place is that in the rarest.
     for label, members in sorted(by_class.items(), key=lambda item: -len(item[1])):
         random.Random(f"{seed} {label}").shuffle(members)
-        places.update((sample_idx, (place, sample_idx)) for place, sample_idx in enumerate(members))
-    # Most groups are single images, and many of these have the same classes.
-    counts_of: dict[tuple[int, ...], Mapping[int, int]] = {}
-    found = []
-    for members in by_group.values():
-        of_all = tuple(label for sample_idx in members for label in classes[sample_idx])
-        if of_all not in counts_of:
-            counts_of[of_all] = Counter(of_all)
-        # One member stands for its group: the first place of them all would draw large groups more often.
-        found.append(_Group(members, counts_of[of_all], places[members[0]]))
-    return found
+        places[members] = np.arange(len(members))
+    numbers: dict[object, int] = {}
+    of_samples = [numbers.setdefault(group, len(numbers)) for group in groups]
+    _, firsts = np.unique(np.array(of_samples), return_index=True)
+    of_groups = [classes[sample_idx] for sample_idx in firsts.tolist()]
+    others: dict[int, list[int]] = defaultdict(list)
+    for sample_idx in np.setdiff1d(np.arange(len(classes)), firsts, assume_unique=True).tolist():
+        others[of_samples[sample_idx]] += classes[sample_idx]
+    for group, of_others in others.items():
+        of_groups[group] = (*of_groups[group], *of_others)
+    # One member stands for its group: the first place of them all would draw large groups more often.
+    drawn = np.lexsort((firsts, places[firsts])).tolist()
+    return _Groups(of_samples, of_groups, drawn)
 
 
-def _set_aside(groups: Sequence[_Group], validation_fraction: float) -> list[_Group]:
+def _set_aside(groups: _Groups, validation_fraction: float) -> Collection[int]:
     """Choose the groups that become validation images."""
-    choice = _Choice(groups, validation_fraction)
+    choice = _Choice(groups.classes, validation_fraction)
     # In random order: large groups first would fill validation with copies and bursts.
-    drawn = sorted(groups, key=attrgetter("place"))
-    for group in drawn:
-        if choice.has_room(group):
-            choice.add(group)
+    choice.fill(groups.drawn)
     # All that is left is too large for one of its classes: take it where that comes nearer to what is wanted.
-    for group in drawn if choice.misses_some else ():
+    for group in groups.drawn if choice.misses_some else ():
         if group not in choice.chosen and choice.added_distance(group) < 0:
             choice.add(group)
-    without = choice.labels - {label for group in choice.chosen for label in group.counts}
-    by_class: dict[int, list[_Group]] = defaultdict(list)
-    for group in drawn if without else ():
-        for label in group.counts:
+    without = choice.labels.difference(*(groups.classes[group] for group in choice.chosen))
+    by_class: dict[int, list[int]] = defaultdict(list)
+    for group in groups.drawn if without else ():
+        for label in dict.fromkeys(groups.classes[group]):
             if label in without:
                 by_class[label].append(group)
     for candidates in by_class.values():
-        if not any(group in choice.chosen for group in candidates):
+        if choice.chosen.isdisjoint(candidates):
             spare = [group for group in candidates if choice.is_spare(group)]
             if spare:
                 choice.add(min(spare, key=choice.added_distance))
-    return list(choice.chosen)
+    return choice.chosen
 
 
 class _Choice:
     """Groups chosen for validation, and how many images each class still misses there (below 0: has too many)."""
 
-    def __init__(self, groups: Sequence[_Group], validation_fraction: float) -> None:
-        self.chosen: dict[_Group, None] = {}
+    def __init__(self, classes: Sequence[tuple[int, ...]], validation_fraction: float) -> None:
+        self.chosen: set[int] = set()
+        self._classes = classes
+        # Most groups are single images, and many of these have the same classes.
+        num_groups = Counter(classes)
+        self._counts = {of_group: Counter(of_group) for of_group in num_groups}
         self._totals: Counter[int] = Counter()
         self._num_train_groups: Counter[int] = Counter()
-        for group in groups:
-            # Not by the Counters' own update, which takes four times as long for one class.
-            for label, count in group.counts.items():
-                self._totals[label] += count
-                self._num_train_groups[label] += 1
-        self._missing = Counter(
-            {label: min(max(round(total * validation_fraction), 1), total - 1) for label, total in self._totals.items()}
-        )
+        for of_group, num in num_groups.items():
+            for label, count in self._counts[of_group].items():
+                self._totals[label] += num * count
+                self._num_train_groups[label] += num
+        self._missing = {
+            label: min(max(round(total * validation_fraction), 1), total - 1) for label, total in self._totals.items()
+        }
 
     @property
     def labels(self) -> set[int]:
@@ -154,15 +158,22 @@ class _Choice:
         """Whether a class misses images yet. Where none does, no group takes any nearer to its share."""
         return any(missing > 0 for missing in self._missing.values())
 
-    def is_spare(self, group: _Group) -> bool:
+    def is_spare(self, group: int) -> bool:
         """Say whether each of the group's classes has another group to train on."""
-        return all(self._num_train_groups[label] > 1 for label in group.counts)
+        return all(self._num_train_groups[label] > 1 for label in self._counts_of(group))
 
-    def has_room(self, group: _Group) -> bool:
-        """Say whether the group fits into what its classes still miss (which is never all of a class)."""
-        return all(count <= self._missing[label] for label, count in group.counts.items())
+    def fill(self, drawn: Sequence[int]) -> None:
+        """Choose in this order what fits into what its classes still miss (which is never all of a class)."""
+        num_missing = sum(self._missing.values())
+        for group in drawn:
+            if not num_missing:
+                break
+            counts = self._counts_of(group)
+            if all(count <= self._missing[label] for label, count in counts.items()):
+                self.add(group)
+                num_missing -= counts.total()
 
-    def added_distance(self, group: _Group) -> float:
+    def added_distance(self, group: int) -> float:
         """Return how much farther from their wanted shares the group would take its classes, summed; below 0: nearer.
 
         A group that is not spare is infinitely far.
@@ -171,11 +182,15 @@ class _Choice:
             return float("inf")
         return sum(
             (abs(self._missing[label] - count) - abs(self._missing[label])) / self._totals[label]
-            for label, count in group.counts.items()
+            for label, count in self._counts_of(group).items()
         )
 
-    def add(self, group: _Group) -> None:
+    def add(self, group: int) -> None:
         """Choose a group."""
-        self.chosen[group] = None
-        self._missing.subtract(group.counts)
-        self._num_train_groups.subtract(group.counts.keys())
+        self.chosen.add(group)
+        for label, count in self._counts_of(group).items():
+            self._missing[label] -= count
+            self._num_train_groups[label] -= 1
+
+    def _counts_of(self, group: int) -> Counter[int]:
+        return self._counts[self._classes[group]]
