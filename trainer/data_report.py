@@ -20,6 +20,7 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from trainer.messages.data_info import SPLITS, DataSummary
+from trainer.sqlite_rows import insert_rows
 
 SCHEMA_VERSION = 2
 _ONE_CLASS_VERSION = 1
@@ -169,16 +170,19 @@ def write_report(
             database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             database.execute("INSERT INTO summary VALUES (?)", (summary.model_dump_json(),))
             numbered = list(enumerate(images, start=1))
-            database.executemany(
-                "INSERT INTO images (id, path, shown, split, width, height, size_bytes) VALUES (?,?,?,?,?,?,?)",
+            insert_rows(
+                database,
+                "INSERT INTO images (id, path, shown, split, width, height, size_bytes)",
                 ((image_id, _text(image.path), image.shown, *image[3:]) for image_id, image in numbered),
             )
-            database.executemany(
-                "INSERT INTO image_classes VALUES (?,?)",
+            insert_rows(
+                database,
+                "INSERT INTO image_classes",
                 ((image_id, class_idx) for image_id, image in numbered for class_idx in image.class_idxs),
             )
-            database.executemany(
-                "INSERT INTO issues (kind, path, shown, sentence, other_path, other_shown) VALUES (?,?,?,?,?,?)",
+            insert_rows(
+                database,
+                "INSERT INTO issues (kind, path, shown, sentence, other_path, other_shown)",
                 (
                     (issue.kind.value, _text(issue.path), issue.shown, issue.sentence, _text(issue.other_path),
                      issue.other_shown)

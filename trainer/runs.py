@@ -22,11 +22,9 @@ from trainer.messages.run_info import RewindInfo, RunInfo, Series
 from trainer.messages.states import RunState
 from trainer.run_database import PARENT, RunDatabase
 from trainer.run_record import Curve, RunFolderError, RunListing, RunRecord, WorkerAddress, best_checkpoint, best_metric
+from trainer.sqlite_rows import insert_rows
 
 _MAX_SLUG_BYTES = 180
-
-_ROWS_AT_ONCE = 64
-"""Of measurements, in a statement: while it runs, training does; between two, training may have to wait."""
 
 # A key of the meta table: a table of its own would be another format.
 _REWIND = "rewind "
@@ -197,16 +195,13 @@ class RunFolder:
 
     def add_metrics(self, segment: int, series: dict[str, Series]) -> None:
         """Keep measurements by tag."""
-        rows = [
+        rows = (
             (segment, tag, step, value)
             for tag, points in series.items()
             for step, value in zip(points.steps, points.values, strict=True)
-        ]
+        )
         with self.database.writing() as db:
-            for start in range(0, len(rows), _ROWS_AT_ONCE):
-                some = rows[start : start + _ROWS_AT_ONCE]
-                places = ", ".join(["(?, ?, ?, ?)"] * len(some))
-                db.execute(f"INSERT OR REPLACE INTO metrics VALUES {places}", [*itertools.chain.from_iterable(some)])
+            insert_rows(db, "INSERT OR REPLACE INTO metrics", rows)
 
     def add_event(self, event: Event) -> int:
         """Keep an event, with the steps at which it was asked for and took hold. Returns its id, from 1."""

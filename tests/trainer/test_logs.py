@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from trainer.config import RunConfig
 from trainer.logs import MAX_POINTS_PER_FLUSH, TensorBoardLog
@@ -19,6 +20,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard"
 
 
 WHERE = {"epoch": 0, "frozen": [], "num_trainable": 1}
+
+
+@pytest.fixture(autouse=True)
+def files_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    # TensorBoard reads files in the order of their names: of the tenth and the ninth that this process began in a
+    # second, the tenth would come first.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 @pytest.fixture
