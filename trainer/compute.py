@@ -147,7 +147,7 @@ def measure(
         try:
             duels.warm_up(forms[0])
             step_s = duels.seconds_of(forms[0])
-            run_s = step_s / duels.steps.share * run.total_steps
+            run_s = step_s / duels.steps.share * run.total_steps * run.features.computed_share()
             deadline = started + min(MOST_SECONDS, SHARE_OF_RUN * run_s)
             left_s = deadline - time.perf_counter()
             if left_s * _GRACE < _STEPS_OF_DUEL * step_s:
@@ -182,6 +182,8 @@ def apply_form(form: Form, module: nn.Module, device: torch.device) -> None:
     torch.set_num_threads(form.num_threads)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if form.tf32 else "highest")
+        # Of convolutions, torch itself takes TF32 always.
+        torch.backends.cudnn.allow_tf32 = form.tf32
     for parameter in module.parameters():
         if parameter.dim() == _CONV_WEIGHT_DIM:
             parameter.data = _laid_out(parameter.data, form)
@@ -231,7 +233,7 @@ def _as_asked(form: Form, training: TrainingConfig, device: torch.device, num_th
     return Form(
         precision=precision,
         channels_last=form.channels_last if training.channels_last == "auto" else training.channels_last == "on",
-        # Who names fp32 gets the matrices in it, too.
+        # Who names fp32 gets matrices and convolutions in it, too.
         tf32=has_tf32 and training.precision == "auto" and precision == "fp32",
         num_threads=training.num_threads or num_threads,
     )

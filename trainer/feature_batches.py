@@ -75,9 +75,12 @@ class FrozenPart:
 
     def as_kept(self, feature: Tensor) -> Tensor:
         """Return a tensor of features as it is kept."""
-        is_halved = self.is_halved and feature.dtype == torch.float32
         place = feature.device if self.is_passing else "cpu"
-        return feature.to(place, torch.float16 if is_halved else feature.dtype)
+        if not (self.is_halved and feature.dtype == torch.float32):
+            return feature.to(place)
+        # What is beyond the range of 16 bits would be infinite there.
+        most = torch.finfo(torch.float16).max
+        return feature.clamp(-most, most).to(place, torch.float16)
 
     def as_given(self, kept: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return kept features as the rest of the model takes them, on the device."""

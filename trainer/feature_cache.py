@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from trainer.data.stream import Batch, Stream
+from trainer.environment import environment
 from trainer.feature_batches import CachedSplit, Earlier, FrozenPart, ModelBatch
 from trainer.feature_cut import Cut, CutError, CutFinder, NoCut, agrees
 from trainer.feature_store import FeatureContent, FeatureStore, open_stores
+from trainer.memory import give_memory_back
 from trainer.messages.events import FeaturesCached, LogWritten
 from trainer.messages.model_info import MIN_SAVED_SHARE
 from trainer.optim import autocast
 
 if TYPE_CHECKING:
     from trainer.live_run import LiveRun
-
-"""Of the multiply-adds of a forward pass: below that, keeping the features costs more than it saves."""
 
 _FORMAT = 1
 _PROBE_SEED = 0
@@ -144,6 +144,18 @@ class FeatureCache:
             return ""
         return self._run.freeze_set.describe_range(self._cut.layers)
 
+    def computed_share(self) -> float:
+        """Return the share of a run's arithmetic that is left with what is kept, 0 to 1, as predicted at its start."""
+        run, views = self._run, self._run.config.data.fixed_views
+        # What a plan unfreezes later is computed again.
+        if run.config.training.feature_cache == "off" or run.config.plan or not 0 < views < run.num_epochs:
+            return 1.0
+        # Of its own: in another form of computing, the model may be another graph.
+        cut = self._new_finder().find()
+        if isinstance(cut, NoCut) or cut.saved_share < MIN_SAVED_SHARE:
+            return 1.0
+        return 1 - (1 - views / run.num_epochs) * cut.saved_share
+
     def expect_views(self, views: int | None) -> None:
         """Have it said where a state that was just put back trained on another number of views than it does here."""
         self._expected = (self._run.freeze_set.num_changes, views)
@@ -157,6 +169,7 @@ class FeatureCache:
     def train_batches(self, epoch: int, start_batch: int = 0) -> Iterator[ModelBatch]:
         """Return the training batches of an epoch, from ``start_batch`` on. Raises as ImageData's."""
         self.follow()
+        self._let_go_of_earlier()
         data, train = self._run.data, self._train
         if self._noted is not None:
             self._noted.append((self._run.step, self.views))
@@ -164,14 +177,13 @@ class FeatureCache:
             views = self._views_to_take()
             view = epoch % views if views else None
             return self._of_images(data.train_batches(epoch, start_batch, view), self._run.module)
-        if train.earlier is not None and train.store.known.all():
-            train = self._train = replace(train, earlier=None)
         indexes, tell = data.sampler.indexes(epoch, start_batch), partial(data.tell_images_per_s, epoch)
         return train.batches(indexes, self._run.config.training.batch_size, epoch % train.views, tell)
 
     def validation_batches(self) -> Iterator[ModelBatch]:
         """Return the validation batches. Raises as ImageData's."""
         self.follow()
+        self._let_go_of_earlier()
         data, validation = self._run.data, self._validation
         if validation is None:
             return self._of_images(data.validation_batches(), self._run.module)
@@ -190,8 +202,7 @@ class FeatureCache:
         """Cut the model for what is frozen now. Returns why nothing is cached, or not all; "" where all is."""
         run = self._run
         if self._finder is None:
-            size = run.data.preprocessing.image_size
-            self._finder = CutFinder(run.module, run.freeze_set, torch.empty((2, 3, size, size), device="meta"))
+            self._finder = self._new_finder()
         cut = self._finder.find()
         if isinstance(cut, NoCut):
             return self._drop(cut.reason)
@@ -210,6 +221,10 @@ class FeatureCache:
             run.compilation.add(cut.suffix)
         self._key, self._cut, self._used = key, cut, run.freeze_set.fingerprint(cut.used)
         return self._open(rows, part, way)
+
+    def _new_finder(self) -> CutFinder:
+        run, size = self._run, self._run.data.preprocessing.image_size
+        return CutFinder(run.module, run.freeze_set, torch.empty((2, 3, size, size), device="meta"))
 
     def _frozen_part(self, module: nn.Module) -> FrozenPart:
         run, training = self._run, self._run.config.training
@@ -237,8 +252,20 @@ class FeatureCache:
 
     def _drop(self, reason: str) -> str:
         self.close()
+        is_any_held = self._train is not None or self._validation is not None
         self._key, self._used, self._cut, self._train, self._validation = "", "", None, None, None
+        if is_any_held:
+            give_memory_back()
         return reason
+
+    def _let_go_of_earlier(self) -> None:
+        """Let go of the features of an earlier cut, once nothing is left to be computed from them."""
+        train, validation = self._train, self._validation
+        self._train, self._validation = _settled(train), _settled(validation)
+        if self._train is not train or self._validation is not validation:
+            # These names hold them still.
+            del train, validation
+            give_memory_back()
 
     def _give_up_disk(self) -> None:
         """Have it decided anew, at the next boundary, what there is room for without the disk."""
@@ -248,13 +275,13 @@ class FeatureCache:
         """Return what features depend on, but for the images."""
         said = (
             _FORMAT,
-            torch.__version__,
+            # Another machine's processor, GPU or libraries round otherwise.
+            sorted(environment(part.device, self._run.compute).items()),
+            self._run.config.training.deterministic,
             cut.prefix.code,
             self._run.freeze_set.fingerprint(cut.used),
-            str(part.device),
             part.is_halved,
             part.num_at_once,
-            self._run.compute.form.model_dump_json(),
         )
         return hashlib.sha256(repr(said).encode()).hexdigest()
 
@@ -378,3 +405,11 @@ class FeatureCache:
             segment=run.segment,
         )
         run.tell(self._told)
+
+
+def _settled(split: CachedSplit | None) -> CachedSplit | None:
+    """Return a split without the features of an earlier cut, if none are to be computed from them any more."""
+    if split is None or split.earlier is None or not split.store.known.all():
+        return split
+    split.earlier.store.close()
+    return replace(split, earlier=None)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
+from trainer.available_memory import available_bytes
 from trainer.record_store import CHECKSUM_BYTES, Bytes, RecordStore, make_room
 
 SUFFIX = ".features"
@@ -174,7 +174,7 @@ def open_stores(
 
     """
     row_bytes = sum(row.nbytes for row in rows)
-    memory_bytes = psutil.virtual_memory().available * MEMORY_SHARE if memory_gb is None else memory_gb * 1e9
+    memory_bytes = available_bytes() * MEMORY_SHARE if memory_gb is None else memory_gb * 1e9
     disk_bytes, paths = 0, {}
     if folder is not None:
         paths = {content.key: folder / f"{content.key}{SUFFIX}" for content in contents if content.num_places}

@@ -71,7 +71,8 @@ def _is_fresh(path: Path) -> bool:
 def choice_key(run: LiveRun, num_threads: int) -> str:
     """Name all on which a choice for a run depends, with the most threads that the CPU has for it.
 
-    Of the run's length that is its order, as a long one has more time to measure.
+    Of the run's length that is its order, and how much of it is read in place of computed, as a long one has more time
+    to measure.
     """
     config = run.config
     said = [
@@ -85,5 +86,6 @@ def choice_key(run: LiveRun, num_threads: int) -> str:
         config.data.num_outputs(len(run.data.class_names)),
         str(run.data.preprocessing),
         run.total_steps.bit_length(),
+        [config.training.feature_cache, config.data.fixed_views, bool(config.plan)],
     ]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]

@@ -71,7 +71,10 @@ class RecordStore:
         self._is_compared = bytearray(self.num_kept)
         if self.num_kept:
             try:
-                self._opened()
+                file = self._opened()
+                if file.seek(0, os.SEEK_END) < self.num_bytes:
+                    # Takes nothing yet, and tells others what it will take.
+                    file.truncate(self.num_bytes)
                 os.utime(path)
             except OSError as error:
                 self._give_up(error)
@@ -183,12 +186,13 @@ def make_room(
         _log.warning("%s are not kept: %s.", what, error)
         return 0
     others = {path: state for path, state in states.items() if path not in own}
-    others_bytes = sum(_taken_bytes(state) for state in others.values())
-    for path, state in sorted(others.items(), key=lambda other: other[1].st_mtime_ns):
+    claimed = {path: _claimed_bytes(path, state) for path, state in others.items()}
+    others_bytes = sum(claimed.values())
+    for path, _ in sorted(others.items(), key=lambda other: other[1].st_mtime_ns):
         if others_bytes + wanted_bytes <= budget_bytes:
             break
         if _is_removed(path):
-            others_bytes -= _taken_bytes(state)
+            others_bytes -= claimed[path]
     return max(budget_bytes - others_bytes, 0)
 
 
@@ -212,6 +216,18 @@ def _taken_bytes(state: os.stat_result) -> int:
     """Return what a file takes on the disk: where nothing was written yet, that is less than its size."""
     # Python has st_blocks only where the system has.
     return int(getattr(state, "st_blocks", -(-state.st_size // 512))) * 512
+
+
+def _claimed_bytes(path: Path, state: os.stat_result) -> int:
+    """Return what a file takes, and where a process has it open, what it will take once it is full."""
+    taken_bytes = _taken_bytes(state)
+    if sys.platform != "win32" and state.st_size > taken_bytes:
+        try:
+            with path.open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return state.st_size
+    return taken_bytes
 
 
 def _is_removed(path: Path) -> bool:

@@ -25,6 +25,7 @@ from trainer.config import ConfigError, DataConfig, ModelConfig, OptimizerConfig
 from trainer.data.loader import ImageData
 from trainer.data.transforms import Preprocessing
 from trainer.feature_batches import ModelBatch
+from trainer.feature_cache import FeatureCache
 from trainer.freezing import hash_layer
 from trainer.known_choices import KEPT_S
 from trainer.loop import Trainer
@@ -107,6 +108,18 @@ def _has_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def chosen(run: Trainer, earlier: ComputeChoice | None = None, num_threads: int = 1) -> ComputeChoice:
     return choose(run, earlier, num_threads, lambda *_: None, lambda: None)
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_without_tf32_convolutions_are_computed_without_it_too(is_on: bool) -> None:
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        compute.apply_form(Form(tf32=is_on, num_threads=torch.get_num_threads()), Net(), torch.device("cuda"))
+        assert torch.get_float32_matmul_precision() == ("high" if is_on else "highest")
+        assert torch.backends.cudnn.allow_tf32 is is_on
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def state_of(run: Trainer) -> tuple[list[Any], ...]:
@@ -240,6 +253,10 @@ def test_a_measurement_keeps_to_its_share_of_the_run_by_fewer_images_or_none(mon
     monkeypatch.setattr(compute.time, "perf_counter", lambda: clock)
     # Two images take 10 ms, so that a step takes 40 and the run 40 s, of which 2 may go into this.
     assert chosen(make_run()).num_images == 8
+    # Of which most steps read what the first ones have computed.
+    with monkeypatch.context() as patched:
+        patched.setattr(FeatureCache, "computed_share", lambda _: 0.33 / 2)
+        assert chosen(make_run()).num_images == 4
     monkeypatch.setattr(compute, "SHARE_OF_RUN", 0.33 / 40)
     assert chosen(make_run()).num_images == 4
     monkeypatch.setattr(compute, "SHARE_OF_RUN", 0.03 / 40)

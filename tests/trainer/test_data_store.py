@@ -245,6 +245,20 @@ def test_stores_that_were_not_used_for_longest_make_room_but_not_those_in_use(tm
     stores["oldest"].close()
 
 
+def test_what_a_run_has_still_to_fill_is_not_given_to_another(tmp_path: Path) -> None:
+    """Two runs that begin at once would take twice the budget else."""
+    (first,) = open_stores(tmp_path, 1, [content("first", 1000)])
+    budget_gb = 1.5 * first.num_bytes / 1e9
+    (second,) = open_stores(tmp_path, budget_gb, [content("second", 1000)])
+    assert 0 < second.num_kept < 600
+    second.close()
+    # Once no run fills it any more, it takes what is in it: nothing.
+    first.close()
+    (second,) = open_stores(tmp_path, budget_gb, [content("second", 1000)])
+    assert second.num_kept == 1000
+    second.close()
+
+
 def test_opening_a_store_counts_as_using_it(tmp_path: Path) -> None:
     path = tmp_path / f"used{SUFFIX}"
     path.touch()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from trainer.data.loader import ImageData
 from trainer.data.preview import write_views
 from trainer.data.scan import scan
 from trainer.data.transforms import ImageTransform
-from trainer.feature_batches import CachedSplit, ModelBatch
+from trainer.feature_batches import CachedSplit, FrozenPart, ModelBatch
 from trainer.feature_cache import FeatureCache
 from trainer.feature_cut import CutError
 from trainer.loop import OutOfMemory, RunStopped, Trainer
@@ -42,8 +43,10 @@ def make(tmp_path: Path, small_config: RunConfig, events: list[Event]) -> Iterat
     def make_trainer(features_dir: Path | None = tmp_path / "features", **sections: dict[str, Any]) -> Trainer:
         config = with_changes(small_config, **sections)
         scanned = scan(config.data, config.training.seed, tmp_path / "cache", lambda *_: None, lambda: None)
-        loaded = build_model(config.model, 3, config.training.seed, 32, lambda *_: None, lambda: None)
-        data = ImageData(config.data, config.training, loaded.preprocessing, scanned)
+        size = config.data.image_size or 32
+        loaded = build_model(config.model, 3, config.training.seed, size, lambda *_: None, lambda: None)
+        preprocessing = loaded.preprocessing.edited(config.data)
+        data = ImageData(config.data, config.training, preprocessing, scanned)
         trainer = Trainer(config, loaded, data, torch.device("cpu"), events.append, features_dir)
         folder = RunFolder.create(tmp_path / "runs", config)
         trainer.begin(folder)
@@ -220,6 +223,20 @@ def test_a_freeze_moves_the_cut_on_and_decodes_nothing_again(make: Make, events:
     )
 
 
+def test_once_all_features_have_moved_those_of_the_earlier_cut_are_let_go(make: Make, tmp_path: Path) -> None:
+    def open_files() -> set[str]:
+        return {file.path for file in psutil.Process().open_files() if file.path.startswith(str(tmp_path / "features"))}
+
+    trainer = make(data={"views": 1}, model={"frozen": ["conv1", "stage2", "stage3"]}, training={"epochs": 4})
+    train_to(trainer, trainer.steps_per_epoch + 1)
+    before = open_files()
+    trainer.changes.freeze(["stage4"])
+    train_to(trainer, 3 * trainer.steps_per_epoch + 1)
+    # One of each split, before and after.
+    assert len(before) == len(open_files()) == 2
+    assert not before & open_files()
+
+
 def test_back_at_an_earlier_cut_its_features_are_found_on_the_disk(make: Make, reads: list[str]) -> None:
     trainer = make(data={"views": 1}, training={"epochs": 9})
     train_to(trainer, trainer.steps_per_epoch)
@@ -290,6 +307,26 @@ def test_a_run_whose_features_would_be_others_does_not_take_them(
     assert len(reads) >= other.data.num_train
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "is_validation_another"),
+    [
+        ({}, {"mean": [0.5, 0.5, 0.5]}, True),
+        ({}, {"std": [0.5, 0.5, 0.5]}, True),
+        ({"resize_size": 40}, {"resize_size": 40, "image_size": 24}, True),
+        ({"resize_size": 40, "augmentation": "standard"}, {"resize_size": 40, "augmentation": "strong"}, False),
+    ],
+)
+def test_images_that_the_model_gets_otherwise_have_features_of_their_own(
+    make: Make, reads: list[str], first: dict[str, Any], second: dict[str, Any], is_validation_another: bool
+) -> None:
+    """Also where what is decoded is the same, and only scaled, cut or changed at random in another way."""
+    make(data={"views": 1, **first}, training={"epochs": 1}).fit(lambda: None)
+    reads.clear()
+    other = make(data={"views": 1, **second}, training={"epochs": 1})
+    other.fit(lambda: None)
+    assert len(reads) == other.data.num_train + is_validation_another * other.data.num_validation
+
+
 def test_features_stay_on_the_disk_where_there_is_no_memory(make: Make, events: list[Event], reads: list[str]) -> None:
     ends = []
     for memory_gb in (None, 0.0):
@@ -358,6 +395,34 @@ def test_half_precision_takes_half_the_room_and_trains_nearly_the_same(make: Mak
     assert half == whole / 2
     assert torch.allclose(*ends, atol=1e-2)
     assert not torch.equal(*ends)
+
+
+@pytest.mark.parametrize(
+    ("changes", "share"),
+    [
+        ({}, 0.2),
+        ({"data": {"views": 1}}, 0.1),
+        ({"data": {"views": 10}}, 1.0),
+        ({"data": {"views": 0}}, 1.0),
+        ({"model": {"frozen": []}}, 1.0),
+        ({"training": {"epochs": 10, "feature_cache": "off"}}, 1.0),
+    ],
+)
+def test_what_of_a_run_is_left_to_compute_is_predicted(make: Make, changes: dict[str, Any], share: float) -> None:
+    trainer = make(**{"data": {"views": 2}, "training": {"epochs": 10}, **changes})
+    assert trainer.features.computed_share() == pytest.approx(share, abs=0.01)
+
+
+def test_of_a_run_whose_plan_unfreezes_all_is_predicted_to_be_computed(make: Make) -> None:
+    trainer = make(data={"views": 2}, training={"epochs": 10})
+    trainer.config.plan.append(PlanPhase(epoch=3, unfreeze=["conv5"]))
+    assert trainer.features.computed_share() == 1.0
+
+
+def test_in_half_precision_a_feature_beyond_its_range_is_the_largest_and_not_infinite() -> None:
+    part = FrozenPart(torch.nn.Identity(), 1, "fp32", torch.device("cpu"), is_halved=True)
+    kept = part.as_kept(torch.tensor([1e6, -1e6, 0.5, torch.inf]))
+    assert kept.tolist() == [65504, -65504, 0.5, 65504]
 
 
 def test_a_store_that_was_filled_by_half_is_filled_on(make: Make, reads: list[str]) -> None:

@@ -58,7 +58,7 @@ class ImageData:
         validation: The validation images by themselves.
         test: The test images by themselves.
         sampler: The order of the training images.
-        identities: What tells the images of each split from others, as they are shown in an epoch.
+        identities: What tells the images of each split from others, as the model gets them in an epoch.
 
     """
 
@@ -108,8 +108,11 @@ class ImageData:
         # Room is given in this order: what is loaded most often comes first.
         stores: dict[str, DecodedStore | None] = dict.fromkeys(SPLITS)
         contents = [_content(scanned, states, parts[split], transforms[split]) for split in SPLITS]
-        self.identities = dict(zip(SPLITS, (content.key for content in contents), strict=True))
-        self.identities["train"] += f" {data.augmentation} {training.seed}"
+        # A store keeps what comes before the random changes and the scaling.
+        self.identities = {
+            split: f"{content.key} {transforms[split]}" for split, content in zip(SPLITS, contents, strict=True)
+        }
+        self.identities["train"] += f" {training.seed}"
         if store_dir is not None:
             stores.update(zip(SPLITS, open_stores(store_dir, data.cache_gb, contents), strict=True))
         self._stores = [store for store in stores.values() if store is not None]

@@ -108,6 +108,11 @@ class ImageTransform:
         self._mean = torch.tensor(preprocessing.mean).view(3, 1, 1) * 255
         self._scale = 1 / (torch.tensor(preprocessing.std).view(3, 1, 1) * 255)
 
+    def __repr__(self) -> str:
+        """Say what is done to an image, in full: two transforms that say the same are the same."""
+        numbers = f"{self._mean.flatten().tolist()} {self._scale.flatten().tolist()}"
+        return f"{self._resize_size} {self._fit} {self._augment} {self._erase} {numbers}"
+
     def read(self, path: str) -> Tensor:
         """Decode a file, no larger than it needs be, and fit it. Returns uint8 (3, h, w).
 
