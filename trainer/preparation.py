@@ -382,7 +382,14 @@ class Preparation:
         )
         preprocessing = loaded.preprocessing.edited(config.data)
         self._check_cancelled()
-        data = ImageData(config.data, config.training, preprocessing, scanned, self._cache_dir / "decoded")
+        data = ImageData(
+            config.data,
+            config.training,
+            preprocessing,
+            scanned,
+            self._cache_dir / "decoded",
+            is_for_gpu=device.type == "cuda",
+        )
         events: list[Event] = []
         try:
             trainer = Trainer(config, loaded, data, device, emit, features_dir or self._cache_dir / "features")

@@ -15,6 +15,7 @@ from tests.integration.conftest import Driver
 from trainer.checkpoints import copy_to_cpu
 from trainer.compute import native_precisions
 from trainer.config import RunConfig
+from trainer.data.transforms import Preprocessing, validation_transform
 from trainer.messages.changes import CheckpointRestored, LayersFrozen
 from trainer.messages.commands import FreezeLayers, RestoreCheckpoint, SaveCheckpoint, StopRun
 from trainer.messages.events import CheckpointSaved, FreezeVerified, MetricsLogged, RunPrepared
@@ -35,6 +36,14 @@ def test_a_copy_off_the_gpu_is_of_its_moment_however_soon_the_next_step_comes() 
         for number, tensor in enumerate(copy["weights"]):
             assert tensor.device.type == "cpu"
             assert torch.equal(tensor, torch.full_like(tensor, float(number + turn)))
+
+
+def test_images_for_a_gpu_are_the_same_in_memory_from_which_they_are_copied_meanwhile() -> None:
+    transform = validation_transform(Preprocessing(32, 32))
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    pinned = transform.normalize(images, is_for_gpu=True)
+    assert pinned.is_pinned()
+    assert torch.equal(pinned, transform.normalize(images))
 
 
 @pytest.mark.parametrize("precision", ["auto", "fp32"])

@@ -111,9 +111,9 @@ class ImageDataset(Dataset[Tensor]):
             row[list(class_idxs)] = 1
         return targets
 
-    def normalize(self, x: Tensor) -> Tensor:
-        """Return a batch of items, uint8 (B, 3, H, W), as the model wants it: float32."""
-        return self._transform.normalize(x)
+    def normalize(self, x: Tensor, *, is_for_gpu: bool = False) -> Tensor:
+        """Return a batch of items, uint8 (B, 3, H, W), as the model wants it: float32, pinned for a GPU."""
+        return self._transform.normalize(x, is_for_gpu=is_for_gpu)
 
     def _read(self, index: int) -> Tensor | DataError:
         # Returned, and raised in its turn: the images before it are kept.

@@ -69,6 +69,8 @@ class ImageData:
         preprocessing: Preprocessing,
         scanned: ScannedData,
         store_dir: Path | None = None,
+        *,
+        is_for_gpu: bool = False,
     ) -> None:
         """Describe the batches; no image is read yet.
 
@@ -78,6 +80,7 @@ class ImageData:
             preprocessing: How images are made to fit the model.
             scanned: The images and their splits.
             store_dir: The folder of decoded images, shared by all runs; None keeps none.
+            is_for_gpu: Whether batches are to be copied to a GPU.
 
         Raises:
             DataError: An image of the scan is not there any more.
@@ -133,6 +136,7 @@ class ImageData:
                 training.batch_size,
                 self.num_loader_workers,
                 num_readers,
+                is_for_gpu=is_for_gpu,
             )
             for split in SPLITS
         )

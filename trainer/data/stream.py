@@ -33,7 +33,15 @@ _log = logging.getLogger(__name__)
 class Stream:
     """Batches of one dataset by lists of keys. Loader processes stay from one epoch to the next."""
 
-    def __init__(self, dataset: ImageDataset, batch_size: int, num_workers: int, num_readers: int = 1) -> None:
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        batch_size: int,
+        num_workers: int,
+        num_readers: int = 1,
+        *,
+        is_for_gpu: bool = False,
+    ) -> None:
         """Describe the batches; no process is started yet.
 
         Args:
@@ -41,12 +49,14 @@ class Stream:
             batch_size: The largest number of images in a batch.
             num_workers: Number of loader processes; 0 loads in this one.
             num_readers: Number of threads that read the images of a batch in this process.
+            is_for_gpu: Whether batches are to be copied to a GPU.
 
         """
         self._dataset = dataset
         self._batch_size = batch_size
         self._num_workers = num_workers
         self._num_readers = num_readers
+        self._is_for_gpu = is_for_gpu
         self._keys = _Keys()
         self._loader: DataLoader[Any] | None = None
         self._current: Generator[Batch, None, None] | None = None
@@ -116,7 +126,7 @@ class Stream:
                 if tell_images_per_s is not None:
                     tell_images_per_s(num_images * max(self._num_workers, 1) / busy_s)
                 x = self._slots[loaded.slot, : len(indexes)]
-                yield self._dataset.normalize(x), self._dataset.targets(indexes)
+                yield self._dataset.normalize(x, is_for_gpu=self._is_for_gpu), self._dataset.targets(indexes)
         finally:
             # An error keeps its frames alive, and these the processes: they would end at some later garbage collection,
             # which waits ten seconds for them.

@@ -146,10 +146,17 @@ class ImageTransform:
                 augmented = self._augment(fitted)
         return augmented if self._erase is None else self._erase(augmented)
 
-    def normalize(self, augmented: Tensor) -> Tensor:
-        """Scale an augmented image, or a batch of them, as the model wants it. Returns float32 of the same shape."""
+    def normalize(self, augmented: Tensor, *, is_for_gpu: bool = False) -> Tensor:
+        """Scale an augmented image, or a batch of them, as the model wants it. Returns float32 of the same shape.
+
+        For a GPU it lies in pinned memory, from which it is copied while both go on.
+        """
+        if is_for_gpu:
+            floats = torch.empty(augmented.shape, dtype=torch.float32, pin_memory=True).copy_(augmented)
+        else:
+            floats = augmented.to(torch.float32)
         # In place: fresh memory for each result takes longer than the arithmetic.
-        return augmented.to(torch.float32).sub_(self._mean).mul_(self._scale)
+        return floats.sub_(self._mean).mul_(self._scale)
 
 
 def train_transform(preprocessing: Preprocessing, augmentation: Augmentation) -> ImageTransform:
