@@ -36,8 +36,8 @@ def available_bytes(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUP) -> int:
             break
         try:
             left.append(_left_bytes(each))
-        except (OSError, ValueError):
-            # No limit there.
+        except (OSError, ValueError, KeyError):
+            # There is no limit, or a system that does not tell of it.
             continue
     return max(0, min(left))
 

@@ -80,7 +80,8 @@ class FrozenPart:
             return feature.to(place)
         # What is beyond the range of 16 bits would be infinite there.
         most = torch.finfo(torch.float16).max
-        return feature.clamp(-most, most).to(place, torch.float16)
+        in_range = torch.where(feature.isinf(), feature, feature.clamp(-most, most))
+        return in_range.to(place, torch.float16)
 
     def as_given(self, kept: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return kept features as the rest of the model takes them, on the device."""

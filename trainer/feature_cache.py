@@ -62,6 +62,7 @@ class FeatureCache:
         self._cut: Cut | None = None
         self._train: CachedSplit | None = None
         self._validation: CachedSplit | None = None
+        self._has_let_go = False
         self._proven: dict[tuple[str, int], list[Tensor]] = {}
         self._reason = ""
         self._told_as: tuple[int, str, int, str] | None = None
@@ -145,7 +146,10 @@ class FeatureCache:
         return self._run.freeze_set.describe_range(self._cut.layers)
 
     def computed_share(self) -> float:
-        """Return the share of a run's arithmetic that is left with what is kept, 0 to 1, as predicted at its start."""
+        """Return the share of a run's arithmetic that is left where there is room for what is kept, 0 to 1.
+
+        As predicted at its start: of a forward pass s is saved; and a backward pass takes as long as two of the rest.
+        """
         run, views = self._run, self._run.config.data.fixed_views
         # What a plan unfreezes later is computed again.
         if run.config.training.feature_cache == "off" or run.config.plan or not 0 < views < run.num_epochs:
@@ -154,7 +158,8 @@ class FeatureCache:
         cut = self._new_finder().find()
         if isinstance(cut, NoCut) or cut.saved_share < MIN_SAVED_SHARE:
             return 1.0
-        return 1 - (1 - views / run.num_epochs) * cut.saved_share
+        saved = cut.saved_share / (3 - 2 * cut.saved_share)
+        return 1 - (1 - views / run.num_epochs) * saved
 
     def expect_views(self, views: int | None) -> None:
         """Have it said where a state that was just put back trained on another number of views than it does here."""
@@ -169,7 +174,7 @@ class FeatureCache:
     def train_batches(self, epoch: int, start_batch: int = 0) -> Iterator[ModelBatch]:
         """Return the training batches of an epoch, from ``start_batch`` on. Raises as ImageData's."""
         self.follow()
-        self._let_go_of_earlier()
+        self._let_go()
         data, train = self._run.data, self._train
         if self._noted is not None:
             self._noted.append((self._run.step, self.views))
@@ -183,7 +188,7 @@ class FeatureCache:
     def validation_batches(self) -> Iterator[ModelBatch]:
         """Return the validation batches. Raises as ImageData's."""
         self.follow()
-        self._let_go_of_earlier()
+        self._let_go()
         data, validation = self._run.data, self._validation
         if validation is None:
             return self._of_images(data.validation_batches(), self._run.module)
@@ -251,21 +256,31 @@ class FeatureCache:
         return None if way is None else replace(part, module=way)
 
     def _drop(self, reason: str) -> str:
-        self.close()
-        is_any_held = self._train is not None or self._validation is not None
-        self._key, self._used, self._cut, self._train, self._validation = "", "", None, None, None
-        if is_any_held:
-            give_memory_back()
+        self._leave_stores()
+        self._key, self._used, self._cut = "", "", None
         return reason
 
-    def _let_go_of_earlier(self) -> None:
-        """Let go of the features of an earlier cut, once nothing is left to be computed from them."""
-        train, validation = self._train, self._validation
-        self._train, self._validation = _settled(train), _settled(validation)
-        if self._train is not train or self._validation is not validation:
-            # These names hold them still.
-            del train, validation
+    def _leave_stores(self) -> None:
+        self._has_let_go |= self._train is not None or self._validation is not None
+        self.close()
+        self._train = self._validation = None
+
+    def _let_go(self) -> None:
+        """Let go of the features of an earlier cut, once nothing is left to be computed from them.
+
+        To be called where no batches are under way: they hold them still.
+        """
+        self._train, self._validation = self._without_earlier(self._train), self._without_earlier(self._validation)
+        if self._has_let_go:
+            self._has_let_go = False
             give_memory_back()
+
+    def _without_earlier(self, split: CachedSplit | None) -> CachedSplit | None:
+        if split is None or split.earlier is None or not split.store.known.all():
+            return split
+        split.earlier.store.close()
+        self._has_let_go = True
+        return replace(split, earlier=None)
 
     def _give_up_disk(self) -> None:
         """Have it decided anew, at the next boundary, what there is room for without the disk."""
@@ -327,8 +342,11 @@ class FeatureCache:
             self._content("train", views, data.num_train * views),
             self._content("validation", 1, data.num_validation),
         ]
+        if way is None:
+            self._leave_stores()
+        left = [split.store for split in (self._train, self._validation) if split is not None]
         train, validation = open_stores(
-            self._folder, contents, rows, training.feature_disk_gb, training.feature_memory_gb
+            self._folder, contents, rows, training.feature_disk_gb, training.feature_memory_gb, left
         )
         assert self._cut is not None
         make = partial(CachedSplit, suffix=self._cut.suffix, give_up=self._give_up_disk)
@@ -336,8 +354,6 @@ class FeatureCache:
         def split(
             stream: Stream, views: int, store: FeatureStore | None, before: CachedSplit | None
         ) -> CachedSplit | None:
-            if before is not None and way is None:
-                before.store.close()
             if store is None:
                 return None
             earlier = Earlier(before.store, way) if before is not None and way is not None else None
@@ -405,11 +421,3 @@ class FeatureCache:
             segment=run.segment,
         )
         run.tell(self._told)
-
-
-def _settled(split: CachedSplit | None) -> CachedSplit | None:
-    """Return a split without the features of an earlier cut, if none are to be computed from them any more."""
-    if split is None or split.earlier is None or not split.store.known.all():
-        return split
-    split.earlier.store.close()
-    return replace(split, earlier=None)

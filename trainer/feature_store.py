@@ -59,6 +59,11 @@ class FeatureStore:
             self.known |= torch.from_numpy(records.written())
 
     @property
+    def path(self) -> Path | None:
+        """Return the file of the rows, if they have one."""
+        return None if self._records is None else self._records.path
+
+    @property
     def is_on_disk(self) -> bool:
         """Whether the rows outlast the worker."""
         return self._records is not None and self._records.num_kept > 0
@@ -159,6 +164,7 @@ def open_stores(
     rows: Sequence[Tensor],
     disk_gb: float | None,
     memory_gb: float | None,
+    left: Sequence[FeatureStore] = (),
 ) -> list[FeatureStore | None]:
     """Open a store for each content, as filled as it was left; None for one without places.
 
@@ -171,6 +177,7 @@ def open_stores(
         rows: What is kept of an image.
         disk_gb: Disk space for all stores; None takes up to half of the free disk, and at most 20 GB.
         memory_gb: Memory for these; None takes up to a quarter of what is free.
+        left: Stores that are open here, and are filled no more.
 
     """
     row_bytes = sum(row.nbytes for row in rows)
@@ -179,7 +186,8 @@ def open_stores(
     if folder is not None:
         paths = {content.key: folder / f"{content.key}{SUFFIX}" for content in contents if content.num_places}
         wanted_bytes = sum((row_bytes + CHECKSUM_BYTES) * content.num_places for content in contents)
-        disk_bytes = make_room(folder, "Features", SUFFIX, disk_gb, set(paths.values()), wanted_bytes)
+        paths_left = {store.path for store in left if store.path is not None}
+        disk_bytes = make_room(folder, "Features", SUFFIX, disk_gb, set(paths.values()), wanted_bytes, paths_left)
     stores: list[FeatureStore | None] = []
     for content in contents:
         num_bytes, path = row_bytes * content.num_places, paths.get(content.key)

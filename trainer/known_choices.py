@@ -71,8 +71,8 @@ def _is_fresh(path: Path) -> bool:
 def choice_key(run: LiveRun, num_threads: int) -> str:
     """Name all on which a choice for a run depends, with the most threads that the CPU has for it.
 
-    Of the run's length that is its order, and how much of it is read in place of computed, as a long one has more time
-    to measure.
+    Of the run's length that is its order, and whether some of it may be read in place of computed, as a long one has
+    more time to measure.
     """
     config = run.config
     said = [

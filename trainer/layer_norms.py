@@ -69,10 +69,10 @@ class LayerNorms:
 
         """
         if self._before:
-            self._take(step, segment)
+            self._take_norms(step, segment)
 
     @torch.no_grad()
-    def _take(self, step: int, segment: int) -> None:
+    def _take_norms(self, step: int, segment: int) -> None:
         started = time.perf_counter()
         torch._foreach_sub_(self._before, self._parameters)
         norms = [*self._norms, *torch._foreach_norm(self._before)]

@@ -186,8 +186,11 @@ class Trainer(LiveRun):
             loss, answers = self._backward(batches)
             self.scaler.unscale_(self.optimizer)
             self.reporter.layer_norms.begin()
-            loss_value, gradient_norm = self._read(loss)
-            self._clip(gradient_norm)
+            norms = torch._foreach_norm(self._learners.gradients)
+            self._clip(norms)
+            # On a GPU this waits for the device, once a step.
+            loss_value, *norm_values = read_numbers([loss, *norms])
+            gradient_norm = math.hypot(*norm_values)
         except torch.OutOfMemoryError as error:
             # In the optimizer's step it is not caught: what that had moved already could not be put back.
             self._put_buffers_back(buffers)
@@ -247,16 +250,13 @@ class Trainer(LiveRun):
         for buffer, before in zip(self.freeze_set.adapting_buffers, buffers, strict=True):
             buffer.copy_(before)
 
-    def _read(self, loss: Tensor) -> tuple[float, float]:
-        """Return the loss and the L2 norm of the whole gradient. On a GPU this waits for the device, once a step."""
-        value, *norms = read_numbers([loss, *torch._foreach_norm(self._learners.gradients)])
-        return value, math.hypot(*norms)
-
-    def _clip(self, norm: float) -> None:
-        """Shorten the gradient, whose L2 norm is told, to the run's limit."""
+    def _clip(self, norms: Sequence[Tensor]) -> None:
+        """Shorten the gradient, of whose tensors these are the L2 norms, to the run's limit."""
         limit = self.config.optimizer.clip_norm
         if limit is not None:
-            clip_grads_with_norm_(self._learners.parameters, limit, torch.tensor(norm))
+            # As torch.nn.utils.get_total_norm does, which the exported script takes: the same to the bit.
+            whole = torch.linalg.vector_norm(torch.stack(list(norms)))
+            clip_grads_with_norm_(self._learners.parameters, limit, whole)
 
     def _tell_loading(self) -> None:
         """Say how fast the images came in the first epoch, which decodes them, and in the second."""

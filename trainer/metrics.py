@@ -93,7 +93,7 @@ class StepMetrics:
             return {}
         if self._answers:
             self._look_at_answers()
-        right = torch.cat(self._right).double().cpu().numpy()
+        right = torch.cat(self._right).cpu().double().numpy()
         num_right = np.add.reduceat(right, np.cumsum([0, *self._num_images[:-1]]))
         accuracies = (num_right / self._num_images).tolist()
         columns = {TRAIN_LOSS: self._losses, TRAIN_ACCURACY: accuracies, GRADIENT_NORM: self._gradient_norms}

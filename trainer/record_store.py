@@ -45,6 +45,7 @@ class RecordStore:
     of each process.
 
     Attributes:
+        path: The file.
         num_kept: Number of records that have a place: the first ones.
         num_bytes: What the file takes when all of them are in it.
         all_bytes: What it would take if there were a place for every record.
@@ -61,7 +62,7 @@ class RecordStore:
 
         """
         self._file: io.FileIO | None = None
-        self._path = path
+        self.path = path
         self._sizes = sizes
         ends = CHECKSUM_BYTES * len(sizes) + np.cumsum(sizes)
         self._starts = ends - sizes
@@ -71,10 +72,7 @@ class RecordStore:
         self._is_compared = bytearray(self.num_kept)
         if self.num_kept:
             try:
-                file = self._opened()
-                if file.seek(0, os.SEEK_END) < self.num_bytes:
-                    # Takes nothing yet, and tells others what it will take.
-                    file.truncate(self.num_bytes)
+                _claim(self._opened(), self.num_bytes)
                 os.utime(path)
             except OSError as error:
                 self._give_up(error)
@@ -115,7 +113,7 @@ class RecordStore:
             return
         assert record.nbytes == self._sizes[number]
         try:
-            if shutil.disk_usage(self._path.parent).free < MIN_FREE_BYTES + record.nbytes:
+            if shutil.disk_usage(self.path.parent).free < MIN_FREE_BYTES + record.nbytes:
                 return
             file = self._opened()
             file.seek(int(self._starts[number]))
@@ -150,19 +148,25 @@ class RecordStore:
     def _opened(self) -> io.FileIO:
         if self._file is None:
             self._file = io.FileIO(
-                self._path, "r+", opener=lambda path, flags: os.open(path, flags | os.O_CREAT, mode=0o600)
+                self.path, "r+", opener=lambda path, flags: os.open(path, flags | os.O_CREAT, mode=0o600)
             )
             _lock_against_removal(self._file)
         return self._file
 
     def _give_up(self, error: OSError) -> None:
-        _log.warning("Nothing is kept any longer in %s: %s.", self._path, error)
+        _log.warning("Nothing is kept any longer in %s: %s.", self.path, error)
         self.num_kept = self.num_bytes = 0
         self.close()
 
 
 def make_room(
-    folder: Path, what: str, suffix: str, budget_gb: float | None, own: Collection[Path], wanted_bytes: int
+    folder: Path,
+    what: str,
+    suffix: str,
+    budget_gb: float | None,
+    own: Collection[Path],
+    wanted_bytes: int,
+    left: Collection[Path] = (),
 ) -> int:
     """Delete what a budget does not reach, least recently used first, unless a process has it open.
 
@@ -173,6 +177,7 @@ def make_room(
         budget_gb: Disk space for all of them; None takes up to half of the free disk, and at most 20 GB.
         own: Those that are not to go.
         wanted_bytes: What ``own`` would take.
+        left: Those that this process has open, and fills no more.
 
     Returns:
         The bytes that ``own`` may take; 0 where the folder cannot be used, which a warning says.
@@ -186,7 +191,9 @@ def make_room(
         _log.warning("%s are not kept: %s.", what, error)
         return 0
     others = {path: state for path, state in states.items() if path not in own}
-    claimed = {path: _claimed_bytes(path, state) for path, state in others.items()}
+    claimed = {
+        path: _taken_bytes(state) if path in left else _claimed_bytes(path, state) for path, state in others.items()
+    }
     others_bytes = sum(claimed.values())
     for path, _ in sorted(others.items(), key=lambda other: other[1].st_mtime_ns):
         if others_bytes + wanted_bytes <= budget_bytes:
@@ -218,15 +225,23 @@ def _taken_bytes(state: os.stat_result) -> int:
     return int(getattr(state, "st_blocks", -(-state.st_size // 512))) * 512
 
 
+def _claim(file: io.FileIO, num_bytes: int) -> None:
+    """Make a file as large as it will be, which takes nothing of the disk yet: others leave it that room."""
+    # Windows would fill it with zeros, and so would a file system without holes; where that fails, nothing is claimed.
+    if sys.platform != "win32" and file.seek(0, os.SEEK_END) < num_bytes:
+        with contextlib.suppress(OSError):
+            file.truncate(num_bytes)
+
+
 def _claimed_bytes(path: Path, state: os.stat_result) -> int:
     """Return what a file takes, and where a process has it open, what it will take once it is full."""
     taken_bytes = _taken_bytes(state)
     if sys.platform != "win32" and state.st_size > taken_bytes:
-        try:
-            with path.open("r+b") as file:
+        with contextlib.suppress(OSError), path.open("r+b") as file:
+            try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return state.st_size
+            except BlockingIOError:
+                return state.st_size
     return taken_bytes
 
 
@@ -247,7 +262,8 @@ def _lock_against_removal(file: io.FileIO) -> None:
     """Mark a store as open. Windows deletes no open file anyway; where nothing can be locked, nothing is removed."""
     if sys.platform != "win32":
         with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            # Whoever looks whether it is open holds it for microseconds.
+            fcntl.flock(file, fcntl.LOCK_SH)
 
 
 def _checksum(record: Bytes) -> bytes:

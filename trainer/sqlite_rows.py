@@ -10,9 +10,9 @@ ROWS_AT_ONCE = 64
 
 
 def insert_rows(database: sqlite3.Connection, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
-    """Insert rows, many by one statement, where ``executemany`` makes one of each row.
+    """Insert rows, many by one statement: ``executemany`` makes a statement of each row, and takes up to twice as long.
 
-    That takes up to twice as long, and while a thread that trains is at work beside it, each statement has that wait.
+    And beside a thread that trains, each statement makes that one wait.
 
     Args:
         database: Where to.
@@ -23,4 +23,4 @@ def insert_rows(database: sqlite3.Connection, statement: str, rows: Iterable[tup
     remaining = iter(rows)
     while some := list(islice(remaining, ROWS_AT_ONCE)):
         places = ", ".join([f"({', '.join('?' * len(some[0]))})"] * len(some))
-        database.execute(f"{statement} VALUES {places}", [*chain.from_iterable(some)])
+        database.execute(f"{statement} VALUES {places}", list(chain.from_iterable(some)))

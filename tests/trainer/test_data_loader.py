@@ -192,13 +192,13 @@ def test_a_batch_is_whole_when_all_that_can_be_loaded_ahead_of_it_is_loaded(
     expected = digests(data.train_batches(0))
     assert len(expected) == 10
 
-    def normalize_late(x: Tensor) -> Tensor:
+    def normalize_late(x: Tensor, *, is_for_gpu: bool) -> Tensor:
         iterator = stream._loader._iterator  # type: ignore[union-attr]
         deadline = time.monotonic() + 30
         while True:
             tasks = iterator._task_info.values()
             if iterator._worker_result_queue.qsize() + sum(len(task) == 2 for task in tasks) == len(tasks):
-                return normalize(x)
+                return normalize(x, is_for_gpu=is_for_gpu)
             assert time.monotonic() < deadline
             time.sleep(0.001)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -60,6 +61,17 @@ def validation_sizes(*sizes: int, fraction: float = 0.2) -> list[int]:
 @given(LABELS, FRACTIONS, SEEDS)
 def test_without_groups_the_split_is_the_one_of_earlier_runs(labels: list[int], fraction: float, seed: int) -> None:
     assert validation_of(labels, None, fraction, seed) == split_before_groups(labels, fraction, seed)
+
+
+def test_groups_and_several_classes_are_split_as_ever() -> None:
+    """A run that began with a seed is to be compared with one that begins now."""
+    numbers = random.Random(0)
+    labels = [tuple(sorted(numbers.sample(range(7), numbers.choice((0, 1, 1, 1, 2, 3))))) for _ in range(500)]
+    groups = [numbers.randrange(220) for _ in labels]
+    named = ["test" if numbers.random() < 0.02 else "" for _ in labels]
+    splits = assign_splits(labels, named, groups, 0.2, 7)
+    assert Counter(splits) == {"train": 376, "validation": 99, "test": 25}
+    assert hashlib.sha256(" ".join(splits).encode()).hexdigest()[:16] == "0d48b81054f29cbf"
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.2, 0.5, 0.99])

@@ -246,7 +246,7 @@ def test_stores_that_were_not_used_for_longest_make_room_but_not_those_in_use(tm
 
 
 def test_what_a_run_has_still_to_fill_is_not_given_to_another(tmp_path: Path) -> None:
-    """Two runs that begin at once would take twice the budget else."""
+    """Two runs that fill theirs at the same time would take twice the budget else."""
     (first,) = open_stores(tmp_path, 1, [content("first", 1000)])
     budget_gb = 1.5 * first.num_bytes / 1e9
     (second,) = open_stores(tmp_path, budget_gb, [content("second", 1000)])

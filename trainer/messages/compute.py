@@ -16,7 +16,7 @@ class Form(Record):
 
     ``precision`` is that of the forward pass: the weights are fp32 in any. ``channels_last``: the weights of
     convolutions, and what they give, have the channels of a pixel side by side. ``tf32``: a GPU multiplies fp32
-    matrices with 10 bits of fraction. ``num_threads`` are the CPU's.
+    numbers, in matrices and convolutions, with 10 bits of fraction. ``num_threads`` are the CPU's.
     """
 
     precision: Precision = "fp32"

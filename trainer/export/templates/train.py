@@ -592,8 +592,8 @@ def main() -> None:
     model = build_model()
     load_weights(model, FOLDER / "base.pt")
     lay_out(model)
-    if TF32:
-        torch.set_float32_matmul_precision("high")
+    torch.set_float32_matmul_precision("high" if TF32 else "highest")
+    torch.backends.cudnn.allow_tf32 = TF32
     run = Run(model.to(device), TrainingData(rows, arguments.data, arguments.workers), device)
     # What dropout draws from.
     torch.manual_seed(SEED)
